@@ -1,0 +1,91 @@
+"""Exceptions that say what was got, what was expected and what to do, and carry their numbers.
+
+``raise OverlapError("...", n_effective=12.0, floor=90.0, n_frames=100)`` makes the three numbers
+attributes of the exception; those a class declares and a raise leaves out are None.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DiffsimError(Exception):
+    """Base of every exception of this package: a message, and its numbers as attributes.
+
+    Parameters
+    ----------
+    message : what was got, what was expected, what to do
+    numbers : stored as attributes under their own names; they survive pickling
+    """
+
+    def __init__(self, message: str = "", **numbers: object) -> None:
+        super().__init__(message)
+        self.__dict__.update(numbers)
+
+
+class UnitError(DiffsimError, ValueError):
+    """A value has another dimension than the argument, or is no number at all."""
+
+    kind: str | None = None
+    """The kind of number that was expected, such as "length"."""
+
+
+class TargetError(DiffsimError, ValueError):
+    """A table or a target read from one cannot be what it is said to be."""
+
+    path: Path | None = None
+    line: int | None = None
+    """Counted from 1."""
+    key: str | None = None
+
+
+class ConfigurationError(DiffsimError, ValueError):
+    """An entry of a configuration is missing, unknown, or has a value it cannot have."""
+
+    key: str | None = None
+    got: object = None
+    expected: object = None
+
+
+class AttachError(DiffsimError):
+    """A potential cannot be attached to this System, or is not in this Context."""
+
+
+class StatePointError(DiffsimError, ValueError):
+    """A Simulation does not define the temperature or pressure that a state point needs."""
+
+
+class OverlapError(DiffsimError):
+    """Too few effective samples: a reweighted average would not be trustworthy."""
+
+    n_effective: float | None = None
+    floor: float | None = None
+    n_frames: int | None = None
+
+
+class SamplingError(DiffsimError):
+    """A run exploded or froze."""
+
+    reason: str | None = None
+    step: int | None = None
+    measured: float | None = None
+    limit: float | None = None
+
+
+class EquilibrationError(DiffsimError):
+    """A run is too short or still drifts: its averages are not those of equilibrium."""
+
+
+class CheckpointError(DiffsimError):
+    """A checkpoint cannot be read, or belongs to another refinement."""
+
+    path: Path | None = None
+    reason: str | None = None
+
+
+class ObservableError(DiffsimError, ValueError):
+    """An argument of an observable, or the particles it is to measure, do not fit."""
+
+
+class PotentialError(DiffsimError, ValueError):
+    """An argument of a potential has a value it cannot have."""

@@ -1,0 +1,7 @@
+"""What is measured, per frame."""
+
+from .base import Conditions, Frame, Observable, Particles, Recorder
+from .structure import RDF
+from .thermodynamics import Pressure
+
+__all__ = ["RDF", "Conditions", "Frame", "Observable", "Particles", "Pressure", "Recorder"]

@@ -1,0 +1,171 @@
+"""The radial distribution function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..errors import ObservableError
+from ..kernels import PairBlock, add_histogram, largest_range
+from ..units import value_in_md_units
+from .base import Array, Conditions, Frame, Observable, Particles, Recorder
+
+
+class RDF(Observable):
+    """Radial distribution function g(r) between two selections of particles.
+
+    For each frame, and averaged over frames,
+
+        g(r_b) = n_b V / (N_pairs 4 pi/3 (r_{b+1}^3 - r_b^3)),
+
+    with n_b the ordered pairs (first, second) whose minimum-image distance falls in bin b, and
+    N_pairs the number of ordered pairs that are counted: N_a N_b for two separate selections,
+    N (N - 1) for one, less the intramolecular ones when those are left out. Shells are exact and
+    an ideal gas gives 1 in expectation, in any ensemble. V is that of the frame, so NPT is right
+    too.
+
+    The same estimator as ``mdtraj.compute_rdf`` on the same pairs. freud's default divides by
+    N^2: multiply it by N / (N - 1), or use its ``normalization_mode="finite_size"``.
+
+    Parameters
+    ----------
+    r_max : float or Quantity
+        Upper edge, nm; at most half the box. May exceed the cutoff of the potential.
+    bins : int
+        Number of equal bins.
+    atoms : sequence of int, optional
+        First selection; default all particles.
+    atoms2 : sequence of int, optional
+        Second selection; default the first.
+    r_min : float or Quantity
+        Lower edge, nm.
+    intramolecular : bool
+        Count pairs within one molecule too. Default: leave them out.
+
+    Attributes
+    ----------
+    edges : array [bins + 1], nm
+    r : array [bins], nm, bin centres
+    """
+
+    def __init__(
+        self,
+        r_max: Any,
+        bins: int,
+        atoms: ArrayLike | None = None,
+        atoms2: ArrayLike | None = None,
+        r_min: Any = 0.0,
+        intramolecular: bool = False,
+    ) -> None:
+        low = float(value_in_md_units(r_min, "length"))
+        high = float(value_in_md_units(r_max, "length"))
+        if not 0 <= low < high or bins < 1:
+            raise ObservableError(
+                f"RDF: expected 0 <= r_min < r_max and bins >= 1, got r_min = {low} nm, "
+                f"r_max = {high} nm, bins = {bins}",
+                r_min=low,
+                r_max=high,
+                bins=bins,
+            )
+        self.edges: Array = np.linspace(low, high, bins + 1)
+        self.atoms = None if atoms is None else np.asarray(atoms, dtype=np.int64)
+        self.atoms2 = self.atoms if atoms2 is None else np.asarray(atoms2, dtype=np.int64)
+        self.intramolecular = intramolecular
+        self.n_values = bins
+        self.pair_range = high
+
+    @property
+    def r(self) -> Array:
+        """Bin centres, nm, shape [bins]."""
+        return 0.5 * (self.edges[1:] + self.edges[:-1])
+
+    @property
+    def shells(self) -> Array:
+        """Volumes of the shells, nm^3, shape [bins]."""
+        return 4 * np.pi / 3 * np.diff(self.edges**3)
+
+    def recorder(self, particles: Particles) -> Recorder:
+        """Counts pairs; raises ObservableError if an atom index is out of range."""
+        return _RDFRecorder(self, particles)
+
+    def values(self, records: Tensor, conditions: Conditions) -> Tensor:
+        """g(r) of each frame, shape [frames, bins]."""
+        return records
+
+
+class _RDFRecorder:
+    def __init__(self, rdf: RDF, particles: Particles) -> None:
+        n = particles.n_particles
+        self.first = _selection(rdf.atoms, n, "atoms")
+        self.second = _selection(rdf.atoms2, n, "atoms2")
+        self.group = (
+            np.full(n, -1, dtype=np.int64)
+            if rdf.intramolecular or particles.n_molecules == n
+            else particles.molecule_of
+        )
+        self.rdf = rdf
+        self.n_pairs = _count_ordered_pairs(self.first, self.second, self.group)
+        if self.n_pairs == 0:
+            raise ObservableError("RDF: the selections hold no pair to count", n_pairs=0)
+
+    def start(self, frame: Frame) -> None:
+        edges = self.rdf.edges
+        if frame.box is None:
+            raise ObservableError("RDF: needs a periodic box, the System has none")
+        if edges[-1] > largest_range(frame.box) + 1e-9:
+            raise ObservableError(
+                f"RDF: r_max = {edges[-1]:.4f} nm is beyond half the box, "
+                f"{largest_range(frame.box):.4f} nm; take a larger box or a smaller r_max",
+                r_max=float(edges[-1]),
+                limit=largest_range(frame.box),
+            )
+        self.counts = np.zeros(len(edges) - 1, dtype=np.int64)
+        self.volume = frame.volume
+
+    def add(self, block: PairBlock) -> None:
+        edges = self.rdf.edges
+        inverse_width = (len(edges) - 1) / (edges[-1] - edges[0])
+        add_histogram(
+            block.i,
+            block.j,
+            block.distance,
+            self.first,
+            self.second,
+            self.group,
+            edges[0],
+            inverse_width,
+            self.counts,
+        )
+
+    def record(self) -> Array:
+        g: Array = self.counts * (self.volume / self.n_pairs) / self.rdf.shells
+        return g
+
+
+def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np.bool_]:
+    chosen = np.ones(n, dtype=bool)
+    if atoms is not None:
+        if len(atoms) == 0 or atoms.min() < 0 or atoms.max() >= n:
+            got = f"{atoms.min()} .. {atoms.max()}" if len(atoms) else "no atom"
+            raise ObservableError(
+                f"RDF: {name} must be indices 0 .. {n - 1}, got {got}", limit=n - 1, got=got
+            )
+        chosen[:] = False
+        chosen[atoms] = True
+    return chosen
+
+
+def _count_ordered_pairs(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], group: NDArray[np.int64]
+) -> int:
+    total = int(first.sum()) * int(second.sum()) - int((first & second).sum())
+    if group.max() < 0:
+        return total
+    size = int(group.max()) + 1
+    a = np.bincount(group[first], minlength=size)
+    b = np.bincount(group[second], minlength=size)
+    both = np.bincount(group[first & second], minlength=size)
+    return total - int((a * b - both).sum())

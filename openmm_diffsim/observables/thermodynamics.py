@@ -1,0 +1,58 @@
+"""Pressure."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import ObservableError
+from ..kernels import PairBlock
+from ..units import BAR, MOLAR_GAS_CONSTANT
+from .base import Array, Conditions, Frame, Observable, Particles, Recorder
+
+
+class Pressure(Observable):
+    """Pressure of the configurations, in bar, from the molecular virial.
+
+        P = [N_mol R T + (W_learned + W_rest) / 3] / V,   W = -3 V dU/dV,
+
+    where the volume derivative moves whole molecules, as OpenMM's barostats do, so constraints
+    need no forces. W_learned = c . W_k is linear in the coefficients, so its gradient is exact:
+
+        d<P>/dc_k = <W_k / (3 V)> - beta Cov(P, S_k).
+
+    W_rest, of all other forces, is a central difference of OpenMM's own energy (0.1 % in the box
+    length); it is zero, and costs nothing, where the learned force is the only one.
+
+    The kinetic part is the exact canonical average, not the velocities of the moment. Energies
+    beyond the cutoff count only as far as the System's own forces count them.
+    """
+
+    needs_rest_virial = True
+
+    def recorder(self, particles: Particles) -> Recorder:
+        """Keeps the number of molecules and the virial of the other forces."""
+        return _PressureRecorder(particles.n_molecules)
+
+    def values(self, records: Tensor, conditions: Conditions) -> Tensor:
+        """Pressure in each frame, bar, shape [frames, 1]."""
+        n_molecules, rest_virial = records[:, 0], records[:, 1]
+        learned = (conditions.virial_sums * conditions.coefficients).sum(dim=(1, 2))
+        kinetic = n_molecules * MOLAR_GAS_CONSTANT * conditions.temperature
+        return (BAR * (kinetic + (learned + rest_virial) / 3) / conditions.volume)[:, None]
+
+
+class _PressureRecorder:
+    def __init__(self, n_molecules: int) -> None:
+        self.n_molecules = n_molecules
+
+    def start(self, frame: Frame) -> None:
+        if frame.box is None:
+            raise ObservableError("Pressure: needs a periodic box, the System has none")
+        self.rest_virial = frame.rest_virial
+
+    def add(self, block: PairBlock) -> None:
+        pass
+
+    def record(self) -> Array:
+        return np.array([float(self.n_molecules), self.rest_virial])

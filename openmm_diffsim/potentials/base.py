@@ -1,0 +1,131 @@
+"""What every learnable pair potential is: coefficients on a spline basis, as a torch module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from ..errors import PotentialError
+from .basis import SplineBasis, n_pairs_of_types
+
+
+class PairPotential(nn.Module):
+    """A pair potential u(r) per pair of types, as coefficients on a cubic B-spline basis.
+
+    U(x) = sum over pairs of u_{type_i type_j}(r_ij),  u_p(r) = sum_k c_pk B_k(r).
+
+    The spline *is* the potential that OpenMM runs: an analytic or neural form enters through its
+    coefficients, which are a differentiable function of the module's parameters.
+
+    Parameters
+    ----------
+    basis : SplineBasis
+        Knots, shared by all pairs of types.
+    n_types : int
+        Number of particle types; there are n_types (n_types + 1) / 2 pairs of types, ordered as
+        the upper triangle row by row: (0,0), (0,1), ..., (1,1), ...
+    name : str
+        Name of the OpenMM Force. Two potentials in one System need different names.
+    """
+
+    # What ``attach`` calls: supplied by the layer that knows OpenMM (``forces``).
+    force_builder: ClassVar[Callable[..., Any] | None] = None
+
+    def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:
+        super().__init__()
+        if n_types < 1:
+            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        self.basis = basis
+        self.n_types = n_types
+        self.n_pairs = n_pairs_of_types(n_types)
+        self.name = name or type(self).__name__
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
+
+        ``temperature`` (K) matters only to a temperature-dependent potential.
+        """
+        raise NotImplementedError
+
+    def energy(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
+        """u(r) in kJ/mol, shape [pairs of types, len(r)], for r in nm; differentiable."""
+        return self.coefficients(temperature) @ torch.from_numpy(self.basis.values(r)).T
+
+    def force(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
+        """-du/dr in kJ/mol/nm, shape [pairs of types, len(r)], for r in nm; differentiable."""
+        return -self.coefficients(temperature) @ torch.from_numpy(self.basis.derivatives(r)).T
+
+    def attach(
+        self,
+        system: Any,
+        atoms: ArrayLike | None = None,
+        types: ArrayLike | None = None,
+        exclusions: Any = None,
+        periodic: bool | None = None,
+        temperature: float | None = None,
+    ) -> Any:
+        """Add this potential to an OpenMM System as one Force.
+
+        Call it before the Context (the Simulation) is made.
+
+        Parameters
+        ----------
+        system : openmm.System
+            The user's System; nothing else in it changes.
+        atoms : sequence of int, optional
+            Particles that interact through this potential. Default: all.
+        types : sequence of int, optional
+            Type of each of ``atoms``, 0 .. n_types - 1. Default: all 0.
+        exclusions : sequence of (int, int), optional
+            Pairs that do not interact. Default: the exclusions of the System's own nonbonded
+            force, which OpenMM wants to be the same for all.
+        periodic : bool, optional
+            Default: as the System's nonbonded forces; periodic if it has none.
+        temperature : float or Quantity, optional
+            K, for a temperature-dependent potential.
+
+        Returns
+        -------
+        openmm.CustomNonbondedForce
+
+        Raises
+        ------
+        AttachError
+            If an index or type is out of range, the System already has a force of this name, or
+            the exclusions disagree with those of another nonbonded force.
+        """
+        if PairPotential.force_builder is None:
+            raise RuntimeError("import openmm_diffsim, which connects potentials to OpenMM")
+        return PairPotential.force_builder(
+            self,
+            system,
+            atoms=atoms,
+            types=types,
+            exclusions=exclusions,
+            periodic=periodic,
+            temperature=temperature,
+        )
+
+    def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
+        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
+            raise PotentialError(
+                f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
+                f"got shape {array.shape}",
+                expected=self.n_pairs,
+                got=array.shape,
+            )
+        if not np.all(np.isfinite(array)):
+            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
+        return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
+
+    def __add__(self, other: PairPotential) -> PairPotential:
+        from .composite import PairSum
+
+        return PairSum([self, other])

@@ -1,0 +1,238 @@
+"""Noise-aware Gauss-Newton: where the linear model of all targets says that the answer is.
+
+At coefficients c, with A the pooled averages of all targets t and J their Jacobian, the next
+coefficients minimize
+
+    (A + J (c' - c) - t)^T C^-1 (A + J (c' - c) - t) + |D2 (c' - c_0)|^2 / q.
+
+- C holds the noise of the targets and that of the averages themselves, so noise is not fitted.
+  A g(r) that was sampled has noise that is strongly correlated between bins: its long waves are
+  known 1/S(k)^2 times better than independent counts would be, and they decide the soft modes.
+  With that C, the minimum is the maximum-likelihood one: for noise like that of the model's own
+  frames, J^T C^-1 J = beta^2 Cov(S, S), the Hessian of the relative entropy.
+- J and the one-frame covariance in C are (1 - a) times the covariance of the frames, plus a times
+  that of liquid-state theory, a = M_0 / (M_0 + n_effective): the Bayesian estimate of a covariance
+  with M_0 frames' worth of prior knowledge. Few frames give noise; theory has none but is
+  approximate.
+- The prior says that c differs from the potential of mean force c_0 by something smooth:
+  beta (w - u) = ln y(r) up to a constant, and the cavity function y is smooth, through the core
+  too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
+  prior alone decides.
+
+The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..observables import Observable
+from ..potentials import PairPotential
+from ..samples import Samples
+from .targets import Target
+from .theory import LiquidTheory
+
+Array = NDArray[np.float64]
+
+_BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than this
+
+
+@dataclass(frozen=True)
+class GaussNewtonOptions:
+    """What can be tuned; the defaults need no tuning."""
+
+    prior_frames: float = 150.0  # M_0: frames' worth of trust in liquid-state theory
+    roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
+    theory: bool = True  # False: the covariance of the frames alone
+
+
+@dataclass(frozen=True)
+class StateView:
+    """All targets of one state point, as its pooled frames see them. Points are stacked."""
+
+    targets: Sequence[Target]
+    prediction: Array  # [points]
+    jacobian: Array  # [points, pairs of types * coefficients]
+    own_covariance: Array  # [points, points], of the prediction
+    target_covariance: Array  # [points, points]
+    n_effective: float
+
+    @property
+    def residual(self) -> Array:
+        """Prediction - target, [points]."""
+        return self.prediction - np.concatenate([t.values for t in self.targets])
+
+    @property
+    def weight(self) -> Array:
+        """Inverse of the total covariance, scaled by the targets' weights, [points, points]."""
+        scale = np.sqrt(np.concatenate([np.full(len(t.values), t.weight) for t in self.targets]))
+        inverse = np.linalg.inv(self.own_covariance + self.target_covariance)
+        return np.asarray(scale[:, None] * inverse * scale)
+
+    def misfit(self) -> float:
+        """Root mean square of residual / combined uncertainty, each point by its own."""
+        variance = np.diag(self.own_covariance) + np.diag(self.target_covariance)
+        scale = np.concatenate([np.full(len(t.values), t.weight) for t in self.targets])
+        return float(np.sqrt(np.average(self.residual**2 / variance, weights=scale)))
+
+    def noise_ratio(self) -> float:
+        """Median of the model's own uncertainty over the target's."""
+        ratio = np.diag(self.own_covariance) / np.diag(self.target_covariance)
+        return float(np.sqrt(np.median(ratio)))
+
+
+def view_state(
+    targets: Sequence[Target],
+    samples: Samples,
+    theory: LiquidTheory | None,
+    options: GaussNewtonOptions,
+) -> StateView:
+    """Averages, Jacobian and noise of all targets of one state point, at the present parameters.
+
+    Raises
+    ------
+    OverlapError
+        If the pooled frames do not reach the present parameters.
+    """
+    observables = list(dict.fromkeys(t.observable for t in targets))
+    with torch.no_grad():
+        weights = samples.weights().numpy()
+        values = np.concatenate([samples.values(o).numpy() for o in observables], axis=1)
+    mean = np.concatenate([samples.average(o).detach().numpy() for o in observables])
+    deviations = values - mean
+    jacobian = np.concatenate(
+        [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
+    )
+    frame_covariance = (deviations * weights[:, None]).T @ deviations
+    n_effective = samples.n_effective()
+    relative_noise = _relative_noise(samples, observables, frame_covariance, n_effective)
+    structure = theory.structure(samples) if theory is not None and options.theory else None
+    if theory is not None and structure is not None:
+        share = options.prior_frames / (options.prior_frames + n_effective)
+        c = samples.coefficients().detach().numpy()
+        prior, known = theory.jacobian(structure, observables, c)
+        jacobian[known] = (1 - share) * jacobian[known] + share * prior[known]
+        prior, known = theory.covariance(structure, observables)
+        prior[~known, ~known] = np.diag(frame_covariance)[~known]
+        frame_covariance = (1 - share) * frame_covariance + share * prior
+    operator, bin_error = _stacked_operator(targets, observables)
+    covariance = operator @ frame_covariance @ operator.T
+    return StateView(
+        targets=targets,
+        prediction=operator @ mean,
+        jacobian=operator @ jacobian,
+        own_covariance=relative_noise * covariance + np.diag(bin_error**2),
+        target_covariance=_target_covariance(targets, covariance),
+        n_effective=n_effective,
+    )
+
+
+def _relative_noise(
+    samples: Samples, observables: Sequence[Observable], frame_covariance: Array, n: float
+) -> float:
+    """Variance of an average over that of one frame: (1 + 2 tau) / n_effective."""
+    variance = np.concatenate(
+        [np.diag(samples.estimate(o, check=False).covariance) for o in observables]
+    )
+    one_frame = np.diag(frame_covariance)
+    seen = one_frame > 1e-3 * one_frame.max()
+    ratio = float(np.median(variance[seen] / one_frame[seen])) if seen.any() else np.inf
+    return ratio if np.isfinite(ratio) and ratio * n > 1 else 1 / n
+
+
+def _stacked_operator(
+    targets: Sequence[Target], observables: Sequence[Observable]
+) -> tuple[Array, Array]:
+    """From all values of all observables to all points of all targets, and the bin errors."""
+    starts = np.cumsum([0, *(o.n_values for o in observables)])
+    blocks, errors = [], []
+    for target in targets:
+        start = starts[observables.index(target.observable)]
+        block = np.zeros((len(target.values), starts[-1]))
+        block[:, start : start + target.observable.n_values] = target.operator
+        blocks.append(block)
+        errors.append(np.full(len(block), _BIN_ERROR if target.r is not None else 0.0))
+    return np.concatenate(blocks), np.concatenate(errors)
+
+
+def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:
+    """Noise of all targets: independent, or like that of so many frames where it was sampled."""
+    diagonal, scale, start = [], [], 0
+    for target in targets:
+        here = slice(start, start + len(target.values))
+        start = here.stop
+        one_frame = np.diag(frame_covariance)[here]
+        share = target.frames_share(one_frame)
+        scale.append(np.full(len(target.values), 0.0 if share is None else np.sqrt(share)))
+        diagonal.append(
+            target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
+        )
+    s = np.concatenate(scale)
+    return np.asarray(s[:, None] * frame_covariance * s + np.diag(np.concatenate(diagonal)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A proposed change of the parameters, and their covariance after it."""
+
+    change: Array  # [parameters]
+    covariance: Array  # [parameters, parameters]
+
+
+def solve(
+    views: Sequence[StateView],
+    chains: Sequence[Array],
+    from_prior: Sequence[Array],
+    precision: Array | None,
+) -> Step:
+    """The minimum of the linear model.
+
+    Parameters
+    ----------
+    views : one per state point
+    chains : dc/dtheta of each, [pairs * coefficients, parameters]
+    from_prior : c - c_0 of each, [pairs * coefficients]
+    precision : D2^T D2 / q, [pairs * coefficients, pairs * coefficients], or None
+    """
+    n = chains[0].shape[1]
+    hessian, slope = np.zeros((n, n)), np.zeros(n)
+    for view, chain, offset in zip(views, chains, from_prior, strict=True):
+        jacobian = view.jacobian @ chain
+        weighted = jacobian.T @ view.weight
+        hessian += weighted @ jacobian
+        slope += weighted @ view.residual
+        if precision is not None:
+            hessian += chain.T @ precision @ chain
+            slope += chain.T @ precision @ offset
+    hessian[np.diag_indices(n)] += 1e-9 * np.diag(hessian).max()
+    inverse = np.asarray(np.linalg.inv(hessian))
+    return Step(-inverse @ slope, inverse)
+
+
+def smoothness_precision(
+    potential: PairPotential, length: float, thermal_energy: float, roughness: float
+) -> Array:
+    """D2^T D2 / (q spacing^3) for every pair of types; q = roughness kT^2 / length^3."""
+    n, h = potential.basis.n_coefficients, potential.basis.spacing
+    second = np.eye(n) - 2 * np.eye(n, k=1) + np.eye(n, k=2)  # c = 0 beyond the last
+    variance = roughness * thermal_energy**2 * (h / length) ** 3
+    return np.asarray(np.kron(np.eye(potential.n_pairs), second.T @ second / variance))
+
+
+def parameter_chain(potential: PairPotential, temperature: float) -> Array:
+    """dc/dtheta at a temperature, [pairs * coefficients, parameters that require a gradient]."""
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    c = potential.coefficients(temperature).reshape(-1)
+    rows = torch.autograd.grad(
+        c, parameters, torch.eye(len(c), dtype=c.dtype), is_grads_batched=True, allow_unused=True
+    )
+    flat = [
+        torch.zeros(len(c), p.numel(), dtype=c.dtype) if row is None else row.reshape(len(c), -1)
+        for row, p in zip(rows, parameters, strict=True)
+    ]
+    return torch.cat(flat, dim=1).detach().numpy()

@@ -1,0 +1,555 @@
+"""The loop: sample, compare, move the parameters, and know when to stop or to go back."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import CheckpointError, SamplingError, TargetError
+from ..observables import RDF, Observable
+from ..potentials import PairPotential, SplinePair
+from ..samples import Run, Samples
+from ..statepoint import StatePoint
+from ..units import MOLAR_GAS_CONSTANT
+from .checkpoint import read_checkpoint, write_checkpoint
+from .gauss_newton import GaussNewtonOptions, StateView, parameter_chain, view_state
+from .initial import boltzmann_inversion
+from .methods import (
+    METHODS,
+    GaussNewton,
+    Method,
+    StateData,
+    flat_parameters,
+    is_free_form,
+    nearest_distance,
+    set_flat_parameters,
+)
+from .targets import Target
+from .theory import LiquidTheory
+
+Array = NDArray[np.float64]
+
+_MOST_ROLLBACKS = 4  # in a row
+_POLISHING = 5  # updates at the end, with no new MD
+_ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round of the fit found, at the parameters that it sampled with."""
+
+    misfit: float  # rms of residual / combined uncertainty
+    rdf_rms: float  # of all g(r) targets, pooled; NaN without one
+    n_effective: float  # entropy form, least of all state points
+    md_steps: int  # cumulative, equilibration included
+    seconds: float  # cumulative
+    largest_change: float  # kT, of u(r) where g > 0.1, in the update that followed
+    event: str = ""  # why the round was rolled back, if it was
+
+
+class Refinement:
+    """Refines a potential until the simulation agrees with all targets.
+
+        fit = Refinement(pair, [Target(liquid, rdf, r, g, uncertainty=error)])
+        fit.run(rounds=15, steps=5_000, every=50)
+
+    Each round samples every state point, compares, and moves the parameters. A round that
+    explodes, freezes or gets far worse is rolled back and half the step is tried. The fit stops
+    when the misfit is within the combined uncertainties of targets and averages.
+
+    Parameters
+    ----------
+    potential : PairPotential
+        Its present parameters are the first guess.
+    targets : sequence of Target
+        Any number, at any number of state points.
+    method : str or Method
+        "gauss-newton" (default), "ibi", "relative-entropy", "adam", or an object such as
+        ``TorchOptimizer(...)``.
+    largest_step : float
+        Most that u(r) may change per round where g > 0.1, in kT.
+    checkpoint : path, optional
+        Written after every round.
+    prior : "auto" or Tensor [pairs of types, coefficients]
+        c_0 of the smoothness prior. "auto": the potential of mean force of the g(r) targets,
+        where there is one for each pair of types, else the first guess.
+    """
+
+    def __init__(
+        self,
+        potential: PairPotential,
+        targets: Sequence[Target],
+        method: str | Method = "gauss-newton",
+        *,
+        largest_step: float = 1.0,
+        checkpoint: str | Path | None = None,
+        prior: Any = "auto",
+    ) -> None:
+        if not targets:
+            raise TargetError("a refinement needs at least one target")
+        for target in targets:
+            if target.state_point.potential is not potential:
+                raise TargetError("a target's state point holds another potential")
+        if isinstance(method, str) and method not in METHODS:
+            raise TargetError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
+        self.potential = potential
+        self.targets = list(targets)
+        self.method: Method = METHODS[method]() if isinstance(method, str) else method
+        self.largest_step = largest_step
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.history: list[Round] = []
+        self.converged = False
+        self.md_steps = 0
+        self._seconds = 0.0
+        self._trust = 1.0
+        self._rollbacks = 0
+        self._best_rms = np.inf
+        self._previous: Tensor | None = None  # parameters of the last accepted round
+        self.states = [self._state(p, prior) for p in dict.fromkeys(t.state_point for t in targets)]
+
+    def run(
+        self,
+        rounds: int,
+        steps: int,
+        every: int,
+        equilibration: int | None = None,
+        progress: bool = True,
+    ) -> Refinement:
+        """Run until ``rounds`` rounds are done in all, or the fit has converged. Returns self.
+
+        Parameters
+        ----------
+        rounds : int
+            Those before a resume count.
+        steps, every : int
+            MD steps recorded per round and state point, and between frames.
+        equilibration : int, optional
+            Steps before each round's recording. Default: a tenth of ``steps``, five times as
+            much before the first.
+        progress : bool
+            Show a bar with round, misfit, n_effective and time left.
+
+        Raises
+        ------
+        SamplingError
+            If the first guess explodes, or several rounds in a row do.
+        CheckpointError
+            If the checkpoint cannot be written. What was computed stays in memory.
+        """
+        per_round = steps + (steps // 10 if equilibration is None else equilibration)
+        total = (rounds - len(self.history)) * per_round * len(self.states)
+        with tqdm(total=max(total, 0), unit="step", disable=not progress) as bar:
+            while len(self.history) < rounds and not self.converged:
+                lead = equilibration
+                if lead is None:
+                    lead = steps // 10 if self.history else steps // 2
+                self._round(steps, every, lead, bar)
+                if self.checkpoint is not None:
+                    self.save(self.checkpoint)
+        self._polish()
+        for state in self.states:
+            state.state_point.apply()
+        return self
+
+    def views(self) -> list[StateView]:
+        """How every state point compares with its targets, at the present parameters.
+
+        Raises
+        ------
+        OverlapError
+            If the frames sampled so far do not reach the present parameters.
+        """
+        options = GaussNewtonOptions(theory=False)
+        return [view_state(s.targets, s.frames, None, options) for s in self.states]
+
+    def summary(self) -> dict[str, float]:
+        """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
+        views = self.views()
+        return {
+            "misfit": _combined_misfit(views),
+            "rdf_rms": rdf_rms(views),
+            "n_effective": min(view.n_effective for view in views),
+            "md_steps": self.md_steps,
+            "seconds": self._seconds,
+        }
+
+    def potential_table(
+        self, r: ArrayLike, temperature: float | None = None
+    ) -> tuple[Array, Array]:
+        """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
+
+        The error is that of the Gauss-Newton solution at the present parameters: noise of the
+        targets and of the frames, and what the data leave to the prior.
+        """
+        kelvin = self.states[0].state_point.temperature if temperature is None else temperature
+        return potential_with_error(self.potential, self.states, r, kelvin)
+
+    def _state(self, state_point: StatePoint, prior: Any) -> StateData:
+        targets = [t for t in self.targets if t.state_point is state_point]
+        widths = [
+            float(np.diff(t.observable.edges)[0]) for t in targets if isinstance(t.observable, RDF)
+        ]
+        theory = LiquidTheory(state_point, min(widths, default=self.potential.basis.cutoff / 100))
+        if isinstance(prior, str):
+            mean = _mean_force(self.potential, state_point, targets, theory)
+        else:
+            mean = torch.as_tensor(prior).numpy()
+        return StateData(state_point, targets, theory, mean)
+
+    def _round(self, steps: int, every: int, equilibration: int, bar: Any) -> None:
+        start = time.perf_counter()
+        before = [s.state_point.snapshot() for s in self.states]
+        try:
+            fresh = [self._sample(s, steps, every, equilibration, bar) for s in self.states]
+            problem = self._problem(fresh)
+        except SamplingError as error:
+            if not self.history:
+                raise
+            problem = str(error)
+        if problem:
+            self._roll_back(problem, before, start)
+            return
+        for state, samples in zip(self.states, fresh, strict=True):
+            state.last = samples
+            state.pool = samples if state.pool is None else Samples.pool([state.pool, samples])
+        self._rollbacks = 0
+        self._trust = min(1.0, 1.5 * self._trust)
+        views = self.views()
+        misfit = _combined_misfit(views)
+        self.converged = misfit <= 1 and max(view.noise_ratio() for view in views) <= 1
+        self._previous = flat_parameters(self.potential)
+        change = self._update()
+        self._seconds += time.perf_counter() - start
+        effective = min(view.n_effective for view in views)
+        self._record(misfit, rdf_rms(views), effective, change)
+        bar.set_postfix_str(
+            f"round {len(self.history)}, misfit {misfit:.2f}, n_effective {effective:.0f}"
+        )
+
+    def _sample(
+        self, state: StateData, steps: int, every: int, equilibration: int, bar: Any
+    ) -> Samples:
+        def count(n: int) -> None:
+            self.md_steps += n
+            bar.update(n)
+
+        observables: list[Observable] = [t.observable for t in state.targets]
+        return state.state_point.sample(
+            steps,
+            every,
+            record=list(dict.fromkeys([*observables, *state.theory.rdfs])),
+            equilibration=equilibration,
+            discard_transient=True,
+            progress=count,
+        )
+
+    def _problem(self, fresh: Sequence[Samples]) -> str:
+        """Why this round cannot be trusted, or an empty string."""
+        residuals = []
+        for state, samples in zip(self.states, fresh, strict=True):
+            for target in state.targets:
+                if target.r is not None:
+                    own = samples.average(target.observable).detach().numpy()
+                    residuals.append(target.operator @ own - target.values)
+        if not residuals:
+            return ""
+        rms = float(np.sqrt(np.mean(np.concatenate(residuals) ** 2)))
+        best = self._best_rms
+        self._best_rms = min(best, rms)
+        for state, samples in zip(self.states, fresh, strict=True):
+            moved = samples.runs[0].rms_displacement
+            if moved < 0.25 * nearest_distance(state) and rms > max(2 * best, best + 0.05):
+                return (
+                    f"the fluid froze: particles moved {moved:.3f} nm in the whole round, and the "
+                    f"rms of g(r) went from {best:.3f} to {rms:.3f}"
+                )
+        if rms > max(3 * best, best + 0.15):
+            return f"g(r) got far worse: its rms went from {best:.3f} to {rms:.3f}"
+        return ""
+
+    def _roll_back(self, problem: str, before: Sequence[Any], start: float) -> None:
+        """Back to the positions before the round, and half the step that led to it."""
+        assert self._previous is not None
+        self._rollbacks += 1
+        if self._rollbacks >= _MOST_ROLLBACKS:
+            raise SamplingError(
+                f"{self._rollbacks} rounds in a row could not be trusted; the last: {problem}",
+                reason="rollbacks",
+            )
+        self._trust *= 0.5
+        for state, snapshot in zip(self.states, before, strict=True):
+            state.state_point.restore(snapshot)
+        bad = flat_parameters(self.potential)
+        set_flat_parameters(self.potential, self._previous + 0.5 * (bad - self._previous))
+        self._seconds += time.perf_counter() - start
+        tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}")
+        last = self.history[-1]
+        self._record(last.misfit, last.rdf_rms, last.n_effective, 0.0, problem)
+
+    def _record(
+        self, misfit: float, rms: float, effective: float, change: float, event: str = ""
+    ) -> None:
+        self.history.append(
+            Round(misfit, rms, effective, self.md_steps, self._seconds, change, event)
+        )
+
+    def _update(self) -> float:
+        """One update by the method, bounded; returns the largest change of u(r) in kT."""
+        old = flat_parameters(self.potential)
+        u_old = self._energies()
+        self.method.update(self.potential, self.states)
+        new = flat_parameters(self.potential)
+        if not bool(torch.isfinite(new).all()):
+            set_flat_parameters(self.potential, old)
+            raise SamplingError("the update gave parameters that are not finite", reason="update")
+        change = float(np.abs(self._energies() - u_old).max())
+        limit = self._trust * self.largest_step
+        if change > limit:
+            set_flat_parameters(self.potential, old + (limit / change) * (new - old))
+            change = limit
+        return change
+
+    def _energies(self) -> Array:
+        """u(r)/kT where pairs are found, for all pairs and state points, flat."""
+        parts = []
+        for state in self.states:
+            kelvin = state.state_point.temperature
+            r = np.linspace(self._first_contact(state), self.potential.basis.cutoff, 200)
+            u = self.potential.energy(r, kelvin).detach().numpy()
+            parts.append(u.ravel() / (MOLAR_GAS_CONSTANT * kelvin))
+        return np.concatenate(parts)
+
+    def _first_contact(self, state: StateData) -> float:
+        """Smallest r where a target's g exceeds 0.1, nm, else r_min."""
+        found = [
+            float(t.r[np.argmax(t.values > 0.1)])
+            for t in state.targets
+            if t.r is not None and bool((t.values > 0.1).any())
+        ]
+        basis = self.potential.basis
+        return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)
+
+    def _polish(self) -> None:
+        """Updates on the frames at hand, while they reach; back to where they do if they do not."""
+        if not self.history:
+            return
+        if isinstance(self.method, GaussNewton) and self._least_n_effective() >= _ENOUGH_FRAMES:
+            for _ in range(_POLISHING):
+                old = flat_parameters(self.potential)
+                change = self._update()
+                if self._least_n_effective() < _ENOUGH_FRAMES:
+                    set_flat_parameters(self.potential, old)
+                    break
+                if change < 0.01:
+                    break
+        if self._previous is None:
+            return
+        for _ in range(10):
+            if self._least_n_effective() >= _ENOUGH_FRAMES:
+                return
+            now = flat_parameters(self.potential)
+            set_flat_parameters(self.potential, 0.5 * (now + self._previous))
+
+    def _least_n_effective(self) -> float:
+        return min(state.frames.n_effective() for state in self.states)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened."""
+        meta = {
+            "fingerprint": self._fingerprint(),
+            "history": [asdict(r) for r in self.history],
+            "converged": self.converged,
+            "md_steps": self.md_steps,
+            "seconds": self._seconds,
+            "trust": self._trust,
+            "rollbacks": self._rollbacks,
+            "best_rms": self._best_rms,
+            "states": [s.state_point.serialize() for s in self.states],
+            "runs": [
+                [asdict(r) | {"coefficients": None} for r in s.frames.runs] for s in self.states
+            ],
+        }
+        arrays: dict[str, NDArray[Any]] = {"theta": flat_parameters(self.potential).numpy()}
+        if self._previous is not None:
+            arrays["previous"] = self._previous.numpy()
+        for name, buffer in self.potential.named_buffers():
+            arrays[f"buffer/{name}"] = buffer.numpy()
+        for key, value in self.method.state_dict().items():
+            arrays[f"method/{key}"] = np.asarray(value)
+        for index, state in enumerate(self.states):
+            arrays |= _pack(f"state/{index}", state, self._recorded(state))
+        write_checkpoint(Path(path), meta, arrays)
+
+    def resume(self, path: str | Path) -> Refinement:
+        """Go on from a checkpoint of the same fit. Returns self.
+
+        Raises
+        ------
+        CheckpointError
+            If it is missing, damaged, or of another fit (other targets, potential or method);
+            nothing is changed then.
+        """
+        meta, arrays = read_checkpoint(Path(path))
+        mine = self._fingerprint()
+        different = [k for k in mine if meta["fingerprint"].get(k) != mine[k]]
+        if different:
+            raise CheckpointError(
+                f"{path} belongs to another fit: it differs in {', '.join(different)}; use another "
+                "output folder, or the original input",
+                path=Path(path),
+                reason="foreign",
+            )
+        set_flat_parameters(self.potential, torch.from_numpy(arrays["theta"]))
+        for name, buffer in self.potential.named_buffers():
+            buffer.copy_(torch.from_numpy(arrays[f"buffer/{name}"]))
+        if "previous" in arrays:
+            self._previous = torch.from_numpy(arrays["previous"])
+        prefix = "method/"
+        self.method.load_state_dict(
+            {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+        )
+        self.history = [Round(**r) for r in meta["history"]]
+        self.converged = meta["converged"]
+        self.md_steps = meta["md_steps"]
+        self._seconds = meta["seconds"]
+        self._trust = meta["trust"]
+        self._rollbacks = meta["rollbacks"]
+        self._best_rms = meta["best_rms"]
+        for index, state in enumerate(self.states):
+            runs = meta["runs"][index]
+            state.pool = _unpack(f"state/{index}", state, self._recorded(state), runs, arrays)
+            state.last = state.pool.last_run()
+            state.state_point.apply()
+            state.state_point.deserialize(meta["states"][index])
+        return self
+
+    @staticmethod
+    def _recorded(state: StateData) -> list[Observable]:
+        return list(dict.fromkeys([*(t.observable for t in state.targets), *state.theory.rdfs]))
+
+    def _fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.sha256()
+        for target in self.targets:
+            for array in (target.values, target.uncertainty, target.operator):
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(repr(target.weight).encode())
+        return {
+            "potential": repr(self.potential.basis) + str(self.potential.n_types),
+            "parameters": [f"{n} {tuple(p.shape)}" for n, p in self.potential.named_parameters()],
+            "method": type(self.method).__name__,
+            "targets": digest.hexdigest(),
+            "state points": [
+                [s.state_point.temperature, s.state_point.pressure, len(s.theory.type_of)]
+                for s in self.states
+            ],
+        }
+
+
+def potential_with_error(
+    potential: PairPotential, states: Sequence[StateData], r: ArrayLike, temperature: float
+) -> tuple[Array, Array]:
+    """u(r) and its standard error from a Gauss-Newton solution that is not applied."""
+    theta = flat_parameters(potential)
+    estimator = GaussNewton()
+    try:
+        estimator.update(potential, states)
+    finally:
+        set_flat_parameters(potential, theta)
+    assert estimator.covariance is not None
+    chain = parameter_chain(potential, temperature)
+    covariance = chain @ estimator.covariance @ chain.T
+    values = potential.basis.values(r)
+    n = potential.basis.n_coefficients
+    errors = []
+    for pair in range(potential.n_pairs):
+        block = covariance[pair * n : (pair + 1) * n, pair * n : (pair + 1) * n]
+        errors.append(np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", values, block, values), 0)))
+    return potential.energy(r, temperature).detach().numpy(), np.array(errors)
+
+
+def rdf_rms(views: Sequence[StateView]) -> float:
+    """Root mean square deviation of all g(r) targets; NaN without one."""
+    squares, start = [], 0
+    for view in views:
+        start = 0
+        for target in view.targets:
+            part = view.residual[start : start + len(target.values)]
+            start += len(target.values)
+            if target.r is not None:
+                squares.append(part**2)
+    return float(np.sqrt(np.mean(np.concatenate(squares)))) if squares else float("nan")
+
+
+def _combined_misfit(views: Sequence[StateView]) -> float:
+    sizes = [len(view.residual) for view in views]
+    return float(np.sqrt(np.average([view.misfit() ** 2 for view in views], weights=sizes)))
+
+
+def _mean_force(
+    potential: PairPotential, point: StatePoint, targets: Sequence[Target], theory: LiquidTheory
+) -> Array:
+    """Potential of mean force of the targets, or the present coefficients where they lack it."""
+    present = potential.coefficients(point.temperature).detach().numpy().copy()
+    if not is_free_form(potential):
+        return present
+    basis = potential.basis
+    scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, potential.n_types)
+    covered = set()
+    for target in targets:
+        shares = theory.shares(target.observable)
+        if target.r is not None and shares is not None and shares.max() > 1 - 1e-9:
+            pair = int(shares.argmax())
+            covered.add(pair)
+            boltzmann_inversion(scratch, target.r, target.values, point.temperature, pair)
+    mean_force = scratch.coefficients().detach().numpy()
+    for pair in range(potential.n_pairs):
+        if pair in covered:
+            present[pair] = mean_force[pair]
+    return present
+
+
+def _pack(prefix: str, state: StateData, recorded: Sequence[Observable]) -> dict[str, NDArray[Any]]:
+    samples = state.frames
+    arrays: dict[str, NDArray[Any]] = {
+        f"{prefix}/basis_sums": samples.basis_sums,
+        f"{prefix}/virial_sums": samples.virial_sums,
+        f"{prefix}/volume": samples.volume,
+        f"{prefix}/rest_energy": samples.rest_energy,
+        f"{prefix}/coefficients": np.array([run.coefficients for run in samples.runs]),
+    }
+    for index, observable in enumerate(recorded):
+        arrays[f"{prefix}/record/{index}"] = samples.records[observable]
+    return arrays
+
+
+def _unpack(
+    prefix: str,
+    state: StateData,
+    recorded: Sequence[Observable],
+    runs: Sequence[dict[str, Any]],
+    arrays: dict[str, NDArray[Any]],
+) -> Samples:
+    coefficients = arrays[f"{prefix}/coefficients"]
+    return Samples(
+        potential=state.state_point.potential,
+        runs=tuple(
+            Run(**(run | {"coefficients": c})) for run, c in zip(runs, coefficients, strict=True)
+        ),
+        basis_sums=arrays[f"{prefix}/basis_sums"],
+        virial_sums=arrays[f"{prefix}/virial_sums"],
+        volume=arrays[f"{prefix}/volume"],
+        rest_energy=arrays[f"{prefix}/rest_energy"],
+        records={o: arrays[f"{prefix}/record/{i}"] for i, o in enumerate(recorded)},
+        temperature=state.state_point.temperature,
+        pressure=state.state_point.pressure,
+    )

@@ -1,0 +1,374 @@
+"""How the parameters follow from what was sampled: one class per method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..averages import statistical_inefficiency
+from ..errors import TargetError
+from ..observables import RDF
+from ..potentials import PairPotential, SplinePair, TemperatureDependent
+from ..samples import Samples
+from ..statepoint import StatePoint
+from ..units import MOLAR_GAS_CONSTANT, beta
+from .gauss_newton import (
+    GaussNewtonOptions,
+    StateView,
+    parameter_chain,
+    smoothness_precision,
+    solve,
+    view_state,
+)
+from .targets import Target
+from .theory import LiquidTheory
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class StateData:
+    """One state point: its targets, and everything sampled there so far."""
+
+    state_point: StatePoint
+    targets: list[Target]
+    theory: LiquidTheory
+    prior_mean: Array  # c_0, [pairs of types, coefficients]
+    pool: Samples | None = None
+    last: Samples | None = None
+
+    @property
+    def frames(self) -> Samples:
+        """All frames, weighted by the mixture of all rounds."""
+        assert self.pool is not None, "nothing was sampled yet"
+        return self.pool
+
+
+class Method(Protocol):
+    """Moves the parameters of a potential; ``Refinement`` bounds the step."""
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        """Set the parameters to where they should go next."""
+
+    def parameter_covariance(self) -> Array | None:
+        """Covariance of the parameters [parameters, parameters], or None if not estimated."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method remembers between rounds: arrays, numbers, strings."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+
+
+class Stateless:
+    """A method that remembers nothing between rounds."""
+
+    def parameter_covariance(self) -> Array | None:
+        """Not estimated."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@dataclass
+class GaussNewton(Stateless):
+    """Noise-aware Gauss-Newton on all pooled frames; see ``refinement.gauss_newton``.
+
+    Works with every potential: its parameters enter through the coefficients. The smoothness
+    prior is for free-form splines only.
+    """
+
+    options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
+    covariance: Array | None = field(default=None, init=False)
+
+    def views(self, states: Sequence[StateData]) -> list[StateView]:
+        """Averages, Jacobian and noise at every state point."""
+        return [view_state(s.targets, s.frames, s.theory, self.options) for s in states]
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        """Move to the minimum of the linear model."""
+        views = self.views(states)
+        temperatures = [state.state_point.temperature for state in states]
+        chains = [parameter_chain(potential, t) for t in temperatures]
+        offsets = [
+            (potential.coefficients(t).detach().numpy() - state.prior_mean).reshape(-1)
+            for t, state in zip(temperatures, states, strict=True)
+        ]
+        precision = None
+        if is_free_form(potential):
+            precision = smoothness_precision(
+                potential,
+                nearest_distance(states[0]),
+                MOLAR_GAS_CONSTANT * float(np.mean(temperatures)),
+                self.options.roughness,
+            )
+        step = solve(views, chains, offsets, precision)
+        self.covariance = step.covariance
+        add_to_parameters(potential, torch.from_numpy(step.change))
+
+    def parameter_covariance(self) -> Array | None:
+        """Inverse Hessian of the last update."""
+        return self.covariance
+
+
+@dataclass
+class IterativeBoltzmannInversion(Stateless):
+    """u <- u + damping R T ln(g / g_target), pair by pair (Soper 1996; Reith et al. 2003).
+
+    For a ``SplinePair`` whose pairs of types each have an RDF target. Slow along soft modes and
+    blind to the pressure: kept for comparison.
+    """
+
+    damping: float = 1.0
+    least_g: float = 0.05
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        """One iteration with the g(r) of the last round alone."""
+        if not isinstance(potential, SplinePair):
+            raise TargetError("iterative Boltzmann inversion needs a SplinePair")
+        change = torch.zeros_like(potential.values)
+        for state in states:
+            kt = MOLAR_GAS_CONSTANT * state.state_point.temperature
+            for pair, target in pair_targets(state, potential):
+                assert state.last is not None and target.r is not None
+                g = target.operator @ state.last.average(target.observable).detach().numpy()
+                seen = (g > self.least_g) & (target.values > self.least_g)
+                seen &= target.r < potential.basis.cutoff
+                delta = self.damping * kt * np.log(g[seen] / target.values[seen])
+                centers = potential.basis.centers
+                smooth = np.interp(centers, target.r[seen], delta - delta[-1], right=0.0)
+                change[pair] += potential.basis.interpolate(torch.from_numpy(smooth)) / len(states)
+        with torch.no_grad():
+            potential.values += change
+
+
+@dataclass
+class RelativeEntropy(Stateless):
+    """Minimum relative entropy: match <S> (Shell, J. Chem. Phys. 129, 144108 (2008)).
+
+    Gradient beta (<S>_target - <S>), Hessian beta^2 Cov(S, S), convex in the coefficients.
+    <S>_target is the integral of the basis over the target's g(r), which must therefore reach
+    the cutoff for every pair of types. Targets other than g(r) are ignored. The smoothness prior
+    of Gauss-Newton regularises the core.
+    """
+
+    roughness: float = 200.0
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        """One Newton step on all pooled frames."""
+        total_hessian: Array | None = None
+        total_slope: Array | None = None
+        for state in states:
+            samples, temperature = state.frames, state.state_point.temperature
+            with torch.no_grad():
+                w = samples.weights().numpy()
+            sums = samples.basis_sums.reshape(len(samples), -1)
+            mean = w @ sums
+            target = target_basis_sums(state, potential).reshape(-1)
+            b = beta(temperature)
+            independent = samples.n_effective() / statistical_inefficiency(samples.run_energies())
+            deviation = sums - mean
+            covariance = (deviation * w[:, None]).T @ deviation
+            chain = parameter_chain(potential, temperature)
+            hessian = independent * b**2 * chain.T @ covariance @ chain
+            slope = independent * b * chain.T @ (target - mean)
+            if is_free_form(potential):
+                precision = smoothness_precision(
+                    potential, nearest_distance(state), 1 / b, self.roughness
+                )
+                offset = potential.coefficients(temperature).detach().numpy() - state.prior_mean
+                hessian += chain.T @ precision @ chain
+                slope += chain.T @ precision @ offset.reshape(-1)
+            total_hessian = hessian if total_hessian is None else total_hessian + hessian
+            total_slope = slope if total_slope is None else total_slope + slope
+        assert total_hessian is not None and total_slope is not None
+        total_hessian[np.diag_indices(len(total_hessian))] += 1e-6 * total_hessian.diagonal().max()
+        change = -np.linalg.solve(total_hessian, total_slope)
+        add_to_parameters(potential, torch.from_numpy(change))
+
+
+class TorchOptimizer:
+    """Any ``torch.optim`` optimizer on the reweighted misfit.
+
+    The loss is sum_t weight_t mean((<A> - t)^2 / uncertainty^2), differentiated by the covariance
+    formula; each round takes up to ``steps`` steps, until the frames no longer overlap.
+
+    Parameters
+    ----------
+    factory : callable
+        From parameters to an optimizer: ``lambda p: torch.optim.Adam(p, lr=0.05)``.
+    steps : int
+        Most optimizer steps per round.
+    least_overlap : float
+        Stop a round's steps when n_effective falls below this share of its value at the start.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
+        steps: int = 20,
+        least_overlap: float = 0.5,
+    ) -> None:
+        self.factory = factory
+        self.steps = steps
+        self.least_overlap = least_overlap
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._saved: dict[str, Any] | None = None
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        """Steps of the optimizer, as far as the frames reach."""
+        optimizer = self._optimizer(potential)
+        enough = [self.least_overlap * state.frames.n_effective() for state in states]
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            loss = torch.stack([reweighted_loss(state) for state in states]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            pairs = zip(states, enough, strict=True)
+            if any(state.frames.n_effective() < least for state, least in pairs):
+                break
+
+    def parameter_covariance(self) -> Array | None:
+        """Not estimated."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's own moments, flat: 'parameter index/name' to array."""
+        if self.optimizer is None:
+            return {}
+        state = self.optimizer.state_dict()["state"]
+        return {
+            f"{index}/{name}": np.asarray(value)
+            for index, entry in state.items()
+            for name, value in entry.items()
+            if value is not None
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the moments when the optimizer is made."""
+        self._saved = state
+
+    def _optimizer(self, potential: PairPotential) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = self.factory(p for p in potential.parameters() if p.requires_grad)
+            if self._saved:
+                full = self.optimizer.state_dict()
+                for key, value in self._saved.items():
+                    index, name = key.split("/", 1)
+                    full["state"].setdefault(int(index), {})[name] = torch.as_tensor(value)
+                self.optimizer.load_state_dict(full)
+        return self.optimizer
+
+
+def reweighted_loss(state: StateData) -> Tensor:
+    """sum_t weight_t mean((<A> - t)^2 / uncertainty^2) at one state point, with its graph."""
+    total = torch.zeros((), dtype=torch.float64)
+    for target in state.targets:
+        prediction = torch.from_numpy(target.operator) @ state.frames.average(target.observable)
+        scaled = (prediction - torch.from_numpy(target.values)) / torch.from_numpy(
+            target.uncertainty
+        )
+        total = total + target.weight * (scaled**2).mean()
+    return total
+
+
+def pair_targets(state: StateData, potential: PairPotential) -> list[tuple[int, Target]]:
+    """The RDF target of each pair of types.
+
+    Raises
+    ------
+    TargetError
+        If an RDF target mixes pairs of types, or a pair of types has none.
+    """
+    found: dict[int, Target] = {}
+    for target in state.targets:
+        if isinstance(target.observable, RDF):
+            shares = state.theory.shares(target.observable)
+            if shares is None or shares.max() < 1 - 1e-9:
+                raise TargetError("this method needs RDF targets between single types")
+            found[int(shares.argmax())] = target
+    missing = set(range(potential.n_pairs)) - set(found)
+    if missing:
+        raise TargetError(f"this method needs an RDF target for every pair of types: {missing}")
+    return sorted(found.items())
+
+
+def target_basis_sums(state: StateData, potential: PairPotential) -> Array:
+    """<S> that the targets' g(r) imply, [pairs, coefficients]: N_pairs / V int 4 pi r^2 g B dr."""
+    sums = np.zeros((potential.n_pairs, potential.basis.n_coefficients))
+    volume = float(np.mean(state.frames.volume))
+    rows, columns = np.triu_indices(potential.n_types)
+    n = state.theory.n_of_type
+    for pair, target in pair_targets(state, potential):
+        assert target.r is not None
+        if target.r[-1] < potential.basis.cutoff - 1.5 * np.diff(target.r).max():
+            raise TargetError(
+                f"relative entropy needs g(r) up to the cutoff, {potential.basis.cutoff:.4f} nm; "
+                f"the target ends at {target.r[-1]:.4f} nm"
+            )
+        a, b = rows[pair], columns[pair]
+        n_pairs = n[a] * (n[a] - 1) / 2 if a == b else n[a] * n[b]
+        edges = np.concatenate(
+            [[target.r[0]], 0.5 * (target.r[1:] + target.r[:-1]), [potential.basis.cutoff]]
+        )
+        for g, low, high in zip(target.values, edges[:-1], edges[1:], strict=True):
+            r = np.linspace(low, high, 9)
+            r = 0.5 * (r[1:] + r[:-1])
+            measure = 4 * np.pi * r**2 * (high - low) / len(r)
+            sums[pair] += n_pairs / volume * g * (measure @ potential.basis.values(r))
+    return sums
+
+
+def is_free_form(potential: PairPotential) -> bool:
+    """Are the parameters spline coefficients, in need of a smoothness prior?"""
+    if isinstance(potential, TemperatureDependent):
+        return is_free_form(potential.energetic) and is_free_form(potential.entropic)
+    return isinstance(potential, SplinePair)
+
+
+def nearest_distance(state: StateData) -> float:
+    """Distance of nearest neighbours, nm: first peak of the first RDF target, or rho^(-1/3)."""
+    for target in state.targets:
+        if target.r is not None:
+            return float(target.r[np.argmax(target.values)])
+    return float(state.state_point.number_density() ** (-1 / 3))
+
+
+@torch.no_grad()
+def add_to_parameters(potential: PairPotential, change: Tensor) -> None:
+    """theta += change, flat over the parameters that require a gradient."""
+    set_flat_parameters(potential, flat_parameters(potential) + change)
+
+
+def flat_parameters(potential: PairPotential) -> Tensor:
+    """A copy of theta, flat over the parameters that require a gradient."""
+    return torch.cat([p.detach().reshape(-1) for p in potential.parameters() if p.requires_grad])
+
+
+@torch.no_grad()
+def set_flat_parameters(potential: PairPotential, theta: Tensor) -> None:
+    """Set theta, flat over the parameters that require a gradient."""
+    start = 0
+    for p in potential.parameters():
+        if p.requires_grad:
+            p.copy_(theta[start : start + p.numel()].reshape(p.shape))
+            start += p.numel()
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "gauss-newton": GaussNewton,
+    "ibi": IterativeBoltzmannInversion,
+    "relative-entropy": RelativeEntropy,
+    "adam": lambda: TorchOptimizer(lambda p: torch.optim.Adam(p, lr=0.02)),
+}

@@ -1,0 +1,305 @@
+"""What was recorded per frame, from which states, and averages over it with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .averages import (
+    Estimate,
+    assign_blocks,
+    block_covariance,
+    effective_blocks,
+    jackknife_standard_error,
+    statistical_inefficiency,
+)
+from .errors import OverlapError, StatePointError
+from .observables import Conditions, Observable
+from .potentials import PairPotential
+from .units import BAR, beta
+from .weights import log_mixture, n_effective, softmax_weights
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stretch of MD with one potential at one temperature (and pressure)."""
+
+    coefficients: Array  # [pairs of types, coefficients], kJ/mol, that the MD ran with
+    temperature: float  # K
+    pressure: float | None  # bar; None at constant volume
+    n_frames: int
+    every: int  # steps between frames
+    rms_displacement: float = float("nan")  # nm, of the particles from the first frame to the last
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Frames recorded from one system, in one or several runs.
+
+    U(x) = c . S(x) + U_rest(x): with the basis sums S, the energy of a frame for any parameters,
+    and so its weight in any state, is a dot product.
+
+    ``average`` and everything else refers to the present parameters of ``potential``, at
+    ``temperature`` and ``pressure``, whatever the frames were sampled with; n_effective says how
+    well that works.
+    """
+
+    potential: PairPotential
+    runs: tuple[Run, ...]
+    basis_sums: Array  # [frames, pairs of types, coefficients]
+    virial_sums: Array  # [frames, pairs of types, coefficients]
+    volume: Array  # [frames], nm^3; NaN without a box
+    rest_energy: Array  # [frames], kJ/mol, of all forces but the learned one
+    records: Mapping[Observable, Array]  # [frames, n_recorded] each
+    temperature: float  # K, of the averages
+    pressure: float | None = None  # bar, of the averages
+    floor: float = 20.0  # least n_effective that an average is trusted with
+
+    def __len__(self) -> int:
+        return len(self.basis_sums)
+
+    def __add__(self, other: Samples) -> Samples:
+        return Samples.pool([self, other])
+
+    @staticmethod
+    def pool(parts: Sequence[Samples]) -> Samples:
+        """All frames together, to be weighted by the mixture of all their states (MBAR).
+
+        Averages of the result are at the temperature and pressure of the *last* part. Only
+        observables that all parts recorded are kept.
+
+        Raises
+        ------
+        StatePointError
+            If the parts come from different potentials, or from NPT and NVT.
+        """
+        last = parts[-1]
+        for part in parts:
+            if part.potential is not last.potential:
+                raise StatePointError("samples of different potentials cannot be pooled")
+            if (part.pressure is None) != (last.pressure is None):
+                raise StatePointError("samples at constant volume and at constant pressure differ")
+        common = [o for o in last.records if all(o in part.records for part in parts)]
+        return replace(
+            last,
+            runs=tuple(run for part in parts for run in part.runs),
+            basis_sums=np.concatenate([part.basis_sums for part in parts]),
+            virial_sums=np.concatenate([part.virial_sums for part in parts]),
+            volume=np.concatenate([part.volume for part in parts]),
+            rest_energy=np.concatenate([part.rest_energy for part in parts]),
+            records={o: np.concatenate([part.records[o] for part in parts]) for o in common},
+        )
+
+    def after(self, first: int) -> Samples:
+        """Without the first frames of a single run: what is left after equilibration."""
+        if len(self.runs) != 1:
+            raise StatePointError("after() is for a single run; cut the parts before pooling them")
+        part = self._select(np.arange(len(self)) >= first)
+        return replace(part, runs=(replace(self.runs[0], n_frames=len(part)),))
+
+    def last_run(self) -> Samples:
+        """The frames of the last run only."""
+        first = len(self) - self.runs[-1].n_frames
+        part = self._select(np.arange(len(self)) >= first)
+        return replace(part, runs=self.runs[-1:])
+
+    def reweight(self, temperature: float, pressure: float | None = None) -> Samples:
+        """The same frames, to be averaged at another temperature (K) and pressure (bar)."""
+        if (pressure is None) != (self.pressure is None):
+            raise StatePointError("reweight() cannot turn constant volume into constant pressure")
+        return replace(self, temperature=temperature, pressure=pressure)
+
+    def coefficients(self) -> Tensor:
+        """Present coefficients of the potential at this temperature, with their graph."""
+        return self.potential.coefficients(self.temperature)
+
+    def weights(self, coefficients: Tensor | None = None) -> Tensor:
+        """Weight of each frame, shape [frames], with a graph to the coefficients."""
+        c = self.coefficients() if coefficients is None else coefficients
+        return softmax_weights(self._reduced_potential(c), self._log_mixture)
+
+    def n_effective(self) -> float:
+        """Effective number of frames, entropy form exp(-sum w ln w)."""
+        return n_effective(self.weights())
+
+    def average(self, observable: Observable, coefficients: Tensor | None = None) -> Tensor:
+        """<A> = sum_n w_n A_n, shape [values], with a graph to the potential's parameters.
+
+        Its gradient is the covariance formula d<A> = <dA> - beta Cov(A, dU), exact for the
+        frames at hand.
+
+        Raises
+        ------
+        OverlapError
+            If n_effective is below ``floor`` (or half the frames, where there are fewer).
+        """
+        weights = self.weights(coefficients)
+        self._check_overlap(weights)
+        return weights @ self.values(observable, coefficients)
+
+    def estimate(self, observable: Observable, check: bool = True) -> Estimate:
+        """<A> with its standard error and covariance; correlated frames are accounted for.
+
+        ``check=False`` leaves the overlap to the caller.
+
+        Raises
+        ------
+        OverlapError
+            As ``average``.
+        """
+        with torch.no_grad():
+            weights = self.weights()
+            if check:
+                self._check_overlap(weights)
+            values = self.values(observable).numpy()
+        w = weights.numpy()
+        covariance = block_covariance(values, w, self.blocks)
+        return Estimate(
+            value=w @ values,
+            standard_error=np.sqrt(np.diag(covariance)),
+            covariance=covariance,
+            n_effective=n_effective(weights),
+            n_blocks=round(effective_blocks(w, self.blocks)),
+        )
+
+    def jacobian(self, observable: Observable) -> Tensor:
+        """d<A>/dc, shape [values, pairs of types, coefficients]."""
+        c = self.coefficients().detach()
+        return torch.func.jacrev(lambda x: self.average(observable, x))(c)
+
+    def gradient(self, loss: Callable[[Samples], Tensor]) -> tuple[Array, Array]:
+        """Gradient of a scalar loss and its standard error, each flat over the parameters.
+
+        ``loss`` takes Samples and returns a scalar Tensor, for example
+        ``lambda s: ((s.average(rdf) - g) ** 2).mean()``. The error is a jackknife over blocks.
+        """
+        parameters = [p for p in self.potential.parameters() if p.requires_grad]
+
+        def flat_gradient(samples: Samples) -> Array:
+            parts = torch.autograd.grad(loss(samples), parameters, allow_unused=True)
+            zeros = [torch.zeros_like(p) for p in parameters]
+            return np.concatenate(
+                [(z if g is None else g).numpy().ravel() for g, z in zip(parts, zeros, strict=True)]
+            )
+
+        blocks = self.blocks
+        parts = [flat_gradient(self._without(blocks == b)) for b in range(blocks.max() + 1)]
+        return flat_gradient(self), jackknife_standard_error(np.array(parts))
+
+    def values(self, observable: Observable, coefficients: Tensor | None = None) -> Tensor:
+        """A_n, the observable in each frame, shape [frames, values]."""
+        if observable not in self.records:
+            raise KeyError(
+                f"{type(observable).__name__} was not recorded: pass it to sample(record=[...])"
+            )
+        conditions = Conditions(
+            coefficients=self.coefficients() if coefficients is None else coefficients,
+            temperature=self.temperature,
+            virial_sums=self._virial_sums,
+            volume=self._volume,
+        )
+        return observable.values(torch.from_numpy(self.records[observable]), conditions)
+
+    @cached_property
+    def blocks(self) -> NDArray[np.int64]:
+        """Block of each frame, int [frames], from the correlation of the energy in each run."""
+        series = np.array_split(
+            self.run_energies(), np.cumsum([r.n_frames for r in self.runs])[:-1]
+        )
+        inefficiency = float(np.median([statistical_inefficiency(s) for s in series]))
+        return assign_blocks([run.n_frames for run in self.runs], inefficiency)
+
+    def run_energies(self) -> Array:
+        """Potential energy of each frame in the run that it came from, kJ/mol, shape [frames]."""
+        learned = [
+            np.einsum("fpk,pk->f", part, run.coefficients)
+            for part, run in zip(self._split(self.basis_sums), self.runs, strict=True)
+        ]
+        return np.concatenate(learned) + self.rest_energy
+
+    def _split(self, array: Array) -> list[Array]:
+        return np.split(array, np.cumsum([run.n_frames for run in self.runs])[:-1])
+
+    def _reduced_potential(self, coefficients: Tensor) -> Tensor:
+        learned = self._basis_sums @ coefficients.reshape(-1)
+        return _reduced(learned, self._rest, self._volume, self.temperature, self.pressure)
+
+    @cached_property
+    def _rest(self) -> Tensor:
+        """Rest energies, or zeros where one temperature makes them cancel."""
+        temperatures = {run.temperature for run in self.runs} | {self.temperature}
+        return torch.from_numpy(self.rest_energy) * float(len(temperatures) > 1)
+
+    @cached_property
+    def _basis_sums(self) -> Tensor:
+        return torch.from_numpy(self.basis_sums.reshape(len(self), -1))
+
+    @cached_property
+    def _virial_sums(self) -> Tensor:
+        return torch.from_numpy(self.virial_sums)
+
+    @cached_property
+    def _volume(self) -> Tensor:
+        return torch.from_numpy(self.volume)
+
+    @cached_property
+    def _log_mixture(self) -> Tensor:
+        u_kn = torch.stack(
+            [
+                _reduced(
+                    self._basis_sums @ torch.from_numpy(run.coefficients).reshape(-1),
+                    self._rest,
+                    self._volume,
+                    run.temperature,
+                    run.pressure,
+                )
+                for run in self.runs
+            ]
+        )
+        n_k = np.array([run.n_frames for run in self.runs], dtype=np.int64)
+        return torch.from_numpy(log_mixture(u_kn.numpy(), n_k))
+
+    def _without(self, frames: NDArray[np.bool_]) -> Samples:
+        """Fewer frames with the same mixture weights: one leave-one-out sample."""
+        part = self._select(~frames)
+        part.__dict__["_log_mixture"] = self._log_mixture[torch.from_numpy(~frames)]
+        return part
+
+    def _select(self, keep: NDArray[np.bool_]) -> Samples:
+        return replace(
+            self,
+            basis_sums=self.basis_sums[keep],
+            virial_sums=self.virial_sums[keep],
+            volume=self.volume[keep],
+            rest_energy=self.rest_energy[keep],
+            records={o: a[keep] for o, a in self.records.items()},
+        )
+
+    def _check_overlap(self, weights: Tensor) -> None:
+        effective = n_effective(weights)
+        floor = min(self.floor, 0.5 * len(self))
+        if not effective >= floor:
+            raise OverlapError(
+                f"only {effective:.1f} of {len(self)} frames are effective, expected at least "
+                f"{floor:g}: the parameters have moved too far from those sampled; sample again",
+                n_effective=effective,
+                n_frames=len(self),
+                floor=floor,
+            )
+
+
+def _reduced(
+    learned: Tensor, rest: Tensor, volume: Tensor, temperature: float, pressure: float | None
+) -> Tensor:
+    energy = learned + rest
+    if pressure is not None:
+        energy = energy + (pressure / BAR) * volume
+    return beta(temperature) * energy

@@ -1,0 +1,339 @@
+"""Recording frames: from a running Simulation, as a reporter, or from a stored trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import unit
+
+from .errors import AttachError, SamplingError
+from .forces import find_force, force_exclusions, particle_types
+from .kernels import add_basis_sums, exclusion_lists, largest_range, pair_blocks
+from .observables import Frame, Observable, Particles
+from .potentials import PairPotential, pair_index
+from .samples import Run, Samples
+
+Array = NDArray[np.float64]
+
+
+class FrameRecorder:
+    """Turns configurations into the numbers that ``Samples`` keeps.
+
+    It knows the particles and the learned force of one System, and nothing of how the
+    configurations come about.
+    """
+
+    def __init__(
+        self, potential: PairPotential, context: openmm.Context, observables: Sequence[Observable]
+    ) -> None:
+        system = context.getSystem()
+        force = find_force(potential, system)
+        if force is None:
+            raise AttachError(
+                f"the System has no force named {potential.name!r}: call potential.attach(system) "
+                "before the Simulation is made"
+            )
+        self.potential = potential
+        self.observables = tuple(observables)
+        self.periodic = force.usesPeriodicBoundaryConditions()
+        self.particles = describe_particles(context)
+        n = self.particles.n_particles
+        self._types = particle_types(force, potential.n_types)
+        self._exclusions = exclusion_lists(n, force_exclusions(force))
+        self._pairs = pair_index(potential.n_types)
+        self._recorders = [o.recorder(self.particles) for o in self.observables]
+        self._range = max([potential.basis.cutoff, *(o.pair_range for o in self.observables)])
+        self.others = RestForces(potential, context)
+        self._needs_virial = self.others.contribute and any(
+            o.needs_rest_virial for o in self.observables
+        )
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self._frames: list[tuple[Array, Array, float, float]] = []
+        self._records: list[list[Array]] = []
+        self._first: Array | None = None
+        self._displacement = float("nan")
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, positions: Array, box: Array | None, total_energy: float | None = None) -> None:
+        """Record one frame: positions [particles, 3] in nm, box [3, 3] in nm.
+
+        ``total_energy`` (kJ/mol) is needed only where other forces contribute.
+        """
+        if not np.all(np.isfinite(positions)):
+            raise SamplingError("a coordinate is not finite: the run exploded", reason="exploded")
+        box = box if self.periodic else None
+        self._check_range(box)
+        if self._first is None:
+            self._first = positions.copy()
+        moved = (positions - self._first)[self._types >= 0]
+        self._displacement = float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
+        volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
+        rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
+        frame = Frame(positions, box, volume, rest_virial)
+        sums = np.zeros((self.potential.n_pairs, self.potential.basis.n_coefficients))
+        virials = np.zeros_like(sums)
+        basis = self.potential.basis
+        offsets = molecular_offsets(positions, self.particles)
+        for recorder in self._recorders:
+            recorder.start(frame)
+        for block in pair_blocks(positions, box, self._range):
+            add_basis_sums(
+                *block,
+                self._types,
+                self._pairs,
+                *self._exclusions,
+                offsets,
+                basis.r_min,
+                basis.spacing,
+                basis.cutoff,
+                sums,
+                virials,
+            )
+            for recorder in self._recorders:
+                recorder.add(block)
+        self._frames.append((sums, virials, volume, total_energy or 0.0))
+        self._records.append([recorder.record() for recorder in self._recorders])
+
+    def samples(
+        self, coefficients: Array, temperature: float, pressure: float | None, every: int
+    ) -> Samples:
+        """Everything recorded since ``clear``, as sampled with ``coefficients``."""
+        if not self._frames:
+            raise SamplingError("no frame was recorded", reason="empty")
+        sums, virials, volume, energy = (
+            np.array(column) for column in zip(*self._frames, strict=True)
+        )
+        learned = np.einsum("fpk,pk->f", sums, coefficients)
+        rest = energy - learned if self.others.contribute else np.zeros(len(sums))
+        run = Run(coefficients, temperature, pressure, len(sums), every, self._displacement)
+        return Samples(
+            potential=self.potential,
+            runs=(run,),
+            basis_sums=sums,
+            virial_sums=virials,
+            volume=volume,
+            rest_energy=rest,
+            records={
+                observable: np.array([record[index] for record in self._records])
+                for index, observable in enumerate(self.observables)
+            },
+            temperature=temperature,
+            pressure=pressure,
+        )
+
+    def _check_range(self, box: Array | None) -> None:
+        if box is not None and self.potential.basis.cutoff > largest_range(box) + 1e-9:
+            raise SamplingError(
+                f"the cutoff, {self.potential.basis.cutoff:.4f} nm, is beyond half the box, "
+                f"{largest_range(box):.4f} nm",
+                reason="box",
+            )
+
+
+class RestForces:
+    """All forces of a System but the learned one: do they contribute, and what is their virial."""
+
+    scaling = 1e-3  # of the box length, for the central difference
+
+    def __init__(self, potential: PairPotential, context: openmm.Context) -> None:
+        system = openmm.XmlSerializer.clone(context.getSystem())
+        for index in reversed(range(system.getNumForces())):
+            force = system.getForce(index)
+            if force.getName() == potential.name or not _has_energy(force):
+                system.removeForce(index)
+        self.contribute = system.getNumForces() > 0
+        self._system = system
+        self._original = context
+        self._molecules = context.getMolecules()
+        self._context: openmm.Context | None = None
+
+    def virial(self, positions: Array, box: Array | None) -> float:
+        """W = -3 V dU/dV in kJ/mol, moving whole molecules; zero without a box."""
+        if box is None or not self.contribute:
+            return 0.0
+        if self._context is None:
+            self._context = self._make_context()
+        for name, value in self._original.getParameters().items():
+            if name in self._context.getParameters():
+                self._context.setParameter(name, value)
+        energies = [
+            self._scaled_energy(positions, box, 1 + sign * self.scaling) for sign in (1, -1)
+        ]
+        return -(energies[0] - energies[1]) / (2 * self.scaling)
+
+    def _make_context(self) -> openmm.Context:
+        platform = self._original.getPlatform()
+        properties = {
+            name: platform.getPropertyValue(self._original, name)
+            for name in ("Threads", "Precision", "DeviceIndex")
+            if name in platform.getPropertyNames()
+        }
+        if properties.get("Precision") == "single":
+            properties["Precision"] = "mixed"
+        return openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
+
+    def _scaled_energy(self, positions: Array, box: Array, scale: float) -> float:
+        assert self._context is not None
+        scaled = positions.copy()
+        for molecule in self._molecules:
+            atoms = np.asarray(molecule)
+            scaled[atoms] += (scale - 1) * positions[atoms].mean(axis=0)
+        self._context.setPeriodicBoxVectors(*(box * scale))
+        self._context.setPositions(scaled)
+        state = self._context.getState(getEnergy=True)
+        return float(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+
+
+class SampleReporter:
+    """An OpenMM reporter that records Samples on the fly; no trajectory is needed.
+
+        reporter = SampleReporter(50, pair, [rdf], temperature=85)
+        simulation.reporters.append(reporter)
+        simulation.step(100_000)
+        samples = reporter.samples()
+
+    Parameters
+    ----------
+    interval : int
+        Steps between frames.
+    potential : PairPotential
+        Attached to the Simulation's System; its parameters must not change while it reports.
+    record : sequence of Observable
+        What else to record.
+    temperature, pressure : float
+        K and bar, of the state point.
+    """
+
+    def __init__(
+        self,
+        interval: int,
+        potential: PairPotential,
+        record: Sequence[Observable] = (),
+        *,
+        temperature: float,
+        pressure: float | None = None,
+    ) -> None:
+        self.interval = interval
+        self.potential = potential
+        self.observables = tuple(record)
+        self.temperature = temperature
+        self.pressure = pressure
+        self.recorder: FrameRecorder | None = None
+        self._coefficients: Array = potential.coefficients(temperature).detach().numpy().copy()
+
+    def describeNextReport(self, simulation: Any) -> dict[str, Any]:
+        """Tell OpenMM when the next frame is due and what it needs."""
+        if self.recorder is None:
+            self.recorder = FrameRecorder(self.potential, simulation.context, self.observables)
+        include = ["positions"] + (["energy"] if self.recorder.others.contribute else [])
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": include}
+
+    def report(self, simulation: Any, state: openmm.State) -> None:
+        """Record one frame."""
+        assert self.recorder is not None
+        energy = None
+        if self.recorder.others.contribute:
+            energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        positions, box = configuration(state)
+        self.recorder.add(positions, box, energy)
+
+    def samples(self) -> Samples:
+        """Everything recorded so far."""
+        if self.recorder is None:
+            raise SamplingError("no frame was recorded", reason="empty")
+        return self.recorder.samples(
+            self._coefficients, self.temperature, self.pressure, self.interval
+        )
+
+
+def sample_trajectory(
+    potential: PairPotential,
+    trajectory: Any,
+    context: openmm.Context,
+    record: Sequence[Observable] = (),
+    *,
+    temperature: float,
+    pressure: float | None = None,
+) -> Samples:
+    """Samples from a stored trajectory (``mdtraj.Trajectory``), run with ``potential`` as it is.
+
+    ``context`` is one of the System that the trajectory came from, with the potential attached;
+    its own positions are restored.
+    """
+    recorder = FrameRecorder(potential, context, record)
+    if trajectory.n_atoms != recorder.particles.n_particles:
+        raise SamplingError(
+            f"the trajectory has {trajectory.n_atoms} atoms, the System "
+            f"{recorder.particles.n_particles}",
+            reason="atoms",
+        )
+    before = context.getState(getPositions=True, getVelocities=True)
+    for n in range(trajectory.n_frames):
+        positions = np.asarray(trajectory.xyz[n], dtype=np.float64)
+        vectors = trajectory.unitcell_vectors
+        box = None if vectors is None else np.asarray(vectors[n], dtype=np.float64)
+        energy = None
+        if recorder.others.contribute:
+            if box is not None:
+                context.setPeriodicBoxVectors(*box)
+            context.setPositions(positions)
+            state = context.getState(getEnergy=True)
+            energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        recorder.add(positions, box, energy)
+    context.setState(before)
+    coefficients = potential.coefficients(temperature).detach().numpy().copy()
+    return recorder.samples(coefficients, temperature, pressure, every=1)
+
+
+def configuration(state: openmm.State) -> tuple[Array, Array]:
+    """Positions [particles, 3] and box [3, 3] of a State, nm."""
+    positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+    return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
+
+
+def describe_particles(context: openmm.Context) -> Particles:
+    """Masses and molecules of a Context's System."""
+    system = context.getSystem()
+    n = system.getNumParticles()
+    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
+    molecule_of = np.empty(n, dtype=np.int64)
+    for index, atoms in enumerate(context.getMolecules()):
+        molecule_of[list(atoms)] = index
+    return Particles(n, molecule_of, np.array(masses))
+
+
+def molecular_offsets(positions: Array, particles: Particles) -> Array:
+    """Each particle's position relative to the centre of its molecule, nm, [particles, 3].
+
+    The centre is the mean position, as for OpenMM's barostats; molecules must be whole, as
+    OpenMM keeps them.
+    """
+    if particles.n_molecules == particles.n_particles:
+        return np.zeros_like(positions)
+    molecule = particles.molecule_of
+    count = np.bincount(molecule)
+    centers = np.stack([np.bincount(molecule, positions[:, a]) / count for a in range(3)], axis=1)
+    return np.asarray(positions - centers[molecule])
+
+
+def _has_energy(force: openmm.Force) -> bool:
+    bookkeeping = (
+        openmm.CMMotionRemover,
+        openmm.AndersenThermostat,
+        openmm.MonteCarloBarostat,
+        openmm.MonteCarloAnisotropicBarostat,
+        openmm.MonteCarloMembraneBarostat,
+        openmm.MonteCarloFlexibleBarostat,
+    )
+    return not isinstance(force, bookkeeping)

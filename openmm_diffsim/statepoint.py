@@ -1,0 +1,272 @@
+"""A user's Simulation at a temperature and, with a barostat, a pressure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import unit
+
+from .averages import detect_equilibration
+from .errors import AttachError, SamplingError, StatePointError
+from .forces import find_force, update_force
+from .observables import Observable
+from .potentials import PairPotential
+from .samples import Samples
+from .sampling import SampleReporter, configuration
+from .units import MOLAR_GAS_CONSTANT, value_in_md_units
+
+
+class StatePoint:
+    """The user's own Simulation, with one learnable potential attached.
+
+    Nothing of the Simulation is changed but the parameters of the potential's force: constraints,
+    other forces, virtual sites and reporters stay as they are.
+
+    Parameters
+    ----------
+    simulation : openmm.app.Simulation
+        Made after ``potential.attach(system)``, with positions set.
+    potential : PairPotential
+    temperature : float or Quantity, optional
+        K. Default: read from the integrator or the Andersen thermostat.
+    pressure : float or Quantity, optional
+        bar. Default: read from the barostat; None without one.
+
+    Raises
+    ------
+    StatePointError
+        If the temperature cannot be read (a Verlet integrator without a thermostat), or the
+        barostat is not isotropic.
+    AttachError
+        If the System lacks the potential's force, or the Context was made before ``attach``.
+    """
+
+    def __init__(
+        self,
+        simulation: Any,
+        potential: PairPotential,
+        temperature: Any = None,
+        pressure: Any = None,
+    ) -> None:
+        self.simulation = simulation
+        self.potential = potential
+        self.temperature = (
+            read_temperature(simulation)
+            if temperature is None
+            else float(value_in_md_units(temperature, "temperature"))
+        )
+        self.pressure = (
+            read_pressure(simulation)
+            if pressure is None
+            else float(value_in_md_units(pressure, "pressure"))
+        )
+        force = find_force(potential, simulation.system)
+        if force is None:
+            raise AttachError(
+                f"the Simulation's System has no force named {potential.name!r}: call "
+                "potential.attach(system) before the Simulation is made"
+            )
+        self.force = force
+        self.apply()
+
+    def apply(self) -> None:
+        """Copy the potential's present parameters to the System and the live Context."""
+        update_force(self.potential, self.force, self.simulation.context, self.temperature)
+
+    def snapshot(self) -> openmm.State:
+        """Positions, velocities, box and parameters, to come back to with ``restore``."""
+        return self.simulation.context.getState(
+            getPositions=True, getVelocities=True, getParameters=True
+        )
+
+    def restore(self, snapshot: openmm.State) -> None:
+        """Back to a ``snapshot``; the potential's parameters are not touched."""
+        self.simulation.context.setState(snapshot)
+
+    def serialize(self) -> dict[str, str]:
+        """The Context as text: OpenMM's own checkpoint (exact, random numbers included, but only
+        for the same platform and hardware) and, to fall back on, the State as XML."""
+        checkpoint = self.simulation.context.createCheckpoint()
+        return {
+            "platform": self.simulation.context.getPlatform().getName(),
+            "checkpoint": base64.b64encode(checkpoint).decode(),
+            "state": openmm.XmlSerializer.serialize(self.snapshot()),
+            "step": str(self.simulation.currentStep),
+        }
+
+    def deserialize(self, text: dict[str, str]) -> None:
+        """Back to what ``serialize`` gave, exactly where platform and hardware are the same."""
+        context = self.simulation.context
+        try:
+            if text["platform"] != context.getPlatform().getName():
+                raise openmm.OpenMMException("another platform")
+            context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
+        except openmm.OpenMMException:
+            context.setState(openmm.XmlSerializer.deserialize(text["state"]))
+        self.simulation.currentStep = int(text["step"])
+
+    def box(self) -> NDArray[np.float64] | None:
+        """Present box vectors, nm, [3, 3]; None where the potential's force is not periodic."""
+        if not self.force.usesPeriodicBoundaryConditions():
+            return None
+        return configuration(self.simulation.context.getState(getPositions=True))[1]
+
+    def number_density(self, n_atoms: int | None = None) -> float:
+        """Particles (or ``n_atoms``) per nm^3 in the present box."""
+        box = self.simulation.context.getState().getPeriodicBoxVolume()
+        n = self.simulation.system.getNumParticles() if n_atoms is None else n_atoms
+        return n / float(box.value_in_unit(unit.nanometer**3))
+
+    def sample(
+        self,
+        steps: int,
+        every: int,
+        record: Sequence[Observable] = (),
+        equilibration: int = 0,
+        discard_transient: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """Run MD with the present parameters and record every ``every`` steps.
+
+        Parameters
+        ----------
+        steps, every : int
+            Steps to record over, and between frames.
+        record : sequence of Observable
+            What to record besides the basis sums.
+        equilibration : int
+            Steps to run first, unrecorded.
+        discard_transient : bool
+            Detect what is left of the transient in the recorded energy and cut it off.
+        progress : callable, optional
+            Called with the number of steps just done.
+
+        Returns
+        -------
+        Samples
+
+        Raises
+        ------
+        SamplingError
+            If the run explodes: a coordinate that is not a number, or a kinetic temperature more
+            than twice, or less than half, what it should be.
+        """
+        if steps < every or every < 1:
+            raise SamplingError(
+                f"expected steps >= every >= 1, got steps = {steps}, every = {every}",
+                reason="arguments",
+            )
+        self.apply()
+        self._step(equilibration, every, progress)
+        reporter = SampleReporter(
+            every,
+            self.potential,
+            record,
+            temperature=self.temperature,
+            pressure=self.pressure,
+        )
+        self.simulation.reporters.append(reporter)
+        try:
+            self._step(steps, every, progress)
+        finally:
+            self.simulation.reporters.remove(reporter)
+        samples = reporter.samples()
+        if discard_transient:
+            return samples.after(detect_equilibration(samples.run_energies()))
+        return samples
+
+    def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
+        done = 0
+        chunk = max(every, 200)
+        while done < steps:
+            n = min(chunk, steps - done)
+            try:
+                self.simulation.step(n)
+            except openmm.OpenMMException as error:
+                raise SamplingError(
+                    f"the run at {self.temperature:g} K exploded at step "
+                    f"{self.simulation.currentStep}: {error}",
+                    reason="exploded",
+                    step=self.simulation.currentStep,
+                ) from error
+            self._check_temperature()
+            done += n
+            if progress is not None:
+                progress(n)
+
+    def _check_temperature(self) -> None:
+        state = self.simulation.context.getState(getEnergy=True)
+        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        freedom = degrees_of_freedom(self.simulation.system)
+        measured = 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
+        spread = 8 * self.temperature * np.sqrt(2 / freedom)
+        if not abs(measured - self.temperature) < 0.5 * self.temperature + spread:
+            raise SamplingError(
+                f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
+                f"{measured:.4g} K at step {self.simulation.currentStep}",
+                reason="exploded",
+                step=self.simulation.currentStep,
+                measured=measured,
+                expected=self.temperature,
+            )
+
+
+def read_temperature(simulation: Any) -> float:
+    """Temperature of a Simulation's integrator or Andersen thermostat, K.
+
+    Raises
+    ------
+    StatePointError
+        If it has neither.
+    """
+    for force in simulation.system.getForces():
+        if isinstance(force, openmm.AndersenThermostat):
+            return float(simulation.context.getParameter(force.Temperature()))
+    integrator = simulation.integrator
+    if hasattr(integrator, "getTemperature"):
+        return float(value_in_md_units(integrator.getTemperature(), "temperature"))
+    raise StatePointError(
+        f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
+        "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="
+    )
+
+
+def read_pressure(simulation: Any) -> float | None:
+    """Pressure of a Simulation's isotropic barostat, bar; None at constant volume.
+
+    Raises
+    ------
+    StatePointError
+        If the barostat is anisotropic.
+    """
+    for force in simulation.system.getForces():
+        if isinstance(force, openmm.MonteCarloBarostat | openmm.MonteCarloFlexibleBarostat):
+            if force.getFrequency() > 0:
+                return float(simulation.context.getParameter(force.Pressure()))
+        elif isinstance(
+            force, openmm.MonteCarloAnisotropicBarostat | openmm.MonteCarloMembraneBarostat
+        ):
+            raise StatePointError(
+                f"{type(force).__name__} has no single pressure; use MonteCarloBarostat, or pass "
+                "pressure="
+            )
+    return None
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """3 per massive particle, less constraints and the removed centre-of-mass motion."""
+    n = 3 * sum(
+        system.getParticleMass(i) > 0 * unit.dalton for i in range(system.getNumParticles())
+    )
+    n -= sum(
+        system.getParticleMass(a) > 0 * unit.dalton or system.getParticleMass(b) > 0 * unit.dalton
+        for a, b, _ in map(system.getConstraintParameters, range(system.getNumConstraints()))
+    )
+    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
+        n -= 3
+    return max(n, 1)

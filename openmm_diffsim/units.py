@@ -1,0 +1,140 @@
+"""The only place where openmm.unit Quantities become plain numbers.
+
+Inside the package every number is in md units: nm, ps, kJ/mol, K, bar, amu, e. A plain number
+passed by a user is taken to be in them already; a Quantity is converted, or refused when its
+dimension is another one. OpenMM is imported only when a Quantity turns up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UnitError
+
+AVOGADRO = 6.02214076e23
+"""Particles per mole (exact)."""
+
+MOLAR_GAS_CONSTANT = 0.00831446261815324
+"""R [kJ/mol/K]."""
+
+BAR = 1e25 / AVOGADRO
+"""Bars in one kJ/mol/nm^3: a pressure in kJ/mol/nm^3 times BAR is in bar (16.605...)."""
+
+GRAM_PER_CM3 = AVOGADRO * 1e-21
+"""amu/nm^3 in one g/cm^3 (602.2...): mass density over particle mass is the number density."""
+
+# For each kind: the md unit, then other units OpenMM cannot convert to it (mole and gram are not
+# dimensionless and amu to OpenMM), each with the number of md units in it.
+_UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
+    "length": lambda u: [(u.nanometer, 1.0)],
+    "volume": lambda u: [(u.nanometer**3, 1.0)],
+    "time": lambda u: [(u.picosecond, 1.0)],
+    "rate": lambda u: [(u.picosecond**-1, 1.0)],
+    "velocity": lambda u: [(u.nanometer / u.picosecond, 1.0)],
+    "diffusion": lambda u: [(u.nanometer**2 / u.picosecond, 1.0)],
+    "energy": lambda u: [(u.kilojoule_per_mole, 1.0)],
+    "force": lambda u: [(u.kilojoule_per_mole / u.nanometer, 1.0)],
+    "temperature": lambda u: [(u.kelvin, 1.0)],
+    "pressure": lambda u: [(u.bar, 1.0), (u.kilojoule_per_mole / u.nanometer**3, BAR)],
+    "mass": lambda u: [(u.dalton, 1.0)],
+    "charge": lambda u: [(u.elementary_charge, 1.0)],
+    "number_density": lambda u: [
+        (u.nanometer**-3, 1.0),
+        (u.mole / u.nanometer**3, AVOGADRO),
+    ],
+    "mass_density": lambda u: [
+        (u.dalton / u.nanometer**3, 1.0),
+        (u.gram / u.centimeter**3, GRAM_PER_CM3),
+    ],
+    "dimensionless": lambda u: [(u.dimensionless, 1.0)],
+}
+
+
+def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
+    """The number, or the new float64 array of the shape of x, in md units.
+
+    Parameters
+    ----------
+    x : a Quantity, a number in md units already, or a (nested) list, tuple or array of either
+    kind : "length" [nm], "volume" [nm^3], "time" [ps], "rate" [1/ps], "velocity" [nm/ps],
+        "diffusion" [nm^2/ps], "energy" [kJ/mol], "force" [kJ/mol/nm], "temperature" [K],
+        "pressure" [bar], "mass" [amu], "charge" [e], "number_density" [1/nm^3],
+        "mass_density" [amu/nm^3] or "dimensionless"
+
+    Raises
+    ------
+    UnitError
+        x has another dimension, or holds something that is not a number. NaN is let through.
+    """
+    if kind not in _UNITS:
+        raise ValueError(f"kind {kind!r} is unknown, expected one of {', '.join(_UNITS)}")
+    try:
+        values = np.asarray(_plain(x, kind))
+        if values.dtype.kind not in "fiu":
+            raise TypeError(f"dtype {values.dtype}")
+    except UnitError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise UnitError(f"got {x!r}, expected numbers for a {_named(kind)}", kind=kind) from problem
+    return values.astype(np.float64) if values.ndim else float(values)
+
+
+def number_in_md_units(x: Any, kind: str) -> float:
+    """As `value_in_md_units`, for what has to be one number and not NaN.
+
+    Raises
+    ------
+    UnitError
+        x has another dimension, or is not one number.
+    """
+    value = value_in_md_units(x, kind)
+    if not isinstance(value, float) or np.isnan(value):
+        raise UnitError(f"got {x!r}, expected one number for a {_named(kind)}", kind=kind)
+    return value
+
+
+def beta(temperature: Any) -> float:
+    """The inverse temperature 1/(R T) [mol/kJ].
+
+    Parameters
+    ----------
+    temperature : Quantity, or number [K]; must be positive
+
+    Raises
+    ------
+    UnitError
+        temperature is not a positive, finite temperature.
+    """
+    kelvin = number_in_md_units(temperature, "temperature")
+    if not 0 < kelvin < np.inf:
+        raise UnitError(
+            f"got a temperature of {kelvin:g} K, expected a positive one", kind="temperature"
+        )
+    return 1.0 / (MOLAR_GAS_CONSTANT * kelvin)
+
+
+def _plain(x: Any, kind: str) -> Any:
+    """x with each Quantity in it replaced by its number in the md unit of a kind."""
+    if isinstance(x, (list, tuple)):
+        return [_plain(item, kind) for item in x]
+    if not hasattr(x, "value_in_unit"):
+        return x
+    from openmm import unit
+
+    for md_unit, factor in _UNITS[kind](unit):
+        if x.unit.is_compatible(md_unit):
+            return np.asarray(x.value_in_unit(md_unit), dtype=np.float64) * factor
+    raise UnitError(
+        f"got {x} for a {_named(kind)}: the unit {x.unit.get_name()} cannot be converted to "
+        f"{_UNITS[kind](unit)[0][0].get_name()}; pass a Quantity of the right dimension, or a "
+        "plain number in that unit",
+        kind=kind,
+    )
+
+
+def _named(kind: str) -> str:
+    return kind.replace("_", " ")

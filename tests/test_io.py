@@ -1,0 +1,394 @@
+"""Tables are read as people have them or refused by file and line; files are whole or as before."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openmm import unit
+
+from openmm_diffsim.errors import TargetError
+from openmm_diffsim.io import (
+    RDFData,
+    atomic_write_bytes,
+    check_rdf,
+    clean_rdf,
+    read_potential,
+    read_rdf,
+    write_csv,
+    write_json,
+)
+from openmm_diffsim.units import GRAM_PER_CM3
+
+R = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+G = np.array([0.0, 0.1, 1.8, 0.9, 1.1, 1.0])
+ROWS = [f"{r} {g}" for r, g in zip(R, G, strict=True)]
+Write = Callable[[str | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Puts a text or bytes into a new file."""
+
+    def write_file(content: str | bytes) -> Path:
+        path = tmp_path / "gr.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+# Forms a good table may have --------------------------------------------------------------------
+
+FORMS = {
+    "blanks": "\n".join(ROWS),
+    "padded": "\n".join("  " + row.replace(" ", "    ") + "  " for row in ROWS) + "\n",
+    "commas": "\n".join(row.replace(" ", ", ") for row in ROWS),
+    "semicolons": "\n".join(row.replace(" ", ";") for row in ROWS),
+    "tabs": "\n".join(row.replace(" ", "\t") for row in ROWS),
+    "header": "\n".join(["r_nm,g", *(row.replace(" ", ",") for row in ROWS)]),
+    "quoted header of other length": "\n".join(['"r / nm" "g of r"', *ROWS]),
+    "comments": "\n".join(["# r g", '@ title "g(r)"', "", *(row + "  # a remark" for row in ROWS)]),
+    "windows": "\r\n".join(["r,g", *(row.replace(" ", ",") for row in ROWS), ""]),
+    "old mac": "\r".join(ROWS),
+    "byte order mark": b"\xef\xbb\xbf" + "\n".join(ROWS).encode(),
+    "latin-1 header": "r/Å,g\n".encode("latin-1") + "\n".join(ROWS).replace(" ", ",").encode(),
+    "descending": "\n".join(ROWS[::-1]),
+    "unsorted": "\n".join(ROWS[2:] + ROWS[:2]),
+    "on its side": ",".join(map(str, R)) + "\n" + ",".join(map(str, G)) + "\n",
+    "no errors after all": "\n".join(row.replace(" ", ",") + "," for row in ROWS),
+}
+
+
+@pytest.mark.parametrize("content", FORMS.values(), ids=FORMS)
+def test_form_is_read(write: Write, content: str | bytes) -> None:
+    path = write(content)
+    data = read_rdf(path)
+    np.testing.assert_array_equal(data.r, R)
+    np.testing.assert_array_equal(data.g, G)
+    assert (data.error, data.path, data.n_dropped) == (None, path, 0)
+
+
+@pytest.mark.parametrize("on_its_side", [False, True])
+def test_third_column_is_the_error(write: Write, on_its_side: bool) -> None:
+    table = np.array([R, G, G + 0.5])
+    table = table if on_its_side else table.T
+    data = read_rdf(write("\n".join(",".join(map(str, row)) for row in table)))
+    assert data.error is not None
+    np.testing.assert_array_equal(data.error, G + 0.5)
+
+
+@pytest.mark.parametrize("length_unit", ["angstrom", "A"])
+def test_angstrom_becomes_nm(write: Write, length_unit: str) -> None:
+    data = read_rdf(write("\n".join(ROWS)), length_unit)
+    np.testing.assert_allclose(data.r, R / 10, rtol=1e-15)
+
+
+def test_holes_are_dropped_and_counted(write: Write) -> None:
+    rows = [row.replace(" ", ",") for row in ROWS]
+    data = read_rdf(write("\n".join([*rows, "0.7,nan", "0.8,NaN", "0.9,", ",1.0"])))
+    np.testing.assert_array_equal(data.r, R)
+    assert data.n_dropped == 4
+
+
+def test_repeated_r_is_averaged(write: Write) -> None:
+    rows = [f"{row} 0.3" for row in ROWS]
+    data = read_rdf(write("\n".join([*rows, "0.3 1.2 0.4"])))
+    assert data.error is not None
+    np.testing.assert_array_equal(data.r, R)
+    assert data.g[2] == pytest.approx(1.5, rel=1e-15)
+    assert data.error[2] == pytest.approx(0.25, rel=1e-15)
+    assert data.error[3] == pytest.approx(0.3, rel=1e-15)
+
+
+# What is refused, where and why -----------------------------------------------------------------
+
+REFUSED = {
+    "empty": ("", None, "is empty"),
+    "blank": (" \n\n", None, "is empty"),
+    "only comments": ("# r g\n", None, "has no row of numbers"),
+    "only words": ("no numbers here\nnor here\n", None, "has no row of numbers"),
+    "all NaN": ("\n".join(["0.1 nan"] * 9), None, "has no row of numbers"),
+    "truncated": ("\n".join([*ROWS, "0.7"]), 7, "got 1 numbers, expected 2"),
+    "too long": ("\n".join([*ROWS, "0.7 1 1"]), 7, "got 3 numbers, expected 2"),
+    "one column": ("\n".join(map(str, R)), 1, "got 1 columns, expected 2 or 3"),
+    "four columns": ("\n".join(["1 2 3 4"] * 9), 1, "got 4 columns, expected 2 or 3"),
+    "side cut off": ("1,2,3,4,5,6\n0,0,1,1,1", 2, "got 5 numbers, expected 6"),
+    "word": ("# r g\n" + "\n".join([*ROWS, "0.7 abc"]), 8, "got 'abc', expected a number"),
+    "decimal commas": ("\n".join(row.replace(".", ",") for row in ROWS), 1, "got '1 0'"),
+    "infinite": ("\n".join([*ROWS, "0.7 inf"]), 7, "got 'inf', expected a finite number"),
+    "overflow": ("\n".join([*ROWS, "0.7 1e999"]), 7, "got '1e999', expected a finite number"),
+    "negative r": ("\n".join(["-0.1 0", *ROWS]), 1, "got r = -0.1, expected r >= 0"),
+    "negative g": ("\n".join([*ROWS, "0.7 -0.6"]), 7, "got g = -0.6"),
+    "zero error": ("\n".join(row + " 0" for row in ROWS), 1, "got error = 0, expected"),
+    "mixed separators": ("\n".join(row + ",1" for row in ROWS), 1, "got '0.1 0.0'"),
+    "missing error": ("r,g,e\n" + "0.1,0,1\n" * 5 + "0.7,1,", 7, "got error = nan"),
+    "few": ("\n".join(ROWS[:4]), None, "got 4 usable rows, expected at least 5"),
+    "few different": ("\n".join(ROWS[:1] * 9), None, "got 1 usable rows"),
+    "swapped": ("\n".join(f"{g} {r}" for r, g in zip(R, G, strict=True)), None, "swapped"),
+    "binary": (b"\x89PNG\r\n\x1a\n\x00\x00", None, "is binary"),
+    "utf-16": ("\n".join(ROWS).encode("utf-16"), None, "is binary"),
+}
+
+
+@pytest.mark.parametrize(("content", "line", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_table_is_refused(
+    write: Write, content: str | bytes, line: int | None, message: str
+) -> None:
+    path = write(content)
+    with pytest.raises(TargetError) as caught:
+        read_rdf(path)
+    place = str(path) if line is None else f"{path}, line {line}"
+    assert str(caught.value).startswith(f"{place}: ")
+    assert message in str(caught.value)
+    assert (caught.value.path, caught.value.line) == (path, line)
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="cannot be read: No such file"):
+        read_rdf(tmp_path / "none.csv")
+    with pytest.raises(TargetError, match="cannot be read"):
+        read_rdf(tmp_path)
+
+
+@pytest.mark.parametrize("length_unit", ["pm", "NM", "", None])
+def test_other_length_units_are_refused(write: Write, length_unit: str) -> None:
+    with pytest.raises(TargetError, match="expected one of 'nm', 'angstrom', 'A'") as caught:
+        read_rdf(write("\n".join(ROWS)), length_unit)
+    assert caught.value.key == "length_unit"
+
+
+# Arrays -----------------------------------------------------------------------------------------
+
+
+def test_arrays_are_tidied_like_files() -> None:
+    r = unit.Quantity([*(10 * R[::-1]), 7.0], unit.angstrom)
+    data = clean_rdf(r, [*G[::-1], np.nan], 0.0)
+    np.testing.assert_allclose(data.r, R, rtol=1e-15)
+    np.testing.assert_array_equal(data.g, G)
+    np.testing.assert_array_equal(data.error, np.zeros(6))
+    assert (data.path, data.n_dropped) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("r", "g", "error", "message"),
+    [
+        (R, G[:-1], None, "expected lists of one length"),
+        (R, G, [0.1], "expected lists of one length"),
+        (1.0, 1.0, None, "expected lists of one length"),
+        (R, [*G[:-1], np.inf], None, "point 5: got g = inf"),
+        (R, G, [*G[:-1], -0.1], "point 5: got error = -0.1"),
+        (R, G, [np.nan, *G[1:]], "point 0: got error = nan"),
+    ],
+)
+def test_bad_arrays_are_refused(r: object, g: object, error: object, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        clean_rdf(r, g, error)
+
+
+# Measured data ----------------------------------------------------------------------------------
+
+WATER = GRAM_PER_CM3 / 18.015
+SIGMA = 0.34
+
+MEASURED = {
+    "experiment/argon_gr.csv": ("angstrom", 1.417 * GRAM_PER_CM3 / 39.948),
+    "experiment/water_oo_soper2008.csv": ("nm", WATER),
+    "experiment/water_oo_298K.csv": ("angstrom", 0.99749 * WATER),
+    "experiment/water_oo_338K.csv": ("angstrom", 0.98103 * WATER),
+    "experiment/silicon_102K.csv": ("angstrom", 2.327 * GRAM_PER_CM3 / 28.0855),
+    "diffsim/H2O_288K_spce.csv": ("angstrom", WATER),
+    "diffsim/H2O_338K_spce.csv": ("angstrom", WATER),
+}
+
+REDUCED = {
+    "lj_rdf_rho0.3_T1.2": 0.3,
+    "lj_rdf_rho0.7_T1.2": 0.7,
+    "lj_rdf_rho0.845_T1.0": 0.845,
+    "ljfamily_rdf_12_10": 0.5,
+    "ljfamily_rdf_8_4": 0.5,
+    **{f"{x}_rdf{pair}": 0.8 for x in ("x0.25", "x0.75") for pair in (11, 12, 22)},
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_rdf_is_accepted(shared_data: Callable[[str], Path], name: str) -> None:
+    length_unit, density = MEASURED[name]
+    data = read_rdf(shared_data(name), length_unit)
+    check_rdf(data, density)
+    assert np.all(np.diff(data.r) > 0)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_rdf_in_the_wrong_unit_is_refused(
+    shared_data: Callable[[str], Path], name: str
+) -> None:
+    length_unit, density = MEASURED[name]
+    wrong = "angstrom" if length_unit == "nm" else "nm"
+    data = read_rdf(shared_data(name), wrong)
+    with pytest.raises(TargetError, match=f"read as {wrong}"):
+        check_rdf(data, density)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_rdf_with_swapped_columns_is_refused(
+    shared_data: Callable[[str], Path], name: str
+) -> None:
+    data = read_rdf(shared_data(name))
+    with pytest.raises(TargetError, match="swapped"):
+        clean_rdf(data.g, data.r)
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measured_rdf_in_any_order_is_read(shared_data: Callable[[str], Path], name: str) -> None:
+    data = read_rdf(shared_data(name))
+    order = np.random.default_rng(3).permutation(len(data.r))
+    np.testing.assert_array_equal(clean_rdf(data.r[order], data.g[order]).g, data.g)
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_reduced_rdf_is_accepted(shared_data: Callable[[str], Path], name: str) -> None:
+    data = read_rdf(shared_data(f"diffsim/{name}.csv"))
+    assert len(data.r) == 100
+    check_rdf(clean_rdf(data.r * SIGMA, data.g), REDUCED[name] / SIGMA**3)
+
+
+# Plausibility -----------------------------------------------------------------------------------
+
+
+def liquid(end: float = 1.5, scale: float = 1.0, tail: float = 1.0) -> RDFData:
+    """Something like g(r) of a liquid that fills space at 20 particles per nm^3."""
+    r = np.linspace(0.01, end, 300)
+    g = np.where(r < 0.32, 0.0, tail + 1.5 * np.exp(-(r - 0.32) / 0.1) * np.cos(19 * (r - 0.35)))
+    return RDFData(r * scale, g, None, Path("liquid.csv"))
+
+
+IMPLAUSIBLE = {
+    "angstrom as nm": (liquid(scale=10), 20, "in angstrom and read as nm"),
+    "nm as angstrom": (liquid(scale=0.1), 20, "in nm and read as angstrom"),
+    "density": (liquid(), 200, "is the density wrong"),
+    "no density": (liquid(), 0.0, "expected a positive one"),
+    "never rises": (liquid(end=0.3), 20, "never rises above 0.5"),
+    "cut off": (liquid(end=0.35), 20, "is the file truncated"),
+    "tail": (liquid(tail=1.4), 20, "does not tend to 1"),
+    "tail of zero": (liquid(tail=0.4), 20, "does not tend to 1"),
+}
+
+
+def test_liquid_is_plausible() -> None:
+    check_rdf(liquid(), 20)
+    check_rdf(liquid(), 0.02 / unit.angstrom**3)
+    check_rdf(liquid(end=0.45, tail=1.4), 20)  # too short to say
+
+
+@pytest.mark.parametrize(("data", "density", "message"), IMPLAUSIBLE.values(), ids=IMPLAUSIBLE)
+def test_implausible_rdf_is_refused(data: RDFData, density: float, message: str) -> None:
+    with pytest.raises(TargetError, match=message) as caught:
+        check_rdf(data, density)
+    assert str(caught.value).startswith("liquid.csv: ")
+    assert caught.value.path == Path("liquid.csv")
+
+
+# Potentials -------------------------------------------------------------------------------------
+
+
+def test_potential_is_read_back_exactly(tmp_path: Path) -> None:
+    r, u = np.linspace(0.2, 1.0, 7) / 3, np.random.default_rng(1).normal(size=7) * 1e5
+    path = tmp_path / "potential.csv"
+    write_csv(path, "r_nm,u_kJ_mol,standard_error", r[::-1], u[::-1], np.full(7, np.nan))
+    r_read, u_read = read_potential(path)
+    np.testing.assert_array_equal(r_read, r)
+    np.testing.assert_array_equal(u_read, u)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("0.5,1", "line 6: this r is in the file twice"),
+        ("-0.5,1", "line 6: got r = -0.5"),
+        ("0.7,nan", "line 6: got r = 0.7, u = nan"),
+        ("0.7,inf", "line 6: got 'inf'"),
+        (None, "got 4 usable rows"),
+    ],
+)
+def test_bad_potential_is_refused(tmp_path: Path, row: str | None, message: str) -> None:
+    path = tmp_path / "potential.csv"
+    rows = ["r_nm,u_kJ_mol", "0.3,9", "0.4,2", "0.5,1", "0.6,0"]
+    path.write_text("\n".join(rows if row is None else [*rows, row]))
+    with pytest.raises(TargetError, match=message):
+        read_potential(path)
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
+def test_csv_of_numbers_and_words(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.csv"
+    write_csv(path, "round,loss,note", [1, 2], np.array([0.1, np.nan]), ["a", "b, c"])
+    assert path.read_bytes() == b'round,loss,note\n1,0.1,a\n2,nan,"b, c"\n'
+
+
+@pytest.mark.parametrize("columns", [([1, 2],), ([1, 2], [1]), ([1], [1], [1])])
+def test_csv_columns_match_the_header(tmp_path: Path, columns: tuple[list[int], ...]) -> None:
+    with pytest.raises(ValueError, match="expected one length and a column for each name"):
+        write_csv(tmp_path / "bad.csv", "r,g", *columns)
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_has_plain_values(tmp_path: Path) -> None:
+    data = {"a": np.arange(2), "b": (np.float64(0.5), np.nan), "c": tmp_path, "d": None, 1: True}
+    write_json(tmp_path / "x.json", data)
+    read = json.loads((tmp_path / "x.json").read_text())
+    assert read == {"a": [0, 1], "b": [0.5, None], "c": str(tmp_path), "d": None, "1": True}
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    atomic_write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_write_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    program = """if True:
+        import resource, sys
+        from openmm_diffsim.io import atomic_write_bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            atomic_write_bytes(sys.argv[1], bytes(1_000_000))
+        except OSError as problem:
+            print(problem.errno)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) == errno.EFBIG
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
