@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from openmm import app
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.averages import detect_equilibration
 from openmm_diffsim.kernels import add_histogram, pair_blocks
 from openmm_diffsim.sampling import FrameRecorder
+from openmm_diffsim.statepoint import equilibrated
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -179,9 +179,7 @@ class FastStatePoint(diffsim.StatePoint):
         self.step(equilibration)
         key = tuple(record)
         if key not in self._recorders:
-            self._recorders[key] = FrameRecorder(
-                self.potential, self.simulation.context, record
-            )
+            self._recorders[key] = FrameRecorder(self.potential, self.simulation.context, record)
         recorder = self._recorders[key]
         recorder.clear()
         for _ in range(steps // every):
@@ -190,9 +188,7 @@ class FastStatePoint(diffsim.StatePoint):
         if progress is not None:
             progress(steps + equilibration)
         samples = recorder.samples(coefficients, TEMPERATURE, None, every)
-        if discard_transient:
-            return samples.after(detect_equilibration(samples.run_energies()))
-        return samples
+        return equilibrated(samples) if discard_transient else samples
 
 
 @njit(cache=True, fastmath=True)

@@ -60,9 +60,7 @@ def refine(
         liquid.step(first)
     rdf, pressure = diffsim.RDF(lj.CUTOFF, lj.BINS), diffsim.Pressure()
     targets = [
-        diffsim.Target(
-            liquid, rdf, data["r"], data["g"], uncertainty=data["g_error"], noise=noise
-        )
+        diffsim.Target(liquid, rdf, data["r"], data["g"], uncertainty=data["g_error"], noise=noise)
     ]
     if use_pressure:
         targets.append(

@@ -11,14 +11,16 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from .averages import detect_equilibration
-from .errors import AttachError, SamplingError, StatePointError
+from .averages import detect_equilibration, drift
+from .errors import AttachError, EquilibrationError, SamplingError, StatePointError
 from .forces import find_force, update_force
 from .observables import Observable
 from .potentials import PairPotential
 from .samples import Samples
 from .sampling import SampleReporter, configuration
 from .units import MOLAR_GAS_CONSTANT, value_in_md_units
+
+_MOST_DRIFT = 3.5  # standard errors
 
 
 class StatePoint:
@@ -142,7 +144,8 @@ class StatePoint:
         equilibration : int
             Steps to run first, unrecorded.
         discard_transient : bool
-            Detect what is left of the transient in the recorded energy and cut it off.
+            Detect what is left of the transient in the recorded energy, cut it off, and refuse a
+            run whose energy drifts even then.
         progress : callable, optional
             Called with the number of steps just done.
 
@@ -155,6 +158,8 @@ class StatePoint:
         SamplingError
             If the run explodes: a coordinate that is not a number, or a kinetic temperature more
             than twice, or less than half, what it should be.
+        EquilibrationError
+            If ``discard_transient`` and the energy still drifts in the second half of the run.
         """
         if steps < every or every < 1:
             raise SamplingError(
@@ -176,9 +181,7 @@ class StatePoint:
         finally:
             self.simulation.reporters.remove(reporter)
         samples = reporter.samples()
-        if discard_transient:
-            return samples.after(detect_equilibration(samples.run_energies()))
-        return samples
+        return equilibrated(samples) if discard_transient else samples
 
     def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
         done = 0
@@ -214,6 +217,28 @@ class StatePoint:
                 measured=measured,
                 expected=self.temperature,
             )
+
+
+def equilibrated(samples: Samples) -> Samples:
+    """A single run without its initial transient.
+
+    Raises
+    ------
+    EquilibrationError
+        If what is left still drifts.
+    """
+    rest = samples.after(detect_equilibration(samples.run_energies()))
+    measured = drift(rest.run_energies())
+    if measured > _MOST_DRIFT:
+        raise EquilibrationError(
+            f"the energy still drifts: over the last {len(rest)} of {len(samples)} frames it "
+            f"changes by {measured:.1f} standard errors, expected at most {_MOST_DRIFT}; run "
+            "longer before recording",
+            drift=measured,
+            limit=_MOST_DRIFT,
+            n_frames=len(rest),
+        )
+    return rest
 
 
 def read_temperature(simulation: Any) -> float:

@@ -27,7 +27,8 @@ LAYERS = [
     {"refinement"},
     {"control"},
     {"plotting"},
-    {"config"},
+    {"fluid", "config"},
+    {"build", "results", "trajectory"},
     {"cli"},
     {"__init__", "__main__"},
 ]

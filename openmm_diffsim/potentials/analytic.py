@@ -80,7 +80,7 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            r_min or _default_r_min(sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -111,7 +111,7 @@ class Mie(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            r_min or _default_r_min(sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -148,7 +148,7 @@ class Morse(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            r_min or _default_r_min(r_0, 0.6), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, r_0, 0.6), cutoff, knots, n_types, switch_distance, name
         )
         self.depth = self.per_pair("depth", depth)
         self.width = self.per_pair("width", width)
@@ -202,7 +202,7 @@ class SoftSphere(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            r_min or _default_r_min(sigma, 0.7), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, sigma, 0.7), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -213,5 +213,7 @@ class SoftSphere(AnalyticPair):
         return self.epsilon[:, None] * (self.sigma[:, None] / r) ** self.exponent[:, None]
 
 
-def _default_r_min(length: ArrayLike, factor: float) -> float:
+def _first_knot(r_min: float | None, length: ArrayLike, factor: float) -> float:
+    if r_min is not None:
+        return r_min
     return factor * float(torch.as_tensor(length, dtype=torch.float64).min())

@@ -17,15 +17,16 @@ class SplinePair(PairPotential):
 
     Below the core radius the coefficients are forced to fall by at least ``core_slope`` times the
     spacing from each to the next, c_k = c_{k+1} + max(p_k - p_{k+1}, core_slope * spacing), where
-    p are the parameters. Falling coefficients make a falling spline, so u'(r) < 0 there whatever
-    the optimizer does in the range that no pair ever visits. Elsewhere c = p.
+    p are the parameters. Falling coefficients make a falling spline, so u'(r) <= -core_slope up
+    to the last knot within the core radius, whatever the optimizer does in the range that no pair
+    ever visits. Elsewhere c = p.
 
     Parameters
     ----------
     r_min, cutoff, knots, n_types
         See ``SplineBasis`` and ``PairPotential``.
     core_radius : float or [pairs of types], optional
-        nm. Default: the second knot, so that only the slope at and below ``r_min`` is bound.
+        nm. Default: ``r_min``, so that only the slope at and below it is bound.
     core_slope : float
         Least steepness of the core, kJ/mol/nm.
 

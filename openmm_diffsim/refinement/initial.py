@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from ..errors import TargetError
-from ..potentials import SplinePair
+from ..potentials import PairPotential, SplinePair
 from ..units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -22,9 +24,9 @@ def boltzmann_inversion(
 ) -> SplinePair:
     """Set one pair of types to the potential of mean force, w(r) = -R T ln g(r).
 
-    Where g < ``least_g`` the noise of ln g takes over: from the last such point inwards w goes
-    on as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0,
-    and that point becomes the core radius. w is shifted to zero at the cutoff.
+    Where g < ``least_g`` the noise of ln g takes over: from its ``contact`` r_0 inwards w goes on
+    as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0, and
+    r_0 becomes the core radius. w is shifted to zero at the cutoff.
 
     Parameters
     ----------
@@ -34,17 +36,17 @@ def boltzmann_inversion(
     Raises
     ------
     TargetError
-        If g never exceeds ``least_g`` below the cutoff.
+        If g does not rise below the cutoff.
     """
     r, g = np.asarray(r, dtype=np.float64), np.asarray(g, dtype=np.float64)
-    low = np.nonzero((g >= least_g) & (r < potential.basis.cutoff))[0]
-    if len(low) == 0:
-        raise TargetError(f"g(r) is nowhere above {least_g} below the cutoff: cannot invert it")
-    first = low[0]
-    r_out, w_out = (
-        r[first:],
-        -MOLAR_GAS_CONSTANT * temperature * np.log(np.maximum(g[first:], least_g)),
-    )
+    first = contact(r, g, least_g)
+    if r[first] >= potential.basis.cutoff:
+        raise TargetError(
+            f"g(r) rises only at {r[first]:.4f} nm, beyond the cutoff, "
+            f"{potential.basis.cutoff:.4f} nm: cannot invert it"
+        )
+    r_out = r[first:]
+    w_out = -MOLAR_GAS_CONSTANT * temperature * np.log(np.maximum(g[first:], least_g))
     slope = _wall_slope(r_out, w_out)
     inner = potential.basis.centers
     inner = inner[inner < r_out[0] - 0.25 * potential.basis.spacing]
@@ -55,6 +57,47 @@ def boltzmann_inversion(
     radius = potential.core_radius.clone()
     radius[pair] = r_out[0]
     potential.set_core(radius.numpy())
+    return potential
+
+
+def contact(r: Array, g: Array, least_g: float) -> int:
+    """Index of the first point from which on g >= ``least_g`` up to the foot of its first peak.
+
+    Ripples of a measured g(r) inside the core do not count.
+
+    Raises
+    ------
+    TargetError
+        If g never exceeds one half.
+    """
+    risen = np.flatnonzero(g > 0.5)
+    if len(risen) == 0:
+        raise TargetError(f"g(r) never exceeds 0.5; its largest value is {g.max():.3g}")
+    low = np.flatnonzero(g[: risen[0]] < least_g)
+    return int(low[-1]) + 1 if len(low) else 0
+
+
+def match_potential(
+    potential: PairPotential, reference: SplinePair, r_low: float, temperature: float
+) -> PairPotential:
+    """Set a potential's parameters so that u(r) is as near as can be to ``reference``.
+
+    Least squares over the knots beyond ``r_low`` (nm), by L-BFGS; for one that has too few
+    parameters, or a network, to start where Boltzmann inversion says. Returns the potential.
+    """
+    r = potential.basis.centers
+    weight = torch.from_numpy((r > r_low).astype(np.float64)) / (MOLAR_GAS_CONSTANT * temperature)
+    wanted = reference.energy(r, temperature).detach()
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = ((weight * (potential.energy(r, temperature) - wanted)) ** 2).mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return potential
 
 

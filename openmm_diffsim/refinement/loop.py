@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import CheckpointError, SamplingError, TargetError
+from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
 from ..observables import RDF, Observable
 from ..potentials import PairPotential, SplinePair
 from ..samples import Run, Samples
@@ -23,7 +23,7 @@ from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT
 from .checkpoint import read_checkpoint, write_checkpoint
 from .gauss_newton import GaussNewtonOptions, StateView, parameter_chain, view_state
-from .initial import boltzmann_inversion
+from .initial import boltzmann_inversion, contact
 from .methods import (
     METHODS,
     GaussNewton,
@@ -40,6 +40,7 @@ from .theory import LiquidTheory
 Array = NDArray[np.float64]
 
 _MOST_ROLLBACKS = 4  # in a row
+_MOST_ATTEMPTS = 3  # at a run that has equilibrated
 _POLISHING = 5  # updates at the end, with no new MD
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD
 
@@ -143,6 +144,8 @@ class Refinement:
         ------
         SamplingError
             If the first guess explodes, or several rounds in a row do.
+        EquilibrationError
+            If the first guess still drifts after several runs.
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
         """
@@ -194,6 +197,10 @@ class Refinement:
         kelvin = self.states[0].state_point.temperature if temperature is None else temperature
         return potential_with_error(self.potential, self.states, r, kelvin)
 
+    def first_contact(self) -> float:
+        """Where g(r) of the targets rises above 0.1, nm: below, the potential was not seen."""
+        return min(self._first_contact(state) for state in self.states)
+
     def _state(self, state_point: StatePoint, prior: Any) -> StateData:
         targets = [t for t in self.targets if t.state_point is state_point]
         widths = [
@@ -212,7 +219,7 @@ class Refinement:
         try:
             fresh = [self._sample(s, steps, every, equilibration, bar) for s in self.states]
             problem = self._problem(fresh)
-        except SamplingError as error:
+        except (SamplingError, EquilibrationError) as error:
             if not self.history:
                 raise
             problem = str(error)
@@ -239,19 +246,29 @@ class Refinement:
     def _sample(
         self, state: StateData, steps: int, every: int, equilibration: int, bar: Any
     ) -> Samples:
+        """One run of a state point; a run that still drifts is equilibration for the next."""
+
         def count(n: int) -> None:
             self.md_steps += n
             bar.update(n)
 
-        observables: list[Observable] = [t.observable for t in state.targets]
-        return state.state_point.sample(
-            steps,
-            every,
-            record=list(dict.fromkeys([*observables, *state.theory.rdfs])),
-            equilibration=equilibration,
-            discard_transient=True,
-            progress=count,
-        )
+        for attempt in reversed(range(_MOST_ATTEMPTS)):
+            try:
+                samples = state.state_point.sample(
+                    steps,
+                    every,
+                    record=self._recorded(state),
+                    equilibration=equilibration,
+                    discard_transient=True,
+                    progress=count,
+                )
+                return replace(samples, floor=min(samples.floor, 0.5 * len(samples)))
+            except EquilibrationError:
+                if attempt == 0:
+                    raise
+                bar.total += steps
+                equilibration = 0
+        raise AssertionError("unreachable")
 
     def _problem(self, fresh: Sequence[Samples]) -> str:
         """Why this round cannot be trusted, or an empty string."""
@@ -332,9 +349,9 @@ class Refinement:
     def _first_contact(self, state: StateData) -> float:
         """Smallest r where a target's g exceeds 0.1, nm, else r_min."""
         found = [
-            float(t.r[np.argmax(t.values > 0.1)])
+            float(t.r[contact(t.r, t.values, 0.1)])
             for t in state.targets
-            if t.r is not None and bool((t.values > 0.1).any())
+            if t.r is not None and bool((t.values > 0.5).any())
         ]
         basis = self.potential.basis
         return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)

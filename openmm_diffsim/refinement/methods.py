@@ -148,9 +148,10 @@ class IterativeBoltzmannInversion(Stateless):
                 delta = self.damping * kt * np.log(g[seen] / target.values[seen])
                 centers = potential.basis.centers
                 smooth = np.interp(centers, target.r[seen], delta - delta[-1], right=0.0)
-                change[pair] += potential.basis.interpolate(torch.from_numpy(smooth)) / len(states)
+                mean = torch.from_numpy(smooth) / len(states)
+                change[pair] += potential.basis.interpolate(mean)
         with torch.no_grad():
-            potential.values += change
+            potential.values.add_(change)
 
 
 @dataclass

@@ -87,10 +87,9 @@ class Target:
             if len(data) != 1:
                 raise TargetError(f"a scalar target needs one value, got {len(data)}")
             self.values = np.atleast_1d(np.asarray(value_in_md_units(data[0], "pressure")))
-            self.uncertainty = np.broadcast_to(
-                np.asarray(value_in_md_units(uncertainty, "pressure"), dtype=np.float64),
-                self.values.shape,
-            ).copy()
+            self._check_shape("value", self.values, (observable.n_values,))
+            error = np.asarray(value_in_md_units(uncertainty, "pressure"), dtype=np.float64)
+            self.uncertainty = self._spread(error, self.values.shape)
             self.operator: Array = np.eye(observable.n_values)
         self._check()
 
@@ -122,7 +121,9 @@ class Target:
         if self.r is None or self.noise == "independent":
             return None
         seen = self.values > 0.3
-        if self.noise == "auto" and (np.ptp(self.uncertainty[seen]) == 0 or seen.sum() < 20):
+        if seen.sum() < (20 if self.noise == "auto" else 1):
+            return None
+        if self.noise == "auto" and np.ptp(self.uncertainty[seen]) == 0:
             return None
         ratio = np.log(self.uncertainty[seen] ** 2 / one_frame[seen])
         if self.noise == "auto" and 1.4826 * np.median(np.abs(ratio - np.median(ratio))) > 0.8:
@@ -138,7 +139,7 @@ class Target:
         window: tuple[float, float] | None,
     ) -> None:
         r = np.asarray(value_in_md_units(r, "length"), dtype=np.float64)
-        error = np.broadcast_to(np.asarray(uncertainty, dtype=np.float64), r.shape)
+        error = self._spread(np.asarray(uncertainty, dtype=np.float64), r.shape)
         data: RDFData = clean_rdf(r, g, error)
         assert data.error is not None
         low, high = window or (0.0, np.inf)
@@ -153,6 +154,21 @@ class Target:
         self.values = data.g[inside]
         self.uncertainty = _fill_zeros(data.error[inside])
         self.operator = interpolation_matrix(rdf.r, self.r)
+
+    def _spread(self, error: Array, shape: tuple[int, ...]) -> Array:
+        """One error for every value."""
+        if error.ndim:
+            self._check_shape("uncertainty", error, shape)
+        return np.broadcast_to(error, shape).copy()
+
+    @staticmethod
+    def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
+        if array.shape != expected:
+            raise TargetError(
+                f"{name}: expected an array of shape {expected}, got one of shape {array.shape}",
+                got=array.shape,
+                expected=expected,
+            )
 
     def _check(self) -> None:
         if not np.all(np.isfinite(self.values)):

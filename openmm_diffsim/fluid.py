@@ -1,0 +1,194 @@
+"""Simulations to refine in: a fluid of one kind of particle, or the user's own System."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from .errors import ConfigurationError
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """How to run: Langevin dynamics by OpenMM's LangevinMiddleIntegrator."""
+
+    temperature: float  # K
+    timestep: float  # ps
+    friction: float = 1.0  # 1/ps
+    platform: str = "CPU"
+    threads: int | None = None  # of the CPU platform; None: OpenMM's choice
+
+    def simulation(self, topology: app.Topology, system: openmm.System, seed: int) -> Any:
+        """A Simulation on the named platform.
+
+        Raises
+        ------
+        ConfigurationError
+            If this OpenMM has no such platform, or the platform cannot run the System.
+        """
+        integrator = openmm.LangevinMiddleIntegrator(self.temperature, self.friction, self.timestep)
+        integrator.setRandomNumberSeed(seed + 1)  # 0 would be random
+        platform = find_platform(self.platform)
+        properties = {}
+        if self.threads is not None and "Threads" in platform.getPropertyNames():
+            properties["Threads"] = str(self.threads)
+        try:
+            return app.Simulation(topology, system, integrator, platform, properties)
+        except openmm.OpenMMException as error:
+            raise ConfigurationError(
+                f"dynamics.platform: {self.platform} cannot run this System: {error}",
+                key="dynamics.platform",
+                got=self.platform,
+            ) from error
+
+
+def find_platform(name: str) -> openmm.Platform:
+    """The OpenMM platform of that name; ConfigurationError lists those there are."""
+    try:
+        return openmm.Platform.getPlatform(name)
+    except openmm.OpenMMException as error:
+        names = [
+            openmm.Platform.getPlatform(i).getName()
+            for i in range(openmm.Platform.getNumPlatforms())
+        ]
+        raise ConfigurationError(
+            f"dynamics.platform: this OpenMM has no platform {name!r}, only {', '.join(names)}",
+            key="dynamics.platform",
+            got=name,
+            expected=names,
+        ) from error
+
+
+def fluid(n: int, number_density: float, mass: float) -> tuple[app.Topology, openmm.System]:
+    """``n`` particles of one kind (amu) in a cube at a number density (1/nm^3), without forces."""
+    side = (n / number_density) ** (1 / 3)
+    vectors = np.eye(3) * side
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*vectors)
+    topology = app.Topology()
+    topology.setPeriodicBoxVectors(vectors * unit.nanometer)
+    chain = topology.addChain()
+    for _ in range(n):
+        system.addParticle(mass)
+        topology.addAtom("X", None, topology.addResidue("X", chain))
+    return topology, system
+
+
+def start_disordered(simulation: Any, temperature: float, seed: int) -> None:
+    """Random positions, freed of overlaps by minimization, and velocities at ``temperature`` (K).
+
+    A fluid started from a lattice may stay a crystal near its triple point; this one cannot.
+    """
+    box = simulation.context.getState().getPeriodicBoxVectors(asNumpy=True)
+    random = np.random.default_rng(seed)
+    fractions = random.random((simulation.system.getNumParticles(), 3))
+    simulation.context.setPositions(fractions @ box.value_in_unit(unit.nanometer))
+    openmm.LocalEnergyMinimizer.minimize(simulation.context, 50.0, 200)
+    simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+
+
+def load_system(
+    topology_file: str, system_file: str, state_file: str | None
+) -> tuple[app.Topology, openmm.System, openmm.State | None, Any]:
+    """The user's own: topology (PDB or mmCIF), System and State (XML).
+
+    Returns
+    -------
+    topology, system, state or None, positions of the topology file
+
+    Raises
+    ------
+    ConfigurationError
+        If a file is missing or is not what it should be, or their numbers of atoms differ.
+    """
+    pdb = _read("system.topology", topology_file, _read_topology)
+    system = _read("system.system", system_file, _read_xml(openmm.System))
+    state = None
+    if state_file is not None:
+        state = _read("system.state", state_file, _read_xml(openmm.State))
+    n = system.getNumParticles()
+    if pdb.topology.getNumAtoms() != n:
+        raise ConfigurationError(
+            f"system.system: {system_file} has {n} particles, but {topology_file} has "
+            f"{pdb.topology.getNumAtoms()} atoms",
+            key="system.system",
+            got=n,
+            expected=pdb.topology.getNumAtoms(),
+        )
+    if state is not None and len(state.getPositions()) != n:
+        raise ConfigurationError(
+            f"system.state: {state_file} has {len(state.getPositions())} particles, but "
+            f"{system_file} has {n}",
+            key="system.state",
+            got=len(state.getPositions()),
+            expected=n,
+        )
+    return pdb.topology, system, state, pdb.positions
+
+
+def start_from(simulation: Any, state: openmm.State | None, positions: Any, seed: int) -> None:
+    """Start from a State, or from positions with thermal velocities."""
+    if state is not None:
+        simulation.context.setState(state)
+        return
+    simulation.context.setPositions(positions)
+    simulation.context.setVelocitiesToTemperature(simulation.integrator.getTemperature(), seed + 1)
+
+
+def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
+    """Indices of the atoms that a selection in mdtraj's language names.
+
+    Raises
+    ------
+    ConfigurationError
+        If the selection cannot be read, or names no atom.
+    """
+    import mdtraj
+
+    try:
+        atoms = mdtraj.Topology.from_openmm(topology).select(selection)
+    except Exception as error:  # mdtraj raises whatever its parser does
+        raise ConfigurationError(
+            f"{key}: {selection!r} is not a selection that mdtraj understands ({error}); "
+            "expected something like 'name O' or 'resname HOH and name O'",
+            key=key,
+            got=selection,
+        ) from error
+    if len(atoms) == 0:
+        raise ConfigurationError(f"{key}: {selection!r} selects no atom", key=key, got=selection)
+    return np.asarray(atoms, dtype=np.int64)
+
+
+def _read(key: str, path: str, reader: Any) -> Any:
+    try:
+        return reader(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{key}: {path} cannot be read: {error.strerror or error}", key=key, got=path
+        ) from error
+    except Exception as error:  # OpenMM's readers raise many kinds
+        raise ConfigurationError(
+            f"{key}: {path} is not what it should be: {error}", key=key, got=path
+        ) from error
+
+
+def _read_topology(path: str) -> Any:
+    return app.PDBxFile(path) if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile(path)
+
+
+def _read_xml(kind: type) -> Any:
+    def read(path: str) -> Any:
+        with open(path, encoding="utf-8") as stream:
+            made = openmm.XmlSerializer.deserialize(stream.read())
+        if not isinstance(made, kind):
+            raise ValueError(f"it holds a {type(made).__name__}, expected a {kind.__name__}")
+        return made
+
+    return read

@@ -1,0 +1,152 @@
+"""Figures of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
+
+
+@dataclass(frozen=True)
+class RDFComparison:
+    """One measured g(r) and the model's."""
+
+    r: Array  # [points], nm
+    target: Array  # [points]
+    target_error: Array  # [points], standard error
+    model: Array  # [points]
+    model_error: Array  # [points], standard error
+
+
+def fit_figure(
+    r: Array,
+    u: Array,
+    u_error: Array,
+    comparisons: Sequence[RDFComparison],
+    rounds: Sequence[Mapping[str, Any]],
+    truth: tuple[Array, Array] | None = None,
+    title: str = "",
+) -> Figure:
+    """Potential, g(r) against its targets, and the misfit per round; bands are two standard errors.
+
+    Parameters
+    ----------
+    r, u, u_error : arrays [points], nm and kJ/mol
+    comparisons : one per g(r) target
+    rounds : the ``rounds`` of summary.json
+    truth : (r, u), optional
+        A known potential to hold the fit against.
+    """
+    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1), width_ratios=(1, 1.25))
+    _draw_potential(figure.add_subplot(grid[0, 0]), r, u, u_error, comparisons, truth)
+    _draw_misfit(figure.add_subplot(grid[1, 0]), rounds)
+    top = figure.add_subplot(grid[0, 1])
+    _draw_rdfs(top, comparisons)
+    _draw_residuals(figure.add_subplot(grid[1, 1], sharex=top), comparisons)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure; the format follows from the name of the file."""
+    figure.savefig(path, dpi=130)
+
+
+def rdf_figure(r: Array, g: Array, error: Array) -> Figure:
+    """One g(r) with a band of two standard errors."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _band(axes, r, g, error, _MODEL, "g(r)")
+    _finish_rdf_axes(axes)
+    axes.set_xlabel("r / nm")
+    return figure
+
+
+def _draw_potential(
+    axes: Any,
+    r: Array,
+    u: Array,
+    error: Array,
+    comparisons: Sequence[RDFComparison],
+    truth: tuple[Array, Array] | None,
+) -> None:
+    depth = max(float(-u.min()), 0.2 * float(np.abs(u[len(u) // 3 :]).max()), 1e-3)
+    axes.axhline(0, color="0.7", lw=0.8)
+    _band(axes, r, u, error, _MODEL, "refined")
+    if truth is not None:
+        axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
+    if comparisons:
+        seen = min(float(c.r[np.argmax(c.target > 0.1)]) for c in comparisons)
+        axes.axvspan(r[0], seen, color="0.93", zorder=0, label="no pairs there: extrapolated")
+    axes.set(ylim=(-1.6 * depth, 2.4 * depth), xlim=(r[0], r[-1]))
+    axes.set(xlabel="r / nm", ylabel="u(r) / kJ mol$^{-1}$")
+    axes.legend(frameon=False)
+
+
+def _draw_rdfs(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
+    shift = 0.0
+    for index, c in enumerate(comparisons):
+        own = len(comparisons) > 1
+        name = f" {index}" if own else ""
+        spread = 2 * c.target_error
+        axes.errorbar(
+            c.r,
+            c.target + shift,
+            yerr=spread,
+            fmt="o",
+            ms=2.5,
+            lw=0.7,
+            color=_TARGET,
+            label=f"target{name}",
+        )
+        _band(axes, c.r, c.model + shift, c.model_error, _MODEL, f"model{name}")
+        shift += 1.0 if own else 0.0
+    _finish_rdf_axes(axes)
+    axes.tick_params(labelbottom=False)
+
+
+def _finish_rdf_axes(axes: Any) -> None:
+    axes.axhline(1, color="0.7", lw=0.8)
+    axes.set(ylabel="g(r)", ylim=(0, None))
+    axes.legend(frameon=False)
+
+
+def _draw_residuals(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
+    axes.axhline(0, color="0.7", lw=0.8)
+    for c in comparisons:
+        combined = np.hypot(c.target_error, c.model_error)
+        axes.fill_between(c.r, -2 * combined, 2 * combined, color="0.88", lw=0)
+        axes.plot(c.r, c.model - c.target, color=_MODEL, lw=1.2)
+    axes.set(xlabel="r / nm", ylabel="model - target")
+
+
+def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
+    number = np.arange(1, len(rounds) + 1)
+    misfit = np.array([entry["misfit"] for entry in rounds], dtype=float)
+    axes.semilogy(number, misfit, "o-", color=_MODEL, ms=4)
+    axes.axhline(1, color="0.7", lw=0.8)
+    back = np.array([bool(entry.get("event")) for entry in rounds])
+    if back.any():
+        axes.semilogy(number[back], misfit[back], "x", color=_TRUTH, ms=9, label="rolled back")
+        axes.legend(frameon=False)
+    axes.set(xlabel="round", ylabel="misfit")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _band(axes: Any, x: Array, y: Array, error: Array, color: str, label: str) -> None:
+    axes.plot(x, y, color=color, lw=1.6, label=label)
+    axes.fill_between(x, y - 2 * error, y + 2 * error, color=color, alpha=0.22, lw=0)

@@ -1,0 +1,461 @@
+"""A potential attached to an OpenMM System: the same energy and forces, updated in place."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+import pytest
+from numpy.typing import NDArray
+from openmm import unit
+from systems import (
+    BOXES,
+    FreePair,
+    argon,
+    brute_force_pairs,
+    context_of,
+    direct_sums,
+    empty_system,
+    energy_and_forces,
+    numerical_derivative,
+)
+
+from openmm_diffsim import LennardJones, PairPotential, SplinePair, TemperatureDependent, Yukawa
+from openmm_diffsim.errors import AttachError
+from openmm_diffsim.forces import find_force, force_exclusions, particle_types, update_force
+from openmm_diffsim.potentials import SplineBasis
+
+Array = NDArray[np.float64]
+
+BASIS = SplineBasis(0.25, 0.7, 20)
+N = 40
+
+
+def points(box: Array, n: int = N) -> Array:
+    """Random points, over several images; some are closer than r_min."""
+    return np.random.default_rng(5).uniform(-0.5, 1.5, (n, 3)) @ box
+
+
+def expected_energy_and_forces(
+    potential: PairPotential, positions: Array, box: Array | None, **who: Any
+) -> tuple[float, Array]:
+    c = potential.coefficients().detach().numpy()
+    sums, slopes = direct_sums(potential.basis, positions, box, potential.n_types, **who)
+    return float(np.sum(c * sums)), -np.einsum("pk,pkia->ia", c, slopes)
+
+
+def assert_force_is_the_potentials(
+    context: openmm.Context, expected: tuple[float, Array], rtol: float = 1e-9
+) -> None:
+    energy, forces = energy_and_forces(context)
+    assert abs(expected[0]) > 0.1, "nothing interacts"
+    assert energy == pytest.approx(expected[0], rel=rtol)
+    # A force is a small difference of table entries: its rounding is larger than the energy's.
+    np.testing.assert_allclose(
+        forces, expected[1], rtol=10 * rtol, atol=10 * rtol * np.abs(expected[1]).max()
+    )
+
+
+# Energies and forces ----------------------------------------------------------------------------
+
+WHO: dict[str, dict[str, Any]] = {
+    "all": {},
+    "some": {"atoms": np.arange(1, N, 3)},
+    "two types": {"types": np.arange(N) % 2},
+    "three types, some atoms": {
+        "atoms": np.arange(N - 1, 4, -1),
+        "types": np.arange(N - 5) % 3,
+    },
+}
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("shape", ["cubic", "orthorhombic", "dodecahedron", None])
+def test_openmm_gives_the_energy_and_forces_of_the_spline(
+    shape: str | None, who: str, platform: str
+) -> None:
+    box = BOXES[shape or "cubic"]
+    positions = points(box)
+    n_types = 1 + int(np.max(WHO[who].get("types", 0)))
+    potential = FreePair(BASIS, n_types, seed=6)
+    system = empty_system(N, box)
+    exclusions = [(3, 7), (12, 8), (0, 39)]
+    potential.attach(system, exclusions=exclusions, periodic=shape is not None, **WHO[who])
+
+    types = np.full(N, -1)
+    types[WHO[who].get("atoms", np.arange(N))] = WHO[who].get("types", 0)
+    expected = expected_energy_and_forces(
+        potential, positions, box if shape else None, types=types, exclusions=exclusions
+    )
+    context = context_of(system, positions, platform)
+    rtol = 1e-9 if platform == "Reference" else 1e-5
+    assert_force_is_the_potentials(context, expected, rtol)
+
+
+def test_forces_are_minus_the_slope_of_the_energy() -> None:
+    box = BOXES["skewed"]
+    positions = points(box)
+    potential = FreePair(BASIS, 2, seed=7)
+    system = empty_system(N, box)
+    potential.attach(system, types=np.arange(N) % 2)
+    context = context_of(system, positions, "Reference")
+    _, forces = energy_and_forces(context)
+
+    def energy(x: Array) -> float:
+        moved = positions.copy()
+        moved[3] = x
+        context.setPositions(moved)
+        return energy_and_forces(context)[0]
+
+    slope = numerical_derivative(energy, positions[3], 1e-6)
+    np.testing.assert_allclose(forces[3], -slope, rtol=1e-6, atol=1e-6 * np.abs(slope).max())
+
+
+def test_steep_core_of_one_pair_of_types_does_not_leak_into_the_others() -> None:
+    # A jump of 1e5 kJ/mol between two stretches of the table, which holds all pairs of types.
+    potential = LennardJones(
+        [0.34, 0.5, 0.34], [1.0, 1.0, 0.001], 0.7, r_min=0.2, knots=30, n_types=2
+    )
+    system = empty_system(2, BOXES["cubic"])
+    potential.attach(system, types=[1, 1])
+    context = context_of(system, np.zeros((2, 3)), "Reference")
+    for r in (0.21, 0.3, 0.5, 0.69):
+        context.setPositions([[0, 0, 0], [0, r, 0]])
+        expected = float(potential.energy([r])[2, 0])
+        assert energy_and_forces(context)[0] == pytest.approx(expected, rel=1e-9, abs=1e-10)
+
+
+def test_energy_is_zero_beyond_the_cutoff_and_linear_to_contact() -> None:
+    potential = argon(0.7)
+    system = empty_system(2, BOXES["cubic"])
+    potential.attach(system)
+    context = context_of(system, np.zeros((2, 3)), "Reference")
+    for r in (0.001, 0.1, 0.2, 0.699, 0.7001, 0.95):
+        context.setPositions([[0, 0, 0], [0, 0, r]])
+        energy, forces = energy_and_forces(context)
+        assert energy == pytest.approx(float(potential.energy([r])[0, 0]), rel=1e-9, abs=1e-12)
+        slope = float(potential.force([r])[0, 0])
+        assert forces[1, 2] == pytest.approx(slope, rel=1e-7, abs=1e-10)
+    assert energy == 0.0
+
+
+def test_two_potentials_of_different_names_add_up() -> None:
+    box = BOXES["cubic"]
+    positions = points(box)
+    first, second = FreePair(BASIS, seed=1), FreePair(SplineBasis(0.2, 0.8, 25), seed=2)
+    second.name = "second"
+    system = empty_system(N, box)
+    first.attach(system)
+    second.attach(system)
+    energy, forces = energy_and_forces(context_of(system, positions, "Reference"))
+    parts = [expected_energy_and_forces(p, positions, box) for p in (first, second)]
+    assert energy == pytest.approx(parts[0][0] + parts[1][0], rel=1e-9)
+    np.testing.assert_allclose(forces, parts[0][1] + parts[1][1], rtol=1e-7, atol=1e-6)
+
+
+def test_temperature_chooses_the_force_of_a_temperature_dependent_potential() -> None:
+    knots = {"cutoff": 0.7, "r_min": 0.25, "knots": 20}
+    potential = TemperatureDependent(LennardJones(0.34, 1.0, **knots), Yukawa(0.001, 3.0, **knots))
+    box = BOXES["cubic"]
+    positions = points(box)
+    sums, _ = direct_sums(potential.basis, positions, box)
+    system = empty_system(N, box)
+    force = potential.attach(system, temperature=300 * unit.kelvin)
+    context = context_of(system, positions, "Reference")
+    for temperature in (300.0, 150.0):
+        update_force(potential, force, context, temperature)
+        c = potential.coefficients(temperature).detach().numpy()
+        assert energy_and_forces(context)[0] == pytest.approx(float(np.sum(c * sums)), rel=1e-9)
+
+
+# Exclusions and boundaries taken from the System ------------------------------------------------
+
+
+def nonbonded(n: int, method: int, exceptions: list[tuple[int, int]]) -> openmm.NonbondedForce:
+    force = openmm.NonbondedForce()
+    for _ in range(n):
+        force.addParticle(0.0, 0.3, 0.0)
+    for a, b in exceptions:
+        force.addException(a, b, 0.0, 0.3, 0.0)
+    force.setNonbondedMethod(method)
+    force.setCutoffDistance(0.7)
+    return force
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_exclusions_are_taken_from_the_nonbonded_force(platform: str) -> None:
+    box = BOXES["cubic"]
+    positions = points(box)
+    exceptions = list(brute_force_pairs(positions, box, 0.5))[::3]
+    system = empty_system(N, box)
+    system.addForce(nonbonded(N, openmm.NonbondedForce.CutoffPeriodic, exceptions))
+    potential = FreePair(BASIS, seed=8)
+    force = potential.attach(system)
+    listed = {frozenset(pair) for pair in force_exclusions(force).tolist()}
+    assert listed == {frozenset(pair) for pair in exceptions}
+    expected = expected_energy_and_forces(potential, positions, box, exclusions=exceptions)
+    without = expected_energy_and_forces(potential, positions, box)
+    assert abs(expected[0] - without[0]) > 0.1, "the exclusions are to matter"
+    context = context_of(system, positions, platform)
+    assert_force_is_the_potentials(context, expected, 1e-9 if platform == "Reference" else 1e-5)
+
+
+def test_exclusions_are_taken_from_another_custom_force() -> None:
+    system = empty_system(4, BOXES["cubic"])
+    first, second = FreePair(BASIS, seed=1), FreePair(BASIS, seed=1)
+    second.name = "second"
+    first.attach(system, exclusions=[(2, 0)])
+    assert force_exclusions(second.attach(system)).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("method", "periodic"),
+    [
+        (openmm.NonbondedForce.NoCutoff, False),
+        (openmm.NonbondedForce.CutoffNonPeriodic, False),
+        (openmm.NonbondedForce.CutoffPeriodic, True),
+        (openmm.NonbondedForce.PME, True),
+        (None, True),
+    ],
+)
+def test_force_is_periodic_where_the_systems_nonbonded_force_is(
+    method: int | None, periodic: bool
+) -> None:
+    system = empty_system(4, BOXES["cubic"])
+    if method is not None:
+        system.addForce(nonbonded(4, method, []))
+    force = FreePair(BASIS).attach(system)
+    assert force.usesPeriodicBoundaryConditions() == periodic
+
+
+def test_types_and_absent_particles_are_read_back() -> None:
+    system = empty_system(6, BOXES["cubic"])
+    force = FreePair(BASIS, 2).attach(system, atoms=[5, 1, 3], types=[1, 0, 1])
+    assert particle_types(force, 2).tolist() == [-1, 0, -1, 1, -1, 1]
+
+
+# Updates ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("n_types", [1, 2])
+def test_update_changes_a_live_context_and_rebuilds_nothing(
+    platform: str, n_types: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = BOXES["cubic"]
+    positions = points(box)
+    types = np.arange(N) % n_types
+    potential = FreePair(BASIS, n_types, seed=1)
+    system = empty_system(N, box)
+    force = potential.attach(system, types=types)
+    context = context_of(system, positions, platform)
+    context.setVelocitiesToTemperature(100.0, 1)
+    context.setTime(3.0)
+    before = context.getState(positions=True, velocities=True)
+    monkeypatch.setattr(openmm.Context, "reinitialize", lambda *_: pytest.fail("rebuilt"))
+    potential.c.data.copy_(FreePair(BASIS, n_types, seed=2).c)
+    update_force(potential, force, context)
+    expected = expected_energy_and_forces(potential, positions, box, types=types)
+    assert_force_is_the_potentials(context, expected, 1e-9 if platform == "Reference" else 1e-5)
+    after = context.getState(positions=True, velocities=True)
+    assert after.getTime() == before.getTime()
+    np.testing.assert_array_equal(
+        after.getVelocities(asNumpy=True)._value, before.getVelocities(asNumpy=True)._value
+    )
+    assert system.getNumForces() == 1
+
+
+def test_update_without_a_context_changes_the_system_alone() -> None:
+    positions = points(BOXES["cubic"])
+    potential = FreePair(BASIS, seed=1)
+    system = empty_system(N, BOXES["cubic"])
+    force = potential.attach(system)
+    context = context_of(system, positions, "Reference")
+    old, _ = energy_and_forces(context)
+    potential.c.data.mul_(2)
+    update_force(potential, force)
+    assert energy_and_forces(context)[0] == old
+    fresh, _ = energy_and_forces(context_of(system, positions, "Reference"))
+    assert fresh == pytest.approx(2 * old, rel=1e-9)
+
+
+def test_context_made_before_attach_is_told_apart() -> None:
+    system = empty_system(4, BOXES["cubic"])
+    context = context_of(system, np.zeros((4, 3)), "Reference")
+    potential = argon()
+    force = potential.attach(system)
+    with pytest.raises(AttachError, match="before attach") as error:
+        update_force(potential, force, context)
+    assert "reinitialize" in str(error.value)
+    context.reinitialize(preserveState=True)
+    update_force(potential, force, context)
+
+
+def test_force_made_for_other_knots_is_refused() -> None:
+    system = empty_system(4, BOXES["cubic"])
+    force = argon(0.6, knots=30).attach(system)
+    for other in (argon(0.6, knots=31), argon(0.7, knots=30)):
+        with pytest.raises(AttachError, match="other knots"):
+            update_force(other, force)
+
+
+# What is refused --------------------------------------------------------------------------------
+
+
+def test_second_potential_of_the_same_name_is_refused() -> None:
+    system = empty_system(4, BOXES["cubic"])
+    argon(name="argon").attach(system)
+    with pytest.raises(AttachError, match="'argon'.*name="):
+        argon(name="argon").attach(system)
+    assert system.getNumForces() == 1
+
+
+REFUSED: dict[str, tuple[Callable[[openmm.System], Any], tuple[str, ...], dict[str, Any]]] = {
+    "index too large": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[0, 6]),
+        ("0 .. 5", "0 .. 6"),
+        {"limit": 5, "got": "0 .. 6"},
+    ),
+    "negative index": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[-1, 2]),
+        ("0 .. 5", "-1 .. 2"),
+        {"limit": 5},
+    ),
+    "no atom": (lambda s: FreePair(BASIS).attach(s, atoms=[]), ("none",), {"limit": 5}),
+    "index twice": (lambda s: FreePair(BASIS).attach(s, atoms=[1, 2, 1]), ("twice",), {}),
+    "too few types": (
+        lambda s: FreePair(BASIS, 2).attach(s, atoms=[0, 1, 2], types=[0, 1]),
+        ("3 atoms", "got 2"),
+        {"expected": 3, "got": 2},
+    ),
+    "type too large": (
+        lambda s: FreePair(BASIS, 2).attach(s, types=[0, 1, 2, 0, 1, 2]),
+        ("0 .. 1", "2"),
+        {},
+    ),
+    "negative type": (
+        lambda s: FreePair(BASIS, 2).attach(s, types=[0, 1, -1, 0, 1, 0]),
+        ("0 .. 1", "-1"),
+        {},
+    ),
+    "half a type": (
+        lambda s: FreePair(BASIS, 2).attach(s, types=[0, 1, 0.5, 0, 1, 0]),
+        ("whole numbers", "0.5"),
+        {},
+    ),
+    "exclusion of a missing particle": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(0, 1), (2, 6)]),
+        ("(2, 6)", "0 .. 5"),
+        {},
+    ),
+    "exclusion of a negative particle": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(-1, 1)]),
+        ("(-1, 1)", "0 .. 5"),
+        {},
+    ),
+    "exclusion with itself": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(3, 3)]),
+        ("(3, 3)",),
+        {},
+    ),
+    "NaN coefficient": (
+        lambda s: _with_coefficient(np.nan).attach(s),
+        ("'FreePair'", "not finite"),
+        {},
+    ),
+    "infinite coefficient": (
+        lambda s: _with_coefficient(np.inf).attach(s),
+        ("not finite",),
+        {},
+    ),
+}
+
+
+def _with_coefficient(value: float) -> FreePair:
+    potential = FreePair(BASIS, seed=1)
+    potential.c.data[0, 3] = value
+    return potential
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_attachment_is_refused_and_leaves_the_system_alone(case: str) -> None:
+    attach, words, numbers = REFUSED[case]
+    system = empty_system(6, BOXES["cubic"])
+    with pytest.raises(AttachError) as error:
+        attach(system)
+    for word in words:
+        assert word in str(error.value)
+    for name, number in numbers.items():
+        assert getattr(error.value, name) == number
+    assert system.getNumForces() == 0
+
+
+def test_exclusions_that_openmm_would_refuse_are_refused_at_once() -> None:
+    system = empty_system(6, BOXES["cubic"])
+    system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, [(0, 1), (2, 3)]))
+    with pytest.raises(AttachError, match="got 1 pairs.* 2 that differ"):
+        FreePair(BASIS).attach(system, exclusions=[(0, 1)])
+    FreePair(BASIS).attach(system, exclusions=[(3, 2), (1, 0), (0, 1)])  # the same, otherwise put
+
+
+def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone() -> None:
+    positions = points(BOXES["cubic"])
+    potential = FreePair(BASIS, seed=1)
+    system = empty_system(N, BOXES["cubic"])
+    force = potential.attach(system)
+    context = context_of(system, positions, "Reference")
+    old, _ = energy_and_forces(context)
+    potential.c.data[0, 3] = np.nan
+    with pytest.raises(AttachError, match="not finite"):
+        update_force(potential, force, context)
+    assert energy_and_forces(context)[0] == old
+
+
+# Export -----------------------------------------------------------------------------------------
+
+PLAIN_OPENMM = """
+import sys, numpy, openmm
+folder = sys.argv[1]
+system = openmm.XmlSerializer.deserialize(open(folder + "/system.xml").read())
+platform = openmm.Platform.getPlatform("Reference")
+context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+context.setPositions(numpy.load(folder + "/positions.npy"))
+assert not any("diffsim" in name for name in sys.modules)
+print(repr(context.getState(getEnergy=True).getPotentialEnergy()._value))
+"""
+
+
+def test_exported_system_runs_in_plain_openmm_with_the_same_energy(tmp_path: Path) -> None:
+    box = BOXES["dodecahedron"]
+    positions = points(box)
+    potential = FreePair(BASIS, 2, seed=1)
+    system = empty_system(N, box)
+    potential.attach(system, atoms=np.arange(30), types=np.arange(30) % 2, exclusions=[(0, 1)])
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    np.save(tmp_path / "positions.npy", positions)
+    command = [sys.executable, "-c", PLAIN_OPENMM, str(tmp_path)]
+    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    energy, _ = energy_and_forces(context_of(system, positions, "Reference"))
+    assert float(output.stdout) == pytest.approx(energy, rel=1e-12)
+
+
+def test_force_is_found_again_in_a_deserialized_system() -> None:
+    positions = points(BOXES["cubic"])
+    potential = SplinePair(0.25, 0.7, 20, name="learned")
+    system = empty_system(N, BOXES["cubic"])
+    potential.attach(system)
+    again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+    force = find_force(potential, again)
+    assert force is not None
+    context = context_of(again, positions, "Reference")
+    potential.values.data.fill_(0.5)
+    update_force(potential, force, context)
+    expected = expected_energy_and_forces(potential, positions, BOXES["cubic"])
+    assert_force_is_the_potentials(context, expected)
+    assert find_force(SplinePair(0.25, 0.7, name="another"), again) is None

@@ -1,0 +1,378 @@
+"""A target is what was measured, compared where it was measured; anything else is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from openmm import unit
+
+import openmm_diffsim as diffsim
+from openmm_diffsim import RDF, Pressure, Target
+from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
+from openmm_diffsim.observables import Observable
+from openmm_diffsim.refinement.targets import interpolation_matrix
+
+RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
+ANYWHERE: Any = None  # a target only keeps its state point
+
+
+def curve(r: np.ndarray) -> np.ndarray:
+    """Something like the g(r) of a liquid: 0, a peak near 0.36 nm, then 1."""
+    return np.where(r < 0.3, 0.0, 1 + 1.5 * np.exp(-(((r - 0.37) / 0.05) ** 2)))
+
+
+R = np.arange(0.05, 0.95, 0.03)
+G = curve(R)
+
+
+def target(*data: Any, **options: Any) -> Target:
+    options.setdefault("uncertainty", 0.02)
+    return Target(ANYWHERE, RDF_OBSERVABLE, *(data or (R, G)), **options)
+
+
+# From arrays ------------------------------------------------------------------------------------
+
+
+def test_a_regular_table_is_kept_as_it_is() -> None:
+    made = target(R, G, uncertainty=0.02)
+    np.testing.assert_array_equal(made.r, R)
+    np.testing.assert_array_equal(made.values, G)
+    np.testing.assert_array_equal(made.uncertainty, np.full(len(R), 0.02))
+    assert made.operator.shape == (len(R), 50)
+    assert made.weight == 1.0
+
+
+def test_order_holes_and_irregular_steps_do_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    r = np.sort(rng.uniform(0.05, 0.95, 40))
+    g, error = curve(r), rng.uniform(0.01, 0.03, 40)
+    messy = rng.permutation(50)
+    made = target(
+        np.concatenate([r, np.linspace(0.96, 1.2, 10)])[messy],
+        np.concatenate([g, np.full(10, np.nan)])[messy],
+        uncertainty=np.concatenate([error, np.full(10, np.nan)])[messy],
+    )
+    np.testing.assert_array_equal(made.r, r)
+    np.testing.assert_array_equal(made.values, g)
+    np.testing.assert_array_equal(made.uncertainty, error)
+
+
+def test_points_outside_the_bins_of_the_observable_do_not_count() -> None:
+    r = np.linspace(0.0, 2.0, 201)
+    made = target(r, curve(r))
+    assert made.r is not None
+    assert made.r[0] == pytest.approx(0.01) and made.r[-1] == pytest.approx(0.99)
+    assert len(made.r) == 99
+
+
+def test_a_window_keeps_only_the_points_inside() -> None:
+    made = target(R, G, window=(0.3, 0.6))
+    inside = (R >= 0.3) & (R <= 0.6)
+    np.testing.assert_array_equal(made.r, R[inside])
+    np.testing.assert_array_equal(made.values, G[inside])
+    assert made.operator.shape == (inside.sum(), 50)
+
+
+def test_quantities_are_converted() -> None:
+    in_angstrom = target(unit.Quantity(10 * R, unit.angstrom), G)
+    np.testing.assert_allclose(in_angstrom.r, R, rtol=1e-12)
+    made = Target(ANYWHERE, Pressure(), 2 * unit.atmosphere, uncertainty=0.1 * unit.atmosphere)
+    np.testing.assert_allclose(made.values, [2 * 1.01325])
+    np.testing.assert_allclose(made.uncertainty, [0.101325])
+
+
+def test_a_bin_without_counts_gets_the_median_error_of_the_others() -> None:
+    error = np.where(G == 0, 0.0, np.linspace(0.01, 0.03, len(R)))
+    made = target(uncertainty=error)
+    np.testing.assert_array_equal(made.uncertainty[G > 0], error[G > 0])
+    np.testing.assert_array_equal(made.uncertainty[G == 0], np.median(error[G > 0]))
+    assert (G == 0).sum() > 3  # the table does have such bins
+
+
+def test_the_median_is_of_the_points_that_are_compared() -> None:
+    error = np.where(R < 0.3, 0.0, np.where(R < 0.6, 0.02, 5.0))
+    made = target(uncertainty=error, window=(0.1, 0.5))
+    np.testing.assert_array_equal(made.uncertainty, 0.02)
+
+
+def test_a_scalar_target_has_one_value_and_no_r() -> None:
+    made = Target(ANYWHERE, Pressure(), 1.0, uncertainty=50.0, weight=3.0)
+    assert made.r is None and made.weight == 3.0
+    np.testing.assert_array_equal(made.values, [1.0])
+    np.testing.assert_array_equal(made.uncertainty, [50.0])
+    np.testing.assert_array_equal(made.operator, [[1.0]])
+
+
+def test_an_observable_of_several_values_takes_as_many() -> None:
+    class Three(Observable):
+        n_values = 3
+
+    made = Target(ANYWHERE, Three(), [1.0, 2.0, 3.0], uncertainty=[0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(made.values, [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(made.operator, np.eye(3))
+
+
+# From files -------------------------------------------------------------------------------------
+
+
+def write(path: Path, *columns: np.ndarray) -> Path:
+    np.savetxt(path, np.stack(columns, axis=1), fmt="%.17g", header="r g error")
+    return path
+
+
+def test_a_file_with_an_error_column_needs_no_uncertainty(tmp_path: Path) -> None:
+    error = np.linspace(0.01, 0.03, len(R))
+    path = write(tmp_path / "g.txt", R, G, error)
+    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
+    np.testing.assert_array_equal(made.r, R)
+    np.testing.assert_array_equal(made.values, G)
+    np.testing.assert_array_equal(made.uncertainty, error)
+
+
+def test_an_uncertainty_given_replaces_the_error_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.txt", R, G, np.linspace(0.01, 0.03, len(R)))
+    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path, uncertainty=0.5)
+    np.testing.assert_array_equal(made.uncertainty, 0.5)
+
+
+@pytest.mark.parametrize("name", ["angstrom", "A"])
+def test_a_file_in_angstrom_is_converted(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "g.txt", 10 * R, G)
+    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path, length_unit=name, uncertainty=0.02)
+    np.testing.assert_allclose(made.r, R, rtol=1e-12)
+    np.testing.assert_array_equal(made.values, G)
+
+
+def test_a_file_may_be_unsorted_and_end_in_nan_and_options_are_passed_on(tmp_path: Path) -> None:
+    g = np.where(R > 0.8, np.nan, G)
+    order = np.random.default_rng(2).permutation(len(R))
+    path = write(tmp_path / "g.txt", R[order], g[order])
+    made = Target.from_file(
+        ANYWHERE, RDF_OBSERVABLE, path, uncertainty=0.02, window=(0.2, 1.0), weight=2.0
+    )
+    expected = (R >= 0.2) & (R <= 0.8)
+    np.testing.assert_array_equal(made.r, R[expected])
+    np.testing.assert_array_equal(made.values, G[expected])
+    assert made.weight == 2.0
+
+
+def test_a_file_without_errors_needs_an_uncertainty_and_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.txt", R, G)
+    with pytest.raises(TargetError, match=r"g\.txt.*no error column.*uncertainty=") as caught:
+        Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
+    assert caught.value.path == path
+
+
+# What is refused --------------------------------------------------------------------------------
+
+NAN = np.full(len(R), np.nan)
+WITH_ONE_INFINITE = np.where(np.arange(len(R)) == 12, np.inf, G)
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "noise of a name that is unknown": (
+        lambda: target(noise="white"),
+        r"noise: expected 'auto', 'sampled' or 'independent', got 'white'",
+    ),
+    "weight of zero": (lambda: target(weight=0.0), r"weight: expected a positive.*got 0\.0"),
+    "weight below zero": (lambda: target(weight=-1.0), r"weight: expected a positive.*got -1"),
+    "weight that is NaN": (lambda: target(weight=np.nan), r"weight: expected a positive.*got nan"),
+    "r without g": (lambda: target(R), r"needs r and g, got 1"),
+    "r, g and one more": (lambda: target(R, G, G), r"needs r and g, got 3"),
+    "two numbers for a scalar": (
+        lambda: Target(ANYWHERE, Pressure(), 1.0, 2.0, uncertainty=1.0),
+        r"needs one value, got 2",
+    ),
+    "a list of two for a scalar": (
+        lambda: Target(ANYWHERE, Pressure(), [1.0, 2.0], uncertainty=1.0),
+        r"expected.*1.*got.*2",
+    ),
+    "errors of another length than a scalar": (
+        lambda: Target(ANYWHERE, Pressure(), 1.0, uncertainty=[1.0, 2.0]),
+        r"expected.*got.*2",
+    ),
+    "a scalar that is NaN": (
+        lambda: Target(ANYWHERE, Pressure(), np.nan, uncertainty=1.0),
+        r"expected finite values, got.*nan",
+    ),
+    "a scalar without error": (
+        lambda: Target(ANYWHERE, Pressure(), 1.0, uncertainty=0.0),
+        r"expected positive numbers, got.*0\.0",
+    ),
+    "a scalar with a negative error": (
+        lambda: Target(ANYWHERE, Pressure(), 1.0, uncertainty=-2.0),
+        r"expected positive numbers, got.*-2",
+    ),
+    "a scalar with an error that is NaN": (
+        lambda: Target(ANYWHERE, Pressure(), 1.0, uncertainty=np.nan),
+        r"expected positive numbers, got.*nan",
+    ),
+    "r and g of different lengths": (lambda: target(R, G[:-1]), r"got.*shapes.*expected"),
+    "errors of another length": (
+        lambda: target(uncertainty=G[:-1]),
+        r"uncertainty: expected.*30.*got.*29",
+    ),
+    "g of two dimensions": (lambda: target(R, np.stack([G, G])), r"got.*shapes.*expected"),
+    "g that is NaN throughout": (lambda: target(R, NAN), r"NaN in each"),
+    "g with an infinity": (lambda: target(R, WITH_ONE_INFINITE), r"got g = inf, expected"),
+    "g below zero": (lambda: target(R, G - 3), r"got g = -3, expected"),
+    "r below zero": (lambda: target(R - 0.2, G), r"got r = -0\.15, expected"),
+    "r and g swapped": (lambda: target(1 + np.cos(50 * R), R), r"swapped.*expected r first"),
+    "errors below zero": (lambda: target(uncertainty=-0.1), r"got error = -0\.1, expected"),
+    "errors of zero everywhere": (lambda: target(uncertainty=0.0), r"expected pos.*got only zeros"),
+    "an error that is NaN": (
+        lambda: target(uncertainty=np.where(R > 0.5, np.nan, 0.1)),
+        r"got error = nan, expected",
+    ),
+    "no uncertainty": (lambda: target(uncertainty=None), r"got error = nan, expected"),
+    "too few points": (lambda: target(R[:4], G[:4]), r"got 4 usable rows, expected at least 5"),
+    "a window between two points": (
+        lambda: target(window=(0.51, 0.55)),
+        r"only 1 points.*between 0\.5100 and 0\.5500",
+    ),
+    "a window the wrong way round": (lambda: target(window=(0.6, 0.3)), r"only 0 points"),
+    "data in angstrom taken for nm": (lambda: target(10 * R, G), r"only \d points.*0\.9900 nm"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused_with_what_was_got_and_expected(case: str) -> None:
+    make, message = REFUSED[case]
+    with pytest.raises(TargetError, match=message):
+        make()
+
+
+def test_a_length_for_a_pressure_is_refused() -> None:
+    with pytest.raises(UnitError, match="pressure"):
+        Target(ANYWHERE, Pressure(), 1.0 * unit.nanometer, uncertainty=1.0)
+    with pytest.raises(UnitError, match="length"):
+        target(unit.Quantity(R, unit.kelvin), G)
+
+
+def test_numbers_of_a_refusal_are_attributes_of_the_error() -> None:
+    with pytest.raises(TargetError) as caught:
+        target(window=(0.51, 0.55))
+    assert caught.value.n_points == 1  # type: ignore[attr-defined]
+    with pytest.raises(TargetError) as caught:
+        target(weight=-1.0)
+    assert caught.value.got == -1.0  # type: ignore[attr-defined]
+
+
+def test_a_refinement_refuses_targets_that_do_not_belong_to_it() -> None:
+    pair = diffsim.LennardJones(0.34, 1.0, 0.8)
+    with pytest.raises(TargetError, match="at least one target"):
+        diffsim.Refinement(pair, [])
+
+    class Point:
+        potential = diffsim.LennardJones(0.34, 1.0, 0.8)
+
+    other: Any = Point()
+    foreign = Target(other, Pressure(), 1.0, uncertainty=1.0)
+    with pytest.raises(TargetError, match="another potential"):
+        diffsim.Refinement(pair, [foreign])
+    with pytest.raises(TargetError, match=r"expected one of \['adam', .*\], got 'newton'"):
+        diffsim.Refinement(Point.potential, [foreign], method="newton")
+    with pytest.raises(DiffsimError):  # a TargetError is one of ours
+        diffsim.Refinement(pair, [])
+
+
+# How the noise hangs together -------------------------------------------------------------------
+
+FINE = RDF(1.0, 100)
+ONE_FRAME = np.maximum(curve(FINE.r), 0.01) / FINE.shells  # variance of a count: Poisson
+
+
+def counted(frames: float, scatter: float, **options: Any) -> Target:
+    """A g(r) with the errors that so many frames have, each known to a relative ``scatter``."""
+    noise = np.exp(scatter * np.random.default_rng(3).normal(size=100))
+    error = np.sqrt(ONE_FRAME / frames) * noise
+    return Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=error, **options)
+
+
+def share(made: Target) -> float | None:
+    return made.frames_share(made.operator @ ONE_FRAME)
+
+
+def test_auto_takes_errors_that_vary_like_those_of_a_simulation_for_sampled_ones() -> None:
+    found = share(counted(400, 0.15))
+    # the median over 70 points, each known to 15 % (30 % in the square): 30 % * 1.25 / sqrt(70)
+    assert found == pytest.approx(1 / 400, rel=4 * 0.30 * 1.25 / 70**0.5)
+
+
+def test_auto_takes_a_constant_uncertainty_for_independent_noise() -> None:
+    made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02)
+    assert made.frames_share(ONE_FRAME) is None
+
+
+def test_auto_takes_errors_that_vary_otherwise_for_independent_noise() -> None:
+    error = 0.001 * np.exp(12 * FINE.r)  # rises with r; that of counting falls
+    made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=error)
+    assert made.frames_share(ONE_FRAME) is None
+
+
+def test_auto_needs_twenty_points_to_tell() -> None:
+    few = Target(
+        ANYWHERE,
+        FINE,
+        FINE.r[40:59],
+        curve(FINE.r[40:59]),
+        uncertainty=np.sqrt(ONE_FRAME[40:59] / 400),
+    )
+    assert few.frames_share(ONE_FRAME[40:59]) is None
+    enough = Target(
+        ANYWHERE,
+        FINE,
+        FINE.r[40:60],
+        curve(FINE.r[40:60]),
+        uncertainty=np.sqrt(ONE_FRAME[40:60] / 400),
+    )
+    assert enough.frames_share(ONE_FRAME[40:60]) == pytest.approx(1 / 400, rel=1e-6)
+
+
+def test_what_the_user_says_about_the_noise_holds() -> None:
+    assert share(counted(400, 0.0, noise="independent")) is None
+    assert share(counted(400, 0.0, noise="sampled")) == pytest.approx(1 / 400, rel=1e-6)
+    constant = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02, noise="sampled")
+    ratio = 0.02**2 / ONE_FRAME[curve(FINE.r) > 0.3]
+    assert share(constant) == pytest.approx(np.median(ratio), rel=0.05)
+
+
+@pytest.mark.parametrize("noise", ["auto", "sampled", "independent"])
+def test_a_window_in_the_core_tells_nothing_and_counts_as_independent(noise: str) -> None:
+    made = counted(400, 0.0, window=(0.0, 0.25), noise=noise)
+    assert share(made) is None
+
+
+def test_a_scalar_has_no_noise_to_hang_together() -> None:
+    made = Target(ANYWHERE, Pressure(), 1.0, uncertainty=1.0, noise="sampled")
+    assert made.frames_share(np.ones(1)) is None
+
+
+# Interpolation ----------------------------------------------------------------------------------
+
+
+def test_interpolation_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(4)
+    grid, values = RDF_OBSERVABLE.r, rng.normal(size=50)
+    r = np.sort(np.concatenate([rng.uniform(grid[0], grid[-1], 40), grid[[0, 7, 49]]]))
+    matrix = interpolation_matrix(grid, r)
+    assert matrix.shape == (43, 50)
+    np.testing.assert_allclose(matrix @ values, np.interp(r, grid, values), atol=1e-12)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-12)
+    assert (matrix >= 0).all() and ((matrix > 0).sum(axis=1) <= 2).all()
+
+
+def test_interpolation_goes_on_flat_beyond_the_grid() -> None:
+    grid = np.array([1.0, 2.0, 3.0])
+    matrix = interpolation_matrix(grid, np.array([0.0, 5.0]))
+    np.testing.assert_allclose(matrix, [[1, 0, 0], [0, 0, 1]], atol=1e-12)
+
+
+def test_a_target_on_the_bin_centres_reads_the_bins() -> None:
+    made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02)
+    g = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).numpy()
+    np.testing.assert_allclose(made.operator @ g, g, atol=1e-9)
