@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -84,15 +85,18 @@ def _draw_potential(
     comparisons: Sequence[RDFComparison],
     truth: tuple[Array, Array] | None,
 ) -> None:
-    depth = max(float(-u.min()), 0.2 * float(np.abs(u[len(u) // 3 :]).max()), 1e-3)
+    peaks = [float(c.r[np.argmax(c.target)]) for c in comparisons]
+    outside = u[r >= min(peaks, default=0.5 * (r[0] + r[-1]))]
+    span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
     _band(axes, r, u, error, _MODEL, "refined")
     if truth is not None:
         axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
     if comparisons:
-        seen = min(float(c.r[np.argmax(c.target > 0.1)]) for c in comparisons)
+        seen = min(map(_rise, comparisons))
         axes.axvspan(r[0], seen, color="0.93", zorder=0, label="no pairs there: extrapolated")
-    axes.set(ylim=(-1.6 * depth, 2.4 * depth), xlim=(r[0], r[-1]))
+    axes.set_ylim(float(outside.min()) - 0.6 * span, float(outside.max()) + 1.8 * span)
+    axes.set_xlim(r[0], r[-1])
     axes.set(xlabel="r / nm", ylabel="u(r) / kJ mol$^{-1}$")
     axes.legend(frameon=False)
 
@@ -116,6 +120,8 @@ def _draw_rdfs(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
         _band(axes, c.r, c.model + shift, c.model_error, _MODEL, f"model{name}")
         shift += 1.0 if own else 0.0
     _finish_rdf_axes(axes)
+    if comparisons:
+        axes.set_xlim(0.8 * min(map(_rise, comparisons)), max(c.r[-1] for c in comparisons))
     axes.tick_params(labelbottom=False)
 
 
@@ -145,6 +151,16 @@ def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
         axes.legend(frameon=False)
     axes.set(xlabel="round", ylabel="misfit")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _rise(c: RDFComparison) -> float:
+    """Where g rises for good, nm."""
+    high = np.flatnonzero(c.target > 0.5)
+    low = np.flatnonzero(c.target[: high[0]] < 0.1) if len(high) else []
+    return float(c.r[low[-1] + 1]) if len(low) else float(c.r[0])
 
 
 def _band(axes: Any, x: Array, y: Array, error: Array, color: str, label: str) -> None:

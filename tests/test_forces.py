@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openmm
@@ -33,7 +33,10 @@ from openmm_diffsim.potentials import SplineBasis
 Array = NDArray[np.float64]
 
 BASIS = SplineBasis(0.25, 0.7, 20)
-N = 40
+N = 70
+# OpenMM 8.6's Reference platform misses pairs in a triclinic box that is not much wider than twice
+# the cutoff, whatever the force.
+WIDE = {shape: 1.6 * box for shape, box in BOXES.items()}
 
 
 def points(box: Array, n: int = N) -> Array:
@@ -41,24 +44,29 @@ def points(box: Array, n: int = N) -> Array:
     return np.random.default_rng(5).uniform(-0.5, 1.5, (n, 3)) @ box
 
 
-def expected_energy_and_forces(
+class Expected(NamedTuple):
+    energy: float  # c . S
+    forces: Array
+    scale: float  # |c| . |S|: the energy itself may be a small difference
+
+
+def expected_of(
     potential: PairPotential, positions: Array, box: Array | None, **who: Any
-) -> tuple[float, Array]:
+) -> Expected:
     c = potential.coefficients().detach().numpy()
     sums, slopes = direct_sums(potential.basis, positions, box, potential.n_types, **who)
-    return float(np.sum(c * sums)), -np.einsum("pk,pkia->ia", c, slopes)
+    forces = -np.einsum("pk,pkia->ia", c, slopes)
+    return Expected(float(np.sum(c * sums)), forces, float(np.sum(np.abs(c * sums))))
 
 
-def assert_force_is_the_potentials(
-    context: openmm.Context, expected: tuple[float, Array], rtol: float = 1e-9
-) -> None:
+def assert_force_is_the_potentials(context: openmm.Context, expected: Expected) -> None:
+    rtol = 1e-9 if context.getPlatform().getName() == "Reference" else 1e-5
     energy, forces = energy_and_forces(context)
-    assert abs(expected[0]) > 0.1, "nothing interacts"
-    assert energy == pytest.approx(expected[0], rel=rtol)
-    # A force is a small difference of table entries: its rounding is larger than the energy's.
-    np.testing.assert_allclose(
-        forces, expected[1], rtol=10 * rtol, atol=10 * rtol * np.abs(expected[1]).max()
-    )
+    assert expected.scale > 1, "nothing interacts"
+    assert energy == pytest.approx(expected.energy, abs=rtol * expected.scale)
+    # A force is a difference of table entries: its rounding is larger than the energy's.
+    largest = np.abs(expected.forces).max()
+    np.testing.assert_allclose(forces, expected.forces, atol=10 * rtol * largest)
 
 
 # Energies and forces ----------------------------------------------------------------------------
@@ -76,30 +84,29 @@ WHO: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 @pytest.mark.parametrize("who", WHO)
-@pytest.mark.parametrize("shape", ["cubic", "orthorhombic", "dodecahedron", None])
+@pytest.mark.parametrize("shape", ["cubic", "orthorhombic", "skewed", "dodecahedron", None])
 def test_openmm_gives_the_energy_and_forces_of_the_spline(
     shape: str | None, who: str, platform: str
 ) -> None:
-    box = BOXES[shape or "cubic"]
+    box = WIDE[shape or "cubic"]
     positions = points(box)
     n_types = 1 + int(np.max(WHO[who].get("types", 0)))
     potential = FreePair(BASIS, n_types, seed=6)
     system = empty_system(N, box)
-    exclusions = [(3, 7), (12, 8), (0, 39)]
+    exclusions = [(3, 7), (12, 8), (0, 69)]
     potential.attach(system, exclusions=exclusions, periodic=shape is not None, **WHO[who])
 
     types = np.full(N, -1)
     types[WHO[who].get("atoms", np.arange(N))] = WHO[who].get("types", 0)
-    expected = expected_energy_and_forces(
+    expected = expected_of(
         potential, positions, box if shape else None, types=types, exclusions=exclusions
     )
     context = context_of(system, positions, platform)
-    rtol = 1e-9 if platform == "Reference" else 1e-5
-    assert_force_is_the_potentials(context, expected, rtol)
+    assert_force_is_the_potentials(context, expected)
 
 
 def test_forces_are_minus_the_slope_of_the_energy() -> None:
-    box = BOXES["skewed"]
+    box = WIDE["skewed"]
     positions = points(box)
     potential = FreePair(BASIS, 2, seed=7)
     system = empty_system(N, box)
@@ -127,7 +134,7 @@ def test_steep_core_of_one_pair_of_types_does_not_leak_into_the_others() -> None
     context = context_of(system, np.zeros((2, 3)), "Reference")
     for r in (0.21, 0.3, 0.5, 0.69):
         context.setPositions([[0, 0, 0], [0, r, 0]])
-        expected = float(potential.energy([r])[2, 0])
+        expected = potential.energy([r])[2, 0].item()
         assert energy_and_forces(context)[0] == pytest.approx(expected, rel=1e-9, abs=1e-10)
 
 
@@ -139,8 +146,8 @@ def test_energy_is_zero_beyond_the_cutoff_and_linear_to_contact() -> None:
     for r in (0.001, 0.1, 0.2, 0.699, 0.7001, 0.95):
         context.setPositions([[0, 0, 0], [0, 0, r]])
         energy, forces = energy_and_forces(context)
-        assert energy == pytest.approx(float(potential.energy([r])[0, 0]), rel=1e-9, abs=1e-12)
-        slope = float(potential.force([r])[0, 0])
+        assert energy == pytest.approx(potential.energy([r])[0, 0].item(), rel=1e-9, abs=1e-12)
+        slope = potential.force([r])[0, 0].item()
         assert forces[1, 2] == pytest.approx(slope, rel=1e-7, abs=1e-10)
     assert energy == 0.0
 
@@ -154,9 +161,9 @@ def test_two_potentials_of_different_names_add_up() -> None:
     first.attach(system)
     second.attach(system)
     energy, forces = energy_and_forces(context_of(system, positions, "Reference"))
-    parts = [expected_energy_and_forces(p, positions, box) for p in (first, second)]
-    assert energy == pytest.approx(parts[0][0] + parts[1][0], rel=1e-9)
-    np.testing.assert_allclose(forces, parts[0][1] + parts[1][1], rtol=1e-7, atol=1e-6)
+    parts = [expected_of(p, positions, box) for p in (first, second)]
+    assert energy == pytest.approx(sum(p.energy for p in parts), rel=1e-9)
+    np.testing.assert_allclose(forces, sum(p.forces for p in parts), rtol=1e-7, atol=1e-6)
 
 
 def test_temperature_chooses_the_force_of_a_temperature_dependent_potential() -> None:
@@ -199,11 +206,11 @@ def test_exclusions_are_taken_from_the_nonbonded_force(platform: str) -> None:
     force = potential.attach(system)
     listed = {frozenset(pair) for pair in force_exclusions(force).tolist()}
     assert listed == {frozenset(pair) for pair in exceptions}
-    expected = expected_energy_and_forces(potential, positions, box, exclusions=exceptions)
-    without = expected_energy_and_forces(potential, positions, box)
-    assert abs(expected[0] - without[0]) > 0.1, "the exclusions are to matter"
+    expected = expected_of(potential, positions, box, exclusions=exceptions)
+    without = expected_of(potential, positions, box)
+    assert abs(expected.energy - without.energy) > 0.1, "the exclusions are to matter"
     context = context_of(system, positions, platform)
-    assert_force_is_the_potentials(context, expected, 1e-9 if platform == "Reference" else 1e-5)
+    assert_force_is_the_potentials(context, expected)
 
 
 def test_exclusions_are_taken_from_another_custom_force() -> None:
@@ -261,8 +268,8 @@ def test_update_changes_a_live_context_and_rebuilds_nothing(
     monkeypatch.setattr(openmm.Context, "reinitialize", lambda *_: pytest.fail("rebuilt"))
     potential.c.data.copy_(FreePair(BASIS, n_types, seed=2).c)
     update_force(potential, force, context)
-    expected = expected_energy_and_forces(potential, positions, box, types=types)
-    assert_force_is_the_potentials(context, expected, 1e-9 if platform == "Reference" else 1e-5)
+    expected = expected_of(potential, positions, box, types=types)
+    assert_force_is_the_potentials(context, expected)
     after = context.getState(positions=True, velocities=True)
     assert after.getTime() == before.getTime()
     np.testing.assert_array_equal(
@@ -311,7 +318,7 @@ def test_force_made_for_other_knots_is_refused() -> None:
 def test_second_potential_of_the_same_name_is_refused() -> None:
     system = empty_system(4, BOXES["cubic"])
     argon(name="argon").attach(system)
-    with pytest.raises(AttachError, match="'argon'.*name="):
+    with pytest.raises(AttachError, match=r"'argon'.*name="):
         argon(name="argon").attach(system)
     assert system.getNumForces() == 1
 
@@ -399,7 +406,7 @@ def test_bad_attachment_is_refused_and_leaves_the_system_alone(case: str) -> Non
 def test_exclusions_that_openmm_would_refuse_are_refused_at_once() -> None:
     system = empty_system(6, BOXES["cubic"])
     system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, [(0, 1), (2, 3)]))
-    with pytest.raises(AttachError, match="got 1 pairs.* 2 that differ"):
+    with pytest.raises(AttachError, match=r"got 1 pairs.* 2 that differ"):
         FreePair(BASIS).attach(system, exclusions=[(0, 1)])
     FreePair(BASIS).attach(system, exclusions=[(3, 2), (1, 0), (0, 1)])  # the same, otherwise put
 
@@ -432,7 +439,7 @@ print(repr(context.getState(getEnergy=True).getPotentialEnergy()._value))
 
 
 def test_exported_system_runs_in_plain_openmm_with_the_same_energy(tmp_path: Path) -> None:
-    box = BOXES["dodecahedron"]
+    box = WIDE["dodecahedron"]
     positions = points(box)
     potential = FreePair(BASIS, 2, seed=1)
     system = empty_system(N, box)
@@ -456,6 +463,6 @@ def test_force_is_found_again_in_a_deserialized_system() -> None:
     context = context_of(again, positions, "Reference")
     potential.values.data.fill_(0.5)
     update_force(potential, force, context)
-    expected = expected_energy_and_forces(potential, positions, BOXES["cubic"])
+    expected = expected_of(potential, positions, BOXES["cubic"])
     assert_force_is_the_potentials(context, expected)
     assert find_force(SplinePair(0.25, 0.7, name="another"), again) is None

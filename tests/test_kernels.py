@@ -70,7 +70,7 @@ def test_pairs_without_a_box_are_those_of_brute_force(r_max: float) -> None:
     positions = points(None)
     assert (kernels._cells(positions, None, r_max) is not None) == (r_max == 0.3)
     expected = brute_force_pairs(positions, None, r_max)
-    assert len(expected) > 50
+    assert len(expected) > 30
     assert_same_pairs(found_pairs(positions, None, r_max), expected)
 
 
@@ -90,7 +90,7 @@ def test_pairs_do_not_depend_on_the_size_of_a_block(
     positions = points(box)
     whole = found_pairs(positions, box, r_max)
     monkeypatch.setattr(kernels, "_BUFFER", 1)
-    assert len(list(pair_blocks(positions, box, r_max))) > 10
+    assert sum(1 for _ in pair_blocks(positions, box, r_max)) > 1
     assert_same_pairs(found_pairs(positions, box, r_max), whole)
 
 

@@ -27,7 +27,8 @@ class RDF(Observable):
     an ideal gas gives 1 in expectation, in any ensemble. V is that of the frame, so NPT is right
     too.
 
-    The same estimator as ``mdtraj.compute_rdf`` on the same pairs. freud's default divides by
+    In each frame the same estimator as ``mdtraj.compute_rdf`` on the same pairs (over frames of
+    varying volume, mdtraj divides the mean count by the mean of 1/V). freud's default divides by
     N^2: multiply it by N / (N - 1), or use its ``normalization_mode="finite_size"``.
 
     Parameters

@@ -41,6 +41,7 @@ Array = NDArray[np.float64]
 
 _MOST_ROLLBACKS = 4  # in a row
 _MOST_ATTEMPTS = 3  # at a run that has equilibrated
+_MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _POLISHING = 5  # updates at the end, with no new MD
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD
 
@@ -149,14 +150,15 @@ class Refinement:
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
         """
-        per_round = steps + (steps // 10 if equilibration is None else equilibration)
-        total = (rounds - len(self.history)) * per_round * len(self.states)
-        with tqdm(total=max(total, 0), unit="step", disable=not progress) as bar:
+        leads = [
+            equilibration if equilibration is not None else (steps // 10 if n else steps // 2)
+            for n in range(rounds)
+        ]
+        left = leads[len(self.history) :]
+        total = (len(left) * steps + sum(left)) * len(self.states)
+        with tqdm(total=total, unit="step", disable=not progress) as bar:
             while len(self.history) < rounds and not self.converged:
-                lead = equilibration
-                if lead is None:
-                    lead = steps // 10 if self.history else steps // 2
-                self._round(steps, every, lead, bar)
+                self._round(steps, every, leads[len(self.history)], bar)
                 if self.checkpoint is not None:
                     self.save(self.checkpoint)
         self._polish()
@@ -233,7 +235,8 @@ class Refinement:
         self._trust = min(1.0, 1.5 * self._trust)
         views = self.views()
         misfit = _combined_misfit(views)
-        self.converged = misfit <= 1 and max(view.noise_ratio() for view in views) <= 1
+        noise = max(view.noise_ratio() for view in views)
+        self.converged = misfit <= 1 and noise <= _MOST_NOISE
         self._previous = flat_parameters(self.potential)
         change = self._update()
         self._seconds += time.perf_counter() - start

@@ -1,0 +1,40 @@
+"""Every example runs to its end, where its own assertions are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
+
+
+def test_there_are_numbered_examples() -> None:
+    assert [path.name[0] for path in NUMBERED] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_example_holds(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
+def test_example_is_short_and_ends_in_an_assertion(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 60
+    assert lines[-1].startswith("assert ")

@@ -1,0 +1,556 @@
+"""The Gauss-Newton step against closed forms, finite differences, and its own error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import liquids
+import numpy as np
+import pytest
+import torch
+from liquids import Array
+from torch import Tensor, nn
+
+import openmm_diffsim as diffsim
+from openmm_diffsim import RDF, GaussNewtonOptions, SplinePair, Target
+from openmm_diffsim.errors import OverlapError
+from openmm_diffsim.observables import Observable
+from openmm_diffsim.potentials import PairPotential, SplineBasis
+from openmm_diffsim.refinement.gauss_newton import (
+    StateView,
+    parameter_chain,
+    smoothness_precision,
+    solve,
+    view_state,
+)
+from openmm_diffsim.refinement.methods import GaussNewton, StateData
+from openmm_diffsim.refinement.theory import LiquidTheory
+from openmm_diffsim.samples import Run, Samples
+from openmm_diffsim.units import beta
+
+KELVIN = 100.0
+BETA = beta(KELVIN)
+ANYWHERE: Any = None  # a target only keeps its state point
+KNOTS = 7  # five coefficients
+N = KNOTS - 2
+
+
+class Linear(PairPotential):
+    """c = M theta."""
+
+    def __init__(self, matrix: Array, theta: Array) -> None:
+        super().__init__(SplineBasis(0.3, 0.9, KNOTS))
+        self.matrix = torch.from_numpy(matrix)
+        self.theta = nn.Parameter(torch.from_numpy(theta.copy()))
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        return (self.matrix @ self.theta).reshape(1, -1)
+
+
+class Recorded(Observable):
+    """Just what was recorded."""
+
+    def __init__(self, n_values: int) -> None:
+        self.n_values = n_values
+
+    def values(self, records: Tensor, conditions: Any) -> Tensor:
+        return records
+
+
+def autoregressive(rng: np.random.Generator, n: int, width: int, memory: float) -> Array:
+    """Standard normal series [n, width] with correlation memory^|lag|."""
+    noise = rng.normal(size=(n, width))
+    series = noise.copy()
+    for row in range(1, n):
+        series[row] = memory * series[row - 1] + (1 - memory**2) ** 0.5 * noise[row]
+    return series
+
+
+class Harmonic:
+    """A system whose basis sums are Gaussian, so that it answers exactly linearly.
+
+    Under coefficients c, S ~ N(mu - beta Sigma c, Sigma), and A = K S + independent noise.
+    """
+
+    def __init__(self, seed: int = 0, n_values: int = 8) -> None:
+        rng = np.random.default_rng(seed)
+        root = rng.normal(size=(N, N)) / BETA
+        self.sigma = root @ root.T
+        self.root = np.linalg.cholesky(self.sigma)
+        self.mu = rng.normal(size=N)
+        self.matrix = rng.normal(size=(n_values, N))
+        self.own_noise = 0.3
+        self.observable = Recorded(n_values)
+
+    def mean(self, c: Array) -> Array:
+        return self.matrix @ (self.mu - BETA * self.sigma @ c)
+
+    def sample(
+        self,
+        potential: PairPotential,
+        frames: int,
+        rng: np.random.Generator,
+        memory: float = 0.0,
+        temperature: float = KELVIN,
+    ) -> Samples:
+        c = potential.coefficients(temperature).detach().numpy()
+        normal = autoregressive(rng, frames, N, memory)
+        s = self.mu - BETA * self.sigma @ c[0] + normal @ self.root.T
+        noise = self.own_noise * autoregressive(rng, frames, self.observable.n_values, memory)
+        return Samples(
+            potential=potential,
+            runs=(Run(c, temperature, None, frames, 1),),
+            basis_sums=s[:, None, :],
+            virial_sums=np.zeros((frames, 1, N)),
+            volume=np.ones(frames),
+            rest_energy=np.zeros(frames),
+            records={self.observable: s @ self.matrix.T + noise},
+            temperature=temperature,
+        )
+
+
+def target(observable: Observable, values: Array, uncertainty: Any, **options: Any) -> Target:
+    return Target(ANYWHERE, observable, values, uncertainty=uncertainty, **options)
+
+
+def view_of(
+    prediction: Array, jacobian: Array, own: Array, other: Array, targets: Sequence[Target]
+) -> StateView:
+    return StateView(targets, prediction, jacobian, own, other, 1000.0)
+
+
+# What a state point looks like ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def harmonic() -> Harmonic:
+    return Harmonic()
+
+
+def test_a_view_holds_average_jacobian_and_noise_of_the_frames(harmonic: Harmonic) -> None:
+    rng = np.random.default_rng(1)
+    potential = Linear(np.eye(N), rng.normal(size=N))
+    samples = harmonic.sample(potential, 500, rng)
+    with torch.no_grad():
+        potential.theta += 0.05 * torch.from_numpy(rng.normal(size=N))  # weights are not equal
+    values = np.linspace(-1, 1, 8)
+    goal = target(harmonic.observable, values, 0.5)
+    view = view_state([goal], samples, None, GaussNewtonOptions())
+
+    s, a = samples.basis_sums[:, 0], samples.records[harmonic.observable]
+    change = potential.coefficients().detach().numpy()[0] - samples.runs[0].coefficients[0]
+    w = np.exp(-BETA * s @ change)
+    w /= w.sum()
+    ds, da = s - w @ s, a - w @ a
+    np.testing.assert_allclose(view.prediction, w @ a, rtol=1e-10)
+    np.testing.assert_allclose(view.residual, w @ a - values, rtol=1e-10)
+    np.testing.assert_allclose(view.jacobian, -BETA * (da * w[:, None]).T @ ds, rtol=1e-8)
+    np.testing.assert_allclose(view.target_covariance, 0.25 * np.eye(8), rtol=1e-12)
+    assert view.n_effective == pytest.approx(np.exp(-np.sum(w * np.log(w))))
+    # independent frames: the covariance of one frame / n, here from 50 blocks, so 20 % and more
+    expected = (da * w[:, None]).T @ da / view.n_effective
+    assert np.diag(view.own_covariance) / np.diag(expected) == pytest.approx(np.ones(8), rel=0.4)
+    correlation = view.own_covariance / np.sqrt(np.outer(*[np.diag(view.own_covariance)] * 2))
+    exact = expected / np.sqrt(np.outer(*[np.diag(expected)] * 2))
+    np.testing.assert_allclose(correlation, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_the_noise_of_correlated_frames_is_that_of_repeated_runs(
+    harmonic: Harmonic, memory: float
+) -> None:
+    rng = np.random.default_rng(2)
+    potential = Linear(np.eye(N), np.ones(N))  # not zero: the energy tells of the correlations
+    goal = target(harmonic.observable, np.zeros(8), 1.0)
+    repeats = 150
+    views = [
+        view_state(
+            [goal],
+            harmonic.sample(potential, 200, rng, memory),
+            None,
+            GaussNewtonOptions(),
+        )
+        for _ in range(repeats)
+    ]
+    means = np.array([view.prediction for view in views])
+    claimed = np.mean([np.diag(view.own_covariance) for view in views], axis=0)
+    # a variance from 150 repeats is known to (2 / 150)^1/2 = 12 %; and some bias is allowed for
+    ratio = claimed / means.var(axis=0, ddof=1)
+    assert np.abs(ratio - 1).max() < 4 * (2 / repeats) ** 0.5
+    assert np.mean(ratio) == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_view_refuses_frames_that_do_not_reach(harmonic: Harmonic) -> None:
+    rng = np.random.default_rng(3)
+    potential = Linear(np.eye(N), np.zeros(N))
+    samples = harmonic.sample(potential, 200, rng)
+    with torch.no_grad():
+        potential.theta += 20.0
+    goal = target(harmonic.observable, np.zeros(8), 1.0)
+    with pytest.raises(OverlapError):
+        view_state([goal], samples, None, GaussNewtonOptions())
+
+
+def test_several_targets_are_stacked_in_their_order(harmonic: Harmonic) -> None:
+    rng = np.random.default_rng(4)
+    potential = Linear(np.eye(N), np.zeros(N))
+    samples = harmonic.sample(potential, 300, rng)
+    other = Recorded(1)
+    samples.records[other] = samples.basis_sums[:, 0, :1]  # type: ignore[index]
+    targets = [
+        target(other, np.array([1.0]), 0.1),
+        target(harmonic.observable, np.arange(8.0), 0.2),
+        target(other, np.array([2.0]), 0.3),
+    ]
+    view = view_state(targets, samples, None, GaussNewtonOptions())
+    assert view.prediction.shape == (10,) and view.jacobian.shape == (10, N)
+    assert view.prediction[0] == view.prediction[9] == samples.basis_sums[:, 0, 0].mean()
+    np.testing.assert_allclose(view.residual[9] - view.residual[0], -1.0)
+    np.testing.assert_allclose(
+        np.diag(view.target_covariance), [0.01, *[0.04] * 8, 0.09], rtol=1e-12
+    )
+    # the first and the last are the same number, and the noise of their predictions is one
+    assert view.own_covariance[0, 9] == pytest.approx(view.own_covariance[0, 0])
+
+
+# The step ---------------------------------------------------------------------------------------
+
+
+def whitened_least_squares(
+    views: Sequence[StateView],
+    chains: Sequence[Array],
+    offsets: Sequence[Array],
+    precision: Array | None,
+) -> Array:
+    """The same minimum by another way: one tall least-squares problem."""
+    rows, right = [], []
+    for view, chain, offset in zip(views, chains, offsets, strict=True):
+        root = np.linalg.cholesky(view.weight).T
+        rows.append(root @ view.jacobian @ chain)
+        right.append(-root @ view.residual)
+        if precision is not None:
+            smooth = np.linalg.cholesky(precision).T
+            rows.append(smooth @ chain)
+            right.append(-smooth @ offset)
+    return np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=None)[0]
+
+
+def random_problem(seed: int, parameters: int, state_points: int) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    observable = Recorded(8)
+    views, chains, offsets = [], [], []
+    for _ in range(state_points):
+        a, b = rng.normal(size=(2, 8, 8))
+        goal = target(observable, rng.normal(size=8), 1.0, weight=rng.uniform(0.5, 2))
+        views.append(
+            view_of(rng.normal(size=8), rng.normal(size=(8, N)), a @ a.T, b @ b.T + 1, [goal])
+        )
+        chains.append(rng.normal(size=(N, parameters)))
+        offsets.append(rng.normal(size=N))
+    root = rng.normal(size=(N, N))
+    return views, chains, offsets, root @ root.T
+
+
+@pytest.mark.parametrize("state_points", [1, 3])
+@pytest.mark.parametrize("with_prior", [False, True])
+def test_the_step_is_the_minimum_of_the_linear_model(state_points: int, with_prior: bool) -> None:
+    views, chains, offsets, precision = random_problem(5, 3, state_points)
+    prior = precision if with_prior else None
+    step = solve(views, chains, offsets, prior)
+    expected = whitened_least_squares(views, chains, offsets, prior)
+    np.testing.assert_allclose(step.change, expected, rtol=1e-6, atol=1e-9)
+    hessian = sum(
+        (v.jacobian @ m).T @ v.weight @ v.jacobian @ m + (m.T @ precision @ m) * with_prior
+        for v, m in zip(views, chains, strict=True)
+    )
+    np.testing.assert_allclose(step.covariance, np.linalg.inv(hessian), rtol=1e-6, atol=1e-9)
+
+
+def test_the_weight_of_a_target_scales_its_inverse_variance() -> None:
+    views, chains, offsets, _ = random_problem(6, 3, 1)
+    view = views[0]
+    heavy = target(Recorded(8), view.targets[0].values, 1.0, weight=9.0)
+    light = target(Recorded(8), view.targets[0].values, 1.0)
+    same = view_of(
+        view.prediction, view.jacobian, view.own_covariance / 9, view.target_covariance / 9, [light]
+    )
+    weighted = view_of(
+        view.prediction, view.jacobian, view.own_covariance, view.target_covariance, [heavy]
+    )
+    np.testing.assert_allclose(weighted.weight, same.weight, rtol=1e-9)
+    a, b = (solve([v], chains, offsets, None) for v in (weighted, same))
+    np.testing.assert_allclose(a.change, b.change, rtol=1e-9)
+    np.testing.assert_allclose(a.covariance, b.covariance, rtol=1e-9)
+
+
+def test_of_two_targets_that_disagree_the_heavier_wins(harmonic: Harmonic) -> None:
+    observable, eye = Recorded(1), np.eye(1)
+    jacobian = np.zeros((2, N))
+    jacobian[:, 0] = 1.0
+    chain = np.zeros((N, 1))
+    chain[0] = 1.0
+    for weight in (1.0, 4.0):
+        targets = [
+            target(observable, np.array([1.0]), 1.0, weight=weight),
+            target(observable, np.array([-1.0]), 1.0),
+        ]
+        view = view_of(np.zeros(2), jacobian, np.zeros((2, 2)), np.eye(2), targets)
+        step = solve([view], [chain], [np.zeros(N)], None)
+        np.testing.assert_allclose(step.change, (weight - 1) / (weight + 1), atol=1e-6)
+    assert eye.shape == (1, 1)
+
+
+def test_misfit_and_noise_ratio_are_in_units_of_the_errors() -> None:
+    targets = [
+        target(Recorded(2), np.array([0.0, 0.0]), 1.0),
+        target(Recorded(1), np.array([0.0]), 1.0, weight=3.0),
+    ]
+    own, other = np.diag([0.5, 1.0, 2.0]), np.diag([0.5, 3.0, 0.5])
+    view = view_of(np.array([1.0, 4.0, 2.0]), np.zeros((3, N)), own, other, targets)
+    squares = np.array([1 / 1.0, 16 / 4.0, 4 / 2.5])
+    expected = np.sqrt((squares[0] + squares[1] + 3 * squares[2]) / 5)
+    assert view.misfit() == pytest.approx(expected)
+    assert view.noise_ratio() == pytest.approx(np.median([1.0, 1 / 3, 4.0]) ** 0.5)
+
+
+def test_error_bars_cover_the_truth_as_often_as_they_say() -> None:
+    """Noise of target and prediction, correlated: 95 % of 300 x 3 intervals, within 90-99 %."""
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=(2, 8, 8))
+    own, other = 0.1 * a @ a.T, 0.1 * b @ b.T + 0.01 * np.eye(8)
+    roots = np.linalg.cholesky(own), np.linalg.cholesky(other)
+    jacobian, chain = rng.normal(size=(8, N)), rng.normal(size=(N, 3))
+    start, truth = rng.normal(size=(2, 3))
+    inside = []
+    for _ in range(300):
+        exact = jacobian @ chain @ (truth - start)
+        measured = roots[1] @ rng.normal(size=8) + exact
+        view = view_of(
+            roots[0] @ rng.normal(size=8), jacobian, own, other, [target(Recorded(8), measured, 1)]
+        )
+        step = solve([view], [chain], [np.zeros(N)], None)
+        error = np.sqrt(np.diag(step.covariance))
+        inside.append(np.abs(start + step.change - truth) < 1.96 * error)
+    coverage = np.mean(inside, axis=0)
+    assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.6])
+def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> None:
+    """As above, but average, Jacobian and noise come from 300 frames of a system, 200 times."""
+    rng = np.random.default_rng(8)
+    harmonic = Harmonic(1)
+    matrix = rng.normal(size=(N, 2))
+    truth = np.array([0.3, -0.2])
+    start = truth + 0.02
+    values, error = harmonic.mean(matrix @ truth), np.full(8, 0.05)
+    inside = []
+    for _ in range(200):
+        potential = Linear(matrix, start)
+        measured = values + error * rng.normal(size=8)
+        goal = target(harmonic.observable, measured, error)
+        samples = harmonic.sample(potential, 300, rng, memory)
+        view = view_state([goal], samples, None, GaussNewtonOptions())
+        step = solve([view], [parameter_chain(potential, KELVIN)], [np.zeros(N)], None)
+        z = (start + step.change - truth) / np.sqrt(np.diag(step.covariance))
+        inside.append(np.abs(z) < 1.96)
+    coverage = np.mean(inside, axis=0)
+    assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
+
+
+def test_the_method_moves_a_potential_to_the_closed_form_and_remembers_the_covariance() -> None:
+    rng = np.random.default_rng(9)
+    harmonic = Harmonic(2)
+    matrix = rng.normal(size=(N, 2))
+    potential = Linear(matrix, np.zeros(2))
+    samples = harmonic.sample(potential, 400, rng)
+    goal = target(harmonic.observable, harmonic.mean(matrix @ np.array([0.1, 0.1])), 0.1)
+    point: Any = type("Point", (), {"temperature": KELVIN})()
+    theory: Any = None
+    state = StateData(point, [goal], theory, np.zeros((1, N)), samples, samples)
+    method = GaussNewton()
+    assert method.parameter_covariance() is None
+    method.update(potential, [state])
+    with torch.no_grad():
+        moved = potential.theta.detach().clone()
+        potential.theta.zero_()
+    view = view_state([goal], samples, None, GaussNewtonOptions())
+    expected = whitened_least_squares([view], [matrix], [np.zeros(N)], None)
+    np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-6)
+    hessian = (view.jacobian @ matrix).T @ view.weight @ view.jacobian @ matrix
+    covariance = method.parameter_covariance()
+    assert covariance is not None
+    np.testing.assert_allclose(covariance, np.linalg.inv(hessian), rtol=1e-6)
+
+
+# Targets that are g(r) --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gas() -> dict[str, Any]:
+    """200 frames of a small fluid."""
+    pair = liquids.lennard_jones()
+    point = diffsim.StatePoint(liquids.simulation(pair, 64, 0.3, 1.5, seed=2), pair)
+    rdf = RDF(2.4 * liquids.SIGMA, 40)
+    theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
+    samples = point.sample(4000, 20, [rdf, *theory.rdfs], equilibration=1000)
+    return {"point": point, "rdf": rdf, "theory": theory, "samples": samples}
+
+
+def rdf_target(gas: dict[str, Any], **options: Any) -> Target:
+    rdf = gas["rdf"]
+    g = gas["samples"].estimate(rdf)
+    options.setdefault("uncertainty", g.standard_error)
+    return Target(gas["point"], rdf, rdf.r, g.value, **options)
+
+
+def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_not(
+    gas: dict[str, Any],
+) -> None:
+    options = GaussNewtonOptions(theory=False)
+    independent, sampled = (
+        view_state([rdf_target(gas, noise=noise)], gas["samples"], None, options)
+        for noise in ("independent", "sampled")
+    )
+    error = rdf_target(gas).uncertainty
+    np.testing.assert_allclose(independent.target_covariance, np.diag(error**2), rtol=1e-12)
+    g = gas["samples"].values(gas["rdf"]).numpy()
+    one_frame = np.cov(g.T, bias=True)
+    share = rdf_target(gas, noise="sampled").frames_share(np.diag(one_frame))
+    assert share is not None
+    expected = share * one_frame + 1e-6 * np.eye(40)  # and 0.001, the error of a bin
+    np.testing.assert_allclose(sampled.target_covariance, expected, atol=1e-9)
+    # measured errors are those of correlated frames: more than 1/200 of the variance of one
+    assert 1 / 200 < share < 20 / 200
+
+
+def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> None:
+    low, high = 1.0 * liquids.SIGMA, 1.5 * liquids.SIGMA
+    options = GaussNewtonOptions(theory=False)
+    everything = view_state([rdf_target(gas)], gas["samples"], None, options)
+    cut = view_state([rdf_target(gas, window=(low, high))], gas["samples"], None, options)
+    r = gas["rdf"].r
+    inside = (r >= low) & (r <= high)
+    assert 0 < inside.sum() < len(r)
+    np.testing.assert_allclose(cut.prediction, everything.prediction[inside], atol=1e-12)
+    np.testing.assert_allclose(cut.jacobian, everything.jacobian[inside], atol=1e-12)
+
+
+def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) -> None:
+    samples, theory, rdf = gas["samples"], gas["theory"], gas["rdf"]
+    goal = [rdf_target(gas)]
+    frames = view_state(goal, samples, None, GaussNewtonOptions())
+    trust_frames = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e-9))
+    trust_theory = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e12))
+    off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False))
+    mixed = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=100))
+    c = samples.coefficients().detach().numpy()
+    exact = theory.jacobian(theory.structure(samples), [rdf], c)[0]
+    np.testing.assert_allclose(trust_frames.jacobian, frames.jacobian, atol=1e-8)
+    np.testing.assert_allclose(trust_theory.jacobian, exact, atol=1e-8)
+    np.testing.assert_array_equal(off.jacobian, frames.jacobian)
+    share = 100 / (100 + mixed.n_effective)
+    np.testing.assert_allclose(
+        mixed.jacobian, (1 - share) * frames.jacobian + share * exact, atol=1e-10
+    )
+    np.testing.assert_allclose(mixed.prediction, frames.prediction, rtol=1e-12)
+    eigenvalues = np.linalg.eigvalsh(mixed.own_covariance + mixed.target_covariance)
+    assert eigenvalues.min() > 0
+
+
+# From coefficients to parameters ----------------------------------------------------------------
+
+POTENTIALS = {
+    "LennardJones": lambda: diffsim.LennardJones([0.34, 0.36, 0.33], 1.1, 0.8, n_types=2, knots=30),
+    "Mie": lambda: diffsim.Mie(0.34, 1.1, 0.8, 13.0, 6.5, knots=30),
+    "NeuralPair": lambda: diffsim.NeuralPair(
+        0.28, 0.8, 0.3, knots=30, centers=6, hidden=(4,), seed=3
+    ),
+    "SplinePair": lambda: filled(SplinePair(0.28, 0.8, 20, n_types=2), 3.0),
+    "SplinePair with a core": lambda: filled(SplinePair(0.28, 0.8, 20, core_radius=0.4), 3.0),
+    "TemperatureDependent": lambda: diffsim.TemperatureDependent(
+        filled(SplinePair(0.28, 0.8, 20), 3.0), filled(SplinePair(0.28, 0.8, 20), 0.01)
+    ),
+    "PairSum": lambda: (
+        diffsim.LennardJones(0.34, 1.1, 0.8, 0.28, knots=20) + filled(SplinePair(0.28, 0.8, 20), 3)
+    ),
+}
+
+
+def filled(spline: SplinePair, scale: float) -> SplinePair:
+    falling = np.linspace(8, 0, spline.basis.n_coefficients) ** 2
+    noise = np.random.default_rng(4).normal(size=tuple(spline.values.shape))
+    return spline.set_coefficients(scale * (falling + 0.1 * noise))
+
+
+@pytest.mark.parametrize("name", POTENTIALS)
+def test_the_chain_is_the_finite_difference_of_the_coefficients(name: str) -> None:
+    potential = POTENTIALS[name]()
+    chain = parameter_chain(potential, 90.0)
+    columns = []
+    for p in potential.parameters():
+        for index in range(p.numel()):
+            flat = p.data.view(-1)
+            value = float(flat[index])
+            step = 1e-5 * max(1e-2, abs(value))
+            ends = []
+            for x in (value + step, value - step):
+                flat[index] = x
+                ends.append(potential.coefficients(90.0).detach().numpy().ravel())
+            flat[index] = value
+            columns.append((ends[0] - ends[1]) / (2 * step))
+    expected = np.stack(columns, axis=1)
+    assert chain.shape == expected.shape
+    np.testing.assert_allclose(chain, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+    assert np.abs(chain).max() > 0
+
+
+def test_the_chain_leaves_out_what_is_not_learned() -> None:
+    potential = diffsim.LennardJones(0.34, 1.1, 0.8, knots=30)
+    full = parameter_chain(potential, 90.0)
+    potential.sigma.requires_grad_(False)
+    np.testing.assert_allclose(parameter_chain(potential, 90.0), full[:, 1:], rtol=1e-12)
+
+
+def test_the_entropic_part_enters_with_minus_the_temperature() -> None:
+    potential = POTENTIALS["TemperatureDependent"]()
+    chain = parameter_chain(potential, 90.0)
+    half = chain.shape[1] // 2
+    free = np.arange(4, 18)  # beyond the core
+    np.testing.assert_allclose(chain[free, half:][:, free], -90.0 * chain[free, :half][:, free])
+
+
+# The smoothness prior ---------------------------------------------------------------------------
+
+
+def test_the_prior_counts_kinks_and_the_end_but_no_slope() -> None:
+    spline = SplinePair(0.28, 0.8, 20, n_types=2)
+    precision = smoothness_precision(spline, 0.36, 0.8, 200.0)
+    assert precision.shape == (3 * 18, 3 * 18)
+    one = precision[18:36, 18:36]
+    np.testing.assert_array_equal(precision[:18, 18:36], 0.0)
+    unit = (0.36 / spline.basis.spacing) ** 3 / (200 * 0.8**2)  # a kink of 1 kJ/mol, once
+    knot = np.arange(18.0)
+    wall = np.maximum(10 - knot, 0)  # straight up into the core, bent at knot 10 only
+    assert wall @ one @ wall == pytest.approx(unit)
+    assert (3 * wall) @ one @ (3 * wall) == pytest.approx(9 * unit)
+    level = np.ones(18)  # ends in a step at the cutoff
+    assert level @ one @ level == pytest.approx(2 * unit)
+
+
+def test_the_prior_allows_the_same_curvature_on_any_knots() -> None:
+    """Its strength belongs to u(r), not to the number of knots: int u''^2 dr / density."""
+    values = []
+    for knots in (30, 60, 120):
+        spline = SplinePair(0.28, 0.8, knots)
+        x = (spline.basis.centers - 0.28) / 0.52
+        c = np.sin(np.pi * x) ** 4 * (1 - x)
+        precision = smoothness_precision(spline, 0.36, 0.8, 200.0)
+        values.append(c @ precision @ c)
+    r = np.linspace(0, 1, 20001)
+    u = np.sin(np.pi * r) ** 4 * (1 - r)
+    curvature = np.gradient(np.gradient(u, r), r) / 0.52**2
+    exact = np.mean(curvature**2) * 0.52 * 0.36**3 / (200 * 0.8**2)
+    np.testing.assert_allclose(values[-1], exact, rtol=0.02)
+    np.testing.assert_allclose(values, exact, rtol=0.15)
