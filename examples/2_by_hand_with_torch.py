@@ -30,7 +30,7 @@ optimizer = torch.optim.Adam(
     [{"params": [pair.sigma], "lr": 0.002}, {"params": [pair.epsilon], "lr": 0.03}]
 )
 samples = None
-for step in range(60):
+for _ in range(60):
     if samples is None or samples.n_effective() < 0.7 * len(samples):  # overlap is running out
         samples = liquid.sample(5_000, 50, [rdf], equilibration=500)
     optimizer.zero_grad()

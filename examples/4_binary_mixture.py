@@ -18,7 +18,7 @@ def liquid_of(pair, seed):
     return diffsim.StatePoint(simulation, pair)
 
 
-members = [np.flatnonzero(TYPES == t) for t in (0, 1)]
+members = [np.flatnonzero(t == TYPES) for t in (0, 1)]
 rdfs = [
     diffsim.RDF(CUTOFF, 100, atoms=members[a], atoms2=members[b])
     for a, b in ((0, 0), (0, 1), (1, 1))

@@ -159,7 +159,7 @@ def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
 def _rise(c: RDFComparison) -> float:
     """Where g rises for good, nm."""
     high = np.flatnonzero(c.target > 0.5)
-    low = np.flatnonzero(c.target[: high[0]] < 0.1) if len(high) else []
+    low = np.flatnonzero(c.target[: high[0] if len(high) else 0] < 0.1)
     return float(c.r[low[-1] + 1]) if len(low) else float(c.r[0])
 
 

@@ -173,6 +173,7 @@ class Samples:
     def jacobian(self, observable: Observable) -> Tensor:
         """d<A>/dc, shape [values, pairs of types, coefficients]."""
         c = self.coefficients().detach()
+        self.average(observable, c)  # fills the caches, which must not be made inside jacrev
         return torch.func.jacrev(lambda x: self.average(observable, x))(c)
 
     def gradient(self, loss: Callable[[Samples], Tensor]) -> tuple[Array, Array]:
@@ -283,9 +284,14 @@ class Samples:
             records={o: a[keep] for o, a in self.records.items()},
         )
 
+    @property
+    def least_effective(self) -> float:
+        """Least n_effective of an average: ``floor``, or half the frames where there are fewer."""
+        return min(self.floor, 0.5 * len(self))
+
     def _check_overlap(self, weights: Tensor) -> None:
         effective = n_effective(weights)
-        floor = min(self.floor, 0.5 * len(self))
+        floor = self.least_effective
         if not effective >= floor:
             raise OverlapError(
                 f"only {effective:.1f} of {len(self)} frames are effective, expected at least "

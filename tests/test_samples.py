@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +47,8 @@ STATES: dict[str, list[dict[str, Any]]] = {
     "NPT": [{"pressure": 200.0}],
     "NPT, other pressures and temperatures": [
         {"pressure": 200.0, "temperature": 100.0},
-        {"pressure": 350.0, "temperature": 110.0, "change": 0.02},
-        {"pressure": 250.0, "temperature": 120.0},
+        {"pressure": 230.0, "temperature": 110.0, "change": 0.02},
+        {"pressure": 215.0, "temperature": 120.0},
     ],
 }
 
@@ -125,7 +125,7 @@ def test_gradient_after_reweighting_to_another_state_equals_finite_differences(
 ) -> None:
     potential, observable = argon(knots=12), Pressure()
     samples = synthetic(potential, [observable], STATES[states])
-    pressure = None if samples.pressure is None else 300.0
+    pressure = None if samples.pressure is None else 220.0
     elsewhere = samples.reweight(114.0, pressure)
     assert_parameter_gradient(potential, lambda: elsewhere.average(observable).sum())
 
@@ -220,7 +220,7 @@ def test_too_little_overlap_is_refused_with_its_numbers() -> None:
     potential, rdf = FreePair(TINY, seed=1), RDF(0.6, 5)
     samples = replace(synthetic(potential, [rdf], STATES["one run"], 100), floor=80.0)
     samples.average(rdf)
-    potential.c.data.add_(2.0)
+    potential.c.data.add_(4.0)
     w = samples.weights().detach().numpy()
     expected = float(np.exp(-np.sum(w * np.log(w))))
     floor = 50.0  # half the frames, where that is less than the floor
@@ -271,7 +271,7 @@ def test_not_a_number_is_never_an_average() -> None:
 def test_average_over_a_pool_is_that_of_pymbar(states: str) -> None:
     potential, recorded = FreePair(TINY, seed=1), Recorded(2)
     samples = synthetic(potential, [recorded], STATES[states], 60)
-    potential.c.data.mul_(1.1)
+    potential.c.data.mul_(1.5)
     target = Run(potential.c.detach().numpy(), samples.temperature, samples.pressure, 0, every=1)
     u_kn = np.array(
         [
@@ -285,12 +285,11 @@ def test_average_over_a_pool_is_that_of_pymbar(states: str) -> None:
         ]
     )
     mbar = pymbar.MBAR(u_kn, [run.n_frames for run in samples.runs] + [0])
-    expected = [
-        mbar.compute_expectations(values)["mu"][-1] for values in samples.records[recorded].T
-    ]
-    np.testing.assert_allclose(samples.average(recorded).detach().numpy(), expected, rtol=1e-6)
-    weights = mbar.weights()[:, -1]
-    np.testing.assert_allclose(samples.weights().detach().numpy(), weights, rtol=1e-5)
+    expected = mbar.W_nk[:, -1]
+    assert expected.max() > 1.5 * expected.min()
+    np.testing.assert_allclose(samples.weights().detach().numpy(), expected, rtol=1e-5)
+    average = samples.average(recorded).detach().numpy()
+    np.testing.assert_allclose(average, expected @ samples.records[recorded], rtol=1e-6)
 
 
 def test_a_constant_energy_changes_nothing() -> None:
@@ -516,6 +515,3 @@ def test_energies_of_runs_are_those_they_ran_with() -> None:
             learned = np.sum(samples.basis_sums[n] * run.coefficients)
             assert energies[n] == pytest.approx(learned + samples.rest_energy[n])
         first += run.n_frames
-
-
-Loss = Callable[[Samples], Tensor]

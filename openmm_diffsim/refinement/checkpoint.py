@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
             path=path,
             reason="damaged",
         )
-    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-        meta = json.loads(archive["meta"].tobytes())
-        arrays = {k[len("array/") :]: archive[k] for k in archive.files if k != "meta"}
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            meta = json.loads(archive["meta"].tobytes())
+            arrays = {k[len("array/") :]: archive[k] for k in archive.files if k != "meta"}
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} does not hold what a checkpoint holds: {error}", path=path, reason="damaged"
+        ) from error
+    if not isinstance(meta, dict) or not isinstance(meta.get("fingerprint"), dict):
+        raise CheckpointError(
+            f"{path} does not say which fit it belongs to", path=path, reason="damaged"
+        )
     return meta, arrays

@@ -301,16 +301,16 @@ class Refinement:
         """Back to the positions before the round, and half the step that led to it."""
         assert self._previous is not None
         self._rollbacks += 1
-        if self._rollbacks >= _MOST_ROLLBACKS:
-            raise SamplingError(
-                f"{self._rollbacks} rounds in a row could not be trusted; the last: {problem}",
-                reason="rollbacks",
-            )
         self._trust *= 0.5
         for state, snapshot in zip(self.states, before, strict=True):
             state.state_point.restore(snapshot)
         bad = flat_parameters(self.potential)
         set_flat_parameters(self.potential, self._previous + 0.5 * (bad - self._previous))
+        if self._rollbacks >= _MOST_ROLLBACKS:
+            raise SamplingError(
+                f"{self._rollbacks} rounds in a row could not be trusted; the last: {problem}",
+                reason="rollbacks",
+            )
         self._seconds += time.perf_counter() - start
         tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}")
         last = self.history[-1]
@@ -329,10 +329,12 @@ class Refinement:
         u_old = self._energies()
         self.method.update(self.potential, self.states)
         new = flat_parameters(self.potential)
-        if not bool(torch.isfinite(new).all()):
-            set_flat_parameters(self.potential, old)
-            raise SamplingError("the update gave parameters that are not finite", reason="update")
         change = float(np.abs(self._energies() - u_old).max())
+        if not (bool(torch.isfinite(new).all()) and np.isfinite(change)):
+            set_flat_parameters(self.potential, old)
+            raise SamplingError(
+                "the update gave parameters, or a potential, that are not finite", reason="update"
+            )
         limit = self._trust * self.largest_step
         if change > limit:
             set_flat_parameters(self.potential, old + (limit / change) * (new - old))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..averages import statistical_inefficiency
-from ..errors import TargetError
+from ..errors import CheckpointError, OverlapError, TargetError
 from ..observables import RDF
 from ..potentials import PairPotential, SplinePair, TemperatureDependent
 from ..samples import Samples
@@ -230,12 +230,23 @@ class TorchOptimizer:
     def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
         """Steps of the optimizer, as far as the frames reach."""
         optimizer = self._optimizer(potential)
-        enough = [self.least_overlap * state.frames.n_effective() for state in states]
-        for _ in range(self.steps):
+        enough = [
+            max(self.least_overlap * state.frames.n_effective(), state.frames.least_effective)
+            for state in states
+        ]
+
+        def loss() -> Tensor:
             optimizer.zero_grad()
-            loss = torch.stack([reweighted_loss(state) for state in states]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            total = torch.stack([reweighted_loss(state) for state in states]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        for _ in range(self.steps):
+            try:
+                optimizer.step(loss)  # type: ignore[arg-type]
+            except OverlapError:  # it tried a step of its own that the frames do not reach
+                self.optimizer = None  # and was interrupted in the middle of it
+                break
             pairs = zip(states, enough, strict=True)
             if any(state.frames.n_effective() < least for state, least in pairs):
                 break
@@ -245,20 +256,32 @@ class TorchOptimizer:
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's own moments, flat: 'parameter index/name' to array."""
+        """The optimizer's own moments, flat: 'parameter index/name' to array.
+
+        Raises
+        ------
+        CheckpointError
+            If the optimizer keeps more than arrays, as L-BFGS does.
+        """
         if self.optimizer is None:
-            return {}
-        state = self.optimizer.state_dict()["state"]
-        return {
-            f"{index}/{name}": np.asarray(value)
-            for index, entry in state.items()
-            for name, value in entry.items()
-            if value is not None
-        }
+            return dict(self._saved or {})
+        flat: dict[str, Any] = {}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            for name, value in entry.items():
+                if not isinstance(value, Tensor | None):
+                    raise CheckpointError(
+                        f"{type(self.optimizer).__name__} keeps {name!r}, which is no array: a "
+                        "fit with it cannot be saved; run it without checkpoint=",
+                        reason="method",
+                    )
+                if value is not None:
+                    flat[f"{index}/{name}"] = value.numpy()
+        return flat
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the moments when the optimizer is made."""
         self._saved = state
+        self.optimizer = None
 
     def _optimizer(self, potential: PairPotential) -> torch.optim.Optimizer:
         if self.optimizer is None:
