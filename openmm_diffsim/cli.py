@@ -144,6 +144,7 @@ def _try_to_write(fit: Any, folder: Path, raw: Any) -> None:
     from .results import write_results
 
     try:
+        fit.settle()
         write_results(fit, folder, raw)
     except (DiffsimError, OSError) as error:
         _warn(f"no results were written: {error}")

@@ -32,6 +32,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "yukawa": ("strength", "kappa"),
     "soft-sphere": ("sigma", "epsilon", "exponent"),
 }
+REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _potential(section: _Section) -> PotentialSection:
     default = "boltzmann-inversion"
     if file is not None:
         default = "table"
-    elif parameters:
+    elif parameters or kind in REPULSIVE:
         default = "lennard-jones" if kind == "spline" else "parameters"
     initial = section.choice("initial", INITIAL, default)
     if initial == "table" and file is None:

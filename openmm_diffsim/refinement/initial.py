@@ -83,8 +83,10 @@ def match_potential(
     """Set a potential's parameters so that u(r) is as near as can be to ``reference``.
 
     Least squares over the knots beyond ``r_low`` (nm), by L-BFGS; for one that has too few
-    parameters, or a network, to start where Boltzmann inversion says. Returns the potential.
+    parameters, or a network, to start where Boltzmann inversion says. Where that would take the
+    core away (a soft sphere cannot follow a well), the parameters stay. Returns the potential.
     """
+    before = [p.detach().clone() for p in potential.parameters()]
     r = potential.basis.centers
     weight = torch.from_numpy((r > r_low).astype(np.float64)) / (MOLAR_GAS_CONSTANT * temperature)
     wanted = reference.energy(r, temperature).detach()
@@ -98,6 +100,11 @@ def match_potential(
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
+    u = potential.energy(r, temperature)
+    if not bool(torch.isfinite(u).all() and (u[:, 0] > 0).all() and (u[:, 0] > u[:, 1]).all()):
+        with torch.no_grad():
+            for p, old in zip(potential.parameters(), before, strict=True):
+                p.copy_(old)
     return potential
 
 

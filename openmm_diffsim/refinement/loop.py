@@ -40,10 +40,11 @@ from .theory import LiquidTheory
 Array = NDArray[np.float64]
 
 _MOST_ROLLBACKS = 4  # in a row
+_MOST_TRIES = 40  # at the length of a step
 _MOST_ATTEMPTS = 3  # at a run that has equilibrated
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _POLISHING = 5  # updates at the end, with no new MD
-_ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD
+_ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ class Refinement:
                 self._round(steps, every, leads[len(self.history)], bar)
                 if self.checkpoint is not None:
                     self.save(self.checkpoint)
-        self._polish()
+        if self.history:
+            self._polish()
+            self.settle()
         for state in self.states:
             state.state_point.apply()
         return self
@@ -324,22 +327,26 @@ class Refinement:
         )
 
     def _update(self) -> float:
-        """One update by the method, bounded; returns the largest change of u(r) in kT."""
+        """One update by the method, bounded; returns the largest change of u(r) in kT.
+
+        Too long a step is shortened along its direction, which for a potential that is not
+        linear in its parameters takes more than one try.
+        """
         old = flat_parameters(self.potential)
         u_old = self._energies()
         self.method.update(self.potential, self.states)
-        new = flat_parameters(self.potential)
-        change = float(np.abs(self._energies() - u_old).max())
-        if not (bool(torch.isfinite(new).all()) and np.isfinite(change)):
-            set_flat_parameters(self.potential, old)
-            raise SamplingError(
-                "the update gave parameters, or a potential, that are not finite", reason="update"
-            )
+        step = flat_parameters(self.potential) - old
         limit = self._trust * self.largest_step
-        if change > limit:
-            set_flat_parameters(self.potential, old + (limit / change) * (new - old))
-            change = limit
-        return change
+        for _ in range(_MOST_TRIES if bool(torch.isfinite(step).all()) else 0):
+            change = float(np.abs(self._energies() - u_old).max())
+            if change <= limit * (1 + 1e-6):
+                return change
+            step = step * (max(limit / change, 0.1) if np.isfinite(change) else 0.1)
+            set_flat_parameters(self.potential, old + step)
+        set_flat_parameters(self.potential, old)
+        raise SamplingError(
+            "the update gave parameters, or a potential, that are not finite", reason="update"
+        )
 
     def _energies(self) -> Array:
         """u(r)/kT where pairs are found, for all pairs and state points, flat."""
@@ -362,28 +369,31 @@ class Refinement:
         return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)
 
     def _polish(self) -> None:
-        """Updates on the frames at hand, while they reach; back to where they do if they do not."""
-        if not self.history:
-            return
-        if isinstance(self.method, GaussNewton) and self._least_n_effective() >= _ENOUGH_FRAMES:
+        """Updates on the frames at hand, while they reach."""
+        if isinstance(self.method, GaussNewton) and self._reach():
             for _ in range(_POLISHING):
                 old = flat_parameters(self.potential)
                 change = self._update()
-                if self._least_n_effective() < _ENOUGH_FRAMES:
+                if not self._reach():
                     set_flat_parameters(self.potential, old)
                     break
                 if change < 0.01:
                     break
-        if self._previous is None:
-            return
+
+    def settle(self) -> None:
+        """Go back toward the parameters last sampled, until the frames reach the present ones."""
         for _ in range(10):
-            if self._least_n_effective() >= _ENOUGH_FRAMES:
+            if self._previous is None or self._reach():
                 return
             now = flat_parameters(self.potential)
             set_flat_parameters(self.potential, 0.5 * (now + self._previous))
 
-    def _least_n_effective(self) -> float:
-        return min(state.frames.n_effective() for state in self.states)
+    def _reach(self) -> bool:
+        """Are the averages at the present parameters worth having?"""
+        return all(
+            state.frames.n_effective() >= min(_ENOUGH_FRAMES, 0.5 * state.frames.runs[-1].n_frames)
+            for state in self.states
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened."""

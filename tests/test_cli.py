@@ -1,0 +1,327 @@
+"""The command line, as a user meets it: outputs, exit codes, one line per refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+
+from openmm_diffsim import cli
+from openmm_diffsim.fluid import fluid
+
+CONFIG = """
+[system]
+particles = 120
+number_density = 15.0
+mass = 39.948
+[dynamics]
+temperature = 150.0
+timestep = 0.01
+platform = "{platform}"
+threads = 1
+[potential]
+kind = "{kind}"
+cutoff = {cutoff}
+knots = 30
+[[target]]
+observable = "rdf"
+file = "g.csv"
+{target}
+[refine]
+method = "{method}"
+rounds = {rounds}
+equilibration = 200
+steps = 1000
+every = 25
+output = "out"
+"""
+
+
+def hnc_like_g(r: np.ndarray) -> np.ndarray:
+    """A plausible g(r) of a gas: exp(-u/kT) of a Lennard-Jones potential."""
+    x6 = (0.34 / np.maximum(r, 0.1)) ** 6
+    return np.exp(-4 * 0.8 * (x6**2 - x6))
+
+
+def configure(folder: Path, rows: str | None = None, **options: object) -> Path:
+    r = np.arange(0.005, 0.95, 0.01)
+    text = "\n".join(f"{a:.4f},{b:.6f}" for a, b in zip(r, hnc_like_g(r), strict=True))
+    (folder / "g.csv").write_text(text if rows is None else rows)
+    defaults = {
+        "platform": "CPU",
+        "kind": "spline",
+        "cutoff": 0.85,
+        "target": "uncertainty = 0.02",
+        "method": "gauss-newton",
+        "rounds": 2,
+    }
+    path = folder / "fit.toml"
+    path.write_text(CONFIG.format(**(defaults | options)))
+    return path
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_refine_writes_everything_it_promises(here: Path) -> None:
+    assert run("refine", configure(here)) == cli.FINISHED
+    out = here / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(summary["rounds"]) == 2 or summary["converged"]
+    for entry in summary["rounds"]:
+        assert {"misfit", "rdf_rms", "n_effective", "md_steps", "seconds"} <= entry.keys()
+    steps = [entry["md_steps"] for entry in summary["rounds"]]
+    assert steps[0] >= 1200 and steps == sorted(steps)
+    assert summary["configuration"]["system"]["particles"] == 120
+    assert summary["versions"]["openmm"] == openmm.__version__
+
+    header = (out / "potential.csv").read_text().splitlines()[0]
+    assert header == "r_nm,u_kJ_mol,standard_error"
+    r, u, error = np.loadtxt(out / "potential.csv", delimiter=",", skiprows=1).T
+    assert (out / "rdf_0.csv").read_text().startswith("r_nm,g_target,g_model,standard_error\n")
+    r_g, target, model, _ = np.loadtxt(out / "rdf_0.csv", delimiter=",", skiprows=1).T
+    rms = np.sqrt(np.mean((target - model) ** 2))
+    assert summary["final"]["rdf_rms"] == pytest.approx(rms, rel=1e-6)
+    assert (out / "figure.png").stat().st_size > 20_000
+    assert (out / "checkpoint.npz").exists()
+    assert np.all(error[:-1] > 0) and np.all(np.diff(r) > 0) and r_g[-1] > 0.85
+
+    # Plain OpenMM loads the System and State, and the force in it is the table's.
+    system = openmm.XmlSerializer.deserialize((out / "system.xml").read_text())
+    state = openmm.XmlSerializer.deserialize((out / "state.xml").read_text())
+    platform = openmm.Platform.getPlatform("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setState(state)
+    energy = context.getState(getEnergy=True).getPotentialEnergy()
+    x = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    side = system.getDefaultPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
+    i, j = np.triu_indices(len(x), 1)
+    d = x[i] - x[j]
+    distance = np.linalg.norm(d - side * np.round(d / side), axis=1)
+    distance = distance[(distance < r[-1]) & (distance > r[0])]
+    expected = np.interp(distance, r, u).sum()
+    assert energy.value_in_unit(unit.kilojoule_per_mole) == pytest.approx(expected, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["lennard-jones", "mie", "morse", "soft-sphere", "yukawa", "neural"]
+)
+def test_every_kind_starts_from_the_measured_structure(here: Path, kind: str) -> None:
+    assert run("refine", configure(here, kind=kind, rounds=1)) == cli.FINISHED
+    summary = json.loads((here / "out/summary.json").read_text())
+    assert summary["rounds"][0]["rdf_rms"] < 0.5
+    if kind == "lennard-jones":
+        assert summary["final"]["parameters"]["sigma"][0] == pytest.approx(0.34, abs=0.02)
+
+
+def test_second_run_needs_resume_and_continues(here: Path, capsys: pytest.CaptureFixture) -> None:
+    config = configure(here, target="uncertainty = 0.0002", rounds=1)
+    assert run("refine", config) == cli.FINISHED
+    first = json.loads((here / "out/summary.json").read_text())["rounds"]
+    assert run("refine", config) == cli.BAD_INPUT
+    assert "--resume" in capsys.readouterr().err
+    config = configure(here, target="uncertainty = 0.0002", rounds=3)
+    assert run("refine", config, "--resume") == cli.FINISHED
+    rounds = json.loads((here / "out/summary.json").read_text())["rounds"]
+    assert len(rounds) == 3 and rounds[0] == first[0]
+
+
+def test_foreign_checkpoint_is_refused_and_kept(here: Path, capsys: pytest.CaptureFixture) -> None:
+    config = configure(here, rounds=1)
+    assert run("refine", config) == cli.FINISHED
+    before = (here / "out/checkpoint.npz").read_bytes()
+    assert run("refine", configure(here, cutoff=0.8), "--resume") == cli.BAD_INPUT
+    assert "another fit" in capsys.readouterr().err
+    assert (here / "out/checkpoint.npz").read_bytes() == before
+
+
+BAD_FILES = {
+    "empty": ("", "is empty"),
+    "no numbers": ("hello\nworld\n", "number"),
+    "truncated": ("0.30,0.1\n0.31,0.9\n0.32,1.2\n", "truncated"),
+    "not a number": ("0.30,0.1\n0.31,abc\n0.32,1.2\n0.33,1\n0.34,1\n", "line 2"),
+    "all NaN": ("0.3,nan\n0.4,nan\n0.5,nan\n0.6,nan\n0.7,nan\n", "NaN"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_file_is_refused_in_one_line(
+    here: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    rows, words = BAD_FILES[name]
+    assert run("refine", configure(here, rows)) == cli.BAD_INPUT
+    said = capsys.readouterr().err.strip()
+    assert "g.csv" in said and words in said and "\n" not in said
+    assert not (here / "out").exists()
+
+
+def test_unit_confusion_is_refused(here: Path, capsys: pytest.CaptureFixture) -> None:
+    r = np.arange(0.05, 9.5, 0.1)  # angstrom, but not said to be
+    rows = "\n".join(f"{a:.4f},{b:.6f}" for a, b in zip(r, hnc_like_g(0.1 * r), strict=True))
+    assert run("refine", configure(here, rows)) == cli.BAD_INPUT
+    assert "angstrom" in capsys.readouterr().err
+    right = 'uncertainty = 0.02\nlength_unit = "angstrom"'
+    assert run("refine", configure(here, rows, target=right, rounds=1)) == cli.FINISHED
+
+
+def test_reversed_rows_give_the_same_fit(here: Path) -> None:
+    config = configure(here, rounds=1, platform="Reference")
+    rows = (here / "g.csv").read_text().splitlines()
+    assert run("refine", config, "--output", here / "a") == cli.FINISHED
+    (here / "g.csv").write_text("\n".join(reversed(rows)))
+    assert run("refine", config, "--output", here / "b") == cli.FINISHED
+    assert (here / "a/potential.csv").read_text() == (here / "b/potential.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cutoff": 1.5}, "potential.cutoff"),
+        ({"platform": "Abacus"}, "dynamics.platform"),
+        ({"target": ""}, "uncertainty"),
+        ({"target": "uncertainty = 0.02\nwindow = [0.3, 1.4]"}, "target.window"),
+        ({"cutoff": 0.2}, "potential.cutoff"),
+        ({"target": "uncertainty = 0.02\natoms = 'name Q'"}, "selects no atom"),
+    ],
+)
+def test_bad_combination_is_refused(
+    here: Path, options: dict[str, object], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("refine", configure(here, **options)) == cli.BAD_INPUT
+    said = capsys.readouterr().err.strip()
+    assert words in said and "\n" not in said
+
+
+def test_wrong_density_is_refused(here: Path, capsys: pytest.CaptureFixture) -> None:
+    config = configure(here)
+    config.write_text(config.read_text().replace("15.0", "150.0"))
+    assert run("refine", config) == cli.BAD_INPUT
+    assert "density" in capsys.readouterr().err
+
+
+def test_target_beyond_the_box_is_cut_and_said(here: Path, capsys: pytest.CaptureFixture) -> None:
+    r = np.arange(0.005, 2.5, 0.01)
+    rows = "\n".join(f"{a:.4f},{b:.6f}" for a, b in zip(r, hnc_like_g(r), strict=True))
+    assert run("refine", configure(here, rows, rounds=1)) == cli.FINISHED
+    assert "half the box" in capsys.readouterr().err
+    compared = np.loadtxt(here / "out/rdf_0.csv", delimiter=",", skiprows=1)[:, 0]
+    assert compared[-1] < 1.0
+
+
+def test_exploding_potential_is_not_trusted(here: Path, capsys: pytest.CaptureFixture) -> None:
+    config = configure(here)
+    table = "\n".join(
+        f"{r:.3f} {1e6 * (r - 0.85) ** 2 * r:.1f}" for r in np.arange(0.3, 0.86, 0.01)
+    )
+    (here / "u.csv").write_text(table)
+    config.write_text(
+        config.read_text().replace("knots = 30", 'knots = 30\nr_min = 0.3\nfile = "u.csv"')
+    )
+    assert run("refine", config) == cli.NOT_TRUSTED
+    assert "exploded" in capsys.readouterr().err
+
+
+def test_own_system_is_refined(here: Path) -> None:
+    topology, system = fluid(120, 15.0, 39.948)
+    bystander = openmm.CustomExternalForce("0*x")
+    bystander.addParticle(0, [])
+    system.addForce(bystander)
+    (here / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    side = system.getDefaultPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
+    grid = np.stack(np.meshgrid(*3 * [np.arange(5)]), axis=-1).reshape(-1, 3)[:120] * side / 5
+    with open(here / "box.pdb", "w") as stream:
+        app.PDBFile.writeFile(topology, grid * unit.nanometer, stream)
+    config = configure(here, rounds=1)
+    start = config.read_text().index("[dynamics]")
+    own = '[system]\ntopology = "box.pdb"\nsystem = "system.xml"\natoms = "name X"\n'
+    config.write_text(own + config.read_text()[start:])
+    assert run("refine", config) == cli.FINISHED
+    refined = openmm.XmlSerializer.deserialize((here / "out/system.xml").read_text())
+    assert refined.getNumForces() == 2
+
+
+def test_killed_run_resumes(here: Path) -> None:
+    config = configure(here, target="uncertainty = 0.0002", rounds=6)
+    command = [sys.executable, "-m", "openmm_diffsim", "refine", str(config)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    checkpoint = here / "out/checkpoint.npz"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert run("refine", config, "--resume") == cli.FINISHED
+    assert len(json.loads((here / "out/summary.json").read_text())["rounds"]) == 6
+
+
+def test_interrupt_leaves_results_behind(here: Path) -> None:
+    config = configure(here, target="uncertainty = 0.0002", rounds=500)
+    command = [sys.executable, "-m", "openmm_diffsim", "refine", str(config)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
+    deadline = time.monotonic() + 120
+    while not (here / "out/checkpoint.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED
+    assert "--resume" in said and "Traceback" not in said
+    assert (here / "out/potential.csv").exists()
+
+
+def test_rdf_of_a_trajectory_agrees_with_mdtraj(here: Path) -> None:
+    topology, _ = fluid(100, 15.0, 39.948)
+    random = np.random.default_rng(3)
+    side = (100 / 15.0) ** (1 / 3)
+    frames = mdtraj.Trajectory(
+        random.random((200, 100, 3)) * side,
+        mdtraj.Topology.from_openmm(topology),
+        unitcell_lengths=np.full((200, 3), side),
+        unitcell_angles=np.full((200, 3), 90.0),
+    )
+    frames.save_dcd(here / "run.dcd")
+    frames[0].save_pdb(here / "top.pdb")
+    code = run(
+        "rdf", here / "top.pdb", here / "run.dcd", "--r-max", 0.9, "--bins", 30, "--output", "g.csv"
+    )
+    assert code == cli.FINISHED
+    r, g, error = np.loadtxt(here / "g.csv", delimiter=",", skiprows=1).T
+    stored = mdtraj.load(here / "run.dcd", top=here / "top.pdb")
+    pairs = stored.topology.select_pairs("all", "all")
+    r_ref, g_ref = mdtraj.compute_rdf(stored, pairs, r_range=(0, 0.9), n_bins=30)
+    np.testing.assert_allclose(r, r_ref, rtol=1e-6)
+    np.testing.assert_allclose(g, g_ref, atol=2e-3)  # mdtraj counts in single precision
+    # An ideal gas: 1 within four of its standard errors.
+    assert np.all(np.abs(g - 1)[5:] < 4 * error[5:])
+    assert (here / "g.png").exists()
+
+
+def test_rdf_refuses_what_it_cannot_read(here: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run("rdf", "absent.pdb", "absent.dcd") == cli.BAD_INPUT
+    assert "absent.pdb" in capsys.readouterr().err
+
+
+def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> None:
+    assert run("info") == cli.FINISHED
+    said = capsys.readouterr().out
+    assert openmm.__version__ in said and "Reference" in said and "CPU" in said
+    assert "native" in said

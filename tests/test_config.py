@@ -1,0 +1,154 @@
+"""The configuration: what is accepted, and that every refusal names its key."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openmm_diffsim.config import Configuration, parse_configuration, read_configuration
+from openmm_diffsim.errors import ConfigurationError
+
+ISSUE_EXAMPLE: dict[str, Any] = {
+    "system": {"particles": 500, "number_density": 21.5, "mass": 39.948},
+    "dynamics": {"temperature": 85.0, "timestep": 0.005, "friction": 1.0, "platform": "CPU"},
+    "potential": {
+        "kind": "spline",
+        "r_min": 0.28,
+        "cutoff": 0.85,
+        "knots": 60,
+        "initial": "boltzmann-inversion",
+    },
+    "target": [
+        {
+            "observable": "rdf",
+            "file": "g.csv",
+            "length_unit": "angstrom",
+            "uncertainty": 0.02,
+        },
+        {"observable": "pressure", "value": 1.0, "uncertainty": 50.0},
+    ],
+    "refine": {
+        "method": "gauss-newton",
+        "rounds": 15,
+        "equilibration": 1000,
+        "steps": 5000,
+        "every": 50,
+        "seed": 1,
+        "output": "argon",
+    },
+}
+
+_DELETE = object()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("g.csv", "u.csv", "box.pdb", "system.xml"):
+        (tmp_path / name).write_text("0 0\n")
+    return tmp_path
+
+
+def changed(folder: Path, **entries: Any) -> Configuration:
+    """The example with entries such as ``dynamics__platform="CUDA"`` set or deleted."""
+    raw = copy.deepcopy(ISSUE_EXAMPLE)
+    for path, value in entries.items():
+        place: Any = raw
+        *parents, last = path.split("__")
+        for name in parents:
+            place = place[int(name)] if isinstance(place, list) else place[name]
+        if value is _DELETE:
+            del place[last]
+        else:
+            place[last] = value
+    return parse_configuration(raw, folder)
+
+
+def test_the_example_is_read_in_full(folder: Path) -> None:
+    made = changed(folder)
+    assert made.system.particles == 500
+    assert made.system.number_density == 21.5
+    assert made.dynamics.temperature == 85.0
+    assert made.potential.initial == "boltzmann-inversion"
+    assert [t.observable for t in made.targets] == ["rdf", "pressure"]
+    assert made.targets[0].file == folder / "g.csv"
+    assert made.refine.output == Path("argon")
+
+
+def test_mass_density_becomes_number_density(folder: Path) -> None:
+    made = changed(folder, system__number_density=_DELETE, system__mass_density=1.417)
+    assert made.system.number_density == pytest.approx(1.417 / 39.948 * 602.214076, rel=1e-9)
+
+
+def test_own_system_is_read(folder: Path) -> None:
+    own = {"topology": "box.pdb", "system": "system.xml", "atoms": "name O"}
+    made = changed(folder, system=own)
+    assert made.system.topology == folder / "box.pdb"
+    assert made.system.particles is None
+
+
+REFUSED = [
+    ({"dynamics__temprature": 85.0}, "dynamics.temprature", "did you mean temperature?"),
+    ({"frobnicate": {}}, "frobnicate", "unknown key"),
+    ({"target__0__color": "red"}, "target[0].color", "unknown key"),
+    ({"dynamics__temperature": _DELETE}, "dynamics.temperature", "missing"),
+    ({"dynamics__temperature": -5}, "dynamics.temperature", "above 0"),
+    ({"dynamics__temperature": "85"}, "dynamics.temperature", "expected a number"),
+    ({"dynamics__temperature": float("nan")}, "dynamics.temperature", "finite"),
+    ({"dynamics__timestep": 5.0}, "dynamics.timestep", "is it in fs?"),
+    ({"dynamics__threads": 0}, "dynamics.threads", ">= 1"),
+    ({"system__particles": 3}, "system.particles", ">= 10"),
+    ({"system__particles": 500.0}, "system.particles", "whole number"),
+    ({"system__mass_density": 1.4}, "system.number_density", "not both"),
+    ({"system__number_density": _DELETE}, "system.number_density", "either"),
+    ({"potential__kind": "splin"}, "potential.kind", "did you mean 'spline'?"),
+    ({"potential__r_min": 0.9}, "potential.r_min", "less than cutoff"),
+    ({"potential__knots": 2}, "potential.knots", ">= 8"),
+    ({"potential__initial": "lennard-jones"}, "potential.sigma", "needs sigma"),
+    ({"potential__initial": "parameters"}, "potential.initial", "no parameters"),
+    ({"potential__initial": "table"}, "potential.file", "needs file"),
+    ({"potential__depth": 1.0}, "potential.depth", "unknown key"),
+    ({"target": {}}, "target", "double brackets"),
+    ({"target": []}, "potential.initial", "without an rdf target"),
+    ({"target__0__file": "absent.csv"}, "target[0].file", "there is no file"),
+    ({"target__0__length_unit": "inch"}, "target[0].length_unit", "one of nm, angstrom"),
+    ({"target__0__uncertainty": 0}, "target[0].uncertainty", "above 0"),
+    ({"target__0__window": [0.5, 0.2]}, "target[0].window", "low < high"),
+    ({"target__1__uncertainty": _DELETE}, "target[1].uncertainty", "needs its uncertainty"),
+    ({"target__1__file": "g.csv"}, "target[1].file", "unknown key"),
+    ({"refine__method": "newton"}, "refine.method", "expected one of"),
+    ({"refine__rounds": 0}, "refine.rounds", ">= 1"),
+    ({"refine__steps": 400}, "refine.steps", "only 8 frames"),
+    ({"refine__seed": True}, "refine.seed", "whole number"),
+    ({"refine": _DELETE}, "refine", "missing"),
+]
+
+
+@pytest.mark.parametrize(("entries", "key", "words"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_refusal_names_the_key(folder: Path, entries: dict[str, Any], key: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        changed(folder, **entries)
+    assert caught.value.key == key
+    assert key in str(caught.value) and words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[system", "\x00", "a = 1\na = 2\n"])
+def test_broken_toml_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"fit\.toml: is not valid TOML"):
+        read_configuration(path)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_configuration(tmp_path / "absent.toml")
+
+
+def test_shipped_configuration_is_valid() -> None:
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    made = read_configuration(examples / "lennard_jones.toml")
+    assert made.potential.kind == "spline"

@@ -1,0 +1,613 @@
+"""Fits of small fluids find the potential that made their targets, by every method."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import liquids
+import numpy as np
+import openmm
+import pytest
+import torch
+from liquids import CUTOFF, EPSILON, SIGMA, Array
+from openmm import app
+
+import openmm_diffsim as diffsim
+from openmm_diffsim import (
+    RDF,
+    LennardJones,
+    Mie,
+    NeuralPair,
+    PairPotential,
+    Pressure,
+    Refinement,
+    SplinePair,
+    StatePoint,
+    Target,
+    TemperatureDependent,
+    TorchOptimizer,
+    boltzmann_inversion,
+)
+from openmm_diffsim.averages import Estimate
+from openmm_diffsim.errors import OverlapError, TargetError
+from openmm_diffsim.refinement.initial import match_potential
+from openmm_diffsim.refinement.methods import StateData, Stateless
+
+N, DENSITY, TEMPERATURE = 64, 0.5, 1.5  # reduced; half the box is 2.5 sigma
+KELVIN = liquids.kelvin(TEMPERATURE)
+REACH = 2.4 * SIGMA
+
+
+def point_of(pair: PairPotential, seed: int = 11, **options: Any) -> StatePoint:
+    options = {"density": DENSITY, "temperature": TEMPERATURE} | options
+    n = options.pop("n", N)
+    return StatePoint(liquids.simulation(pair, n, seed=seed, **options), pair)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a run of the Lennard-Jones fluid measured, and with what error."""
+
+    rdf: RDF
+    g: Estimate
+    pressure: Estimate
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    rdf, pressure = RDF(REACH, 48), Pressure()
+    samples = point_of(liquids.lennard_jones(), 5).sample(
+        24_000, 20, [rdf, pressure], equilibration=1000
+    )
+    return Truth(rdf, samples.estimate(rdf), samples.estimate(pressure))
+
+
+def rdf_target(truth: Truth, point: StatePoint, **options: Any) -> Target:
+    options.setdefault("uncertainty", truth.g.standard_error)
+    return Target(point, truth.rdf, truth.rdf.r, truth.g.value, **options)
+
+
+def refine(
+    truth: Truth,
+    pair: PairPotential,
+    method: Any = "gauss-newton",
+    rounds: int = 4,
+    steps: int = 2000,
+    **options: Any,
+) -> Refinement:
+    fit = Refinement(pair, [rdf_target(truth, point_of(pair))], method, **options)
+    return fit.run(rounds, steps, 20, progress=False)
+
+
+def spline(truth: Truth) -> SplinePair:
+    """The Boltzmann-inverted target."""
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 40)
+    return boltzmann_inversion(pair, truth.rdf.r, truth.g.value, KELVIN)
+
+
+def assert_recovered(parameter: Any, expected: Any, error: Any, name: str = "") -> None:
+    """Within 4 standard errors."""
+    z = (np.asarray(parameter.detach().numpy()) - expected) / error
+    assert np.abs(z).max() < 4, f"{name}: {parameter} should be {expected} +- {error}"
+
+
+# Parameters of a closed form --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lennard_jones_fit(truth: Truth) -> Refinement:
+    return refine(truth, liquids.lennard_jones(0.355, 0.7), rounds=5)
+
+
+def test_gauss_newton_recovers_sigma_and_epsilon(lennard_jones_fit: Refinement) -> None:
+    fit = lennard_jones_fit
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None
+    error = np.sqrt(np.diag(covariance))
+    pair: Any = fit.potential
+    assert_recovered(pair.sigma, SIGMA, error[0], "sigma")
+    assert_recovered(pair.epsilon, EPSILON, error[1], "epsilon")
+    assert error[0] < 0.01 * SIGMA and error[1] < 0.06 * EPSILON  # and they say something
+    assert fit.history[0].misfit > 2.5
+    assert fit.summary()["misfit"] < 1.2
+    assert fit.summary()["rdf_rms"] < 0.2 * fit.history[0].rdf_rms
+
+
+def test_the_history_tells_what_was_done(lennard_jones_fit: Refinement) -> None:
+    history = lennard_jones_fit.history
+    # 2000 steps a round, after 1000 at the start and 200 later; a run that drifts is repeated
+    assert [entry.md_steps % 200 for entry in history] == [0] * len(history)
+    assert history[0].md_steps >= 3000
+    for before, after in itertools.pairwise(history):
+        assert after.md_steps - before.md_steps >= 2200
+        assert after.seconds > before.seconds
+        assert after.n_effective > before.n_effective  # frames are pooled
+    for entry in history:
+        assert 0 < entry.largest_change <= 1.0  # kT
+        assert entry.event == ""
+
+
+def test_the_summary_is_that_of_the_present_parameters(lennard_jones_fit: Refinement) -> None:
+    fit = lennard_jones_fit
+    summary = fit.summary()
+    assert set(summary) == {"misfit", "rdf_rms", "n_effective", "md_steps", "seconds"}
+    assert summary["md_steps"] == fit.history[-1].md_steps
+    assert summary["seconds"] == fit.history[-1].seconds
+    (view,) = fit.views()
+    samples = fit.states[0].frames
+    target = fit.targets[0]
+    residual = target.operator @ samples.average(target.observable).detach().numpy() - target.values
+    np.testing.assert_allclose(view.residual, residual, rtol=1e-9)
+    assert summary["rdf_rms"] == pytest.approx(np.sqrt(np.mean(residual**2)))
+    assert summary["n_effective"] == pytest.approx(samples.n_effective())
+    assert summary["misfit"] == pytest.approx(view.misfit())
+
+
+def test_the_simulation_goes_on_with_the_refined_force(lennard_jones_fit: Refinement) -> None:
+    fit = lennard_jones_fit
+    point = fit.states[0].state_point
+    state = point.simulation.context.getState(getEnergy=True, getPositions=True)
+    x = state.getPositions(asNumpy=True)._value
+    difference = x[:, None] - x[None]
+    length = liquids.box_length(N, DENSITY)
+    difference -= length * np.round(difference / length)
+    r = np.sqrt((difference**2).sum(axis=2))[np.triu_indices(N, 1)]
+    expected = float(fit.potential.energy(r[r < CUTOFF]).detach().sum())
+    assert state.getPotentialEnergy()._value == pytest.approx(expected, rel=1e-4)
+
+
+def test_parameters_that_are_not_to_be_learned_stay(truth: Truth) -> None:
+    mie = Mie(0.33, 0.7, CUTOFF, 10.0, 6.0, 0.8 * SIGMA, 40)
+    mie.attractive.requires_grad_(False)
+    fit = refine(truth, mie)
+    assert float(mie.attractive.detach()) == 6.0
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None and covariance.shape == (3, 3)
+    error = np.sqrt(np.diag(covariance))
+    assert_recovered(mie.sigma, SIGMA, error[0], "sigma")
+    assert_recovered(mie.epsilon, EPSILON, error[1], "epsilon")
+    assert_recovered(mie.repulsive, 12.0, error[2], "repulsive")
+    assert fit.summary()["rdf_rms"] < 0.25 * fit.history[0].rdf_rms
+
+
+# A free form ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def spline_fit(truth: Truth) -> Refinement:
+    return refine(truth, spline(truth), rounds=6)
+
+
+def test_a_spline_comes_to_the_g_of_the_target(spline_fit: Refinement) -> None:
+    assert spline_fit.history[0].rdf_rms > 0.05
+    assert spline_fit.summary()["rdf_rms"] < 0.012
+    assert spline_fit.summary()["misfit"] < 1.0
+
+
+def test_error_bars_of_the_table_hold_the_truth(truth: Truth, spline_fit: Refinement) -> None:
+    r = np.linspace(0.98 * SIGMA, 0.97 * CUTOFF, 60)
+    u, error = spline_fit.potential_table(r)
+    assert u.shape == error.shape == (1, 60)
+    z = (u[0] - liquids.lennard_jones().energy(r).detach().numpy()[0]) / error[0]
+    # neighbouring points err together: 80 % within two errors instead of 95 %
+    assert np.mean(np.abs(z) < 2) > 0.8, z
+    assert np.abs(z).max() < 4
+    assert np.median(error) < 0.1 * EPSILON
+
+
+def test_a_table_leaves_the_fit_as_it_was(spline_fit: Refinement) -> None:
+    before = [p.detach().clone() for p in spline_fit.potential.parameters()]
+    u, error = spline_fit.potential_table([0.35, 0.4])
+    for p, old in zip(spline_fit.potential.parameters(), before, strict=True):
+        assert torch.equal(p.detach(), old)
+    expected = spline_fit.potential.energy([0.35, 0.4]).detach().numpy()
+    np.testing.assert_allclose(u, expected, rtol=1e-12)
+    again, error_again = spline_fit.potential_table([0.35, 0.4])
+    np.testing.assert_array_equal(error, error_again)
+
+
+def test_errors_are_large_where_no_pair_ever_was(spline_fit: Refinement) -> None:
+    _, error = spline_fit.potential_table(np.array([0.8, 0.85, 1.1]) * SIGMA)
+    assert error[0, 0] > error[0, 1] > 5 * error[0, 2]
+
+
+def test_the_unsampled_core_keeps_the_shape_of_the_prior(spline_fit: Refinement) -> None:
+    """c - c_0 has no curvature where there are no data: that is all the prior says."""
+    state, basis = spline_fit.states[0], spline_fit.potential.basis
+    values = spline_fit.potential.values.detach().numpy()[0]  # type: ignore[union-attr]
+    change = values - state.prior_mean[0]
+    core = basis.centers < 0.86 * SIGMA
+    assert core.sum() >= 3
+    curvature = np.diff(change[: core.sum() + 1], 2)
+    assert np.abs(curvature).max() < 0.05 * np.abs(np.diff(values[: core.sum() + 1], 2)).max()
+
+
+def test_first_contact_is_where_g_rises(truth: Truth, spline_fit: Refinement) -> None:
+    rise = truth.rdf.r[np.argmax(truth.g.value > 0.1)]
+    assert spline_fit.first_contact() == pytest.approx(rise)
+
+
+def test_a_refined_spline_reproduces_the_target_in_a_fresh_run(
+    truth: Truth, spline_fit: Refinement
+) -> None:
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 40).set_coefficients(
+        spline_fit.potential.coefficients().detach()
+    )
+    fresh = point_of(pair, seed=77).sample(12_000, 20, [truth.rdf], equilibration=1000)
+    g = fresh.estimate(truth.rdf)
+    error = np.hypot(g.standard_error, truth.g.standard_error)
+    seen = truth.g.value > 0.1
+    z = (g.value - truth.g.value)[seen] / error[seen]
+    # neighbouring bins err together, and errors from 50 blocks are 10 % uncertain: rms below 2
+    assert np.sqrt(np.mean(z**2)) < 2
+
+
+# Every method -----------------------------------------------------------------------------------
+
+METHODS: dict[str, tuple[Any, float]] = {
+    "ibi": ("ibi", 0.35),
+    "relative-entropy": ("relative-entropy", 0.45),
+    "adam": ("adam", 0.3),
+    "SGD": (TorchOptimizer(lambda p: torch.optim.SGD(p, lr=3e-4)), 0.6),
+    "LBFGS": (TorchOptimizer(lambda p: torch.optim.LBFGS(p, max_iter=4), steps=1), 0.4),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_reduces_the_misfit(truth: Truth, name: str) -> None:
+    """To 0.3 - 0.6 of the g(r) rms that Boltzmann inversion starts with, in four rounds."""
+    method, share = METHODS[name]
+    fit = refine(truth, spline(truth), method)
+    start = fit.history[0].rdf_rms
+    assert start > 0.05
+    assert fit.summary()["rdf_rms"] < share * start
+    assert fit.summary()["misfit"] < 0.6 * fit.history[0].misfit
+    if name != "gauss-newton":
+        assert fit.method.parameter_covariance() is None
+
+
+def test_a_network_is_learned_by_adam_from_the_inverted_target(truth: Truth) -> None:
+    network = NeuralPair(
+        0.8 * SIGMA, CUTOFF, 0.9 * SIGMA, knots=40, centers=12, hidden=(8,), seed=1
+    )
+    match_potential(network, spline(truth), 0.95 * SIGMA, KELVIN)
+    fit = refine(truth, network, "adam", rounds=5)
+    assert fit.history[0].rdf_rms > 0.05
+    assert fit.summary()["rdf_rms"] < 0.4 * fit.history[0].rdf_rms
+
+
+def test_a_method_of_ones_own_is_called_once_a_round_and_bounded(truth: Truth) -> None:
+    class Deeper(Stateless):
+        calls = 0
+
+        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+            self.calls += 1
+            assert len(states) == 1 and len(states[0].frames) > 0
+            with torch.no_grad():
+                potential.epsilon += 1.0
+
+    method = Deeper()
+    pair = liquids.lennard_jones()
+    fit = Refinement(pair, [rdf_target(truth, point_of(pair))], method, largest_step=0.1)
+    fit.run(2, 1000, 20, progress=False)
+    assert method.calls == 2
+    assert [entry.largest_change for entry in fit.history] == [0.1, 0.1]
+    # u is linear in epsilon: 0.1 kT at the worst r of those with g > 0.1
+    r = np.linspace(fit.first_contact(), CUTOFF, 200)
+    change = (pair.energy(r) - liquids.lennard_jones().energy(r)).detach().numpy()
+    worst = np.abs(change).max() / (TEMPERATURE * EPSILON)
+    # without 50 effective frames, polishing goes back towards what was sampled
+    assert 0.1 <= worst * (1 + 1e-9) and worst <= 0.2 * (1 + 1e-9)
+
+
+# More than one target ---------------------------------------------------------------------------
+
+
+def test_a_pressure_beside_g_fixes_what_g_leaves_soft(
+    truth: Truth, spline_fit: Refinement
+) -> None:
+    pair = spline(truth)
+    point = point_of(pair)
+    observable = Pressure()
+    p = Target(
+        point,
+        observable,
+        truth.pressure.value[0],
+        uncertainty=truth.pressure.standard_error[0],
+    )
+    fit = Refinement(pair, [rdf_target(truth, point), p])
+    fit.run(6, 2000, 20, progress=False)
+    first = fit.states[0].frames.runs[0].n_frames
+    start = fit.states[0].frames.records[observable][:first]
+    assert start.shape[1] == 2
+    found = fit.states[0].frames.estimate(observable)
+    error = np.hypot(found.standard_error[0], truth.pressure.standard_error[0])
+    assert abs(found.value[0] - truth.pressure.value[0]) < 4 * error
+    assert fit.summary()["rdf_rms"] < 0.02
+    assert fit.summary()["misfit"] < 1.2
+    r = np.linspace(1.0, 1.9, 30) * SIGMA
+    with_pressure, without = (f.potential_table(r)[1][0] for f in (fit, spline_fit))
+    assert np.mean(with_pressure) < 0.9 * np.mean(without)
+
+
+def test_two_temperatures_tell_energy_from_entropy() -> None:
+    def potential(energy: float, entropy: float) -> TemperatureDependent:
+        terms = [liquids.lennard_jones(epsilon=x) for x in (energy, entropy)]
+        for term in terms:
+            term.sigma.requires_grad_(False)
+        return TemperatureDependent(*terms)
+
+    temperatures = [1.2, 2.4]
+    true, pair = potential(1.4, 0.003), potential(1.0, 0.001)
+    targets = []
+    for seed, t in enumerate(temperatures):
+        rdf = RDF(REACH, 48)
+        measured = point_of(true, seed, temperature=t).sample(8000, 20, [rdf], equilibration=1000)
+        g = measured.estimate(rdf)
+        point = point_of(pair, seed + 20, temperature=t)
+        targets.append(Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error))
+    fit = Refinement(pair, targets).run(4, 2000, 20, progress=False)
+    assert len(fit.states) == 2 and len(fit.views()) == 2
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None
+    error = np.sqrt(np.diag(covariance))
+    for found, expected, sigma in zip(pair.parameters(), (None, 1.4, None, 0.003), range(4)):
+        if expected is not None:
+            assert_recovered(found, expected, error[sigma // 2], "epsilon")
+    assert fit.summary()["misfit"] < 1.3 and fit.history[0].misfit > 3
+    r = np.linspace(1.05, 1.8, 20) * SIGMA
+    middle = liquids.kelvin(1.8)
+    u, band = fit.potential_table(r, temperature=middle)
+    exact = true.energy(r, middle).detach().numpy()
+    assert (np.abs(u - exact) < 4 * band).all()
+    low, high = (fit.potential_table(r, temperature=liquids.kelvin(t))[0] for t in temperatures)
+    assert np.abs(low - high).max() > 0.1  # they do differ
+
+
+SIGMAS = SIGMA * np.array([1.0, 1.05, 0.95])
+EPSILONS = EPSILON * np.array([1.0, 0.7, 1.2])
+TYPES = [0] * 30 + [1] * 34
+
+
+def mixture_rdfs() -> list[RDF]:
+    first, second = np.arange(30), np.arange(30, 64)
+    pairs = [(first, first), (first, second), (second, second)]
+    return [RDF(REACH, 40, atoms=a, atoms2=b) for a, b in pairs]
+
+
+@pytest.fixture(scope="module")
+def mixture() -> list[tuple[RDF, Estimate]]:
+    """The three partial g(r) of a binary Lennard-Jones fluid."""
+    pair = liquids.lennard_jones(SIGMAS, EPSILONS, n_types=2)
+    rdfs = mixture_rdfs()
+    samples = point_of(pair, 6, types=TYPES).sample(20_000, 20, rdfs, equilibration=1000)
+    return [(rdf, samples.estimate(rdf)) for rdf in rdfs]
+
+
+def mixture_fit(
+    mixture: list[tuple[RDF, Estimate]], pair: PairPotential, method: str, rounds: int
+) -> Refinement:
+    point = point_of(pair, 16, types=TYPES)
+    targets = [
+        Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error) for rdf, g in mixture
+    ]
+    fit = Refinement(pair, targets, method)
+    return fit.run(rounds, 2000, 20, progress=False)
+
+
+def test_a_mixture_gives_three_potentials(mixture: list[tuple[RDF, Estimate]]) -> None:
+    pair = liquids.lennard_jones(SIGMA, [0.8, 0.8, 0.8], n_types=2)
+    fit = mixture_fit(mixture, pair, "gauss-newton", 5)
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None and covariance.shape == (6, 6)
+    error = np.sqrt(np.diag(covariance))
+    assert_recovered(pair.sigma, SIGMAS, error[:3], "sigma")
+    assert_recovered(pair.epsilon, EPSILONS, error[3:], "epsilon")
+    assert fit.summary()["rdf_rms"] < 0.35 * fit.history[0].rdf_rms
+    assert fit.summary()["misfit"] < 1.2
+    u, band = fit.potential_table([0.35, 0.4, 0.5])
+    assert u.shape == band.shape == (3, 3) and (band > 0).all()
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "ibi", "relative-entropy"])
+def test_a_mixture_of_splines_comes_to_its_three_targets(
+    mixture: list[tuple[RDF, Estimate]], method: str
+) -> None:
+    pair = SplinePair(0.76 * SIGMA, CUTOFF, 30, n_types=2)
+    for index, (rdf, g) in enumerate(mixture):
+        boltzmann_inversion(pair, rdf.r, g.value, KELVIN, index)
+    fit = mixture_fit(mixture, pair, method, 4)
+    assert fit.history[0].rdf_rms > 0.06
+    assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
+    if method == "gauss-newton":
+        assert fit.summary()["rdf_rms"] < 0.025
+        assert fit.summary()["misfit"] < 1.1
+
+
+# Systems that hold more than the learned force --------------------------------------------------
+
+
+def dimers(pair: PairPotential, seed: int) -> app.Simulation:
+    """48 rigid dimers: a learned site, and a light one with the opposite charge."""
+    n, length = 48, liquids.box_length(48, 0.35)
+    system = openmm.System()
+    system.setDefaultPeriodicBoxVectors(*(length * np.eye(3)))
+    charges = openmm.NonbondedForce()
+    charges.setNonbondedMethod(charges.CutoffPeriodic)
+    charges.setCutoffDistance(CUTOFF)
+    charges.setUseDispersionCorrection(False)
+    angles = openmm.CustomExternalForce("0.01 * z")  # a field, just to be there
+    topology = app.Topology()
+    chain = topology.addChain()
+    for i in range(n):
+        residue = topology.addResidue("DIM", chain)
+        for mass, charge in ((40.0, -0.15), (10.0, 0.15)):
+            system.addParticle(mass)
+            charges.addParticle(charge, 0.2, 0.05)
+            topology.addAtom("X", None, residue)
+        system.addConstraint(2 * i, 2 * i + 1, 0.12)
+        charges.addException(2 * i, 2 * i + 1, 0, 0.1, 0)
+        angles.addParticle(2 * i, [])
+    system.addForce(charges)
+    system.addForce(angles)
+    pair.attach(system, atoms=range(0, 2 * n, 2))
+    integrator = openmm.LangevinMiddleIntegrator(KELVIN, 1 / liquids.TAU, 0.008)
+    integrator.setRandomNumberSeed(seed)
+    sim = app.Simulation(
+        topology, system, integrator, openmm.Platform.getPlatform("CPU"), {"Threads": "1"}
+    )
+    positions = np.repeat(liquids.lattice(n, length, seed), 2, axis=0)
+    positions[1::2, 0] += 0.12
+    sim.context.setPositions(positions)
+    openmm.LocalEnergyMinimizer.minimize(sim.context, 10.0, 200)
+    sim.context.setVelocitiesToTemperature(KELVIN, seed)
+    return sim
+
+
+def test_the_learned_force_may_be_one_of_many_in_a_system_with_constraints() -> None:
+    sites = range(0, 96, 2)
+    rdf, pressure = RDF(2.0 * SIGMA, 36, atoms=sites), Pressure()
+    true = liquids.lennard_jones()
+    record = [rdf, pressure]
+    measured = StatePoint(dimers(true, 3), true).sample(9000, 20, record, equilibration=1500)
+    g, p = measured.estimate(rdf), measured.estimate(pressure)
+    pair = liquids.lennard_jones(0.35, 0.7)
+    point = StatePoint(dimers(pair, 4), pair)
+    targets = [
+        Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error),
+        Target(point, pressure, p.value[0], uncertainty=p.standard_error[0]),
+    ]
+    fit = Refinement(pair, targets).run(4, 2000, 20, progress=False)
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None
+    error = np.sqrt(np.diag(covariance))
+    assert_recovered(pair.sigma, SIGMA, error[0], "sigma")
+    assert_recovered(pair.epsilon, EPSILON, error[1], "epsilon")
+    assert fit.summary()["misfit"] < 1.5 < fit.history[0].misfit
+    assert fit.states[0].frames.rest_energy.std() > 1  # the charges do something
+
+
+def test_a_fit_runs_at_constant_pressure(truth: Truth) -> None:
+    bar = float(truth.pressure.value[0])
+    pair = liquids.lennard_jones(0.345, 0.85)
+
+    def add_barostat(system: openmm.System) -> None:
+        barostat = openmm.MonteCarloBarostat(bar, KELVIN, 20)
+        barostat.setRandomNumberSeed(4)
+        system.addForce(barostat)
+
+    point = point_of(pair, prepare=add_barostat)
+    assert point.pressure == pytest.approx(bar)
+    rdf = RDF(2.1 * SIGMA, 42)
+    g = np.interp(rdf.r, truth.rdf.r, truth.g.value)
+    error = np.interp(rdf.r, truth.rdf.r, truth.g.standard_error)
+    fit = Refinement(pair, [Target(point, rdf, rdf.r, g, uncertainty=error)])
+    fit.run(3, 2000, 20, progress=False)
+    assert np.ptp(fit.states[0].frames.volume) > 0
+    assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
+
+
+# When to stop -----------------------------------------------------------------------------------
+
+
+def test_a_fit_that_starts_at_the_truth_stops_at_once(truth: Truth) -> None:
+    pair = liquids.lennard_jones()
+    target = rdf_target(truth, point_of(pair), uncertainty=0.05)
+    fit = Refinement(pair, [target])
+    fit.run(8, 2000, 20, progress=False)
+    assert fit.converged
+    assert len(fit.history) < 4
+    assert fit.history[-1].misfit <= 1
+    assert fit.views()[0].noise_ratio() < 1
+    steps = fit.md_steps
+    fit.run(20, 2000, 20, progress=False)  # nothing is left to do
+    assert fit.md_steps == steps
+
+
+def test_a_fit_does_not_stop_while_its_own_noise_hides_the_misfit(truth: Truth) -> None:
+    pair = liquids.lennard_jones()
+    target = rdf_target(truth, point_of(pair), uncertainty=1e-4)
+    fit = Refinement(pair, [target]).run(2, 1000, 20, progress=False)
+    assert not fit.converged
+    assert len(fit.history) == 2
+
+
+def test_rounds_are_counted_in_all(truth: Truth) -> None:
+    pair = liquids.lennard_jones(0.35, 0.8)
+    fit = Refinement(pair, [rdf_target(truth, point_of(pair))])
+    assert fit.run(1, 1000, 20, progress=False) is fit
+    steps = fit.md_steps
+    fit.run(1, 1000, 20, progress=False)
+    assert len(fit.history) == 1 and fit.md_steps == steps
+    fit.run(2, 1000, 20, progress=False)
+    assert len(fit.history) == 2 and fit.md_steps >= steps + 1100
+
+
+def test_a_round_may_hold_few_frames(truth: Truth) -> None:
+    fit = refine(truth, liquids.lennard_jones(0.35, 0.8), rounds=3, steps=240)
+    assert len(fit.history) == 3
+    assert len(fit.states[0].frames) <= 36
+
+
+def test_the_bar_shows_round_misfit_and_frames(
+    truth: Truth, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = liquids.lennard_jones()
+    fit = Refinement(pair, [rdf_target(truth, point_of(pair))])
+    fit.run(1, 500, 20, progress=True)
+    shown = capsys.readouterr().err
+    assert "round 1, misfit" in shown and "n_effective" in shown
+    fit.run(2, 500, 20, progress=False)
+    assert capsys.readouterr().err == ""
+
+
+# What is refused --------------------------------------------------------------------------------
+
+
+def failing(make: Callable[[], Refinement]) -> Callable[[], Any]:
+    return lambda: make().run(1, 200, 20, progress=False)
+
+
+def test_boltzmann_inversion_needs_a_spline(truth: Truth) -> None:
+    pair = liquids.lennard_jones()
+    fit = Refinement(pair, [rdf_target(truth, point_of(pair))], "ibi")
+    with pytest.raises(TargetError, match="SplinePair"):
+        fit.run(1, 400, 20, progress=False)
+
+
+@pytest.mark.parametrize("method", ["ibi", "relative-entropy"])
+def test_these_methods_need_an_rdf_of_every_pair_of_types(method: str) -> None:
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 30, n_types=2)
+    for index in range(3):
+        pair.set_table(*table(), index)
+    point = point_of(pair, types=TYPES)
+    first, everything = mixture_rdfs()[0], RDF(REACH, 40)
+    for observable, message in ((first, r"every pair of types: \{1, 2\}"), (everything, "single")):
+        target = Target(point, observable, first.r, np.ones(40), uncertainty=0.1)
+        fit = Refinement(pair, [target], method)
+        with pytest.raises(TargetError, match=message):
+            fit.run(1, 400, 20, progress=False)
+
+
+def table() -> tuple[Array, Array]:
+    r = np.linspace(0.8 * SIGMA, CUTOFF, 60)
+    return r, liquids.lennard_jones().energy(r).detach().numpy()[0]
+
+
+def test_relative_entropy_needs_g_up_to_the_cutoff(truth: Truth) -> None:
+    pair = spline(truth)
+    target = rdf_target(truth, point_of(pair), window=(0.0, 0.9 * CUTOFF))
+    fit = Refinement(pair, [target], "relative-entropy")
+    with pytest.raises(TargetError, match=f"up to the cutoff, {CUTOFF:.4f} nm"):
+        fit.run(1, 400, 20, progress=False)
+
+
+def test_a_summary_of_parameters_that_were_never_near_is_refused(truth: Truth) -> None:
+    fit = refine(truth, LennardJones(SIGMA, EPSILON, CUTOFF, 0.8 * SIGMA, 40), rounds=1)
+    with torch.no_grad():
+        fit.potential.epsilon += 10.0  # type: ignore[union-attr, operator]
+    with pytest.raises(OverlapError):
+        fit.summary()

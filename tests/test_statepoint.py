@@ -1,0 +1,750 @@
+"""A user's Simulation as a state point: what is read, what is run, what is recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import mdtraj
+import numpy as np
+import openmm
+import pytest
+from numpy.typing import NDArray
+from openmm import app, unit
+from systems import (
+    BOXES,
+    EPSILON,
+    MASS,
+    SIGMA,
+    TEMPERATURE,
+    argon,
+    argon_simulation,
+    brute_force_pairs,
+    context_of,
+    empty_system,
+    energy_and_forces,
+    langevin,
+    lattice,
+    numerical_derivative,
+    simulate,
+    topology,
+)
+
+from openmm_diffsim import (
+    RDF,
+    LennardJones,
+    PairPotential,
+    Pressure,
+    SampleReporter,
+    Samples,
+    StatePoint,
+    TemperatureDependent,
+    Yukawa,
+    sample_trajectory,
+)
+from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
+from openmm_diffsim.sampling import FrameRecorder, configuration
+from openmm_diffsim.statepoint import degrees_of_freedom, read_pressure, read_temperature
+from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
+
+Array = NDArray[np.float64]
+
+RDF_SHORT = RDF(0.6, 20)
+
+
+class Filming:
+    """A user's reporter: keeps positions and boxes, and counts its calls."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.positions: list[Array] = []
+        self.boxes: list[Array] = []
+        self.steps: list[int] = []
+
+    def describeNextReport(self, simulation: Any) -> dict[str, Any]:
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: Any, state: openmm.State) -> None:
+        positions, box = configuration(state)
+        self.positions.append(positions)
+        self.boxes.append(box)
+        self.steps.append(simulation.currentStep)
+
+
+def barostat(pressure: float = 300.0) -> openmm.MonteCarloBarostat:
+    force = openmm.MonteCarloBarostat(pressure * unit.bar, TEMPERATURE, 5)
+    force.setRandomNumberSeed(3)
+    return force
+
+
+def lennard_jones_force(n: int, cutoff: float, epsilon: float = 0.3) -> openmm.NonbondedForce:
+    """Some other interaction of the System, smooth at its cutoff."""
+    force = openmm.NonbondedForce()
+    for _ in range(n):
+        force.addParticle(0.0, 0.3, epsilon)
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(cutoff)
+    force.setUseSwitchingFunction(True)
+    force.setSwitchingDistance(0.8 * cutoff)
+    force.setUseDispersionCorrection(False)
+    return force
+
+
+def assert_same_samples(a: Samples, b: Samples, rtol: float = 0.0, atol: float = 0.0) -> None:
+    for x, y in (
+        (a.basis_sums, b.basis_sums),
+        (a.virial_sums, b.virial_sums),
+        (a.volume, b.volume),
+        (a.rest_energy, b.rest_energy),
+        *((a.records[o], b.records[o]) for o in a.records),
+    ):
+        scale = float(np.abs(x).max()) if len(x) else 0.0
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol * scale)
+    assert a.records.keys() == b.records.keys()
+
+
+# What is read from the Simulation ---------------------------------------------------------------
+
+THERMOSTATS: dict[str, tuple[Callable[[], openmm.Integrator], list[openmm.Force]]] = {
+    "Langevin": (lambda: openmm.LangevinIntegrator(123.0, 1.0, 0.001), []),
+    "LangevinMiddle": (lambda: openmm.LangevinMiddleIntegrator(123.0, 1.0, 0.001), []),
+    "VariableLangevin": (lambda: openmm.VariableLangevinIntegrator(123.0, 1.0, 0.001), []),
+    "NoseHoover": (lambda: openmm.NoseHooverIntegrator(123.0, 1.0, 0.001), []),
+    "Brownian": (lambda: openmm.BrownianIntegrator(123.0, 1.0, 0.001), []),
+    "Andersen and Verlet": (
+        lambda: openmm.VerletIntegrator(0.001),
+        [openmm.AndersenThermostat(123.0, 1.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("thermostat", THERMOSTATS)
+def test_temperature_is_read_from_the_thermostat(thermostat: str) -> None:
+    integrator, forces = THERMOSTATS[thermostat]
+    simulation = argon_simulation(argon(), integrator=integrator(), forces=forces)
+    assert read_temperature(simulation) == pytest.approx(123.0)
+    assert read_pressure(simulation) is None
+
+
+@pytest.mark.parametrize(
+    "integrator",
+    [
+        lambda: openmm.VerletIntegrator(0.001),
+        lambda: openmm.CustomIntegrator(0.001),
+        lambda: openmm.NoseHooverIntegrator(0.001),
+    ],
+    ids=["Verlet", "Custom", "NoseHoover without a chain"],
+)
+def test_simulation_without_a_thermostat_has_no_temperature(
+    integrator: Callable[[], openmm.Integrator],
+) -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, integrator=integrator())
+    with pytest.raises(StatePointError, match="temperature=") as error:
+        StatePoint(simulation, potential)
+    assert type(simulation.integrator).__name__ in str(error.value)
+    point = StatePoint(simulation, potential, temperature=85 * unit.kelvin)
+    assert point.temperature == 85.0
+
+
+def test_pressure_is_read_from_the_barostat() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, forces=[barostat(250.0)])
+    point = StatePoint(simulation, potential)
+    assert point.pressure == pytest.approx(250.0)
+    simulation.context.setParameter(openmm.MonteCarloBarostat.Pressure(), 260.0)
+    assert read_pressure(simulation) == pytest.approx(260.0)
+    given = StatePoint(simulation, potential, pressure=1 * unit.atmosphere)
+    assert given.pressure == pytest.approx(1.01325)
+
+
+def test_barostat_that_never_acts_is_constant_volume() -> None:
+    potential = argon()
+    simulation = argon_simulation(
+        potential, forces=[openmm.MonteCarloBarostat(1.0, TEMPERATURE, 0)]
+    )
+    assert StatePoint(simulation, potential).pressure is None
+
+
+@pytest.mark.parametrize(
+    "force",
+    [
+        openmm.MonteCarloAnisotropicBarostat(openmm.Vec3(1, 1, 2), 120.0),
+        openmm.MonteCarloMembraneBarostat(1.0, 0.0, 120.0, 0, 0),
+    ],
+    ids=["anisotropic", "membrane"],
+)
+def test_anisotropic_barostat_is_refused(force: openmm.Force) -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, forces=[openmm.XmlSerializer.clone(force)])
+    with pytest.raises(StatePointError, match=type(force).__name__):
+        StatePoint(simulation, potential)
+
+
+def test_degrees_of_freedom_are_those_that_move() -> None:
+    system = empty_system(10, BOXES["cubic"])
+    assert degrees_of_freedom(system) == 30
+    system.setParticleMass(9, 0.0)
+    assert degrees_of_freedom(system) == 27
+    system.addConstraint(0, 1, 0.1)
+    system.addConstraint(1, 2, 0.1)
+    assert degrees_of_freedom(system) == 25
+    system.addForce(openmm.CMMotionRemover())
+    assert degrees_of_freedom(system) == 22
+
+
+def test_simulation_without_the_potential_is_refused() -> None:
+    simulation = argon_simulation(argon(name="attached"))
+    with pytest.raises(AttachError, match=r"'absent'.*attach"):
+        StatePoint(simulation, argon(name="absent"))
+
+
+def test_simulation_made_before_attach_is_refused() -> None:
+    box = np.eye(3) * 1.3
+    system = empty_system(8, box)
+    simulation = simulate(system, lattice(8, box))
+    potential = argon()
+    potential.attach(system)
+    with pytest.raises(AttachError, match="before attach"):
+        StatePoint(simulation, potential)
+
+
+def test_density_and_box_are_the_present_ones() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, 27, 1.3)
+    point = StatePoint(simulation, potential)
+    np.testing.assert_allclose(point.box(), np.eye(3) * 1.3)
+    assert point.number_density() == pytest.approx(27 / 1.3**3)
+    simulation.context.setPeriodicBoxVectors(*(np.eye(3) * 1.5))
+    assert point.number_density(n_atoms=10) == pytest.approx(10 / 1.5**3)
+    np.testing.assert_allclose(point.box(), np.eye(3) * 1.5)
+
+
+def test_cutoff_beyond_half_the_box_is_refused_by_openmm() -> None:
+    with pytest.raises(openmm.OpenMMException, match="half the periodic box"):
+        argon_simulation(argon(cutoff=0.6), length=1.19)
+
+
+def test_box_that_shrinks_below_twice_the_cutoff_is_refused() -> None:
+    potential = argon(cutoff=0.6)
+    simulation = argon_simulation(potential, length=1.3)
+    recorder = FrameRecorder(potential, simulation.context, [])
+    positions = lattice(27, np.eye(3) * 1.3)
+    recorder.add(positions, np.eye(3) * 1.3)
+    with pytest.raises(SamplingError, match="beyond half the box, 0.5950") as error:
+        recorder.add(positions, np.eye(3) * 1.19)
+    assert error.value.reason == "box"
+
+
+# Sampling ---------------------------------------------------------------------------------------
+
+
+def test_sample_records_every_frame_of_the_run() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    film = Filming(10)
+    simulation.reporters.append(film)
+    done: list[int] = []
+    samples = StatePoint(simulation, potential).sample(
+        300, 10, [RDF_SHORT], equilibration=50, progress=done.append
+    )
+    assert simulation.currentStep == sum(done) == 350
+    assert len(samples) == samples.runs[0].n_frames == 30
+    assert samples.runs[0].every == 10
+    assert samples.temperature == samples.runs[0].temperature == TEMPERATURE
+    context = context_of(simulation.system, film.positions[0], "Reference")
+    energies = []
+    for positions in film.positions[5:]:
+        context.setPositions(positions)
+        energies.append(energy_and_forces(context)[0])
+    np.testing.assert_allclose(samples.run_energies(), energies, rtol=1e-9)
+    c = potential.coefficients().detach().numpy()
+    np.testing.assert_array_equal(samples.runs[0].coefficients, c)
+    assert np.ptp(energies) > 1
+
+
+def test_reporters_of_the_user_are_called_on_time_and_kept() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    film, text = Filming(7), io.StringIO()
+    simulation.reporters += [film, app.StateDataReporter(text, 25, step=True)]
+    before = list(simulation.reporters)
+    StatePoint(simulation, potential).sample(100, 10, equilibration=30)
+    assert simulation.reporters == before
+    assert film.steps == list(range(7, 131, 7))
+    assert text.getvalue().split() == ['#"Step"', "25", "50", "75", "100", "125"]
+
+
+def test_forces_and_constraints_of_the_user_stay() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, forces=[lennard_jones_force(27, 0.6)])
+    before = openmm.XmlSerializer.serialize(simulation.system)
+    StatePoint(simulation, potential).sample(20, 10, [Pressure()])
+    assert openmm.XmlSerializer.serialize(simulation.system) == before
+
+
+def test_parameters_changed_since_reach_the_run() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    point = StatePoint(simulation, potential)
+    potential.epsilon.data.mul_(1.1)
+    samples = point.sample(20, 10)
+    expected = potential.coefficients().detach().numpy()
+    np.testing.assert_array_equal(samples.runs[0].coefficients, expected)
+    energy, _ = energy_and_forces(simulation.context)
+    assert energy == pytest.approx(samples.run_energies()[-1], rel=1e-9)
+    potential.epsilon.data.mul_(2)
+    np.testing.assert_array_equal(samples.runs[0].coefficients, expected)
+
+
+def test_temperature_dependent_potential_runs_at_the_temperature_of_its_point() -> None:
+    knots = {"cutoff": 0.6, "r_min": 0.27, "knots": 20}
+    potential = TemperatureDependent(
+        LennardJones(SIGMA, EPSILON, **knots), Yukawa(0.001, 3.0, **knots)
+    )
+    box = np.eye(3) * 1.3
+    system = empty_system(27, box)
+    potential.attach(system, temperature=300.0)
+    simulation = simulate(system, lattice(27, box))
+    samples = StatePoint(simulation, potential).sample(20, 10)
+    expected = potential.coefficients(TEMPERATURE).detach().numpy()
+    np.testing.assert_array_equal(samples.runs[0].coefficients, expected)
+    energy, _ = energy_and_forces(simulation.context)
+    assert energy == pytest.approx(samples.run_energies()[-1], rel=1e-9)
+
+
+def test_rest_energy_is_that_of_the_other_forces() -> None:
+    potential, other = argon(), lennard_jones_force(27, 0.6)
+    simulation = argon_simulation(potential, forces=[other])
+    film = Filming(10)
+    simulation.reporters.append(film)
+    samples = StatePoint(simulation, potential).sample(50, 10)
+    system = empty_system(27, np.eye(3) * 1.3)
+    system.addForce(lennard_jones_force(27, 0.6))
+    context = context_of(system, film.positions[0], "Reference")
+    expected = []
+    for positions in film.positions:
+        context.setPositions(positions)
+        expected.append(energy_and_forces(context)[0])
+    np.testing.assert_allclose(samples.rest_energy, expected, rtol=1e-7)
+
+
+def test_constant_pressure_records_the_volume_of_each_frame() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, length=1.5, forces=[barostat(300.0)])
+    film = Filming(10)
+    simulation.reporters.append(film)
+    samples = StatePoint(simulation, potential).sample(200, 10, [RDF_SHORT])
+    np.testing.assert_allclose(samples.volume, [np.linalg.det(box) for box in film.boxes])
+    assert np.ptp(samples.volume) > 0.01
+    assert samples.pressure == pytest.approx(300.0)
+    assert samples.runs[0].pressure == pytest.approx(300.0)
+    assert samples.n_effective() == pytest.approx(20)
+
+
+def test_transient_is_cut_off_where_asked() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, 64, 1.9, langevin())
+    box = np.eye(3) * 1.9
+    simulation.context.setPositions(0.75 * lattice(64, box, 0.01))  # far too dense at first
+    point = StatePoint(simulation, potential)
+    start = point.snapshot()
+    whole = point.sample(400, 5)
+    point.restore(start)
+    cut = point.sample(400, 5, discard_transient=True)
+    assert len(whole) == 80
+    assert 20 < len(cut) < 80
+    assert cut.runs[0].n_frames == len(cut)
+
+
+@pytest.mark.parametrize(("steps", "every"), [(5, 10), (10, 0), (0, 1)])
+def test_run_without_a_frame_is_refused(steps: int, every: int) -> None:
+    potential = argon()
+    point = StatePoint(argon_simulation(potential), potential)
+    with pytest.raises(SamplingError, match=f"steps = {steps}, every = {every}") as error:
+        point.sample(steps, every)
+    assert error.value.reason == "arguments"
+
+
+def test_exploding_run_is_told_and_leaves_no_reporter() -> None:
+    potential = argon()
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 1.0, 0.3)
+    integrator.setRandomNumberSeed(1)
+    simulation = argon_simulation(potential, integrator=integrator)
+    with pytest.raises(SamplingError, match="exploded") as error:
+        StatePoint(simulation, potential).sample(1000, 10)
+    assert error.value.reason == "exploded"
+    assert simulation.reporters == []
+
+
+def test_hot_run_is_told_with_its_temperature() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, 64, 1.6, openmm.VerletIntegrator(0.001))
+    simulation.context.setVelocitiesToTemperature(1000.0, 1)
+    with pytest.raises(SamplingError, match="kinetic temperature") as error:
+        StatePoint(simulation, potential, temperature=100.0).sample(10, 10)
+    assert 600 < error.value.measured < 1200
+    assert error.value.expected == 100.0
+    assert error.value.step == 10
+
+
+def test_position_that_is_not_a_number_is_an_explosion() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    recorder = FrameRecorder(potential, simulation.context, [])
+    positions = lattice(27, np.eye(3) * 1.3)
+    positions[4, 1] = np.nan
+    with pytest.raises(SamplingError, match="not finite") as error:
+        recorder.add(positions, np.eye(3) * 1.3)
+    assert error.value.reason == "exploded"
+    with pytest.raises(SamplingError, match="no frame"):
+        recorder.samples(np.zeros((1, 28)), 100.0, None, 1)
+
+
+# The three ways to record -----------------------------------------------------------------------
+
+
+def pressurized(potential: PairPotential) -> app.Simulation:
+    """With a barostat and another force, so that every column of Samples is filled."""
+    return argon_simulation(potential, 27, 1.5, forces=[lennard_jones_force(27, 0.6), barostat()])
+
+
+def test_reporter_gives_the_same_numbers_as_sample() -> None:
+    potential, record = argon(), [RDF_SHORT, Pressure()]
+    simulation = pressurized(potential)
+    point = StatePoint(simulation, potential)
+    start = point.serialize()
+    samples = point.sample(100, 10, record)
+    point.deserialize(start)
+    reporter = SampleReporter(
+        10, potential, record, temperature=TEMPERATURE, pressure=point.pressure
+    )
+    simulation.reporters.append(reporter)
+    simulation.step(100)
+    assert_same_samples(reporter.samples(), samples)
+    assert reporter.samples().runs[0].n_frames == 10
+    assert reporter.samples().pressure == samples.pressure
+
+
+def test_trajectory_gives_the_same_numbers_as_sample() -> None:
+    potential, record = argon(), [RDF_SHORT, Pressure()]
+    simulation = pressurized(potential)
+    film = Filming(10)
+    simulation.reporters.append(film)
+    point = StatePoint(simulation, potential)
+    samples = point.sample(100, 10, record)
+    trajectory = mdtraj.Trajectory(
+        np.array(film.positions), mdtraj.Topology.from_openmm(topology(27))
+    )
+    trajectory.unitcell_vectors = np.array(film.boxes)
+    context = simulation.context
+    before = context.getState(positions=True, velocities=True)
+    again = sample_trajectory(
+        potential,
+        trajectory,
+        context,
+        record,
+        temperature=TEMPERATURE,
+        pressure=point.pressure,
+    )
+    # mdtraj keeps positions in single precision: sums and energies agree to about 1e-5.
+    pressure = record[1]
+    counts = [s.records[RDF_SHORT] for s in (again, samples)]
+    assert np.mean(counts[0] != counts[1]) < 0.05, "a pair may cross the edge of a bin"
+    for s in (again, samples):
+        assert set(s.records) == set(record)
+    assert_same_samples(without(again, RDF_SHORT), without(samples, RDF_SHORT), atol=2e-5)
+    assert np.abs(samples.records[pressure][:, 1]).max() > 1
+    after = context.getState(positions=True, velocities=True)
+    for name in ("getPositions", "getVelocities", "getPeriodicBoxVectors"):
+        old, new = (getattr(state, name)(asNumpy=True)._value for state in (before, after))
+        np.testing.assert_array_equal(old, new)
+
+
+def without(samples: Samples, observable: RDF) -> Samples:
+    """The same samples less one observable."""
+    from dataclasses import replace
+
+    return replace(
+        samples, records={o: a for o, a in samples.records.items() if o is not observable}
+    )
+
+
+@pytest.mark.parametrize("shape", ["dodecahedron", "octahedron"])
+def test_trajectory_in_a_triclinic_box_may_be_rounded(shape: str) -> None:
+    """mdtraj rebuilds box vectors from angles: they leave OpenMM's reduced form by rounding."""
+    potential = argon()
+    box = BOXES[shape]
+    system = empty_system(40, box)
+    system.addForce(lennard_jones_force(40, 0.5))
+    potential.attach(system)
+    positions = lattice(40, box, 0.05)
+    context = context_of(system, positions, "Reference")
+    trajectory = mdtraj.Trajectory(
+        positions[None].astype(np.float32), mdtraj.Topology.from_openmm(topology(40))
+    )
+    trajectory.unitcell_vectors = box[None]
+    trajectory.unitcell_lengths = trajectory.unitcell_lengths.astype(np.float32)
+    trajectory.unitcell_angles = trajectory.unitcell_angles.astype(np.float32)
+    record = [RDF_SHORT, Pressure()]
+    samples = sample_trajectory(potential, trajectory, context, record, temperature=100.0)
+    context.setPositions(np.asarray(trajectory.xyz[0], dtype=np.float64))
+    energy, _ = energy_and_forces(context)
+    assert samples.run_energies()[0] == pytest.approx(energy, rel=1e-4)
+    assert np.all(np.isfinite(samples.values(record[1]).detach().numpy()))
+
+
+def test_trajectory_that_does_not_fit_the_system_is_refused() -> None:
+    potential = argon()
+    context = argon_simulation(potential).context
+    few = mdtraj.Trajectory(np.zeros((1, 5, 3)), mdtraj.Topology.from_openmm(topology(5)))
+    with pytest.raises(SamplingError, match=r"5 atoms.*27") as error:
+        sample_trajectory(potential, few, context, temperature=100.0)
+    assert error.value.reason == "atoms"
+
+
+def test_trajectory_without_a_box_is_refused_where_the_system_has_one() -> None:
+    potential = argon()
+    context = argon_simulation(potential).context
+    boxless = mdtraj.Trajectory(
+        lattice(27, np.eye(3) * 1.3)[None], mdtraj.Topology.from_openmm(topology(27))
+    )
+    with pytest.raises(SamplingError, match="box"):
+        sample_trajectory(potential, boxless, context, temperature=100.0)
+
+
+def test_recorder_keeps_no_positions() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    recorder = FrameRecorder(potential, simulation.context, [RDF_SHORT, Pressure()])
+    frames = []
+    for seed in range(5):
+        positions = lattice(27, np.eye(3) * 1.3, 0.05, seed)
+        recorder.add(positions, np.eye(3) * 1.3)
+        frames.append(weakref.ref(positions))
+        del positions
+    recorder.add(lattice(27, np.eye(3) * 1.3), np.eye(3) * 1.3)
+    assert all(reference() is None for reference in frames)
+    assert len(recorder) == 6
+    recorder.clear()
+    assert len(recorder) == 0
+
+
+# Snapshots --------------------------------------------------------------------------------------
+
+
+def test_snapshot_is_come_back_to_and_keeps_the_parameters() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    point = StatePoint(simulation, potential)
+    simulation.step(20)
+    snapshot = point.snapshot()
+    before = simulation.context.getState(positions=True, velocities=True)
+    potential.epsilon.data.mul_(2)
+    point.sample(50, 10)
+    point.restore(snapshot)
+    after = simulation.context.getState(positions=True, velocities=True, energy=True)
+    for name in ("getPositions", "getVelocities", "getPeriodicBoxVectors"):
+        old, new = (getattr(state, name)(asNumpy=True)._value for state in (before, after))
+        np.testing.assert_array_equal(old, new)
+    sums = StatePointSums(point)
+    expected = float(np.sum(potential.coefficients().detach().numpy() * sums))
+    assert after.getPotentialEnergy()._value == pytest.approx(expected, rel=1e-9)
+
+
+def StatePointSums(point: StatePoint) -> Array:
+    """Basis sums of the present configuration."""
+    recorder = FrameRecorder(point.potential, point.simulation.context, [])
+    state = point.simulation.context.getState(getPositions=True)
+    recorder.add(*configuration(state))
+    c = point.potential.coefficients(point.temperature).detach().numpy()
+    return recorder.samples(c, point.temperature, None, 1).basis_sums[0]
+
+
+@pytest.mark.parametrize("ensemble", ["NVT", "NPT"])
+def test_serialized_point_goes_on_to_the_last_bit(ensemble: str) -> None:
+    forces = [barostat()] if ensemble == "NPT" else []
+
+    def fresh() -> StatePoint:
+        potential = argon()
+        copies = [openmm.XmlSerializer.clone(force) for force in forces]
+        return StatePoint(argon_simulation(potential, length=1.5, forces=copies), potential)
+
+    first = fresh()
+    first.simulation.step(50)
+    text = json.loads(json.dumps(first.serialize()))
+    samples = first.sample(50, 10, [RDF_SHORT])
+    second = fresh()
+    second.simulation.step(13)
+    second.deserialize(text)
+    assert second.simulation.currentStep == 50
+    assert_same_samples(second.sample(50, 10, [RDF_SHORT]), samples)
+    ends = [p.simulation.context.getState(positions=True, velocities=True) for p in (first, second)]
+    for name in ("getPositions", "getVelocities", "getPeriodicBoxVectors"):
+        old, new = (getattr(state, name)(asNumpy=True)._value for state in ends)
+        np.testing.assert_array_equal(old, new)
+
+
+def test_serialized_point_is_understood_on_another_platform() -> None:
+    potential = argon()
+    point = StatePoint(argon_simulation(potential), potential)
+    point.simulation.step(20)
+    text = point.serialize()
+    other = StatePoint(argon_simulation(potential, platform="CPU"), potential)
+    other.deserialize(text)
+    assert other.simulation.currentStep == 20
+    old, new = (
+        configuration(p.simulation.context.getState(positions=True))[0] for p in (point, other)
+    )
+    np.testing.assert_allclose(old, new, atol=1e-6)
+
+
+# Pressure ---------------------------------------------------------------------------------------
+
+
+def virial_by_differences(simulation: app.Simulation, positions: Array, box: Array) -> float:
+    """-3 V dU/dV of the whole System by moving whole molecules, with an independent Context."""
+    system = openmm.XmlSerializer.clone(simulation.system)
+    system.setDefaultPeriodicBoxVectors(*box)
+    context = context_of(system, positions, "Reference")
+    molecules = [list(atoms) for atoms in context.getMolecules()]
+
+    def energy(scale: Array) -> float:
+        scaled = positions.copy()
+        for atoms in molecules:
+            scaled[atoms] += (scale - 1) * positions[atoms].mean(axis=0)
+        context.setPeriodicBoxVectors(*(box * scale))
+        context.setPositions(scaled)
+        return energy_and_forces(context)[0]
+
+    return -float(numerical_derivative(energy, np.ones(1), 1e-5)[0])
+
+
+def test_ideal_gas_has_the_pressure_of_the_gas_law() -> None:
+    potential = LennardJones(SIGMA, 0.0, cutoff=0.6, knots=20)
+    pressure = Pressure()
+    simulation = argon_simulation(potential, 27, 1.5)
+    samples = StatePoint(simulation, potential).sample(50, 10, [pressure])
+    expected = 27 * MOLAR_GAS_CONSTANT * TEMPERATURE / 1.5**3 * BAR
+    np.testing.assert_allclose(samples.values(pressure).detach().numpy(), expected, rtol=1e-12)
+    in_pascal = 27 * 1.380649e-23 * TEMPERATURE / (1.5e-9) ** 3  # N k_B T / V
+    assert expected == pytest.approx(in_pascal / 1e5, rel=1e-9)
+
+
+def test_pressure_of_a_lennard_jones_fluid_is_that_of_its_pair_forces() -> None:
+    potential, pressure = argon(), Pressure()
+    simulation = argon_simulation(potential, 27, 1.4)
+    film = Filming(20)
+    simulation.reporters.append(film)
+    samples = StatePoint(simulation, potential).sample(100, 20, [pressure])
+    expected = []
+    for positions, box in zip(film.positions, film.boxes, strict=True):
+        displacements = np.array(list(brute_force_pairs(positions, box, 0.6).values()))
+        r = np.linalg.norm(displacements, axis=1)
+        virial = float(np.sum(r * potential.force(r).detach().numpy()[0]))
+        kinetic = 27 * MOLAR_GAS_CONSTANT * TEMPERATURE
+        expected.append(BAR * (kinetic + virial / 3) / 1.4**3)
+    np.testing.assert_allclose(samples.values(pressure).detach().numpy()[:, 0], expected)
+
+
+def test_pressure_is_openmms_own_where_velocities_are_thermal() -> None:
+    potential, pressure = argon(), Pressure()
+    forces = [lennard_jones_force(27, 0.6), barostat()]
+    simulation = argon_simulation(potential, 27, 1.5, forces=forces)
+    samples = StatePoint(simulation, potential).sample(20, 20, [pressure])
+    context = simulation.context
+    state = context.getState(getEnergy=True)
+    volume = state.getPeriodicBoxVolume()._value
+    kinetic = 2 / 3 * state.getKineticEnergy()._value
+    thermal = 27 * MOLAR_GAS_CONSTANT * TEMPERATURE
+    own = next(f for f in context.getSystem().getForces() if isinstance(f, type(forces[1])))
+    openmms = own.computeCurrentPressure(context).value_in_unit(unit.bar)
+    expected = openmms + BAR * (thermal - kinetic) / volume
+    assert samples.values(pressure).item() == pytest.approx(expected, rel=1e-3)
+
+
+def water(model: str, n: int = 27, length: float = 0.95) -> tuple[app.Simulation, PairPotential]:
+    """Rigid water with its own force field, and a learnable potential between oxygens besides."""
+    top, positions = app.Topology(), []
+    chain = top.addChain()
+    rng = np.random.default_rng(1)
+    o, h = app.Element.getBySymbol("O"), app.Element.getBySymbol("H")
+    angle = np.deg2rad(104.52) / 2
+    arms = 0.09572 * np.array(
+        [[np.sin(angle), np.cos(angle), 0], [-np.sin(angle), np.cos(angle), 0]]
+    )
+    for center in lattice(n, np.eye(3) * length):
+        rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        residue = top.addResidue("HOH", chain)
+        atoms = [top.addAtom(name, e, residue) for name, e in (("O", o), ("H1", h), ("H2", h))]
+        top.addBond(atoms[0], atoms[1])
+        top.addBond(atoms[0], atoms[2])
+        positions += [center, *(center + arms @ rotation)]
+    top.setPeriodicBoxVectors(np.eye(3) * length * unit.nanometer)
+    field = app.ForceField(model)
+    modeller = app.Modeller(top, np.array(positions) * unit.nanometer)
+    modeller.addExtraParticles(field)
+    system = field.createSystem(
+        modeller.topology,
+        nonbondedMethod=app.CutoffPeriodic,
+        nonbondedCutoff=0.45 * unit.nanometer,
+        switchDistance=0.36 * unit.nanometer,
+        rigidWater=True,
+    )
+    oxygens = [atom.index for atom in modeller.topology.atoms() if atom.name == "O"]
+    potential = LennardJones(0.3, 0.4, cutoff=0.44, knots=20)
+    potential.attach(system, atoms=oxygens)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 20.0, 0.001)
+    integrator.setRandomNumberSeed(1)
+    simulation = app.Simulation(
+        modeller.topology, system, integrator, openmm.Platform.getPlatform("Reference")
+    )
+    simulation.context.setPositions(modeller.positions)
+    simulation.minimizeEnergy(maxIterations=50)
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    return simulation, potential
+
+
+@pytest.mark.parametrize("model", ["tip3p.xml", "tip4pew.xml"])
+def test_pressure_of_rigid_water_is_how_its_energy_answers_to_the_volume(model: str) -> None:
+    simulation, potential = water(model)
+    sites = {"tip3p.xml": 3, "tip4pew.xml": 4}[model]
+    assert simulation.system.getNumParticles() == 27 * sites
+    assert simulation.system.getNumConstraints() == 81
+    assert degrees_of_freedom(simulation.system) == 27 * 6 - 3
+    oxygens = np.arange(27) * sites
+    pressure, rdf = Pressure(), RDF(0.47, 20, atoms=oxygens)
+    film = Filming(50)
+    simulation.reporters.append(film)
+    samples = StatePoint(simulation, potential).sample(100, 50, [pressure, rdf])
+    kinetic = 27 * MOLAR_GAS_CONSTANT * 300.0
+    values = samples.values(pressure).detach().numpy()[:, 0]
+    for value, positions, box in zip(values, film.positions, film.boxes, strict=True):
+        virial = virial_by_differences(simulation, positions, box)
+        expected = BAR * (kinetic + virial / 3) / 0.95**3
+        # The other forces' part is a difference over 0.1 % of the box: good to about 1e-5.
+        scale = BAR * (kinetic + abs(virial)) / 0.95**3
+        assert value == pytest.approx(expected, abs=1e-4 * scale)
+    learned = np.einsum("fpk,pk->f", samples.virial_sums, samples.runs[0].coefficients)
+    assert np.abs(learned).min() > 1, "the learned force is to matter"
+    assert samples.average(rdf).max() > 0.5
+
+
+def test_frames_in_one_system_give_averages_within_errors_of_each_other() -> None:
+    """Two seeds of the same fluid agree: no state is carried over that should not be."""
+    potential, pressure = argon(cutoff=0.6), Pressure()
+    estimates = []
+    for seed in (1, 2):
+        simulation = argon_simulation(potential, 27, 1.35, langevin(seed=seed))
+        samples = StatePoint(simulation, potential).sample(4000, 20, [pressure], equilibration=500)
+        estimates.append(samples.estimate(pressure))
+    difference = estimates[0].value - estimates[1].value
+    error = np.hypot(estimates[0].standard_error, estimates[1].standard_error)
+    assert abs(difference[0]) < 4 * error[0], f"{difference / error} standard errors"
+    assert 0 < error[0] < 200
+    assert estimates[0].value[0] != estimates[1].value[0]
+    assert MASS > 0
