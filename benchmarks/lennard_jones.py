@@ -20,7 +20,7 @@ from openmm import app
 import openmm_diffsim as diffsim
 from openmm_diffsim.kernels import add_histogram, pair_blocks
 from openmm_diffsim.sampling import FrameRecorder
-from openmm_diffsim.statepoint import equilibrated
+from openmm_diffsim.statepoint import run_until_equilibrated
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -182,13 +182,23 @@ class FastStatePoint(diffsim.StatePoint):
             self._recorders[key] = FrameRecorder(self.potential, self.simulation.context, record)
         recorder = self._recorders[key]
         recorder.clear()
-        for _ in range(steps // every):
-            self.step(every)
-            recorder.add(self._x.copy(), np.eye(3) * BOX)
+
+        def go(n: int) -> None:
+            for _ in range(n // every):
+                self.step(every)
+                recorder.add(self._x.copy(), np.eye(3) * BOX)
+            if progress is not None:
+                progress(n)
+
+        def recorded() -> diffsim.Samples:
+            return recorder.samples(coefficients, TEMPERATURE, None, every)
+
         if progress is not None:
-            progress(steps + equilibration)
-        samples = recorder.samples(coefficients, TEMPERATURE, None, every)
-        return equilibrated(samples) if discard_transient else samples
+            progress(equilibration)
+        go(steps)
+        if not discard_transient:
+            return recorded()
+        return run_until_equilibrated(recorded, lambda: go(steps // 2))
 
 
 @njit(cache=True, fastmath=True)

@@ -43,9 +43,9 @@ def refine(
     seed: int,
     use_pressure: bool,
     engine: str = "openmm",
-    rounds: int = 6,
-    steps: int = 4500,
-    equilibration: int = 500,
+    rounds: int = 8,
+    steps: int = 4250,
+    equilibration: int = 250,
     every: int = 50,
     first: int = 1500,
     method: object = "gauss-newton",
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 10), metavar=("FIRST", "END"))
     parser.add_argument("--mode", choices=["rdf", "pressure"], default="rdf")
     parser.add_argument("--engine", choices=["openmm", "fast"], default="openmm")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--targets", type=Path, default=Path("benchmarks/targets"))
     options = parser.parse_args()
     torch.set_num_threads(1)

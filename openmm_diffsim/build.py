@@ -33,7 +33,7 @@ from .units import MOLAR_GAS_CONSTANT
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_FINEST_BIN, _COARSEST_BIN = 0.002, 0.01  # nm
+_FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
 _ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
 
 
@@ -232,10 +232,13 @@ def rdf_for(
     Up to the last point or ``reach`` (nm), whichever comes first.
     """
     steps = np.diff(data.r)
+    peak = float(data.r[np.argmax(data.g)])
     spacing = float(np.median(steps))
-    regular = bool(np.all(np.abs(steps - spacing) < 1e-3 * spacing))
-    width = max(spacing / np.ceil(spacing / _COARSEST_BIN), _FINEST_BIN) if regular else 0.005
-    low = width * (round(float(data.r[0]) / width - 0.5, 6) % 1.0) if regular else 0.0
+    low, width = 0.0, _USUAL_BIN * peak
+    if np.all(np.abs(steps - spacing) < 1e-3 * spacing):
+        parts = np.ceil(spacing / (_COARSEST_BIN * peak))
+        width = max(spacing / parts, _FINEST_BIN * peak)
+        low = width * (round(float(data.r[0]) / width - 0.5, 6) % 1.0)
     bins = int((min(reach, float(data.r[-1]) + 0.5 * width) - low) / width + 1e-6)
     return RDF(low + bins * width, bins, atoms=atoms, atoms2=atoms2, r_min=low)
 

@@ -70,6 +70,12 @@ class FrameRecorder:
         """
         if not np.all(np.isfinite(positions)):
             raise SamplingError("a coordinate is not finite: the run exploded", reason="exploded")
+        if self.periodic and box is None:
+            raise SamplingError(
+                "a frame has no box, but the potential's force is periodic: take a trajectory with "
+                "its unit cells",
+                reason="box",
+            )
         box = box if self.periodic else None
         self._check_range(box)
         if self._first is None:

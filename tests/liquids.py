@@ -60,7 +60,7 @@ def simulation(
     platform: str = "CPU",
     types: Any = None,
     prepare: Callable[[openmm.System], None] | None = None,
-    step: float = 0.006,
+    step: float = 0.01,
     friction: float = 1.0,
 ) -> app.Simulation:
     """A disordered fluid with the potential attached; all but the platform in reduced units.

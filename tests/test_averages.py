@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -223,9 +225,11 @@ def test_number_of_blocks_is_limited_and_frames_may_lack() -> None:
 
 
 def test_leaving_a_block_out_keeps_the_relative_weights_of_the_others() -> None:
-    x = autoregressive(np.random.default_rng(0), 200, 0.0) - 1.0
-    samples = slope_samples(x, 1.0, 1.3)
+    x = autoregressive(np.random.default_rng(0), 300, 0.0)
+    first = slope_samples(x[:200] - 1.0, 1.0, 1.3)
+    second = replace(slope_samples(x[200:] - 2.0, 2.0, 1.3), potential=first.potential)
+    samples = first + second  # the weights are those of a mixture of two states
     part = samples._without(samples.blocks == 0)
-    kept = torch.from_numpy(samples.blocks != 0)
-    whole = samples.weights()[kept]
+    whole = samples.weights()[torch.from_numpy(samples.blocks != 0)]
+    assert part.weights().sum().item() == pytest.approx(1.0)
     torch.testing.assert_close(part.weights(), whole / whole.sum())

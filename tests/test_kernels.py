@@ -94,6 +94,21 @@ def test_pairs_do_not_depend_on_the_size_of_a_block(
     assert_same_pairs(found_pairs(positions, box, r_max), whole)
 
 
+@pytest.mark.parametrize("shape", BOXES)
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_pair_nearly_half_a_box_apart_is_found_in_any_image(
+    shape: str, axis: int, sign: int
+) -> None:
+    box = BOXES[shape]
+    d = np.zeros(3)
+    d[axis] = sign * 0.4999 * box[axis, axis]
+    for image in ([0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 0, 1], [2, 1, -3]):
+        positions = np.array([[0.1, 0.2, 0.3] + d + image @ box, [0.1, 0.2, 0.3]])
+        found = found_pairs(positions, box, 0.5001 * box[axis, axis])
+        np.testing.assert_allclose(found[0, 1], d, atol=1e-12)
+
+
 def test_one_particle_has_no_pair() -> None:
     assert found_pairs(np.zeros((1, 3)), BOXES["cubic"], 0.5) == {}
 

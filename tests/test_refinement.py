@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from liquids import CUTOFF, EPSILON, SIGMA, Array
 from openmm import app
 
-import openmm_diffsim as diffsim
 from openmm_diffsim import (
     RDF,
     LennardJones,
@@ -39,6 +38,9 @@ from openmm_diffsim.refinement.methods import StateData, Stateless
 N, DENSITY, TEMPERATURE = 64, 0.5, 1.5  # reduced; half the box is 2.5 sigma
 KELVIN = liquids.kelvin(TEMPERATURE)
 REACH = 2.4 * SIGMA
+# Half a tau between frames: closer ones are correlated differently in every wave of g(r), and
+# the error bars of a fit rest on one correlation time for all of them.
+EVERY, STEPS = 50, 3000
 
 
 def point_of(pair: PairPotential, seed: int = 11, **options: Any) -> StatePoint:
@@ -60,7 +62,7 @@ class Truth:
 def truth() -> Truth:
     rdf, pressure = RDF(REACH, 48), Pressure()
     samples = point_of(liquids.lennard_jones(), 5).sample(
-        24_000, 20, [rdf, pressure], equilibration=1000
+        30_000, EVERY, [rdf, pressure], equilibration=1000
     )
     return Truth(rdf, samples.estimate(rdf), samples.estimate(pressure))
 
@@ -75,11 +77,11 @@ def refine(
     pair: PairPotential,
     method: Any = "gauss-newton",
     rounds: int = 4,
-    steps: int = 2000,
+    steps: int = STEPS,
     **options: Any,
 ) -> Refinement:
     fit = Refinement(pair, [rdf_target(truth, point_of(pair))], method, **options)
-    return fit.run(rounds, steps, 20, progress=False)
+    return fit.run(rounds, steps, EVERY, progress=False)
 
 
 def spline(truth: Truth) -> SplinePair:
@@ -118,11 +120,11 @@ def test_gauss_newton_recovers_sigma_and_epsilon(lennard_jones_fit: Refinement) 
 
 def test_the_history_tells_what_was_done(lennard_jones_fit: Refinement) -> None:
     history = lennard_jones_fit.history
-    # 2000 steps a round, after 1000 at the start and 200 later; a run that drifts is repeated
-    assert [entry.md_steps % 200 for entry in history] == [0] * len(history)
-    assert history[0].md_steps >= 3000
+    # half a round of equilibration at the start, a tenth later; a run that drifts is repeated
+    first, later = STEPS + STEPS // 2, STEPS + STEPS // 10
+    assert history[0].md_steps in (first, first + STEPS, first + 2 * STEPS)
     for before, after in itertools.pairwise(history):
-        assert after.md_steps - before.md_steps >= 2200
+        assert after.md_steps - before.md_steps in (later, later + STEPS, later + 2 * STEPS)
         assert after.seconds > before.seconds
         assert after.n_effective > before.n_effective  # frames are pooled
     for entry in history:
@@ -205,7 +207,7 @@ def test_a_table_leaves_the_fit_as_it_was(spline_fit: Refinement) -> None:
         assert torch.equal(p.detach(), old)
     expected = spline_fit.potential.energy([0.35, 0.4]).detach().numpy()
     np.testing.assert_allclose(u, expected, rtol=1e-12)
-    again, error_again = spline_fit.potential_table([0.35, 0.4])
+    _, error_again = spline_fit.potential_table([0.35, 0.4])
     np.testing.assert_array_equal(error, error_again)
 
 
@@ -219,10 +221,10 @@ def test_the_unsampled_core_keeps_the_shape_of_the_prior(spline_fit: Refinement)
     state, basis = spline_fit.states[0], spline_fit.potential.basis
     values = spline_fit.potential.values.detach().numpy()[0]  # type: ignore[union-attr]
     change = values - state.prior_mean[0]
-    core = basis.centers < 0.86 * SIGMA
-    assert core.sum() >= 3
-    curvature = np.diff(change[: core.sum() + 1], 2)
-    assert np.abs(curvature).max() < 0.05 * np.abs(np.diff(values[: core.sum() + 1], 2)).max()
+    core = int((basis.centers < 0.88 * SIGMA).sum()) + 1
+    assert core >= 3
+    curvature = np.diff(change[:core], 2)
+    assert np.abs(curvature).max() < 0.05 * np.abs(np.diff(values[:core], 2)).max()
 
 
 def test_first_contact_is_where_g_rises(truth: Truth, spline_fit: Refinement) -> None:
@@ -236,7 +238,7 @@ def test_a_refined_spline_reproduces_the_target_in_a_fresh_run(
     pair = SplinePair(0.8 * SIGMA, CUTOFF, 40).set_coefficients(
         spline_fit.potential.coefficients().detach()
     )
-    fresh = point_of(pair, seed=77).sample(12_000, 20, [truth.rdf], equilibration=1000)
+    fresh = point_of(pair, seed=77).sample(20_000, EVERY, [truth.rdf], equilibration=1000)
     g = fresh.estimate(truth.rdf)
     error = np.hypot(g.standard_error, truth.g.standard_error)
     seen = truth.g.value > 0.1
@@ -265,8 +267,7 @@ def test_every_method_reduces_the_misfit(truth: Truth, name: str) -> None:
     assert start > 0.05
     assert fit.summary()["rdf_rms"] < share * start
     assert fit.summary()["misfit"] < 0.6 * fit.history[0].misfit
-    if name != "gauss-newton":
-        assert fit.method.parameter_covariance() is None
+    assert fit.method.parameter_covariance() is None
 
 
 def test_a_network_is_learned_by_adam_from_the_inverted_target(truth: Truth) -> None:
@@ -294,13 +295,13 @@ def test_a_method_of_ones_own_is_called_once_a_round_and_bounded(truth: Truth) -
     fit = Refinement(pair, [rdf_target(truth, point_of(pair))], method, largest_step=0.1)
     fit.run(2, 1000, 20, progress=False)
     assert method.calls == 2
-    assert [entry.largest_change for entry in fit.history] == [0.1, 0.1]
+    assert [entry.largest_change for entry in fit.history] == pytest.approx([0.1, 0.1])
     # u is linear in epsilon: 0.1 kT at the worst r of those with g > 0.1
     r = np.linspace(fit.first_contact(), CUTOFF, 200)
     change = (pair.energy(r) - liquids.lennard_jones().energy(r)).detach().numpy()
     worst = np.abs(change).max() / (TEMPERATURE * EPSILON)
-    # without 50 effective frames, polishing goes back towards what was sampled
-    assert 0.1 <= worst * (1 + 1e-9) and worst <= 0.2 * (1 + 1e-9)
+    # without 50 effective frames, the end goes back towards what was sampled: one step or less
+    assert 0.1 - 1e-9 < worst < 0.2 + 1e-9
 
 
 # More than one target ---------------------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_a_pressure_beside_g_fixes_what_g_leaves_soft(
         uncertainty=truth.pressure.standard_error[0],
     )
     fit = Refinement(pair, [rdf_target(truth, point), p])
-    fit.run(6, 2000, 20, progress=False)
+    fit.run(6, STEPS, EVERY, progress=False)
     first = fit.states[0].frames.runs[0].n_frames
     start = fit.states[0].frames.records[observable][:first]
     assert start.shape[1] == 2
@@ -345,19 +346,21 @@ def test_two_temperatures_tell_energy_from_entropy() -> None:
     targets = []
     for seed, t in enumerate(temperatures):
         rdf = RDF(REACH, 48)
-        measured = point_of(true, seed, temperature=t).sample(8000, 20, [rdf], equilibration=1000)
+        measured = point_of(true, seed, temperature=t).sample(15_000, EVERY, [rdf], equilibration=1000)
         g = measured.estimate(rdf)
         point = point_of(pair, seed + 20, temperature=t)
         targets.append(Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error))
-    fit = Refinement(pair, targets).run(4, 2000, 20, progress=False)
+    fit = Refinement(pair, targets).run(4, STEPS, EVERY, progress=False)
     assert len(fit.states) == 2 and len(fit.views()) == 2
     covariance = fit.method.parameter_covariance()
     assert covariance is not None
     error = np.sqrt(np.diag(covariance))
-    for found, expected, sigma in zip(pair.parameters(), (None, 1.4, None, 0.003), range(4)):
-        if expected is not None:
-            assert_recovered(found, expected, error[sigma // 2], "epsilon")
-    assert fit.summary()["misfit"] < 1.3 and fit.history[0].misfit > 3
+    learned = [p for p in pair.parameters() if p.requires_grad]
+    assert_recovered(learned[0], 1.4, error[0], "energy")
+    assert_recovered(learned[1], 0.003, error[1], "entropy")
+    assert error[0] < 0.2 and error[1] < 0.001
+    assert fit.summary()["rdf_rms"] < 0.5 * fit.history[0].rdf_rms
+    assert fit.summary()["misfit"] < 1.3
     r = np.linspace(1.05, 1.8, 20) * SIGMA
     middle = liquids.kelvin(1.8)
     u, band = fit.potential_table(r, temperature=middle)
@@ -383,7 +386,7 @@ def mixture() -> list[tuple[RDF, Estimate]]:
     """The three partial g(r) of a binary Lennard-Jones fluid."""
     pair = liquids.lennard_jones(SIGMAS, EPSILONS, n_types=2)
     rdfs = mixture_rdfs()
-    samples = point_of(pair, 6, types=TYPES).sample(20_000, 20, rdfs, equilibration=1000)
+    samples = point_of(pair, 6, types=TYPES).sample(30_000, EVERY, rdfs, equilibration=1000)
     return [(rdf, samples.estimate(rdf)) for rdf in rdfs]
 
 
@@ -395,7 +398,7 @@ def mixture_fit(
         Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error) for rdf, g in mixture
     ]
     fit = Refinement(pair, targets, method)
-    return fit.run(rounds, 2000, 20, progress=False)
+    return fit.run(rounds, STEPS, EVERY, progress=False)
 
 
 def test_a_mixture_gives_three_potentials(mixture: list[tuple[RDF, Estimate]]) -> None:
@@ -454,7 +457,7 @@ def dimers(pair: PairPotential, seed: int) -> app.Simulation:
     system.addForce(charges)
     system.addForce(angles)
     pair.attach(system, atoms=range(0, 2 * n, 2))
-    integrator = openmm.LangevinMiddleIntegrator(KELVIN, 1 / liquids.TAU, 0.008)
+    integrator = openmm.LangevinMiddleIntegrator(KELVIN, 1 / liquids.TAU, 0.015)
     integrator.setRandomNumberSeed(seed)
     sim = app.Simulation(
         topology, system, integrator, openmm.Platform.getPlatform("CPU"), {"Threads": "1"}
@@ -472,7 +475,7 @@ def test_the_learned_force_may_be_one_of_many_in_a_system_with_constraints() -> 
     rdf, pressure = RDF(2.0 * SIGMA, 36, atoms=sites), Pressure()
     true = liquids.lennard_jones()
     record = [rdf, pressure]
-    measured = StatePoint(dimers(true, 3), true).sample(9000, 20, record, equilibration=1500)
+    measured = StatePoint(dimers(true, 3), true).sample(15_000, EVERY, record, equilibration=1500)
     g, p = measured.estimate(rdf), measured.estimate(pressure)
     pair = liquids.lennard_jones(0.35, 0.7)
     point = StatePoint(dimers(pair, 4), pair)
@@ -480,13 +483,14 @@ def test_the_learned_force_may_be_one_of_many_in_a_system_with_constraints() -> 
         Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error),
         Target(point, pressure, p.value[0], uncertainty=p.standard_error[0]),
     ]
-    fit = Refinement(pair, targets).run(4, 2000, 20, progress=False)
+    fit = Refinement(pair, targets).run(4, STEPS, EVERY, progress=False)
     covariance = fit.method.parameter_covariance()
     assert covariance is not None
     error = np.sqrt(np.diag(covariance))
     assert_recovered(pair.sigma, SIGMA, error[0], "sigma")
     assert_recovered(pair.epsilon, EPSILON, error[1], "epsilon")
-    assert fit.summary()["misfit"] < 1.5 < fit.history[0].misfit
+    assert fit.summary()["misfit"] < 1.2
+    assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
     assert fit.states[0].frames.rest_energy.std() > 1  # the charges do something
 
 
@@ -505,7 +509,7 @@ def test_a_fit_runs_at_constant_pressure(truth: Truth) -> None:
     g = np.interp(rdf.r, truth.rdf.r, truth.g.value)
     error = np.interp(rdf.r, truth.rdf.r, truth.g.standard_error)
     fit = Refinement(pair, [Target(point, rdf, rdf.r, g, uncertainty=error)])
-    fit.run(3, 2000, 20, progress=False)
+    fit.run(3, STEPS, EVERY, progress=False)
     assert np.ptp(fit.states[0].frames.volume) > 0
     assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
 
@@ -517,13 +521,13 @@ def test_a_fit_that_starts_at_the_truth_stops_at_once(truth: Truth) -> None:
     pair = liquids.lennard_jones()
     target = rdf_target(truth, point_of(pair), uncertainty=0.05)
     fit = Refinement(pair, [target])
-    fit.run(8, 2000, 20, progress=False)
+    fit.run(8, STEPS, EVERY, progress=False)
     assert fit.converged
     assert len(fit.history) < 4
     assert fit.history[-1].misfit <= 1
     assert fit.views()[0].noise_ratio() < 1
     steps = fit.md_steps
-    fit.run(20, 2000, 20, progress=False)  # nothing is left to do
+    fit.run(20, STEPS, EVERY, progress=False)  # nothing is left to do
     assert fit.md_steps == steps
 
 
@@ -565,10 +569,6 @@ def test_the_bar_shows_round_misfit_and_frames(
 
 
 # What is refused --------------------------------------------------------------------------------
-
-
-def failing(make: Callable[[], Refinement]) -> Callable[[], Any]:
-    return lambda: make().run(1, 200, 20, progress=False)
 
 
 def test_boltzmann_inversion_needs_a_spline(truth: Truth) -> None:

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from torch import Tensor
 
 from ..observables import Observable
 from ..potentials import PairPotential
@@ -39,6 +41,7 @@ from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
 
+_MOST_ITERATIONS = 30  # of the nonlinear least squares
 _BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than this
 
 
@@ -184,34 +187,87 @@ class Step:
     covariance: Array  # [parameters, parameters]
 
 
+def linear_model(
+    view: StateView, from_prior: Array, precision: Array | None
+) -> tuple[Array, Array]:
+    """Hessian and slope of the misfit of one state point, plus the prior, in its coefficients.
+
+    Parameters
+    ----------
+    from_prior : c - c_0, [pairs * coefficients]
+    precision : D2^T D2 / q, [pairs * coefficients, pairs * coefficients], or None
+    """
+    weighted = view.jacobian.T @ view.weight
+    hessian, slope = weighted @ view.jacobian, weighted @ view.residual
+    if precision is not None:
+        hessian, slope = hessian + precision, slope + precision @ from_prior
+    return hessian, slope
+
+
 def solve(
     views: Sequence[StateView],
     chains: Sequence[Array],
     from_prior: Sequence[Array],
     precision: Array | None,
 ) -> Step:
-    """The minimum of the linear model.
+    """The minimum of the linear model, for parameters that the coefficients are linear in.
 
     Parameters
     ----------
     views : one per state point
     chains : dc/dtheta of each, [pairs * coefficients, parameters]
-    from_prior : c - c_0 of each, [pairs * coefficients]
-    precision : D2^T D2 / q, [pairs * coefficients, pairs * coefficients], or None
+    from_prior, precision : see ``linear_model``
     """
     n = chains[0].shape[1]
     hessian, slope = np.zeros((n, n)), np.zeros(n)
     for view, chain, offset in zip(views, chains, from_prior, strict=True):
-        jacobian = view.jacobian @ chain
-        weighted = jacobian.T @ view.weight
-        hessian += weighted @ jacobian
-        slope += weighted @ view.residual
-        if precision is not None:
-            hessian += chain.T @ precision @ chain
-            slope += chain.T @ precision @ offset
+        own_hessian, own_slope = linear_model(view, offset, precision)
+        hessian += chain.T @ own_hessian @ chain
+        slope += chain.T @ own_slope
     hessian[np.diag_indices(n)] += 1e-9 * np.diag(hessian).max()
     inverse = np.asarray(np.linalg.inv(hessian))
     return Step(-inverse @ slope, inverse)
+
+
+def follow(
+    potential: PairPotential,
+    temperatures: Sequence[float],
+    models: Sequence[tuple[Array, Array]],
+) -> None:
+    """Set the parameters to the minimum of the ``linear_model`` of each state point.
+
+    The model is quadratic in the coefficients; these may depend on the parameters in any way
+    (an exponent, a network). Nonlinear least squares, from the present parameters.
+    """
+    start = [potential.coefficients(t).detach().numpy().reshape(-1) for t in temperatures]
+    roots, shifts = zip(*(_square_root(*model) for model in models), strict=True)
+
+    def residuals(theta: Array) -> Array:
+        set_flat_parameters(potential, torch.from_numpy(theta))
+        with torch.no_grad():
+            now = [potential.coefficients(t).numpy().reshape(-1) for t in temperatures]
+        parts = zip(roots, shifts, now, start, strict=True)
+        return np.concatenate([root @ (c - c_0) + shift for root, shift, c, c_0 in parts])
+
+    def jacobian(theta: Array) -> Array:
+        set_flat_parameters(potential, torch.from_numpy(theta))
+        chains = [parameter_chain(potential, t) for t in temperatures]
+        return np.concatenate([r @ chain for r, chain in zip(roots, chains, strict=True)])
+
+    theta = flat_parameters(potential).numpy()
+    few = len(theta) <= len(roots[0])
+    solution = least_squares(
+        residuals, theta, jacobian, x_scale="jac" if few else 1.0, max_nfev=_MOST_ITERATIONS
+    )
+    set_flat_parameters(potential, torch.from_numpy(solution.x))
+
+
+def _square_root(hessian: Array, slope: Array) -> tuple[Array, Array]:
+    """R and e with |R x + e|^2 / 2 = x^T hessian x / 2 + slope^T x up to a constant."""
+    values, vectors = np.linalg.eigh(hessian)
+    seen = values > 1e-12 * values[-1]
+    scale = np.sqrt(values[seen])
+    return scale[:, None] * vectors[:, seen].T, vectors[:, seen].T @ slope / scale
 
 
 def smoothness_precision(
@@ -236,3 +292,18 @@ def parameter_chain(potential: PairPotential, temperature: float) -> Array:
         for row, p in zip(rows, parameters, strict=True)
     ]
     return torch.cat(flat, dim=1).detach().numpy()
+
+
+def flat_parameters(potential: PairPotential) -> Tensor:
+    """A copy of theta, flat over the parameters that require a gradient."""
+    return torch.cat([p.detach().reshape(-1) for p in potential.parameters() if p.requires_grad])
+
+
+@torch.no_grad()
+def set_flat_parameters(potential: PairPotential, theta: Tensor) -> None:
+    """Set theta, flat over the parameters that require a gradient."""
+    start = 0
+    for p in potential.parameters():
+        if p.requires_grad:
+            p.copy_(theta[start : start + p.numel()].reshape(p.shape))
+            start += p.numel()

@@ -22,17 +22,22 @@ from ..samples import Run, Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT
 from .checkpoint import read_checkpoint, write_checkpoint
-from .gauss_newton import GaussNewtonOptions, StateView, parameter_chain, view_state
+from .gauss_newton import (
+    GaussNewtonOptions,
+    StateView,
+    flat_parameters,
+    parameter_chain,
+    set_flat_parameters,
+    view_state,
+)
 from .initial import boltzmann_inversion, contact
 from .methods import (
     METHODS,
     GaussNewton,
     Method,
     StateData,
-    flat_parameters,
     is_free_form,
     nearest_distance,
-    set_flat_parameters,
 )
 from .targets import Target
 from .theory import LiquidTheory
@@ -41,7 +46,6 @@ Array = NDArray[np.float64]
 
 _MOST_ROLLBACKS = 4  # in a row
 _MOST_TRIES = 40  # at the length of a step
-_MOST_ATTEMPTS = 3  # at a run that has equilibrated
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _POLISHING = 5  # updates at the end, with no new MD
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
@@ -147,7 +151,7 @@ class Refinement:
         SamplingError
             If the first guess explodes, or several rounds in a row do.
         EquilibrationError
-            If the first guess still drifts after several runs.
+            If the first guess still drifts after its run was extended several times.
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
         """
@@ -252,29 +256,20 @@ class Refinement:
     def _sample(
         self, state: StateData, steps: int, every: int, equilibration: int, bar: Any
     ) -> Samples:
-        """One run of a state point; a run that still drifts is equilibration for the next."""
-
         def count(n: int) -> None:
             self.md_steps += n
+            bar.total = max(bar.total, bar.n + n)
             bar.update(n)
 
-        for attempt in reversed(range(_MOST_ATTEMPTS)):
-            try:
-                samples = state.state_point.sample(
-                    steps,
-                    every,
-                    record=self._recorded(state),
-                    equilibration=equilibration,
-                    discard_transient=True,
-                    progress=count,
-                )
-                return replace(samples, floor=min(samples.floor, 0.5 * len(samples)))
-            except EquilibrationError:
-                if attempt == 0:
-                    raise
-                bar.total += steps
-                equilibration = 0
-        raise AssertionError("unreachable")
+        samples = state.state_point.sample(
+            steps,
+            every,
+            record=self._recorded(state),
+            equilibration=equilibration,
+            discard_transient=True,
+            progress=count,
+        )
+        return replace(samples, floor=min(samples.floor, 0.5 * len(samples)))
 
     def _problem(self, fresh: Sequence[Samples]) -> str:
         """Why this round cannot be trusted, or an empty string."""

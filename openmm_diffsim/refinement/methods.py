@@ -14,14 +14,18 @@ from torch import Tensor
 from ..averages import statistical_inefficiency
 from ..errors import CheckpointError, OverlapError, TargetError
 from ..observables import RDF
-from ..potentials import PairPotential, SplinePair, TemperatureDependent
+from ..potentials import NeuralPair, PairPotential, SplinePair, TemperatureDependent
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
 from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
+    flat_parameters,
+    follow,
+    linear_model,
     parameter_chain,
+    set_flat_parameters,
     smoothness_precision,
     solve,
     view_state,
@@ -86,7 +90,7 @@ class GaussNewton(Stateless):
     """Noise-aware Gauss-Newton on all pooled frames; see ``refinement.gauss_newton``.
 
     Works with every potential: its parameters enter through the coefficients. The smoothness
-    prior is for free-form splines only.
+    prior is for splines and networks only.
     """
 
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
@@ -115,7 +119,12 @@ class GaussNewton(Stateless):
             )
         step = solve(views, chains, offsets, precision)
         self.covariance = step.covariance
-        add_to_parameters(potential, torch.from_numpy(step.change))
+        if is_linear(potential):
+            add_to_parameters(potential, torch.from_numpy(step.change))
+            return
+        parts = zip(views, offsets, strict=True)
+        models = [linear_model(view, offset, precision) for view, offset in parts]
+        follow(potential, temperatures, models)
 
     def parameter_covariance(self) -> Array | None:
         """Inverse Hessian of the last update."""
@@ -354,11 +363,16 @@ def target_basis_sums(state: StateData, potential: PairPotential) -> Array:
     return sums
 
 
-def is_free_form(potential: PairPotential) -> bool:
-    """Are the parameters spline coefficients, in need of a smoothness prior?"""
+def is_linear(potential: PairPotential) -> bool:
+    """Are the parameters spline coefficients?"""
     if isinstance(potential, TemperatureDependent):
-        return is_free_form(potential.energetic) and is_free_form(potential.entropic)
+        return is_linear(potential.energetic) and is_linear(potential.entropic)
     return isinstance(potential, SplinePair)
+
+
+def is_free_form(potential: PairPotential) -> bool:
+    """Can the potential have any shape, so that it needs a smoothness prior?"""
+    return is_linear(potential) or isinstance(potential, NeuralPair)
 
 
 def nearest_distance(state: StateData) -> float:
@@ -373,21 +387,6 @@ def nearest_distance(state: StateData) -> float:
 def add_to_parameters(potential: PairPotential, change: Tensor) -> None:
     """theta += change, flat over the parameters that require a gradient."""
     set_flat_parameters(potential, flat_parameters(potential) + change)
-
-
-def flat_parameters(potential: PairPotential) -> Tensor:
-    """A copy of theta, flat over the parameters that require a gradient."""
-    return torch.cat([p.detach().reshape(-1) for p in potential.parameters() if p.requires_grad])
-
-
-@torch.no_grad()
-def set_flat_parameters(potential: PairPotential, theta: Tensor) -> None:
-    """Set theta, flat over the parameters that require a gradient."""
-    start = 0
-    for p in potential.parameters():
-        if p.requires_grad:
-            p.copy_(theta[start : start + p.numel()].reshape(p.shape))
-            start += p.numel()
 
 
 METHODS: dict[str, Callable[[], Method]] = {
