@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from .averages import (
 from .errors import OverlapError, StatePointError
 from .observables import Conditions, Observable
 from .potentials import PairPotential
-from .units import BAR, beta
+from .units import BAR, beta, number_in_md_units
 from .weights import log_mixture, n_effective, softmax_weights
 
 Array = NDArray[np.float64]
@@ -37,7 +38,7 @@ class Run:
     pressure: float | None  # bar; None at constant volume
     n_frames: int
     every: int  # steps between frames
-    rms_displacement: float = float("nan")  # nm, of the particles from the first frame to the last
+    rms_displacement: float = float("nan")  # nm, first frame to last, less that of the whole
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,15 @@ class Samples:
         part = self._select(np.arange(len(self)) >= first)
         return replace(part, runs=self.runs[-1:])
 
-    def reweight(self, temperature: float, pressure: float | None = None) -> Samples:
+    def reweight(self, temperature: Any, pressure: Any = None) -> Samples:
         """The same frames, to be averaged at another temperature (K) and pressure (bar)."""
         if (pressure is None) != (self.pressure is None):
             raise StatePointError("reweight() cannot turn constant volume into constant pressure")
-        return replace(self, temperature=temperature, pressure=pressure)
+        return replace(
+            self,
+            temperature=number_in_md_units(temperature, "temperature"),
+            pressure=None if pressure is None else number_in_md_units(pressure, "pressure"),
+        )
 
     def coefficients(self) -> Tensor:
         """Present coefficients of the potential at this temperature, with their graph."""

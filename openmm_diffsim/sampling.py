@@ -16,6 +16,7 @@ from .kernels import add_basis_sums, exclusion_lists, largest_range, pair_blocks
 from .observables import Frame, Observable, Particles
 from .potentials import PairPotential, pair_index
 from .samples import Run, Samples
+from .units import number_in_md_units
 
 Array = NDArray[np.float64]
 
@@ -81,6 +82,7 @@ class FrameRecorder:
         if self._first is None:
             self._first = positions.copy()
         moved = (positions - self._first)[self._types >= 0]
+        moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
         self._displacement = float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
@@ -215,7 +217,7 @@ class SampleReporter:
         Attached to the Simulation's System; its parameters must not change while it reports.
     record : sequence of Observable
         What else to record.
-    temperature, pressure : float
+    temperature, pressure : float or Quantity
         K and bar, of the state point.
     """
 
@@ -225,16 +227,15 @@ class SampleReporter:
         potential: PairPotential,
         record: Sequence[Observable] = (),
         *,
-        temperature: float,
-        pressure: float | None = None,
+        temperature: Any,
+        pressure: Any = None,
     ) -> None:
         self.interval = interval
         self.potential = potential
         self.observables = tuple(record)
-        self.temperature = temperature
-        self.pressure = pressure
+        self.temperature, self.pressure = _numbers(temperature, pressure)
         self.recorder: FrameRecorder | None = None
-        self._coefficients: Array = potential.coefficients(temperature).detach().numpy().copy()
+        self._coefficients: Array = potential.coefficients(self.temperature).detach().numpy().copy()
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Tell OpenMM when the next frame is due and what it needs."""
@@ -268,14 +269,15 @@ def sample_trajectory(
     context: openmm.Context,
     record: Sequence[Observable] = (),
     *,
-    temperature: float,
-    pressure: float | None = None,
+    temperature: Any,
+    pressure: Any = None,
 ) -> Samples:
     """Samples from a stored trajectory (``mdtraj.Trajectory``), run with ``potential`` as it is.
 
     ``context`` is one of the System that the trajectory came from, with the potential attached;
     its own positions are restored.
     """
+    temperature, pressure = _numbers(temperature, pressure)
     recorder = FrameRecorder(potential, context, record)
     if trajectory.n_atoms != recorder.particles.n_particles:
         raise SamplingError(
@@ -287,7 +289,7 @@ def sample_trajectory(
     for n in range(trajectory.n_frames):
         positions = np.asarray(trajectory.xyz[n], dtype=np.float64)
         vectors = trajectory.unitcell_vectors
-        box = None if vectors is None else np.asarray(vectors[n], dtype=np.float64)
+        box = None if vectors is None else reduced_box(np.asarray(vectors[n], dtype=np.float64))
         energy = None
         if recorder.others.contribute:
             if box is not None:
@@ -306,6 +308,23 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
     positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     box = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
     return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
+
+
+def reduced_box(box: Array) -> Array:
+    """The same lattice in OpenMM's reduced form, [3, 3] in nm.
+
+    A file's rounding leaves that form by a digit where a box is just at its bounds, as a rhombic
+    dodecahedron is, and OpenMM then refuses the box.
+    """
+    a, b, c = box
+    c = c - b * np.round(c[1] / b[1])
+    c = c - a * np.round(c[0] / a[0])
+    b = b - a * np.round(b[0] / a[0])
+    reduced = np.array([a, b, c])
+    for row, column in ((1, 0), (2, 0), (2, 1)):  # what is left of the rounding
+        half = 0.5 * box[column, column]
+        reduced[row, column] = np.clip(reduced[row, column], -half, half)
+    return reduced
 
 
 def describe_particles(context: openmm.Context) -> Particles:
@@ -331,6 +350,14 @@ def molecular_offsets(positions: Array, particles: Particles) -> Array:
     count = np.bincount(molecule)
     centers = np.stack([np.bincount(molecule, positions[:, a]) / count for a in range(3)], axis=1)
     return np.asarray(positions - centers[molecule])
+
+
+def _numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
+    """In K and bar."""
+    return (
+        number_in_md_units(temperature, "temperature"),
+        None if pressure is None else number_in_md_units(pressure, "pressure"),
+    )
 
 
 def _has_energy(force: openmm.Force) -> bool:

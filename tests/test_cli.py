@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
@@ -325,3 +326,24 @@ def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> Non
     said = capsys.readouterr().out
     assert openmm.__version__ in said and "Reference" in said and "CPU" in said
     assert "native" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "data"), [("argon", "argon_gr.csv"), ("water", "water_oo_soper2008.csv")]
+)
+def test_measured_liquid_is_refined_by_one_command(
+    here: Path, name: str, data: str, shared_data: Callable[[str], Path]
+) -> None:
+    """The shipped configuration, but for a smaller box and fewer rounds."""
+    measured = shared_data(f"experiment/{data}")
+    shipped = Path(__file__).resolve().parents[1] / "examples" / f"{name}.toml"
+    text = shipped.read_text().replace(f"../../shared/data/experiment/{data}", str(measured))
+    for long, short in (("particles = 500", "particles = 300"), ("rounds = 15", "rounds = 3")):
+        assert long in text
+        text = text.replace(long, short)
+    (here / "fit.toml").write_text(text.replace("cutoff = 0.9", "cutoff = 0.85"))
+    assert run("refine", "fit.toml") == cli.FINISHED
+    summary = json.loads((here / name / "summary.json").read_text())
+    assert summary["final"]["rdf_rms"] < 0.05
+    assert summary["final"]["rdf_rms"] < 0.5 * summary["rounds"][0]["rdf_rms"]

@@ -11,6 +11,7 @@ import pymbar
 import pytest
 import torch
 from numpy.typing import NDArray
+from openmm import unit
 from systems import FreePair, argon, assert_parameter_gradient, numerical_derivative
 from torch import Tensor
 
@@ -309,6 +310,14 @@ def test_rest_energy_matters_only_between_temperatures() -> None:
     assert torch.equal(without.average(recorded), samples.average(recorded))  # no digit is lost
     warmer, without = samples.reweight(125.0), replace(samples, rest_energy=0 * samples.rest_energy)
     assert not torch.allclose(warmer.weights(), without.reweight(125.0).weights(), rtol=1e-3)
+
+
+def test_state_to_reweight_to_may_be_quantities() -> None:
+    samples = synthetic(FreePair(TINY, seed=1), [], STATES["NPT"])
+    elsewhere = samples.reweight(125 * unit.kelvin, 1 * unit.atmosphere)
+    assert elsewhere.temperature == 125.0
+    assert elsewhere.pressure == pytest.approx(1.01325)
+    assert elsewhere.weights().sum().item() == pytest.approx(1.0)
 
 
 def test_pool_of_one_state_twice_is_one_longer_run() -> None:

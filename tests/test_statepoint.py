@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import mdtraj
@@ -49,7 +50,7 @@ from openmm_diffsim import (
     sample_trajectory,
 )
 from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
-from openmm_diffsim.sampling import FrameRecorder, RestForces, configuration
+from openmm_diffsim.sampling import FrameRecorder, RestForces, configuration, reduced_box
 from openmm_diffsim.statepoint import degrees_of_freedom, read_pressure, read_temperature
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
@@ -266,7 +267,8 @@ def test_sample_records_every_frame_of_the_run() -> None:
     assert len(samples) == samples.runs[0].n_frames == 30
     assert samples.runs[0].every == 10
     assert samples.temperature == samples.runs[0].temperature == TEMPERATURE
-    moved = np.sum((film.positions[-1] - film.positions[5]) ** 2, axis=1)
+    moved = film.positions[-1] - film.positions[5]
+    moved = np.sum((moved - moved.mean(axis=0)) ** 2, axis=1)
     assert samples.runs[0].rms_displacement == pytest.approx(np.mean(moved) ** 0.5)
     context = context_of(simulation.system, film.positions[0], "Reference")
     energies = []
@@ -432,13 +434,18 @@ def test_reporter_gives_the_same_numbers_as_sample() -> None:
     # Made only now: on the Reference platform all Contexts draw from one seeded stream.
     simulation = pressurized(potential)
     reporter = SampleReporter(
-        10, potential, record, temperature=TEMPERATURE, pressure=point.pressure
+        10,
+        potential,
+        record,
+        temperature=TEMPERATURE * unit.kelvin,
+        pressure=point.pressure * unit.bar,
     )
     simulation.reporters.append(reporter)
     simulation.step(100)
     assert_same_samples(reporter.samples(), samples)
     assert reporter.samples().runs[0].n_frames == 10
-    assert reporter.samples().pressure == samples.pressure
+    assert reporter.samples().runs[0].temperature == samples.temperature
+    assert reporter.samples().pressure == pytest.approx(samples.pressure)
     assert np.ptp(samples.volume) > 0
 
 
@@ -460,8 +467,8 @@ def test_trajectory_gives_the_same_numbers_as_sample() -> None:
         trajectory,
         context,
         record,
-        temperature=TEMPERATURE,
-        pressure=point.pressure,
+        temperature=TEMPERATURE * unit.kelvin,
+        pressure=point.pressure * unit.bar,
     )
     # mdtraj keeps positions in single precision: sums and energies agree to about 1e-5.
     pressure = record[1]
@@ -484,26 +491,41 @@ def without(samples: Samples, observable: RDF) -> Samples:
 
 @pytest.mark.parametrize("shape", ["dodecahedron", "octahedron"])
 def test_trajectory_in_a_triclinic_box_may_be_rounded(shape: str) -> None:
-    """mdtraj rebuilds box vectors from angles: they leave OpenMM's reduced form by rounding."""
-    potential = argon()
+    """mdtraj rebuilds box vectors from angles: rounding can leave OpenMM's reduced form."""
+    potential, pressure, n = argon(), Pressure(), 40
     box = BOXES[shape]
-    system = empty_system(40, box)
-    system.addForce(lennard_jones_force(40, 0.5))
+    system = empty_system(n, box)
+    system.addForce(lennard_jones_force(n, 0.5))
     potential.attach(system)
-    positions = lattice(40, box, 0.05)
-    context = context_of(system, positions, "Reference")
-    trajectory = mdtraj.Trajectory(
-        positions[None].astype(np.float32), mdtraj.Topology.from_openmm(topology(40))
+    positions = [lattice(n, box, 0.05, seed) for seed in range(3)]
+    context = context_of(system, positions[0], "CPU")
+    rounded = box.copy()
+    rounded[2, :2] *= 1 + 1e-7
+    with pytest.raises(openmm.OpenMMException, match="reduced form"):
+        context.setPeriodicBoxVectors(*rounded)
+    trajectory = SimpleNamespace(
+        n_atoms=n, n_frames=3, xyz=positions, unitcell_vectors=[rounded] * 3
     )
-    trajectory.unitcell_vectors = box[None]
-    trajectory.unitcell_lengths = trajectory.unitcell_lengths.astype(np.float32)
-    trajectory.unitcell_angles = trajectory.unitcell_angles.astype(np.float32)
-    record = [RDF_SHORT, Pressure()]
-    samples = sample_trajectory(potential, trajectory, context, record, temperature=100.0)
-    context.setPositions(np.asarray(trajectory.xyz[0], dtype=np.float64))
-    energy, _ = energy_and_forces(context)
-    assert samples.run_energies()[0] == pytest.approx(energy, rel=1e-4)
-    assert np.all(np.isfinite(samples.values(record[1]).detach().numpy()))
+    samples = sample_trajectory(potential, trajectory, context, [pressure], temperature=100.0)
+    context.setPeriodicBoxVectors(*box)
+    for energy, x in zip(samples.run_energies(), positions, strict=True):
+        context.setPositions(x)
+        assert energy == pytest.approx(energy_and_forces(context)[0], rel=1e-4)
+    assert np.all(np.isfinite(samples.values(pressure).detach().numpy()))
+
+
+def test_reduced_box_spans_the_same_lattice() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        box = np.tril(rng.uniform(-3, 3, (3, 3)))
+        np.fill_diagonal(box, rng.uniform(1, 2, 3))
+        reduced = reduced_box(box)
+        steps = reduced @ np.linalg.inv(box)  # whole numbers of the old vectors
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-9)
+        assert np.linalg.det(reduced) == pytest.approx(np.linalg.det(box))
+        assert 2 * abs(reduced[1, 0]) <= reduced[0, 0]
+        assert 2 * abs(reduced[2, 0]) <= reduced[0, 0]
+        assert 2 * abs(reduced[2, 1]) <= reduced[1, 1]
 
 
 def test_trajectory_that_does_not_fit_the_system_is_refused() -> None:

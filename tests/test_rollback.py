@@ -1,0 +1,306 @@
+"""A round that explodes, freezes or goes astray is taken back, and the fit goes on or says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import liquids
+import numpy as np
+import pytest
+import torch
+from liquids import EPSILON, SIGMA, Array
+
+from openmm_diffsim import RDF, Mie, PairPotential, Pressure, Refinement, StatePoint, Target
+from openmm_diffsim.errors import SamplingError
+from openmm_diffsim.refinement.methods import StateData, Stateless
+
+N, DENSITY, TEMPERATURE = 64, 0.5, 3.0
+STEPS, EVERY = 600, 20
+
+
+class Watched(StatePoint):
+    """Notes the parameter and the positions that each run starts from."""
+
+    def __init__(self, pair: Any, seed: int = 3) -> None:
+        sim = liquids.simulation(pair, N, DENSITY, TEMPERATURE, seed=seed, step=0.014)
+        super().__init__(sim, pair)
+        self.epsilons: list[float] = []
+        self.starts: list[Array] = []
+
+    @property
+    def epsilon(self) -> float:
+        pair: Any = self.potential
+        return float(pair.epsilon.detach())
+
+    def positions(self) -> Array:
+        state = self.simulation.context.getState(getPositions=True)
+        return np.array(state.getPositions(asNumpy=True)._value)
+
+    def sample(self, *args: Any, **options: Any) -> Any:
+        self.epsilons.append(self.epsilon / EPSILON)
+        self.starts.append(self.positions())
+        return super().sample(*args, **options)
+
+
+class Scripted(Stateless):
+    """Sets epsilon, in units of the truth's, to the next number of a list; then leaves it."""
+
+    def __init__(self, *epsilons: float) -> None:
+        self.left = list(epsilons)
+        self.calls = 0
+
+    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+        self.calls += 1
+        if self.left:
+            with torch.no_grad():
+                potential.epsilon.fill_(EPSILON * self.left.pop(0))  # type: ignore[operator]
+
+
+def by_pressure(point: StatePoint, method: Any, **options: Any) -> Refinement:
+    """A fit without a g(r): nothing but an explosion can be wrong with a round."""
+    target = Target(point, Pressure(), 1000.0, uncertainty=0.01)
+    options.setdefault("largest_step", np.inf)
+    return Refinement(point.potential, [target], method, **options)
+
+
+@pytest.fixture(scope="module")
+def g() -> tuple[RDF, Array]:
+    rdf = RDF(2.4 * SIGMA, 40)
+    point = Watched(liquids.lennard_jones(), 8)
+    return rdf, point.sample(8000, 20, [rdf], equilibration=500).average(rdf).detach().numpy()
+
+
+def by_g(point: StatePoint, g: tuple[RDF, Array], method: Any, **options: Any) -> Refinement:
+    target = Target(point, g[0], g[0].r, g[1], uncertainty=0.001)
+    options.setdefault("largest_step", np.inf)
+    return Refinement(point.potential, [target], method, **options)
+
+
+def run(fit: Refinement, rounds: int) -> Refinement:
+    return fit.run(rounds, STEPS, EVERY, progress=False)
+
+
+# Explosions -------------------------------------------------------------------------------------
+
+
+def test_a_run_that_explodes_is_taken_back_and_the_fit_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    point = Watched(liquids.lennard_jones())
+    method = Scripted(15.0)  # far too stiff for the time step
+    fit = run(by_pressure(point, method), 6)
+    events = [entry.event for entry in fit.history]
+    bad = [number for number, event in enumerate(events) if event]
+    assert bad == list(range(1, 1 + len(bad))) and 1 <= len(bad) <= 3
+    assert all("exploded" in events[number] for number in bad)
+    # half way back towards what was good, each time
+    expected = [1.0, *(1 + 14 / 2**n for n in range(len(bad) + 1))]
+    np.testing.assert_allclose(point.epsilons[: len(expected)], expected, rtol=1e-12)
+    # from the positions before the explosion, to the last bit
+    for number in bad:
+        np.testing.assert_array_equal(point.starts[number + 1], point.starts[number])
+    assert not np.array_equal(point.starts[bad[-1] + 2], point.starts[bad[-1] + 1])
+    assert len(fit.history) == 6 and method.calls == 6 - len(bad)
+    last_good = fit.history[0]
+    for number in bad:
+        entry = fit.history[number]
+        assert entry.largest_change == 0.0
+        assert (entry.misfit, entry.n_effective) == (last_good.misfit, last_good.n_effective)
+        assert entry.md_steps >= fit.history[number - 1].md_steps
+    # no frame of a bad round is kept
+    assert len(fit.states[0].frames.runs) == 6 - len(bad)
+    assert np.isfinite(fit.states[0].frames.basis_sums).all()
+    assert "round 2 rolled back" in capsys.readouterr().out
+    assert np.isfinite(fit.summary()["misfit"])
+
+
+def test_steps_are_shorter_after_an_explosion() -> None:
+    class Bounded(Scripted):
+        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+            super().update(potential, states)
+            fit.largest_step = np.inf if self.calls == 1 else 0.2
+
+    point = Watched(liquids.lennard_jones())
+    fit = by_pressure(point, Bounded(15.0, 0.01, 0.01))
+    run(fit, 6)
+    bad = sum(bool(entry.event) for entry in fit.history)
+    changes = [entry.largest_change for entry in fit.history if not entry.event]
+    assert bad >= 1
+    assert changes[1] == pytest.approx(0.2 * min(1.0, 1.5 * 0.5**bad))
+    assert changes[2] == pytest.approx(0.2 * min(1.0, 1.5**2 * 0.5**bad))
+
+
+def test_several_rounds_in_a_row_that_explode_end_the_fit() -> None:
+    point = Watched(liquids.lennard_jones())
+    fit = by_pressure(point, Scripted(1e6))
+    with pytest.raises(SamplingError, match=r"4 rounds in a row.*the last: .*exploded") as caught:
+        run(fit, 10)
+    assert caught.value.reason == "rollbacks"
+    assert [bool(entry.event) for entry in fit.history] == [False, True, True, True]
+    np.testing.assert_allclose(point.epsilons[1:], [1 + (1e6 - 1) / 2**n for n in range(4)])
+    # the user's Simulation is as it was before the last of them
+    np.testing.assert_array_equal(point.positions(), point.starts[1])
+
+
+def test_good_rounds_between_explosions_are_forgiven() -> None:
+    point = Watched(liquids.lennard_jones())
+    fit = by_pressure(point, Scripted(15.0, 1.0, 15.0, 1.0))
+    run(fit, 10)
+    events = [bool(entry.event) for entry in fit.history]
+    assert len(fit.history) == 10
+    assert sum(events) >= 2 and not all(events[1:5])
+
+
+def test_a_first_guess_that_explodes_is_reported_at_once() -> None:
+    point = Watched(liquids.lennard_jones(epsilon=1e6 * EPSILON))
+    fit = by_pressure(point, Scripted())
+    with pytest.raises(SamplingError, match=r"the run at 359.* K exploded.* step") as caught:
+        run(fit, 3)
+    assert caught.value.reason == "exploded"
+    assert fit.history == []
+    assert point.epsilon == 1e6 * EPSILON
+
+
+# Freezing, and worse ----------------------------------------------------------------------------
+
+
+class Sticky(Watched):
+    """Particles that attract each other too much do not get anywhere: a glass."""
+
+    limit = 1.5  # epsilon
+
+    def sample(self, *args: Any, **options: Any) -> Any:
+        stuck = self.epsilon > self.limit * EPSILON
+        self.simulation.integrator.setFriction(10_000.0 if stuck else 0.5)  # 1/ps
+        return super().sample(*args, **options)
+
+
+def test_a_fluid_that_freezes_is_thawed(g: tuple[RDF, Array]) -> None:
+    point = Sticky(liquids.lennard_jones())
+    fit = run(by_g(point, g, Scripted(1.8)), 4)
+    events = [entry.event for entry in fit.history]
+    assert "the fluid froze: particles moved 0." in events[1]
+    assert not any([events[0], *events[2:]])
+    np.testing.assert_allclose(point.epsilons, [1.0, 1.8, 1.4, 1.4], rtol=1e-12)
+    np.testing.assert_array_equal(point.starts[2], point.starts[1])
+    assert fit.history[1].rdf_rms == fit.history[0].rdf_rms  # that of the last good round
+    moved = [entry.rms_displacement for entry in fit.states[0].frames.runs]
+    assert len(moved) == 3 and min(moved) > 0.3 * SIGMA
+
+
+def test_a_solid_that_drifts_as_a_whole_has_not_moved() -> None:
+    """A thermostat's noise moves the whole further than particles move in a crystal."""
+    pair = liquids.lennard_jones(epsilon=1e-9 * EPSILON)  # particles that do not feel each other
+    point = Watched(pair)
+    point.simulation.integrator.setFriction(0.0)
+    point.simulation.context.setVelocities(np.tile([3.0, 0.0, 0.0], (N, 1)))
+    before = point.positions()
+    point.temperature = 1e6  # that much kinetic energy
+    samples = point.sample(200, 20)
+    assert np.abs(point.positions() - before).max() > SIGMA
+    assert samples.runs[0].rms_displacement < 0.01 * SIGMA
+
+
+def test_a_fluid_that_sticks_but_is_right_is_left_alone(g: tuple[RDF, Array]) -> None:
+    """Nothing moves, but g(r) is no worse: a viscous liquid is not a mistake."""
+    point = Sticky(liquids.lennard_jones(epsilon=1.1 * EPSILON))
+    point.limit = 0.0
+    fit = run(by_g(point, g, Scripted()), 3)
+    assert [entry.event for entry in fit.history] == ["", "", ""]
+    assert max(r.rms_displacement for r in fit.states[0].frames.runs) < 0.25 * SIGMA
+
+
+def test_a_g_that_gets_far_worse_is_taken_back(g: tuple[RDF, Array]) -> None:
+    point = Watched(liquids.lennard_jones())
+    fit = run(by_g(point, g, Scripted(6.0)), 5)
+    events = [entry.event for entry in fit.history]
+    assert "g(r) got far worse: its rms went from 0.0" in events[1]
+    assert events[-1] == ""
+    bad = sum(map(bool, events))
+    assert point.epsilons[bad + 1] == pytest.approx(1 + 5 / 2**bad)
+    assert fit.summary()["rdf_rms"] < 0.15
+
+
+def test_a_good_method_recovers_after_a_bad_step(g: tuple[RDF, Array]) -> None:
+    from openmm_diffsim import GaussNewton
+
+    class OnceBad(GaussNewton):
+        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+            if len(states[0].frames.runs) == 1:
+                with torch.no_grad():
+                    potential.epsilon.fill_(6 * EPSILON)  # type: ignore[operator]
+            else:
+                super().update(potential, states)
+
+    point = Watched(liquids.lennard_jones(epsilon=0.8 * EPSILON))
+    target = Target(point, g[0], g[0].r, g[1], uncertainty=0.01)
+    fit = Refinement(point.potential, [target], OnceBad(), largest_step=np.inf)
+    fit.run(8, 1500, EVERY, progress=False)
+    assert any(entry.event for entry in fit.history)
+    assert point.epsilon == pytest.approx(EPSILON, rel=0.15)
+    assert fit.summary()["rdf_rms"] < 0.05
+
+
+# Updates that are no numbers --------------------------------------------------------------------
+
+
+def spoil(value: float) -> Callable[[Any], None]:
+    def update(potential: Any) -> None:
+        with torch.no_grad():
+            potential.sigma.mul_(1.1)
+            potential.epsilon.fill_(value)
+
+    return update
+
+
+def equal_exponents(potential: Any) -> None:
+    with torch.no_grad():
+        potential.repulsive.copy_(potential.attractive)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_update_that_is_no_number_is_refused_and_undone(value: float) -> None:
+    class Spoiled(Stateless):
+        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+            pair: Any = potential
+            with torch.no_grad():
+                pair.sigma.mul_(1.1)
+                pair.epsilon.fill_(value)
+
+    pair = liquids.lennard_jones()
+    point = Watched(pair)
+    fit = by_pressure(point, Spoiled(), largest_step=1.0)
+    with pytest.raises(SamplingError, match="not finite") as caught:
+        run(fit, 1)
+    assert caught.value.reason == "update"
+    assert float(pair.sigma.detach()) == SIGMA and point.epsilon == EPSILON
+    point.sample(100, 20)  # the user's Simulation still runs
+    assert np.isfinite(point.positions()).all()
+
+
+def test_parameters_without_a_potential_are_left_half_way() -> None:
+    """Equal exponents of a Mie potential: finite numbers, but u(r) = 0/0."""
+
+    class Equal(Stateless):
+        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+            pair: Any = potential
+            with torch.no_grad():
+                pair.repulsive.copy_(pair.attractive)
+
+    pair = Mie(SIGMA, EPSILON, liquids.CUTOFF, r_min=0.8 * SIGMA, knots=40)
+    fit = by_pressure(Watched(pair), Equal(), largest_step=1.0)
+    run(fit, 1)
+    assert 6.0 < float(pair.repulsive.detach()) < 12.0
+    assert torch.isfinite(pair.coefficients()).all()
+    assert 0 < fit.history[0].largest_change < 1.0 + 1e-5
+
+
+def test_an_absurd_update_is_bounded_by_the_largest_step(g: tuple[RDF, Array]) -> None:
+    point = Watched(liquids.lennard_jones())
+    fit = by_g(point, g, Scripted(1e12, -1e12), largest_step=0.3)
+    run(fit, 3)
+    assert [entry.event for entry in fit.history] == ["", "", ""]
+    changes = [entry.largest_change for entry in fit.history]
+    assert changes == [pytest.approx(0.3), pytest.approx(0.3), 0.0]
+    assert point.epsilons[1] > 1.0 > point.epsilons[2] - 0.01
