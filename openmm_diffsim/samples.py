@@ -166,13 +166,14 @@ class Samples:
                 self._check_overlap(weights)
             values = self.values(observable).numpy()
         w = weights.numpy()
-        covariance = block_covariance(values, w, self.blocks)
+        blocks = self._blocks_of(values)
+        covariance = block_covariance(values, w, blocks)
         return Estimate(
             value=w @ values,
             standard_error=np.sqrt(np.diag(covariance)),
             covariance=covariance,
             n_effective=n_effective(weights),
-            n_blocks=round(effective_blocks(w, self.blocks)),
+            n_blocks=round(effective_blocks(w, blocks)),
         )
 
     def jacobian(self, observable: Observable) -> Tensor:
@@ -217,11 +218,21 @@ class Samples:
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
         """Block of each frame, int [frames], from the correlation of the energy in each run."""
-        series = np.array_split(
-            self.run_energies(), np.cumsum([r.n_frames for r in self.runs])[:-1]
-        )
-        inefficiency = float(np.median([statistical_inefficiency(s) for s in series]))
+        return self._blocks(self._inefficiency(self.run_energies()))
+
+    def _blocks(self, inefficiency: float) -> NDArray[np.int64]:
         return assign_blocks([run.n_frames for run in self.runs], inefficiency)
+
+    def _blocks_of(self, values: Array) -> NDArray[np.int64]:
+        """Blocks long enough for the energy and for what varies most in ``values``."""
+        deviations = values - values.mean(axis=0)
+        _, _, directions = np.linalg.svd(deviations, full_matrices=False)
+        slow = self._inefficiency(deviations @ directions[0])
+        return self._blocks(max(slow, self._inefficiency(self.run_energies())))
+
+    def _inefficiency(self, series: Array) -> float:
+        """Median statistical inefficiency of the runs."""
+        return float(np.median([statistical_inefficiency(part) for part in self._split(series)]))
 
     def run_energies(self) -> Array:
         """Potential energy of each frame in the run that it came from, kJ/mol, shape [frames]."""

@@ -89,6 +89,19 @@ def test_two_standard_errors_hold_the_average_in_95_of_100_repeats(phi: float, n
     assert abs(np.mean(deviations)) < 4 / repeats**0.5
 
 
+def test_error_bar_knows_of_an_observable_slower_than_the_energy() -> None:
+    hits = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        slow = autoregressive(rng, 4000, 0.95)
+        samples = slope_samples(autoregressive(rng, 4000, 0.5), 0.0, 0.0)
+        samples = replace(samples, records={RECORDED: np.stack([0.1 * slow, slow], axis=1)})
+        estimate = samples.estimate(RECORDED)
+        hits.append(abs(estimate.value[1]) < 1.96 * estimate.standard_error[1])
+    # 0.95 +- 0.013 are expected; with the blocks of the energy it is 0.8.
+    assert 0.90 < np.mean(hits) < 0.99
+
+
 def test_error_bar_that_ignores_correlations_does_not_cover() -> None:
     """The test above could fail: each frame its own block is too sure of itself."""
     hits = []

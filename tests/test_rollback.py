@@ -7,6 +7,7 @@ from typing import Any
 
 import liquids
 import numpy as np
+import openmm
 import pytest
 import torch
 from liquids import EPSILON, SIGMA, Array
@@ -22,8 +23,10 @@ STEPS, EVERY = 600, 20
 class Watched(StatePoint):
     """Notes the parameter and the positions that each run starts from."""
 
-    def __init__(self, pair: Any, seed: int = 3) -> None:
-        sim = liquids.simulation(pair, N, DENSITY, TEMPERATURE, seed=seed, step=0.014)
+    def __init__(self, pair: Any, seed: int = 3, prepare: Any = None) -> None:
+        sim = liquids.simulation(
+            pair, N, DENSITY, TEMPERATURE, seed=seed, step=0.014, prepare=prepare
+        )
         super().__init__(sim, pair)
         self.epsilons: list[float] = []
         self.starts: list[Array] = []
@@ -166,13 +169,31 @@ def test_a_first_guess_that_explodes_is_reported_at_once() -> None:
 
 
 class Sticky(Watched):
-    """Particles that attract each other too much do not get anywhere: a glass."""
+    """Particles that attract each other too much stay where they are, as in a glass."""
 
     limit = 1.5  # epsilon
 
+    def __init__(self, pair: Any) -> None:
+        self.tether = openmm.CustomExternalForce(
+            "tether * periodicdistance(x, y, z, x0, y0, z0)^2"
+        )
+        super().__init__(pair, prepare=self._add_tether)
+
+    def _add_tether(self, system: openmm.System) -> None:
+        self.tether.addGlobalParameter("tether", 0.0)
+        for name in ("x0", "y0", "z0"):
+            self.tether.addPerParticleParameter(name)
+        for i in range(N):
+            self.tether.addParticle(i, [0.0, 0.0, 0.0])
+        system.addForce(self.tether)
+
     def sample(self, *args: Any, **options: Any) -> Any:
+        context = self.simulation.context
+        for i, x in enumerate(self.positions()):
+            self.tether.setParticleParameters(i, i, x)
+        self.tether.updateParametersInContext(context)
         stuck = self.epsilon > self.limit * EPSILON
-        self.simulation.integrator.setFriction(10_000.0 if stuck else 0.5)  # 1/ps
+        context.setParameter("tether", 400 * EPSILON / SIGMA**2 if stuck else 0.0)
         return super().sample(*args, **options)
 
 
@@ -243,20 +264,6 @@ def test_a_good_method_recovers_after_a_bad_step(g: tuple[RDF, Array]) -> None:
 
 
 # Updates that are no numbers --------------------------------------------------------------------
-
-
-def spoil(value: float) -> Callable[[Any], None]:
-    def update(potential: Any) -> None:
-        with torch.no_grad():
-            potential.sigma.mul_(1.1)
-            potential.epsilon.fill_(value)
-
-    return update
-
-
-def equal_exponents(potential: Any) -> None:
-    with torch.no_grad():
-        potential.repulsive.copy_(potential.attractive)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

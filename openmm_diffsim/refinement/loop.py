@@ -36,6 +36,7 @@ from .methods import (
     GaussNewton,
     Method,
     StateData,
+    TorchOptimizer,
     is_free_form,
     nearest_distance,
 )
@@ -436,28 +437,45 @@ class Refinement:
                 path=Path(path),
                 reason="foreign",
             )
-        set_flat_parameters(self.potential, torch.from_numpy(arrays["theta"]))
-        for name, buffer in self.potential.named_buffers():
-            buffer.copy_(torch.from_numpy(arrays[f"buffer/{name}"]))
-        if "previous" in arrays:
-            self._previous = torch.from_numpy(arrays["previous"])
+        try:
+            theta = torch.from_numpy(arrays["theta"])
+            buffers = [
+                (buffer, torch.from_numpy(arrays[f"buffer/{name}"]))
+                for name, buffer in self.potential.named_buffers()
+            ]
+            history = [Round(**r) for r in meta["history"]]
+            names = ("converged", "md_steps", "seconds", "trust", "rollbacks", "best_rms", "states")
+            rest = {name: meta[name] for name in names}
+            pools = [
+                _unpack(f"state/{index}", state, self._recorded(state), runs, arrays)
+                for index, (state, runs) in enumerate(zip(self.states, meta["runs"], strict=True))
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} was written by another version of openmm_diffsim: {error!r}",
+                path=Path(path),
+                reason="version",
+            ) from error
+        set_flat_parameters(self.potential, theta)
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        self._previous = torch.from_numpy(arrays["previous"]) if "previous" in arrays else None
         prefix = "method/"
         self.method.load_state_dict(
             {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
         )
-        self.history = [Round(**r) for r in meta["history"]]
-        self.converged = meta["converged"]
-        self.md_steps = meta["md_steps"]
-        self._seconds = meta["seconds"]
-        self._trust = meta["trust"]
-        self._rollbacks = meta["rollbacks"]
-        self._best_rms = meta["best_rms"]
-        for index, state in enumerate(self.states):
-            runs = meta["runs"][index]
-            state.pool = _unpack(f"state/{index}", state, self._recorded(state), runs, arrays)
-            state.last = state.pool.last_run()
+        self.history = history
+        self.converged = rest["converged"]
+        self.md_steps = rest["md_steps"]
+        self._seconds = rest["seconds"]
+        self._trust = rest["trust"]
+        self._rollbacks = rest["rollbacks"]
+        self._best_rms = rest["best_rms"]
+        for state, pool, context in zip(self.states, pools, rest["states"], strict=True):
+            state.pool = pool
+            state.last = pool.last_run()
             state.state_point.apply()
-            state.state_point.deserialize(meta["states"][index])
+            state.state_point.deserialize(context)
         return self
 
     @staticmethod
@@ -472,8 +490,12 @@ class Refinement:
             digest.update(repr(target.weight).encode())
         return {
             "potential": repr(self.potential.basis) + str(self.potential.n_types),
-            "parameters": [f"{n} {tuple(p.shape)}" for n, p in self.potential.named_parameters()],
-            "method": type(self.method).__name__,
+            "parameters": [
+                f"{n} {tuple(p.shape)}" + ("" if p.requires_grad else f" = {p.tolist()}")
+                for n, p in self.potential.named_parameters()
+            ],
+            "method": type(self.method).__name__
+            + (f" {self.method.name()}" if isinstance(self.method, TorchOptimizer) else ""),
             "targets": digest.hexdigest(),
             "state points": [
                 [s.state_point.temperature, s.state_point.pressure, len(s.theory.type_of)]
@@ -567,6 +589,7 @@ def _unpack(
     arrays: dict[str, NDArray[Any]],
 ) -> Samples:
     coefficients = arrays[f"{prefix}/coefficients"]
+    last = runs[-1]["n_frames"]
     return Samples(
         potential=state.state_point.potential,
         runs=tuple(
@@ -579,4 +602,5 @@ def _unpack(
         records={o: arrays[f"{prefix}/record/{i}"] for i, o in enumerate(recorded)},
         temperature=state.state_point.temperature,
         pressure=state.state_point.pressure,
+        floor=min(Samples.floor, 0.5 * last),
     )

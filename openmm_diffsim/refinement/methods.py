@@ -260,6 +260,10 @@ class TorchOptimizer:
             if any(state.frames.n_effective() < least for state, least in pairs):
                 break
 
+    def name(self) -> str:
+        """Class of the optimizer."""
+        return type(self.factory([torch.zeros(1, requires_grad=True)])).__name__
+
     def parameter_covariance(self) -> Array | None:
         """Not estimated."""
         return None
