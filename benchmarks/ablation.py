@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[Callable[[], object], str]] = {
     "default": (options(), "auto"),
     "noise taken as independent": (options(), "independent"),
     "no liquid-state theory": (options(theory=False), "auto"),
+    "theory trusted as 150 frames": (options(prior_frames=150.0), "auto"),
     "theory alone": (options(prior_frames=1e9), "auto"),
     "no pooling": (LastRoundOnly, "auto"),
     "no smoothness prior": (options(roughness=1e9), "auto"),

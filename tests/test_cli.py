@@ -347,3 +347,33 @@ def test_measured_liquid_is_refined_by_one_command(
     summary = json.loads((here / name / "summary.json").read_text())
     assert summary["final"]["rdf_rms"] < 0.05
     assert summary["final"]["rdf_rms"] < 0.5 * summary["rounds"][0]["rdf_rms"]
+
+
+def test_full_disk_during_a_fit_is_a_warning(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("openmm_diffsim.refinement.checkpoint.atomic_write_bytes", full)
+        assert run("refine", configure(here)) == cli.FINISHED
+    said = capsys.readouterr().err
+    assert said.count("No space left on device") == 2 and "make room" in said
+    assert not (here / "out/checkpoint.npz").exists()
+    assert len(json.loads((here / "out/summary.json").read_text())["rounds"]) == 2
+
+
+def test_full_disk_at_the_end_keeps_the_checkpoint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = configure(here)
+    with monkeypatch.context() as patch:
+        patch.setattr("openmm_diffsim.io.write_csv", full)
+        assert run("refine", config) == cli.FAILED
+    assert "No space left on device" in capsys.readouterr().err
+    assert run("refine", config, "--resume") == cli.FINISHED
+    assert (here / "out/summary.json").exists()

@@ -13,7 +13,9 @@ coefficients minimize
 - J and the one-frame covariance in C are (1 - a) times the covariance of the frames, plus a times
   that of liquid-state theory, a = M_0 / (M_0 + n_effective): the Bayesian estimate of a covariance
   with M_0 frames' worth of prior knowledge. Few frames give noise; theory has none but is
-  approximate.
+  approximate. M_0 has to be large against the number of coefficients: the smallest eigenvalues of
+  a sampled covariance come out too small, and they are those of the soft modes, along which a
+  step from few frames overshoots.
 - The prior says that c differs from the potential of mean force c_0 by something smooth:
   beta (w - u) = ln y(r) up to a constant, and the cavity function y is smooth, through the core
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
@@ -49,7 +51,7 @@ _BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than thi
 class GaussNewtonOptions:
     """What can be tuned; the defaults need no tuning."""
 
-    prior_frames: float = 150.0  # M_0: frames' worth of trust in liquid-state theory
+    prior_frames: float = 1500.0  # M_0: frames' worth of trust in liquid-state theory
     roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
     theory: bool = True  # False: the covariance of the frames alone
 

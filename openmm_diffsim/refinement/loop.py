@@ -48,7 +48,6 @@ Array = NDArray[np.float64]
 _MOST_ROLLBACKS = 4  # in a row
 _MOST_TRIES = 40  # at the length of a step
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
-_POLISHING = 5  # updates at the end, with no new MD
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
@@ -168,7 +167,6 @@ class Refinement:
                 if self.checkpoint is not None:
                     self.save(self.checkpoint)
         if self.history:
-            self._polish()
             self.settle()
         for state in self.states:
             state.state_point.apply()
@@ -364,18 +362,6 @@ class Refinement:
         basis = self.potential.basis
         return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)
 
-    def _polish(self) -> None:
-        """Updates on the frames at hand, while they reach."""
-        if isinstance(self.method, GaussNewton) and self._reach():
-            for _ in range(_POLISHING):
-                old = flat_parameters(self.potential)
-                change = self._update()
-                if not self._reach():
-                    set_flat_parameters(self.potential, old)
-                    break
-                if change < 0.01:
-                    break
-
     def settle(self) -> None:
         """Go back toward the parameters last sampled, until the frames reach the present ones."""
         for _ in range(10):
@@ -450,7 +436,7 @@ class Refinement:
                 _unpack(f"state/{index}", state, self._recorded(state), runs, arrays)
                 for index, (state, runs) in enumerate(zip(self.states, meta["runs"], strict=True))
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"{path} was written by another version of openmm_diffsim: {error!r}",
                 path=Path(path),
