@@ -75,11 +75,14 @@ def refine(options: argparse.Namespace) -> int:
         raise
     summary = write_results(fit, folder, configuration.raw)
     final = summary["final"]
+    wells = [
+        f"{w['u_kJ_mol']:.3f} ± {w['standard_error']:.3f} kJ/mol at {w['r_nm']:.3f} nm"
+        for w in final["wells"]
+    ]
     print(
         f"{'converged' if fit.converged else 'finished'} after {len(fit.history)} rounds: misfit "
-        f"{final['misfit']:.3g}, rms of g(r) {final['rdf_rms']:.4f}, well "
-        f"{final['well_depth_kJ_mol']:.4f} ± {final['well_depth_standard_error']:.4f} kJ/mol at "
-        f"{final['well_position_nm']:.4f} nm; see {folder / 'figure.png'}"
+        f"{final['misfit']:.3g}, rms of g(r) {final['rdf_rms']:.4f}; minima of u(r): "
+        f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
     )
     return FINISHED
 

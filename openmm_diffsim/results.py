@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import openmm
 from numpy.typing import NDArray
+from scipy.signal import find_peaks
 
 from . import io, plotting
 from .refinement import Refinement
+from .units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
 
@@ -40,7 +42,8 @@ def write_results(
         "rounds": [vars(entry) for entry in fit.history],
         "final": {
             **fit.summary(),
-            **_well(r, u, error, fit.first_contact()),
+            "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
+            "sampled_from_r_nm": fit.first_contact(),
             "scalars": scalars,
             "parameters": _few_parameters(fit),
         },
@@ -104,16 +107,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _well(r: Array, u: Array, error: Array, first: float) -> dict[str, float]:
-    """Depth and position of the minimum where pairs are found."""
-    seen = np.flatnonzero(r >= first)
-    well = seen[np.argmin(u[seen])]
-    return {
-        "well_depth_kJ_mol": -float(u[well]),
-        "well_depth_standard_error": float(error[well]),
-        "well_position_nm": float(r[well]),
-        "sampled_from_r_nm": first,
-    }
+def _wells(
+    r: Array, u: Array, error: Array, first: float, thermal: float
+) -> list[dict[str, float]]:
+    """Minima of u(r) where pairs are found, the deepest first; below 0.05 kT they are ripples."""
+    r, u, error = r[r >= first], u[r >= first], error[r >= first]
+    places, _ = find_peaks(-u, prominence=0.05 * thermal)
+    wells = [
+        {"r_nm": float(r[i]), "u_kJ_mol": float(u[i]), "standard_error": float(error[i])}
+        for i in places
+    ]
+    return sorted(wells, key=lambda well: well["u_kJ_mol"])
+
+
+def _thermal_energy(fit: Refinement) -> float:
+    return MOLAR_GAS_CONSTANT * fit.targets[0].state_point.temperature
 
 
 def _few_parameters(fit: Refinement) -> dict[str, list[float]]:

@@ -30,6 +30,7 @@ from openmm_diffsim import (
     RDF,
     GaussNewton,
     PairPotential,
+    Pressure,
     Refinement,
     SplinePair,
     StatePoint,
@@ -166,6 +167,39 @@ def test_a_resumed_fit_is_the_same_to_the_last_bit(tmp_path: Path, name: str) ->
     a, b = (read_checkpoint(p) for p in (path, tmp_path / "whole.ckpt"))
     assert a[1].keys() == b[1].keys()
     assert all(a[1][key].tobytes() == b[1][key].tobytes() for key in a[1])
+
+
+def make_several(seed: int, checkpoint: Path | None = None) -> Refinement:
+    """A mixture of splines at two temperatures, with a pressure at one of them."""
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 20, n_types=2)
+    table = np.linspace(0.8 * SIGMA, CUTOFF, 40)
+    for index in range(3):
+        pair.set_table(table, lennard_jones().energy(table).detach().numpy()[0], index)
+    points = [
+        StatePoint(
+            liquids.simulation(
+                pair, N, DENSITY, t, seed=seed, platform="Reference", types=[0] * 12 + [1] * 20
+            ),
+            pair,
+        )
+        for t in (1.5, 2.5)
+    ]
+    rdf = RDF(REACH, 30, atoms=range(12), atoms2=range(12, 32))
+    targets = [Target(point, rdf, R, curve(), uncertainty=0.01) for point in points]
+    targets.insert(1, Target(points[1], Pressure(), 200.0, uncertainty=5.0))
+    return Refinement(pair, targets, checkpoint=checkpoint)
+
+
+def test_several_state_points_go_on_exactly_too(tmp_path: Path) -> None:
+    path = tmp_path / "fit.ckpt"
+    whole = run(make_several(1), 3)
+    run(make_several(1, path), 1)
+    second = run(make_several(5).resume(path), 3)
+    assert_same(everything(second), everything(whole))
+    for one, other in zip(whole.states, second.states, strict=True):
+        assert one.frames.basis_sums.tobytes() == other.frames.basis_sums.tobytes()
+        assert one.frames.floor == other.frames.floor
+    assert whole.summary()["misfit"] == second.summary()["misfit"]
 
 
 def test_a_fit_that_has_run_goes_on_from_an_older_checkpoint(

@@ -13,7 +13,7 @@ import torch
 from liquids import EPSILON, SIGMA, Array
 
 from openmm_diffsim import RDF, Mie, PairPotential, Pressure, Refinement, StatePoint, Target
-from openmm_diffsim.errors import SamplingError
+from openmm_diffsim.errors import EquilibrationError, SamplingError
 from openmm_diffsim.refinement.methods import StateData, Stateless
 
 N, DENSITY, TEMPERATURE = 64, 0.5, 3.0
@@ -163,6 +163,26 @@ def test_a_first_guess_that_explodes_is_reported_at_once() -> None:
     assert caught.value.reason == "exploded"
     assert fit.history == []
     assert point.epsilon == 1e6 * EPSILON
+
+
+class Drifting(Watched):
+    """Never comes to rest while the attraction is strong."""
+
+    def sample(self, *args: Any, **options: Any) -> Any:
+        found = super().sample(*args, **options)
+        if self.epsilon > 2 * EPSILON:
+            raise EquilibrationError("the energy still drifts", drift=9.0)
+        return found
+
+
+def test_a_run_that_never_equilibrates_is_taken_back() -> None:
+    point = Drifting(liquids.lennard_jones())
+    fit = run(by_pressure(point, Scripted(2.8)), 4)
+    assert [entry.event for entry in fit.history] == ["", "the energy still drifts", "", ""]
+    np.testing.assert_allclose(point.epsilons, [1.0, 2.8, 1.9, 1.9], rtol=1e-12)
+    np.testing.assert_array_equal(point.starts[2], point.starts[1])
+    with pytest.raises(EquilibrationError):
+        run(by_pressure(Drifting(liquids.lennard_jones(epsilon=3 * EPSILON)), Scripted()), 2)
 
 
 # Freezing, and worse ----------------------------------------------------------------------------

@@ -244,7 +244,8 @@ class Refinement:
         noise = max(view.noise_ratio() for view in views)
         self.converged = misfit <= 1 and noise <= _MOST_NOISE
         self._previous = flat_parameters(self.potential)
-        change = self._update()
+        # What was sampled and found to agree is kept, not moved once more.
+        change = 0.0 if self.converged else self._update()
         self._seconds += time.perf_counter() - start
         effective = min(view.n_effective for view in views)
         self._record(misfit, rdf_rms(views), effective, change)
