@@ -1,7 +1,7 @@
 """Hold the main job's result against the potential that its target was made from.
 
 openmm-diffsim refine examples/lennard_jones.toml
-python examples/check_lennard_jones.py lennard_jones
+python examples/check_lennard_jones.py refined_lennard_jones
 """
 
 import json
