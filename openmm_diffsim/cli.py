@@ -17,6 +17,13 @@ from .errors import (
     SamplingError,
 )
 
+# Platforms that pip can add, and how.
+_HOW_TO_GET = {
+    "CUDA": 'pip install "openmm[cuda13]" (or cuda12, as the driver asks), on a machine with a GPU',
+    "HIP": 'pip install "openmm[hip7]" (or hip6), on a machine with an AMD GPU',
+    "OpenCL": "install an OpenCL driver, such as the GPU's own, or PoCL for a CPU",
+}
+
 FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -119,14 +126,16 @@ def info(options: argparse.Namespace) -> int:
     for name, version in versions().items():
         print(f"{name:16s} {version}")
     print("\nplatforms of OpenMM, by speed:")
-    platforms = map(openmm.Platform.getPlatform, range(openmm.Platform.getNumPlatforms()))
+    platforms = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
     for item in sorted(platforms, key=lambda p: -p.getSpeed()):
         print(f"  {item.getName():12s} speed {item.getSpeed():g}")
+    for name in sorted(_HOW_TO_GET.keys() - {item.getName() for item in platforms}):
+        print(f"  {name:12s} missing: {_HOW_TO_GET[name]}")
     for failure in openmm.Platform.getPluginLoadFailures():
         print(f"  not loaded: {failure}")
     print(
-        "\nforce: CustomNonbondedForce with a table, and pair sums by Numba (this version has no "
-        "native force)"
+        "\nlearned force: CustomNonbondedForce with a table, on every platform; pair sums by Numba "
+        "(this version has no native force)"
     )
     return FINISHED
 

@@ -326,6 +326,10 @@ def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> Non
     said = capsys.readouterr().out
     assert openmm.__version__ in said and "Reference" in said and "CPU" in said
     assert "native" in said
+    names = {
+        openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())
+    }
+    assert ("missing: pip install" in said) == ("CUDA" not in names or "HIP" not in names)
 
 
 @pytest.mark.slow
