@@ -161,7 +161,6 @@ def test_a_resumed_fit_is_the_same_to_the_last_bit(tmp_path: Path, name: str) ->
     run(second, 4)
     assert_same(everything(second), everything(whole))
     assert bool(whole.history[1].event) == (name == "a rolled back round")
-    assert not whole.history[3].event
     if name == "adam":
         assert len(whole.method.state_dict()) == 6  # step and two moments of two parameters
     a, b = (read_checkpoint(p) for p in (path, tmp_path / "whole.ckpt"))
@@ -248,7 +247,7 @@ def test_on_another_platform_the_fit_goes_on_from_the_same_positions(checkpoint:
 
 def test_nothing_can_be_saved_of_an_optimizer_that_keeps_more_than_arrays(tmp_path: Path) -> None:
     path = tmp_path / "fit.ckpt"
-    method = TorchOptimizer(lambda p: torch.optim.LBFGS(p, lr=0.01, max_iter=2), steps=1)
+    method = TorchOptimizer(lambda p: torch.optim.LBFGS(p, lr=1e-9, max_iter=2), steps=1)
     with pytest.raises(CheckpointError, match=r"LBFGS keeps .* without checkpoint="):
         run(make(method, checkpoint=path), 1)
     assert not path.exists()

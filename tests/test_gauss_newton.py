@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import liquids
 import numpy as np
+import openmm
 import pytest
 import torch
 from liquids import Array
@@ -530,6 +532,49 @@ def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) 
     np.testing.assert_allclose(mixed.prediction, frames.prediction, rtol=1e-12)
     eigenvalues = np.linalg.eigvalsh(mixed.own_covariance + mixed.target_covariance)
     assert eigenvalues.min() > 0
+
+
+@pytest.fixture(scope="module")
+def free_volume() -> dict[str, Any]:
+    """800 frames at constant pressure, of a fluid that is easily compressed."""
+
+    def add_barostat(system: Any) -> None:
+        barostat = openmm.MonteCarloBarostat(330.0, liquids.kelvin(1.5), 5)
+        barostat.setRandomNumberSeed(1)
+        system.addForce(barostat)
+
+    pair = liquids.lennard_jones()
+    sim = liquids.simulation(pair, 64, 0.45, 1.5, seed=2, prepare=add_barostat)
+    point = diffsim.StatePoint(sim, pair)
+    rdf = RDF(2.1 * liquids.SIGMA, 21)
+    theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
+    for mine in theory.rdfs:  # the box of so few particles shrinks more than theory expects
+        mine.edges = np.linspace(0, 2.1 * liquids.SIGMA, len(mine.edges))
+        mine.pair_range = 2.1 * liquids.SIGMA
+    samples = point.sample(20_000, 25, [rdf, *theory.rdfs], equilibration=2000)
+    return {"point": point, "rdf": rdf, "theory": theory, "samples": samples}
+
+
+def test_at_constant_pressure_theory_counts_the_answer_of_the_box(
+    free_volume: dict[str, Any],
+) -> None:
+    """A deeper well draws the box together, and a denser fluid has another g(r)."""
+    samples, theory = free_volume["samples"], free_volume["theory"]
+    goal = [rdf_target(free_volume)]
+    stronger = liquids.lennard_jones(epsilon=1.05 * liquids.EPSILON).coefficients()
+    direction = (stronger - samples.coefficients()).detach().numpy().ravel()
+    frames, by_theory = (
+        view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=m)).jacobian @ direction
+        for m in (1e-9, 1e9)
+    )
+    fixed = replace(samples, pressure=None, runs=(replace(samples.runs[0], pressure=None),))
+    blind = view_state(goal, fixed, theory, GaussNewtonOptions(prior_frames=1e9))
+    seen = free_volume["rdf"].r > 1.3 * liquids.SIGMA  # beyond the first peak
+    scale = np.sqrt(np.mean(frames[seen] ** 2))
+    off, off_blind = (
+        np.sqrt(np.mean((j - frames)[seen] ** 2)) for j in (by_theory, blind.jacobian @ direction)
+    )
+    assert off < 0.5 * scale and off < 0.5 * off_blind, (off, off_blind, scale)
 
 
 # From coefficients to parameters ----------------------------------------------------------------

@@ -23,9 +23,9 @@ STEPS, EVERY = 600, 20
 class Watched(StatePoint):
     """Notes the parameter and the positions that each run starts from."""
 
-    def __init__(self, pair: Any, seed: int = 3, prepare: Any = None) -> None:
+    def __init__(self, pair: Any, seed: int = 3, prepare: Any = None, step: float = 0.014) -> None:
         sim = liquids.simulation(
-            pair, N, DENSITY, TEMPERATURE, seed=seed, step=0.014, prepare=prepare
+            pair, N, DENSITY, TEMPERATURE, seed=seed, step=step, prepare=prepare
         )
         super().__init__(sim, pair)
         self.epsilons: list[float] = []
@@ -194,10 +194,8 @@ class Sticky(Watched):
     limit = 1.5  # epsilon
 
     def __init__(self, pair: Any) -> None:
-        self.tether = openmm.CustomExternalForce(
-            "tether * periodicdistance(x, y, z, x0, y0, z0)^2"
-        )
-        super().__init__(pair, prepare=self._add_tether)
+        self.tether = openmm.CustomExternalForce("tether * periodicdistance(x, y, z, x0, y0, z0)^2")
+        super().__init__(pair, prepare=self._add_tether, step=0.007)
 
     def _add_tether(self, system: openmm.System) -> None:
         self.tether.addGlobalParameter("tether", 0.0)
@@ -213,7 +211,7 @@ class Sticky(Watched):
             self.tether.setParticleParameters(i, i, x)
         self.tether.updateParametersInContext(context)
         stuck = self.epsilon > self.limit * EPSILON
-        context.setParameter("tether", 400 * EPSILON / SIGMA**2 if stuck else 0.0)
+        context.setParameter("tether", 4000 * EPSILON / SIGMA**2 if stuck else 0.0)
         return super().sample(*args, **options)
 
 
@@ -253,13 +251,13 @@ def test_a_fluid_that_sticks_but_is_right_is_left_alone(g: tuple[RDF, Array]) ->
 
 
 def test_a_g_that_gets_far_worse_is_taken_back(g: tuple[RDF, Array]) -> None:
-    point = Watched(liquids.lennard_jones())
-    fit = run(by_g(point, g, Scripted(6.0)), 5)
+    point = Watched(liquids.lennard_jones(), step=0.007)
+    fit = run(by_g(point, g, Scripted(4.0)), 5)
     events = [entry.event for entry in fit.history]
     assert "g(r) got far worse: its rms went from 0.0" in events[1]
     assert events[-1] == ""
     bad = sum(map(bool, events))
-    assert point.epsilons[bad + 1] == pytest.approx(1 + 5 / 2**bad)
+    assert point.epsilons[bad + 1] == pytest.approx(1 + 3 / 2**bad)
     assert fit.summary()["rdf_rms"] < 0.15
 
 
@@ -274,7 +272,7 @@ def test_a_good_method_recovers_after_a_bad_step(g: tuple[RDF, Array]) -> None:
             else:
                 super().update(potential, states)
 
-    point = Watched(liquids.lennard_jones(epsilon=0.8 * EPSILON))
+    point = Watched(liquids.lennard_jones(epsilon=0.8 * EPSILON), step=0.007)
     target = Target(point, g[0], g[0].r, g[1], uncertainty=0.01)
     fit = Refinement(point.potential, [target], OnceBad(), largest_step=np.inf)
     fit.run(8, 1500, EVERY, progress=False)

@@ -38,6 +38,7 @@ from torch import Tensor
 from ..observables import Observable
 from ..potentials import PairPotential
 from ..samples import Samples
+from ..units import beta
 from .targets import Target
 from .theory import LiquidTheory
 
@@ -120,9 +121,12 @@ def view_state(
     if theory is not None and structure is not None:
         share = options.prior_frames / (options.prior_frames + n_effective)
         c = samples.coefficients().detach().numpy()
+        along_volume, sums_along_volume = _volume_modes(samples, weights, deviations)
         prior, known = theory.jacobian(structure, observables, c)
+        prior -= beta(samples.temperature) * np.outer(along_volume, sums_along_volume)
         jacobian[known] = (1 - share) * jacobian[known] + share * prior[known]
         prior, known = theory.covariance(structure, observables)
+        prior += np.outer(along_volume, along_volume)
         prior[~known, ~known] = np.diag(frame_covariance)[~known]
         frame_covariance = (1 - share) * frame_covariance + share * prior
     operator, bin_error = _stacked_operator(targets, observables)
@@ -135,6 +139,20 @@ def view_state(
         target_covariance=_target_covariance(targets, covariance),
         n_effective=n_effective,
     )
+
+
+def _volume_modes(samples: Samples, weights: Array, deviations: Array) -> tuple[Array, Array]:
+    """What fluctuates along with the volume: of all values, and of the basis sums.
+
+    Liquid-state theory speaks of a fixed volume. At constant pressure every covariance has a
+    second part, Cov(A, B) = <Cov(A, B | V)> + Cov(A, V) Cov(V, B) / Var(V).
+    """
+    sums = samples.basis_sums.reshape(len(samples), -1)
+    if samples.pressure is None or np.ptp(samples.volume) == 0:
+        return np.zeros(deviations.shape[1]), np.zeros(sums.shape[1])
+    volume = samples.volume - weights @ samples.volume
+    scaled = weights * volume / np.sqrt(weights @ volume**2)
+    return scaled @ deviations, scaled @ (sums - weights @ sums)
 
 
 def _relative_noise(
