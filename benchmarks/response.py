@@ -46,12 +46,20 @@ def main() -> None:
     weighted = measured[:-1][error > 0] / error[error > 0][:, None]
     _, vectors = np.linalg.eigh(weighted.T @ weighted)
     vectors = vectors[:, ::-1]
-    print(f"{frames} frames; direction, slope and cosine of g(r), pressure: theory / covariance")
+    print(f"{frames} frames; direction, slope and cosine of the response of g(r)")
     for k in DIRECTIONS:
         a, b = guess[:-1] @ vectors[:, k], measured[:-1] @ vectors[:, k]
-        slope, cosine = a @ b / (b @ b), a @ b / np.sqrt((a @ a) * (b @ b))
-        ratio = (guess[-1] @ vectors[:, k]) / (measured[-1] @ vectors[:, k])
-        print(f"{k:3d} {slope:7.2f} {cosine:7.3f} {ratio:9.2f}")
+        print(f"{k:8d} {slope(a, b):7.2f} {cosine(a, b):7.3f}")
+    a, b = guess[-1], measured[-1]
+    print(f"pressure {slope(a, b):7.2f} {cosine(a, b):7.3f}")
+
+
+def slope(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (b @ b))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 if __name__ == "__main__":

