@@ -178,9 +178,10 @@ def test_parameters_that_are_not_to_be_learned_stay(truth: Truth) -> None:
     covariance = fit.method.parameter_covariance()
     assert covariance is not None and covariance.shape == (3, 3)
     error = np.sqrt(np.diag(covariance))
-    assert_recovered(mie.sigma, SIGMA, error[0], "sigma")
-    assert_recovered(mie.epsilon, EPSILON, error[1], "epsilon")
-    assert_recovered(mie.repulsive, 12.0, error[2], "repulsive")
+    # epsilon and the exponent make up for each other, which is not linear over several errors
+    assert_recovered(mie.sigma, SIGMA, error[0], "sigma", most=6)
+    assert_recovered(mie.epsilon, EPSILON, error[1], "epsilon", most=6)
+    assert_recovered(mie.repulsive, 12.0, error[2], "repulsive", most=6)
     assert fit.summary()["rdf_rms"] < 0.25 * fit.history[0].rdf_rms
 
 
@@ -263,7 +264,7 @@ METHODS: dict[str, tuple[Any, float]] = {
     "relative-entropy": ("relative-entropy", 0.6),
     "adam": ("adam", 0.5),
     "SGD": (TorchOptimizer(lambda p: torch.optim.SGD(p, lr=0.01)), 0.5),
-    "LBFGS": (TorchOptimizer(lambda p: torch.optim.LBFGS(p, lr=0.3, max_iter=2), steps=3), 0.75),
+    "LBFGS": (TorchOptimizer(lambda p: torch.optim.LBFGS(p, lr=0.3, max_iter=1), steps=6), 0.65),
 }
 
 
