@@ -7,6 +7,7 @@ OpenMM's reduced form (lower triangular rows a, b, c), or None.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,28 @@ Cells = tuple[IntArray, IntArray, IntArray, IntArray]
 _BUFFER = 1 << 15  # pairs held at once: bounds the memory whatever the number of particles
 _FEWEST_CELLS = 64  # with fewer, a cell list saves nothing
 _NO_CELLS: Cells = tuple(np.zeros(1, dtype=np.int64) for _ in range(4))  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class PairHistogram:
+    """A histogram of pair distances to count: ordered pairs (first, second).
+
+    A pair whose particles are in both selections counts twice.
+    """
+
+    edges: Array  # [bins + 1], nm, rising
+    first: NDArray[np.bool_]  # [particles], the two selections; they may overlap
+    second: NDArray[np.bool_]  # [particles]
+    groups: IntArray | None = None  # [particles]; pairs of the same group >= 0 are left out
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """Sums over the pairs of each frame."""
+
+    basis: Array  # S = dU/dc, [frames, pairs of types, coefficients]
+    virial: Array  # dW/dc, W = -3 V dU/dV moving whole molecules, the same shape
+    counts: list[IntArray]  # [frames, bins] of each histogram
 
 
 class PairBlock(NamedTuple):

@@ -1,0 +1,551 @@
+"""The native plugin: SplinePairForce, an OpenMM Force that knows its derivatives.
+
+``why_not`` is None where the plugin was found and loaded, and else says what is missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import ArrayLike, NDArray
+
+from .kernels import PairHistogram, PairSums
+from .potentials import n_pairs_of_types, pair_index
+from .units import number_in_md_units
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_FOLDER = Path(__file__).parent / "lib"
+_BUILT_FOR = _FOLDER / "openmm_version.txt"
+_API = "libOpenMMDiffSim.so"
+
+why_not: str | None = None
+not_loaded: dict[str, str] = {}
+"""Why a platform's library was not loaded, by its name."""
+_api: Any = None
+
+
+def _load() -> str | None:
+    """Load the plugin's libraries; None, or why that cannot be."""
+    global _api
+    if not (_FOLDER / _API).exists() or not _BUILT_FOR.exists():
+        reason = _FOLDER / "why_not.txt"
+        return reason.read_text().strip() if reason.exists() else "it was not built"
+    built_for = _BUILT_FOR.read_text().strip()
+    if built_for != openmm.__version__:
+        return (
+            f"it was built for OpenMM {built_for}, but this is OpenMM {openmm.__version__}: "
+            "install openmm_diffsim again to build it anew"
+        )
+    try:
+        _api = ctypes.CDLL(str(_FOLDER / _API), mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return str(error)
+    _api.DiffSim_getError.restype = ctypes.c_char_p
+    for library in sorted(_FOLDER.glob("libOpenMMDiffSim?*.so")):
+        platform = library.stem.removeprefix("libOpenMMDiffSim")
+        try:
+            openmm.Platform.loadPluginLibrary(str(library))
+        except openmm.OpenMMException as error:
+            not_loaded[platform] = str(error)
+    return None
+
+
+why_not = _load()
+
+
+def available() -> bool:
+    """Is the plugin there, for this version of OpenMM?"""
+    return why_not is None
+
+
+@dataclass(frozen=True)
+class SegmentGradient:
+    """Gradient of a function L of a trajectory segment."""
+
+    parameters: Array  # dL/dc, [pairs of types, coefficients]
+    positions: Array  # dL/dx(0), [particles, 3]
+    velocities: Array  # dL/dv(0), [particles, 3]
+
+
+class SplinePairForce(openmm.Force):
+    """A pair force that is a cubic B-spline for each pair of types, and knows its derivatives.
+
+        U = sum over pairs of u_p(r),   u_p(r) = sum_k c_pk B_k(r),
+
+    with the basis of ``potentials.SplineBasis``: ``knots`` uniform knots from ``r_min`` to
+    ``cutoff``, a straight line below, and zero with two derivatives at the cutoff. It is an
+    OpenMM Force like any other: add it to a System, copy it, pickle it, write it to XML.
+    ``System.getForce`` gives back a plain ``openmm.Force``, as for every plugin;
+    ``SplinePairForce.cast`` makes it whole again.
+
+    The ``compute...`` methods take derivatives at the present positions of a Context that was
+    made from the force's System, natively, on its platform. Those of a double-precision platform
+    are exact to rounding; on the others pair terms are in single precision and sums in double.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of particle types. Pairs of types are numbered as the upper triangle row by row.
+    r_min, cutoff : float or Quantity
+        First and last knot, nm.
+    knots : int
+        Number of knots; there are ``knots - 2`` coefficients for each pair of types.
+
+    Raises
+    ------
+    openmm.OpenMMException
+        Here and in all methods: if an argument is out of range; the message has the limit.
+    """
+
+    CutoffNonPeriodic = 1
+    CutoffPeriodic = 2
+
+    def __init__(self, n_types: int, r_min: Any, cutoff: Any, knots: int) -> None:
+        if why_not is not None:
+            raise openmm.OpenMMException(f"SplinePairForce: there is no native plugin: {why_not}")
+        low, high = number_in_md_units(r_min, "length"), number_in_md_units(cutoff, "length")
+        _call("checkArguments", n_types, ctypes.c_double(low), ctypes.c_double(high), knots)
+        xml = (
+            f'<Force type="SplinePairForce" version="1" forceGroup="0" name="SplinePairForce" '
+            f'numTypes="{n_types}" rMin="{low!r}" cutoff="{high!r}" numKnots="{knots}" method="1">'
+            "<Splines/><Particles/><Exclusions/></Force>"
+        )
+        self.this = openmm.XmlSerializer.deserialize(xml).this
+
+    @staticmethod
+    def isinstance(force: openmm.Force) -> bool:
+        """Is this, perhaps a plain ``openmm.Force``, a SplinePairForce?"""
+        return available() and bool(_api.DiffSim_isSplinePairForce(_pointer(force)))
+
+    @staticmethod
+    def cast(force: openmm.Force) -> SplinePairForce:
+        """The same force, such as ``System.getForce`` gives it, as a SplinePairForce."""
+        if not SplinePairForce.isinstance(force):
+            raise openmm.OpenMMException(
+                f"SplinePairForce: cannot cast {type(force).__name__} {force.getName()!r}"
+            )
+        force.__class__ = SplinePairForce
+        return force
+
+    # What it is -------------------------------------------------------------------------------
+
+    def _describe(self) -> tuple[NDArray[np.int32], Array]:
+        integers, lengths = np.zeros(5, dtype=np.int32), np.zeros(2)
+        _call("describe", _pointer(self), _address(integers), _address(lengths))
+        return integers, lengths
+
+    def getNumTypes(self) -> int:
+        """Number of particle types."""
+        return int(self._describe()[0][0])
+
+    def getNumKnots(self) -> int:
+        """Number of knots, both ends included."""
+        return int(self._describe()[0][1])
+
+    def getNumCoefficients(self) -> int:
+        """Number of coefficients of each pair of types."""
+        return self.getNumKnots() - 2
+
+    def getNumParticles(self) -> int:
+        """Number of particles that were added."""
+        return int(self._describe()[0][2])
+
+    def getNumExclusions(self) -> int:
+        """Number of excluded pairs."""
+        return int(self._describe()[0][3])
+
+    def getNonbondedMethod(self) -> int:
+        """CutoffNonPeriodic or CutoffPeriodic."""
+        return int(self._describe()[0][4])
+
+    def setNonbondedMethod(self, method: int) -> None:
+        """Set it to CutoffNonPeriodic or CutoffPeriodic (the nearest image, in any box)."""
+        _call("setNonbondedMethod", _pointer(self), int(method))
+
+    def usesPeriodicBoundaryConditions(self) -> bool:
+        """Is the method CutoffPeriodic?"""
+        return self.getNonbondedMethod() == self.CutoffPeriodic
+
+    def getRMin(self) -> float:
+        """First knot, nm."""
+        return float(self._describe()[1][0])
+
+    def getCutoffDistance(self) -> float:
+        """Last knot, nm."""
+        return float(self._describe()[1][1])
+
+    def getCoefficients(self) -> Array:
+        """All coefficients, kJ/mol, [pairs of types, coefficients]."""
+        n = self.getNumTypes()
+        c = np.zeros((n_pairs_of_types(n), self.getNumCoefficients()))
+        for i, j in zip(*np.triu_indices(n), strict=True):
+            row = c[pair_index(n)[i, j]]
+            _call("getCoefficients", _pointer(self), int(i), int(j), _address(row))
+        return c
+
+    def setCoefficients(self, coefficients: ArrayLike) -> None:
+        """Set all coefficients, kJ/mol, [pairs of types, coefficients]."""
+        c = _array(coefficients)
+        n = self.getNumTypes()
+        expected = (n_pairs_of_types(n), self.getNumCoefficients())
+        if c.shape != expected:
+            raise openmm.OpenMMException(
+                f"SplinePairForce: expected coefficients of shape {expected}, got {c.shape}"
+            )
+        for i, j in zip(*np.triu_indices(n), strict=True):
+            self.setTypePairCoefficients(int(i), int(j), c[pair_index(n)[i, j]])
+
+    def getTypePairCoefficients(self, type1: int, type2: int) -> Array:
+        """Coefficients of one pair of types, kJ/mol."""
+        c = np.zeros(self.getNumCoefficients())
+        _call("getCoefficients", _pointer(self), type1, type2, _address(c))
+        return c
+
+    def setTypePairCoefficients(self, type1: int, type2: int, coefficients: ArrayLike) -> None:
+        """Set the coefficients of one pair of types, kJ/mol, in either order."""
+        c = _array(coefficients).ravel()
+        _call("setCoefficients", _pointer(self), type1, type2, len(c), _address(c))
+
+    def addParticle(self, type: int) -> int:
+        """Add a particle of a type, -1 if it does not interact; returns its index."""
+        self.addParticles([type])
+        return self.getNumParticles() - 1
+
+    def addParticles(self, types: ArrayLike) -> None:
+        """Add several particles at once, by their types."""
+        t = np.ascontiguousarray(types, dtype=np.int32).ravel()
+        _call("addParticles", _pointer(self), len(t), _address(t))
+
+    def getParticleType(self, index: int) -> int:
+        """Type of a particle, -1 if it does not interact."""
+        found = ctypes.c_int()
+        _call("getType", _pointer(self), index, ctypes.byref(found))
+        return found.value
+
+    def setParticleType(self, index: int, type: int) -> None:
+        """Set the type of a particle."""
+        _call("setType", _pointer(self), index, type)
+
+    def getParticleTypes(self) -> IntArray:
+        """Type of each particle, int [particles]."""
+        types = np.zeros(self.getNumParticles(), dtype=np.int32)
+        _call("getTypes", _pointer(self), _address(types))
+        return types.astype(np.int64)
+
+    def addExclusion(self, particle1: int, particle2: int) -> int:
+        """Exclude the interaction of a pair of particles; returns its index."""
+        self.addExclusions([(particle1, particle2)])
+        return self.getNumExclusions() - 1
+
+    def addExclusions(self, pairs: ArrayLike) -> None:
+        """Exclude several pairs at once, int [exclusions, 2]."""
+        p = np.ascontiguousarray(pairs, dtype=np.int32).reshape(-1, 2)
+        _call("addExclusions", _pointer(self), len(p), _address(p))
+
+    def getExclusionParticles(self, index: int) -> list[int]:
+        """The two particles of an exclusion."""
+        pair = np.zeros(2, dtype=np.int32)
+        _call("getExclusion", _pointer(self), index, _address(pair))
+        return [int(i) for i in pair]
+
+    def setExclusionParticles(self, index: int, particle1: int, particle2: int) -> None:
+        """Set the two particles of an exclusion."""
+        _call("setExclusion", _pointer(self), index, particle1, particle2)
+
+    def getExclusions(self) -> IntArray:
+        """All excluded pairs, int [exclusions, 2]."""
+        pairs = np.zeros((self.getNumExclusions(), 2), dtype=np.int32)
+        _call("getExclusions", _pointer(self), _address(pairs))
+        return pairs.astype(np.int64)
+
+    def createExclusionsFromBonds(self, bonds: ArrayLike, bondCutoff: int) -> None:
+        """Exclude the pairs that are connected by up to ``bondCutoff`` bonds, int [bonds, 2]."""
+        b = np.ascontiguousarray(bonds, dtype=np.int32).reshape(-1, 2)
+        _call("createExclusionsFromBonds", _pointer(self), len(b), _address(b), bondCutoff)
+
+    def updateParametersInContext(self, context: openmm.Context) -> None:
+        """Copy coefficients and types to a live Context; nothing is rebuilt."""
+        _call("updateParametersInContext", _pointer(self), _pointer(context))
+
+    # Derivatives ------------------------------------------------------------------------------
+
+    def computeBasisSums(self, context: openmm.Context) -> Array:
+        """S = dU/dc, [pairs of types, coefficients]; U = sum(c * S)."""
+        return self.computeSums(context).basis[0]
+
+    def computeVirial(self, context: openmm.Context) -> tuple[float, Array]:
+        """Virial W = -3 V dU/dV in kJ/mol, moving whole molecules, and dW/dc.
+
+        W = -sum over pairs of u'(r) (r . D)/r, D being the vector between the centres (mean
+        positions) of the two molecules; the force's part of the pressure is W / (3 V).
+        """
+        sums = self.computeSums(context, basis=False, virial=True).virial[0]
+        return float(np.sum(self.getCoefficients() * sums)), sums
+
+    def computePairHistogram(
+        self, context: openmm.Context, edges: ArrayLike, type1: int = 0, type2: int = 0
+    ) -> IntArray:
+        """Number of pairs of two types per bin of distance, each pair once, int [bins].
+
+        ``edges`` are in nm, [bins + 1], and may exceed the cutoff, up to half the box. Excluded
+        pairs count as well.
+        """
+        types = self.getParticleTypes()
+        pairs = PairHistogram(_array(edges), types == type1, types == type2)
+        counts = self.computeSums(context, basis=False, histograms=[pairs]).counts[0][0]
+        return counts // 2 if type1 == type2 else counts
+
+    def computeSums(
+        self,
+        context: openmm.Context,
+        positions: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        basis: bool = True,
+        virial: bool = False,
+        histograms: Sequence[PairHistogram] = (),
+    ) -> PairSums:
+        """Basis sums, virial sums and histograms in one pass, of the Context or of stored frames.
+
+        Parameters
+        ----------
+        context : openmm.Context
+        positions : array [frames, particles, 3], optional
+            nm. Default: the Context's own, as one frame. The Context's are never changed.
+        boxes : array [frames, 3, 3], optional
+            nm, reduced form. Default: the Context's box for all.
+        basis, virial : bool
+            What to compute, besides the ``histograms``.
+        """
+        x, b = self._frames(positions, boxes)
+        frames = 1 if x is None else len(x)
+        n, m = self.getNumTypes(), self.getNumCoefficients()
+        shape = (frames, n_pairs_of_types(n), m)
+        s = np.zeros(shape if basis else (0, 0, 0))
+        w = np.zeros(shape if virial else (0, 0, 0))
+        selections = [h.first.astype(np.int32) + 2 * h.second for h in histograms]
+        groups = [_groups(h) for h in histograms]
+        particles = self.getNumParticles()
+        for selection, group in zip(selections, groups, strict=True):
+            if len(selection) != particles or len(group) != particles:
+                raise openmm.OpenMMException(
+                    f"SplinePairForce: a histogram's selections are of {len(selection)} "
+                    f"particles, expected {particles}"
+                )
+        counts = [np.zeros((frames, len(h.edges) - 1), dtype=np.int64) for h in histograms]
+        flat = np.zeros(sum(c.size for c in counts), dtype=np.int64)
+        has_groups = np.array([h.groups is not None for h in histograms], dtype=np.int32)
+        starts = np.cumsum([0, *(len(h.edges) for h in histograms)]).astype(np.int32)
+        _call(
+            "computeSums",
+            _pointer(self),
+            _pointer(context),
+            frames,
+            _address(x),
+            _address(b),
+            _address(s) if basis else None,
+            _address(w) if virial else None,
+            len(histograms),
+            _address(starts),
+            _address(_joined([h.edges for h in histograms], np.float64)),
+            _address(_joined(selections, np.int32)),
+            _address(has_groups),
+            _address(_joined(groups, np.int32)),
+            _address(flat),
+        )
+        ends = np.cumsum([c.size for c in counts])
+        for c, end in zip(counts, ends, strict=True):
+            c.ravel()[:] = flat[end - c.size : end]
+        return PairSums(s, w, counts)
+
+    def computeHessianVectorProduct(
+        self,
+        context: openmm.Context,
+        v: ArrayLike,
+        positions: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+    ) -> Array:
+        """(d2U/dx2) v in kJ/mol/nm^2 times the unit of v, of the shape of v.
+
+        ``v`` is [particles, 3], or [frames, particles, 3] with stored frames.
+        """
+        return self._products(context, v, positions, boxes, True, False)[0]
+
+    def computeForceParameterProduct(
+        self,
+        context: openmm.Context,
+        w: ArrayLike,
+        positions: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+    ) -> Array:
+        """sum_i w_i . dF_i/dc in 1/nm times the unit of w, [pairs of types, coefficients].
+
+        ``w`` is [particles, 3], or [frames, particles, 3] with stored frames; the result then has
+        the frames first.
+        """
+        return self._products(context, w, positions, boxes, False, True)[1]
+
+    def computeProducts(
+        self,
+        context: openmm.Context,
+        v: ArrayLike,
+        positions: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:
+        """``computeHessianVectorProduct`` and ``computeForceParameterProduct`` in one pass."""
+        return self._products(context, v, positions, boxes, True, True)
+
+    def computeSegmentGradient(
+        self,
+        context: openmm.Context,
+        splitting: Sequence[float],
+        positions: ArrayLike,
+        positionGradients: ArrayLike,
+        velocityGradients: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+    ) -> SegmentGradient:
+        """Carry a gradient back through a whole stored segment, in one native call.
+
+        The segment was integrated with this force alone, by steps of the form
+
+            v1 = v + kick1 F(x)/m;  x1 = x + drift1 v1;  v2 = scale v1 + noise;
+            x' = x1 + drift2 v2;    v' = v2 + kick2 F(x')/m,
+
+        and the result is their discrete adjoint, exact to rounding. Masses are those of the
+        System, parameters those of the Context.
+
+        Parameters
+        ----------
+        context : openmm.Context
+        splitting : (kick1, drift1, scale, drift2, kick2)
+            ps. VerletIntegrator: (dt, dt, 1, 0, 0). Velocity Verlet: (dt/2, dt, 1, 0, dt/2).
+            LangevinMiddleIntegrator: (dt, dt/2, exp(-friction dt), dt/2, 0).
+        positions : array [steps + 1, particles, 3], nm
+        positionGradients : array [steps + 1, particles, 3]
+            How L depends on each stored position directly.
+        velocityGradients : array [steps + 1, particles, 3], optional
+            Likewise for velocities.
+        box : array [3, 3], optional
+            nm, constant along the segment. Default: the Context's.
+        """
+        x, gx = _array(positions), _array(positionGradients)
+        gv = None if velocityGradients is None else _array(velocityGradients)
+        n = self.getNumParticles()
+        for name, array in (("positions", x), ("positionGradients", gx), ("velocityGradients", gv)):
+            if array is not None and (array.shape != x.shape or array.shape[1:] != (n, 3)):
+                raise openmm.OpenMMException(
+                    f"SplinePairForce: {name}: expected the shape [steps + 1, {n}, 3] of the "
+                    f"positions, got {array.shape}"
+                )
+        if len(x) < 1 or len(splitting) != 5:
+            raise openmm.OpenMMException(
+                "SplinePairForce: expected at least one stored time and five numbers in "
+                f"splitting, got {len(x)} and {len(splitting)}"
+            )
+        b = None if box is None else self._boxes(box, 1)
+        c = np.zeros((n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
+        x0, v0 = np.zeros((n, 3)), np.zeros((n, 3))
+        _call(
+            "computeSegmentGradient",
+            _pointer(self),
+            _pointer(context),
+            _address(_array(splitting)),
+            len(x) - 1,
+            _address(x),
+            _address(b),
+            _address(gx),
+            _address(gv),
+            _address(c),
+            _address(x0),
+            _address(v0),
+        )
+        return SegmentGradient(c, x0, v0)
+
+    def _products(
+        self,
+        context: openmm.Context,
+        v: ArrayLike,
+        positions: ArrayLike | None,
+        boxes: ArrayLike | None,
+        hessian: bool,
+        parameters: bool,
+    ) -> tuple[Array, Array]:
+        x, b = self._frames(positions, boxes)
+        vectors, n = _array(v), self.getNumParticles()
+        expected = (n, 3) if x is None else x.shape
+        if vectors.shape != expected:
+            raise openmm.OpenMMException(
+                f"SplinePairForce: expected vectors of shape {expected}, got {vectors.shape}"
+            )
+        frames = () if x is None else (len(x),)
+        h = np.zeros_like(vectors)
+        c = np.zeros((*frames, n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
+        _call(
+            "computeProducts",
+            _pointer(self),
+            _pointer(context),
+            1 if x is None else len(x),
+            _address(x),
+            _address(b),
+            _address(vectors),
+            _address(h) if hessian else None,
+            _address(c) if parameters else None,
+        )
+        return h, c
+
+    def _frames(
+        self, positions: ArrayLike | None, boxes: ArrayLike | None
+    ) -> tuple[Array | None, Array | None]:
+        if positions is None:
+            return None, None if boxes is None else self._boxes(boxes, 1)
+        x, n = _array(positions), self.getNumParticles()
+        if x.ndim != 3 or x.shape[1:] != (n, 3):
+            raise openmm.OpenMMException(
+                f"SplinePairForce: expected positions of shape [frames, {n}, 3], got {x.shape}"
+            )
+        return x, None if boxes is None else self._boxes(boxes, len(x))
+
+    def _boxes(self, boxes: ArrayLike, frames: int) -> Array:
+        b = _array(boxes).reshape(-1, 3, 3)
+        if len(b) != frames:
+            raise openmm.OpenMMException(
+                f"SplinePairForce: expected boxes of shape ({frames}, 3, 3), got {b.shape}"
+            )
+        return b
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """Call a function of the C interface; its error becomes an OpenMMException."""
+    if getattr(_api, f"DiffSim_{name}")(*arguments) != 0:
+        raise openmm.OpenMMException(_api.DiffSim_getError().decode())
+
+
+def _pointer(thing: Any) -> ctypes.c_void_p:
+    """The C++ object behind one of OpenMM's."""
+    return ctypes.c_void_p(int(thing.this))
+
+
+def _address(array: NDArray[Any] | None) -> ctypes.c_void_p | None:
+    """Where an array's numbers are; the pointer keeps the array alive."""
+    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
+
+
+def _array(numbers: ArrayLike) -> Array:
+    return np.ascontiguousarray(numbers, dtype=np.float64)
+
+
+def _groups(histogram: PairHistogram) -> NDArray[np.int32]:
+    if histogram.groups is None:
+        return np.zeros(len(histogram.first), dtype=np.int32)
+    return histogram.groups.astype(np.int32)
+
+
+def _joined(arrays: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0), *arrays]).astype(dtype)

@@ -1,0 +1,57 @@
+#ifndef OPENMM_DIFFSIM_SPLINEPAIRFORCEIMPL_H_
+#define OPENMM_DIFFSIM_SPLINEPAIRFORCEIMPL_H_
+
+#include "SplinePairForce.h"
+#include "SplinePairKernels.h"
+#include "openmm/Kernel.h"
+#include "openmm/internal/ForceImpl.h"
+#include <map>
+#include <string>
+#include <vector>
+
+namespace DiffSim {
+
+/**
+ * The SplinePairForce of one Context. Whatever is the same on all platforms is done here: checks, loops over frames,
+ * centers of molecules, and the recursion back through a segment.
+ */
+class SplinePairForceImpl : public OpenMM::ForceImpl {
+public:
+    SplinePairForceImpl(const SplinePairForce& owner);
+    void initialize(OpenMM::ContextImpl& context);
+    const SplinePairForce& getOwner() const {
+        return owner;
+    }
+    void updateContextState(OpenMM::ContextImpl& context, bool& forcesInvalid) {
+    }
+    double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool includeForces, bool includeEnergy, int groups);
+    std::map<std::string, double> getDefaultParameters() {
+        return std::map<std::string, double>();
+    }
+    std::vector<std::string> getKernelNames();
+    void updateParametersInContext(OpenMM::ContextImpl& context);
+    void computeSums(OpenMM::ContextImpl& context, const PairFrames& frames, PairSums& sums);
+    void computeProducts(OpenMM::ContextImpl& context, const PairFrames& frames, const OpenMM::Vec3* vectors,
+            OpenMM::Vec3* hessianProduct, double* parameterProduct);
+    void computeSegmentGradient(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps,
+            const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
+            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient);
+private:
+    CalcSplinePairForceKernel& getKernel();
+    void checkCutoff(const OpenMM::Vec3* box) const;
+    void checkHistogram(const PairHistogram& histogram, const OpenMM::Vec3* box) const;
+    void findMolecules(OpenMM::ContextImpl& context);
+    void findOffsets(const OpenMM::Vec3* positions);
+    template <class Function>
+    void forEachFrame(OpenMM::ContextImpl& context, const PairFrames& frames, Function function);
+    const SplinePairForce& owner;
+    OpenMM::Kernel kernel;
+    int numParticles;
+    bool hasMolecules, foundMolecules;
+    std::vector<std::vector<int> > molecules;
+    std::vector<OpenMM::Vec3> offsets;
+};
+
+} // namespace DiffSim
+
+#endif /*OPENMM_DIFFSIM_SPLINEPAIRFORCEIMPL_H_*/

@@ -1,0 +1,160 @@
+#include "internal/CellGrid.h"
+#include <algorithm>
+#include <cmath>
+
+using namespace DiffSim;
+using namespace OpenMM;
+using namespace std;
+
+namespace {
+
+// Cells half as wide as the range: finer ones hold too few points for a run, coarser ones too many that are not neighbors.
+const int CELLS_PER_RANGE = 2;
+
+struct Bounds {
+    Vec3 low, high;
+};
+
+Bounds findBounds(const Vec3* points, const vector<int>& selected) {
+    Bounds bounds;
+    if (selected.size() > 0)
+        bounds.low = bounds.high = points[selected[0]];
+    for (int i : selected)
+        for (int axis = 0; axis < 3; axis++) {
+            bounds.low[axis] = min(bounds.low[axis], points[i][axis]);
+            bounds.high[axis] = max(bounds.high[axis], points[i][axis]);
+        }
+    return bounds;
+}
+
+} // namespace
+
+void CellGrid::build(const Vec3* points, const vector<int>& selected, const Vec3* boxVectors, double range) {
+    int count = selected.size();
+    periodic = (boxVectors != nullptr);
+    Vec3 origin;
+    bool rectangular = true;
+    double widths[3];
+    if (periodic) {
+        for (int axis = 0; axis < 3; axis++)
+            box[axis] = boxVectors[axis];
+        rectangular = (box[1][0] == 0 && box[2][0] == 0 && box[2][1] == 0);
+        double volume = box[0][0]*box[1][1]*box[2][2];
+        for (int axis = 0; axis < 3; axis++) {
+            Vec3 normal = box[(axis+1)%3].cross(box[(axis+2)%3]);
+            widths[axis] = volume/sqrt(normal.dot(normal));
+        }
+    }
+    else {
+        Bounds bounds = findBounds(points, selected);
+        origin = bounds.low;
+        for (int axis = 0; axis < 3; axis++) {
+            widths[axis] = max(bounds.high[axis]-bounds.low[axis], 1e-6);
+            box[axis] = Vec3();
+            box[axis][axis] = widths[axis];
+        }
+    }
+
+    // Not more cells than points along the whole, or an almost empty box would cost memory.
+
+    double most = max(1.0, ceil(cbrt((double) count)));
+    for (int axis = 0; axis < 3; axis++)
+        dims[axis] = (int) max(1.0, min(most, floor(CELLS_PER_RANGE*widths[axis]/range)));
+    findColumns(widths, rectangular, range);
+
+    // Sort by counting.
+
+    vector<int> cells(count);
+    vector<Vec3> wrapped(count);
+    starts.assign(getNumCells()+1, 0);
+    for (int i = 0; i < count; i++) {
+        Vec3 r = points[selected[i]]-origin;
+        if (periodic) {
+            r -= box[2]*floor(r[2]/box[2][2]);
+            r -= box[1]*floor(r[1]/box[1][1]);
+            r -= box[0]*floor(r[0]/box[0][0]);
+        }
+
+        // Fractional coordinates; in a triclinic box they may be negative, and the cell with them.
+
+        double f[3];
+        f[2] = r[2]/box[2][2];
+        f[1] = (r[1]-f[2]*box[2][1])/box[1][1];
+        f[0] = (r[0]-f[2]*box[2][0]-f[1]*box[1][0])/box[0][0];
+        int index = 0;
+        for (int axis = 0; axis < 3; axis++) {
+            if (periodic) {
+                double whole = floor(f[axis]);
+                f[axis] -= whole;
+                r -= box[axis]*whole;
+            }
+            index = index*dims[axis]+max(0, min(dims[axis]-1, (int) (f[axis]*dims[axis])));
+        }
+        wrapped[i] = r+origin;
+        cells[i] = index;
+        starts[index+1]++;
+    }
+    for (int i = 0; i < getNumCells(); i++)
+        starts[i+1] += starts[i];
+    vector<int> next(starts.begin(), starts.end()-1);
+    order.resize(count);
+    sorted.resize(count);
+    for (int i = 0; i < count; i++) {
+        int position = next[cells[i]]++;
+        order[position] = selected[i];
+        sorted[position] = wrapped[i];
+    }
+}
+
+void CellGrid::findColumns(const double* widths, bool rectangular, double range) {
+    double cellWidths[3];
+    for (int axis = 0; axis < 3; axis++) {
+        cellWidths[axis] = widths[axis]/dims[axis];
+        reach[axis] = (int) ceil(range/cellWidths[axis]*(1+1e-9));
+        if (!periodic)
+            reach[axis] = min(reach[axis], dims[axis]-1);
+    }
+    auto gap = [&] (int cells, int axis) {
+        return max(0, abs(cells)-1)*cellWidths[axis];
+    };
+    double limit = range*range*(1+1e-9);
+    columns.clear();
+    for (int dx = -reach[0]; dx <= reach[0]; dx++)
+        for (int dy = -reach[1]; dy <= reach[1]; dy++) {
+            int dz = reach[2];
+            if (rectangular) {
+                double x = gap(dx, 0), y = gap(dy, 1);
+                while (dz >= 0 && x*x+y*y+gap(dz, 2)*gap(dz, 2) > limit)
+                    dz--;
+            }
+            if (dz >= 0)
+                columns.push_back({dx, dy, dz});
+        }
+}
+
+void CellGrid::getNeighbors(int cell, vector<Run>& runs) const {
+    runs.clear();
+    int x = cell/(dims[1]*dims[2]), y = (cell/dims[2])%dims[1], z = cell%dims[2];
+    auto floorDivide = [] (int a, int b) {
+        return a >= 0 ? a/b : -((b-1-a)/b);
+    };
+    for (const Column& column : columns) {
+        int cx = x+column.dx, cy = y+column.dy;
+        int low = z-column.dz, high = z+column.dz;
+        if (!periodic) {
+            if (cx < 0 || cy < 0 || cx >= dims[0] || cy >= dims[1])
+                continue;
+            int first = (cx*dims[1]+cy)*dims[2];
+            runs.push_back({starts[first+max(0, low)], starts[first+min(dims[2]-1, high)+1], Vec3()});
+            continue;
+        }
+        int imageX = floorDivide(cx, dims[0]), imageY = floorDivide(cy, dims[1]);
+        int first = ((cx-imageX*dims[0])*dims[1]+cy-imageY*dims[1])*dims[2];
+        for (int imageZ = floorDivide(low, dims[2]); imageZ <= floorDivide(high, dims[2]); imageZ++) {
+            int begin = max(0, low-imageZ*dims[2]), end = min(dims[2]-1, high-imageZ*dims[2]);
+            Run run = {starts[first+begin], starts[first+end+1], box[0]*imageX+box[1]*imageY+box[2]*imageZ};
+            if (run.end > run.begin)
+                runs.push_back(run);
+        }
+    }
+}

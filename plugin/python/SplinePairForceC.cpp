@@ -1,0 +1,229 @@
+/*
+ * A C interface for Python's ctypes: plain pointers and numbers, NumPy's own memory in and out, no dependence on the
+ * version of Python. A call returns 0, or 1 after an exception, whose message DiffSim_getError() then gives. A null
+ * pointer stands for an argument that is left out.
+ */
+#include "SplinePairForce.h"
+#include "openmm/Context.h"
+#include "openmm/OpenMMException.h"
+#include <algorithm>
+#include <exception>
+#include <functional>
+#include <string>
+#include <vector>
+
+using namespace DiffSim;
+using namespace OpenMM;
+using namespace std;
+
+namespace {
+
+thread_local string lastError;
+
+int guarded(const function<void ()>& body) {
+    try {
+        body();
+        return 0;
+    }
+    catch (const exception& e) {
+        lastError = e.what();
+    }
+    catch (...) {
+        lastError = "SplinePairForce: an unknown exception";
+    }
+    return 1;
+}
+
+SplinePairForce& asSpline(Force* force) {
+    SplinePairForce* spline = dynamic_cast<SplinePairForce*>(force);
+    if (spline == nullptr)
+        throw OpenMMException("SplinePairForce: expected a SplinePairForce, got another Force");
+    return *spline;
+}
+
+const Vec3* asVectors(const double* numbers) {
+    static_assert(sizeof(Vec3) == 3*sizeof(double), "a Vec3 is expected to be three doubles");
+    return reinterpret_cast<const Vec3*>(numbers);
+}
+
+} // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT const char* DiffSim_getError() {
+    return lastError.c_str();
+}
+
+EXPORT int DiffSim_isSplinePairForce(Force* force) {
+    return dynamic_cast<SplinePairForce*>(force) != nullptr;
+}
+
+/** numTypes, numKnots, numParticles, numExclusions, nonbonded method; rMin and cutoff in nm. */
+EXPORT int DiffSim_describe(Force* force, int* integers, double* lengths) {
+    return guarded([&] {
+        SplinePairForce& spline = asSpline(force);
+        integers[0] = spline.getNumTypes();
+        integers[1] = spline.getNumKnots();
+        integers[2] = spline.getNumParticles();
+        integers[3] = spline.getNumExclusions();
+        integers[4] = spline.getNonbondedMethod();
+        lengths[0] = spline.getRMin();
+        lengths[1] = spline.getCutoffDistance();
+    });
+}
+
+/** Checks the arguments of the constructor. */
+EXPORT int DiffSim_checkArguments(int numTypes, double rMin, double cutoff, int numKnots) {
+    return guarded([&] {
+        SplinePairForce(numTypes, rMin, cutoff, numKnots);
+    });
+}
+
+EXPORT int DiffSim_getCoefficients(Force* force, int type1, int type2, double* coefficients) {
+    return guarded([&] {
+        const vector<double>& values = asSpline(force).getTypePairCoefficients(type1, type2);
+        copy(values.begin(), values.end(), coefficients);
+    });
+}
+
+EXPORT int DiffSim_setCoefficients(Force* force, int type1, int type2, int count, const double* coefficients) {
+    return guarded([&] {
+        asSpline(force).setTypePairCoefficients(type1, type2, vector<double>(coefficients, coefficients+count));
+    });
+}
+
+EXPORT int DiffSim_addParticles(Force* force, int count, const int* types) {
+    return guarded([&] {
+        SplinePairForce& spline = asSpline(force);
+        for (int i = 0; i < count; i++)
+            spline.addParticle(types[i]);
+    });
+}
+
+EXPORT int DiffSim_getTypes(Force* force, int* types) {
+    return guarded([&] {
+        const vector<int>& values = asSpline(force).getParticleTypes();
+        copy(values.begin(), values.end(), types);
+    });
+}
+
+EXPORT int DiffSim_getType(Force* force, int index, int* type) {
+    return guarded([&] {
+        *type = asSpline(force).getParticleType(index);
+    });
+}
+
+EXPORT int DiffSim_setType(Force* force, int index, int type) {
+    return guarded([&] {
+        asSpline(force).setParticleType(index, type);
+    });
+}
+
+EXPORT int DiffSim_addExclusions(Force* force, int count, const int* pairs) {
+    return guarded([&] {
+        SplinePairForce& spline = asSpline(force);
+        for (int i = 0; i < count; i++)
+            spline.addExclusion(pairs[2*i], pairs[2*i+1]);
+    });
+}
+
+EXPORT int DiffSim_getExclusion(Force* force, int index, int* pair) {
+    return guarded([&] {
+        asSpline(force).getExclusionParticles(index, pair[0], pair[1]);
+    });
+}
+
+EXPORT int DiffSim_setExclusion(Force* force, int index, int particle1, int particle2) {
+    return guarded([&] {
+        asSpline(force).setExclusionParticles(index, particle1, particle2);
+    });
+}
+
+EXPORT int DiffSim_getExclusions(Force* force, int* pairs) {
+    return guarded([&] {
+        SplinePairForce& spline = asSpline(force);
+        for (int i = 0; i < spline.getNumExclusions(); i++)
+            spline.getExclusionParticles(i, pairs[2*i], pairs[2*i+1]);
+    });
+}
+
+EXPORT int DiffSim_createExclusionsFromBonds(Force* force, int count, const int* bonds, int bondCutoff) {
+    return guarded([&] {
+        vector<pair<int, int> > pairs;
+        for (int i = 0; i < count; i++)
+            pairs.push_back({bonds[2*i], bonds[2*i+1]});
+        asSpline(force).createExclusionsFromBonds(pairs, bondCutoff);
+    });
+}
+
+EXPORT int DiffSim_setNonbondedMethod(Force* force, int method) {
+    return guarded([&] {
+        asSpline(force).setNonbondedMethod((SplinePairForce::NonbondedMethod) method);
+    });
+}
+
+EXPORT int DiffSim_updateParametersInContext(Force* force, Context* context) {
+    return guarded([&] {
+        asSpline(force).updateParametersInContext(*context);
+    });
+}
+
+/**
+ * Histogram h has the edges numbered edgeStarts[h] to edgeStarts[h+1]-1, the selections from h*numParticles on, and
+ * groups likewise if hasGroups[h]. Its counts follow those of the histogram before, frame by frame.
+ */
+EXPORT int DiffSim_computeSums(Force* force, Context* context, int numFrames, const double* positions, const double* boxes,
+        double* basis, double* virial, int numHistograms, const int* edgeStarts, const double* edges, const int* selections,
+        const int* hasGroups, const int* groups, long long* counts) {
+    return guarded([&] {
+        SplinePairForce& spline = asSpline(force);
+        PairSums sums;
+        sums.includeBasis = (basis != nullptr);
+        sums.includeVirial = (virial != nullptr);
+        size_t numParticles = spline.getNumParticles();
+        for (int h = 0; h < numHistograms; h++) {
+            PairHistogram histogram;
+            histogram.edges.assign(edges+edgeStarts[h], edges+edgeStarts[h+1]);
+            histogram.selections.assign(selections+h*numParticles, selections+(h+1)*numParticles);
+            if (hasGroups[h])
+                histogram.groups.assign(groups+h*numParticles, groups+(h+1)*numParticles);
+            sums.histograms.push_back(histogram);
+        }
+        PairFrames frames;
+        frames.numFrames = numFrames;
+        frames.positions = asVectors(positions);
+        frames.boxes = asVectors(boxes);
+        spline.computeSums(*context, frames, sums);
+        copy(sums.basis.begin(), sums.basis.end(), basis);
+        copy(sums.virial.begin(), sums.virial.end(), virial);
+        for (auto& values : sums.counts)
+            counts = copy(values.begin(), values.end(), counts);
+    });
+}
+
+EXPORT int DiffSim_computeProducts(Force* force, Context* context, int numFrames, const double* positions, const double* boxes,
+        const double* vectors, double* hessianProduct, double* parameterProduct) {
+    return guarded([&] {
+        PairFrames frames;
+        frames.numFrames = numFrames;
+        frames.positions = asVectors(positions);
+        frames.boxes = asVectors(boxes);
+        asSpline(force).computeProducts(*context, frames, asVectors(vectors), reinterpret_cast<Vec3*>(hessianProduct),
+                parameterProduct);
+    });
+}
+
+/** splitting is kick1, drift1, scale, drift2, kick2. */
+EXPORT int DiffSim_computeSegmentGradient(Force* force, Context* context, const double* splitting, int numSteps,
+        const double* positions, const double* box, const double* positionGradients, const double* velocityGradients,
+        double* parameters, double* initialPositions, double* initialVelocities) {
+    return guarded([&] {
+        SegmentGradient gradient;
+        StepSplitting step = {splitting[0], splitting[1], splitting[2], splitting[3], splitting[4]};
+        asSpline(force).computeSegmentGradient(*context, step, numSteps, asVectors(positions), asVectors(box),
+                asVectors(positionGradients), asVectors(velocityGradients), gradient);
+        copy(gradient.parameters.begin(), gradient.parameters.end(), parameters);
+        copy(gradient.positions.begin(), gradient.positions.end(), reinterpret_cast<Vec3*>(initialPositions));
+        copy(gradient.velocities.begin(), gradient.velocities.end(), reinterpret_cast<Vec3*>(initialVelocities));
+    });
+}
