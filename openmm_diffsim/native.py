@@ -66,6 +66,11 @@ def available() -> bool:
     return why_not is None
 
 
+def supports(platform: openmm.Platform) -> bool:
+    """Has the plugin kernels for this platform?"""
+    return available() and bool(platform.supportsKernels(("CalcSplinePairForce",)))
+
+
 @dataclass(frozen=True)
 class SegmentGradient:
     """Gradient of a function L of a trajectory segment."""
@@ -75,7 +80,7 @@ class SegmentGradient:
     velocities: Array  # dL/dv(0), [particles, 3]
 
 
-class SplinePairForce(openmm.Force):
+class SplinePairForce(openmm.Force):  # type: ignore[misc]
     """A pair force that is a cubic B-spline for each pair of types, and knows its derivatives.
 
         U = sum over pairs of u_p(r),   u_p(r) = sum_k c_pk B_k(r),
