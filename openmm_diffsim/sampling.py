@@ -132,12 +132,12 @@ class FrameRecorder:
 def _sums_over_pairs(
     potential: PairPotential, force: openmm.Force, context: openmm.Context, particles: Particles
 ) -> Callable[..., PairSums]:
-    """A function (positions, boxes, histograms) that gives the sums of stored frames.
+    """A function (positions, boxes, histograms=) that gives the sums over the pairs of frames.
 
     They are native where the force is, and taken by Numba where it is a table.
     """
     if isinstance(force, SplinePairForce):
-        return partial(_native_sums, force, context)
+        return partial(force.computeSums, context, virial=True)
     basis = potential.basis
     interaction = SplineInteraction(
         basis.r_min,
@@ -150,12 +150,6 @@ def _sums_over_pairs(
         particles.molecule_of,
     )
     return partial(pair_sums, interaction=interaction)
-
-
-def _native_sums(
-    force: SplinePairForce, context: openmm.Context, positions: Array, boxes: Any, histograms: Any
-) -> PairSums:
-    return force.computeSums(context, positions, boxes, virial=True, histograms=histograms)
 
 
 class RestForces:

@@ -67,11 +67,11 @@ class Recorder(Protocol):
 def record_frame(
     recorders: Sequence[Recorder],
     frame: Frame,
-    sums_over_pairs: Callable[[list[PairHistogram]], PairSums],
+    sums_over_pairs: Callable[..., PairSums],
 ) -> tuple[list[Array], PairSums]:
     """The record of each recorder, and the sums of this frame, from one pass over its pairs.
 
-    ``sums_over_pairs`` makes that pass, counting the histograms that it is given.
+    ``sums_over_pairs(histograms=...)`` makes that pass.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def record_frame(
     histograms = [histogram for recorder in recorders for histogram in recorder.histograms]
     if frame.box is not None:
         _check_ranges(histograms, largest_range(frame.box))
-    sums = sums_over_pairs(histograms)
+    sums = sums_over_pairs(histograms=histograms)
     counts = iter([frames[0] for frames in sums.counts])
     return [r.record(frame, [next(counts) for _ in r.histograms]) for r in recorders], sums
 
