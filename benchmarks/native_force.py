@@ -1,10 +1,13 @@
 """The native force beside OpenMM's own: MD steps and derivatives, in ratios.
 
-    OPENMM_CPU_THREADS=1 taskset -c 0 python benchmarks/native_force.py [--platform CPU] [--particles 1000 4000]
+    taskset -c 0 python benchmarks/native_force.py
+    taskset -c 0 python benchmarks/native_force.py --platform OpenCL
+    taskset -c 0 python benchmarks/native_force.py --particles 1000000
 
-Lennard-Jones liquid, rho* = 0.8, T* = 1.0, cutoff 2.5 sigma, Langevin dynamics with dt = 0.005 tau.
-All forces are those of one liquid: stretches of MD with each take turns, and so do calls of the
-derivatives and force evaluations. Medians, and ratios of medians; absolute times mean little.
+Lennard-Jones liquid, rho* = 0.8, T* = 1.0, cutoff 2.5 sigma, Langevin dynamics of 0.005 tau a
+step, one thread. All forces are those of one liquid: stretches of MD with each take turns, and so
+do calls of the derivatives and force evaluations. Medians, and ratios of medians; absolute times
+mean little. With a hundred thousand particles or more, the native force alone, and its memory.
 """
 
 from __future__ import annotations
@@ -66,7 +69,9 @@ def spline(n: int) -> SplinePairForce:
     return force
 
 
-def context(n: int, force: openmm.Force, platform: str, properties: dict[str, str]) -> openmm.Context:
+def context(
+    n: int, force: openmm.Force, platform: str, properties: dict[str, str]
+) -> openmm.Context:
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*(np.eye(3) * (n / DENSITY) ** (1 / 3)))
     for _ in range(n):

@@ -7,7 +7,7 @@ using namespace std;
 
 namespace {
 
-const double PADDING = 0.12; // of the cutoff; more of it means fewer new lists and more pairs that turn out to be too far
+const double PADDING = 0.1; // of the cutoff; more of it means fewer new lists and more pairs that turn out to be too far
 const int WIDTH = 8;
 
 } // namespace
