@@ -61,6 +61,7 @@ void CellGrid::build(const Vec3* points, const vector<int>& selected, const Vec3
     for (int axis = 0; axis < 3; axis++)
         dims[axis] = (int) max(1.0, min(most, floor(CELLS_PER_RANGE*widths[axis]/range)));
     findColumns(widths, rectangular, range);
+    findImages();
 
     // Sort by counting.
 
@@ -132,29 +133,39 @@ void CellGrid::findColumns(const double* widths, bool rectangular, double range)
         }
 }
 
+void CellGrid::findImages() {
+    for (int axis = 0; axis < 3; axis++) {
+        images[axis].clear();
+        for (int i = -reach[axis]; i < dims[axis]+reach[axis]; i++) {
+            int image = (i >= 0 ? i/dims[axis] : -((dims[axis]-1-i)/dims[axis]));
+            images[axis].push_back({!periodic && image != 0 ? -1 : i-image*dims[axis], image});
+        }
+    }
+}
+
 void CellGrid::getNeighbors(int cell, vector<Run>& runs) const {
     runs.clear();
-    int x = cell/(dims[1]*dims[2]), y = (cell/dims[2])%dims[1], z = cell%dims[2];
-    auto floorDivide = [] (int a, int b) {
-        return a >= 0 ? a/b : -((b-1-a)/b);
-    };
+    int x = cell/(dims[1]*dims[2])+reach[0], y = (cell/dims[2])%dims[1]+reach[1], z = cell%dims[2]+reach[2];
     for (const Column& column : columns) {
-        int cx = x+column.dx, cy = y+column.dy;
-        int low = z-column.dz, high = z+column.dz;
-        if (!periodic) {
-            if (cx < 0 || cy < 0 || cx >= dims[0] || cy >= dims[1])
-                continue;
-            int first = (cx*dims[1]+cy)*dims[2];
-            runs.push_back({starts[first+max(0, low)], starts[first+min(dims[2]-1, high)+1], Vec3()});
+        const Image& ix = images[0][x+column.dx];
+        const Image& iy = images[1][y+column.dy];
+        int first = (ix.cell*dims[1]+iy.cell)*dims[2];
+        if (ix.cell < 0 || iy.cell < 0 || first+dims[2] <= cell)
             continue;
-        }
-        int imageX = floorDivide(cx, dims[0]), imageY = floorDivide(cy, dims[1]);
-        int first = ((cx-imageX*dims[0])*dims[1]+cy-imageY*dims[1])*dims[2];
-        for (int imageZ = floorDivide(low, dims[2]); imageZ <= floorDivide(high, dims[2]); imageZ++) {
-            int begin = max(0, low-imageZ*dims[2]), end = min(dims[2]-1, high-imageZ*dims[2]);
-            Run run = {starts[first+begin], starts[first+end+1], box[0]*imageX+box[1]*imageY+box[2]*imageZ};
-            if (run.end > run.begin)
-                runs.push_back(run);
+
+        // Along z, the cells of one image after the other.
+
+        for (int low = z-column.dz, high = z+column.dz; low <= high; low++) {
+            const Image& iz = images[2][low];
+            if (iz.cell < 0)
+                continue;
+            int last = min(dims[2]-1, iz.cell+high-low);
+            int begin = starts[first+iz.cell], end = starts[first+last+1];
+            if (first+last >= cell && end > begin) {
+                Vec3 shift = box[0]*ix.image+box[1]*iy.image+box[2]*iz.image;
+                runs.push_back({begin, end, {(float) shift[0], (float) shift[1], (float) shift[2]}});
+            }
+            low += last-iz.cell;
         }
     }
 }

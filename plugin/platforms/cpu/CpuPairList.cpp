@@ -35,17 +35,6 @@ void CpuCoordinates::assign(const vector<Vec3>& points) {
     }
 }
 
-int CpuPairRuns::find(const CellGrid& grid, int cell) {
-    grid.getNeighbors(cell, found);
-    runs.clear();
-    int count = 0;
-    for (const CellGrid::Run& run : found) {
-        runs.push_back({run.begin, run.end, {(float) run.shift[0], (float) run.shift[1], (float) run.shift[2]}});
-        count += run.end-run.begin;
-    }
-    return count;
-}
-
 CpuPairList::CpuPairList(const CpuPairLoops& loops, double cutoff, bool periodic, const vector<int>& types,
         const vector<vector<int> >& exclusions) : loops(loops), cutoff(cutoff), padding(PADDING*cutoff), periodic(periodic),
         valid(false), types(types), exclusions(exclusions) {
@@ -115,14 +104,17 @@ void CpuPairList::buildPart(Part& part) {
     const vector<int>& starts = grid.getStarts();
     part.counts.resize(part.end-part.begin);
     size_t used = 0;
-    CpuPairRuns runs;
+    vector<CellGrid::Run> runs;
     int cell = upper_bound(starts.begin(), starts.end(), part.begin)-starts.begin()-1;
     int room = 0;
     for (int i = part.begin, end = part.begin; i < part.end; i++) {
         if (i == end) {
             while (starts[cell+1] <= i)
                 cell++;
-            room = runs.find(grid, cell)+2*WIDTH;
+            grid.getNeighbors(cell, runs);
+            room = 2*WIDTH;
+            for (const CellGrid::Run& run : runs)
+                room += run.end-run.begin;
             end = starts[cell+1];
             cell++;
         }

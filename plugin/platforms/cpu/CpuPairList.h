@@ -20,22 +20,6 @@ struct CpuCoordinates {
     void assign(const std::vector<OpenMM::Vec3>& points);
 };
 
-/** The neighborhood of a cell in the form that CpuPairLoops takes. */
-class CpuPairRuns {
-public:
-    /** @return the number of points in all the runs */
-    int find(const CellGrid& grid, int cell);
-    const CpuPairRun* data() const {
-        return runs.data();
-    }
-    int size() const {
-        return runs.size();
-    }
-private:
-    std::vector<CellGrid::Run> found;
-    std::vector<CpuPairRun> runs;
-};
-
 /**
  * The pairs of particles that interact, by a neighbor list that stays good while particles move little.
  */

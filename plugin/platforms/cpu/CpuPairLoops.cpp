@@ -418,9 +418,9 @@ void products(const CpuPairModel& model, const CpuPairNeighbors& neighbors, cons
 
 // Calls body(first index, lanes that count, squares of distances) for all candidates.
 template <class Body>
-inline void forEachCandidate(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns, Body body) {
+inline void forEachCandidate(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns, Body body) {
     for (int k = 0; k < numRuns; k++) {
-        const CpuPairRun& run = runs[k];
+        const CellGrid::Run& run = runs[k];
         int begin = run.begin > index ? run.begin : index+1;
         if (begin >= run.end)
             continue;
@@ -434,7 +434,7 @@ inline void forEachCandidate(int index, const float* x, const float* y, const fl
 
 class PairLoops : public CpuPairLoops {
 public:
-    int findNeighbors(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns, float cutoff,
+    int findNeighbors(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns, float cutoff,
             int* found) const {
         int count = 0;
         Float8 limit = broadcast(cutoff*cutoff);
@@ -443,29 +443,30 @@ public:
         });
         return count;
     }
-    int findDistances(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns, float rMax,
+    int findDistances(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns, float rMax,
             int* found, float* squares) const {
         int count = 0;
         Float8 limit = broadcast(rMax*rMax);
         forEachCandidate(index, x, y, z, runs, numRuns, [&] (int j, Int8 lanes, Float8 r2) {
             Int8 mask = lanes & (r2 < limit);
-            compress(mask, (Int8) r2, (int*) squares+count);
-            count += compress(mask, LANES+j, found+count);
+            int begin = count;
+            count += compress(mask, (Int8) r2, (int*) squares+begin);
+            if (found != nullptr)
+                compress(mask, LANES+j, found+begin);
         });
         return count;
     }
-    void countUniform(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns, float rMin,
-            float inverseWidth, int numBins, int* counts) const {
+    void countUniform(int numDistances, const float* squares, float rMin, float inverseWidth, int numBins, int* counts) const {
         Float8 beyond = broadcast(numBins);
-        forEachCandidate(index, x, y, z, runs, numRuns, [&] (int j, Int8 lanes, Float8 r2) {
-            Float8 bin = floor((squareRoot(r2)-rMin)*inverseWidth);
-            bin = select(lanes & (bin >= 0), smallest(bin, beyond), beyond);
-            int slots[8];
-            Int8 offsets = 8*toInt(bin)+LANES;
-            __builtin_memcpy(slots, &offsets, sizeof(slots));
+        for (int i = 0; i < numDistances; i += 8) {
+            Float8 bin = floor((squareRoot(load(squares+i))-rMin)*inverseWidth);
+            bin = select((LANES < numDistances-i) & (bin >= 0), smallest(bin, beyond), beyond);
+            Int8 slots = 8*toInt(bin)+LANES;
+            int at[8];
+            __builtin_memcpy(at, &slots, sizeof(at));
             for (int k = 0; k < 8; k++)
-                counts[slots[k]]++;
-        });
+                counts[at[k]]++;
+        }
     }
     double addForces(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, bool includeEnergy,
             float* f) const {

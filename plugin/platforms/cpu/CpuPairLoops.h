@@ -1,6 +1,8 @@
 #ifndef OPENMM_DIFFSIM_CPUPAIRLOOPS_H_
 #define OPENMM_DIFFSIM_CPUPAIRLOOPS_H_
 
+#include "internal/CellGrid.h"
+
 namespace DiffSim {
 
 /**
@@ -26,14 +28,6 @@ struct CpuPairNeighbors {
 };
 
 /**
- * A run of consecutive particles, moved by a lattice vector.
- */
-struct CpuPairRun {
-    int begin, end;
-    float shift[3];
-};
-
-/**
  * The loops over pairs that take the time, all on plain memory. There is one implementation for each instruction set.
  */
 class CpuPairLoops {
@@ -46,7 +40,7 @@ public:
      *
      * @return how many were found
      */
-    virtual int findNeighbors(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns,
+    virtual int findNeighbors(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns,
             float cutoff, int* found) const = 0;
     /**
      * Subtract energies' slopes from the forces.
@@ -74,17 +68,17 @@ public:
     virtual void addProducts(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* vectors,
             float* product, double* moments) const = 0;
     /**
-     * For the particles after index in some runs, find those closer than rMax, and the squares of their distances.
-     *
-     * @return how many were found
+     * Like findNeighbors(), and store the squares of the distances. found may be null.
      */
-    virtual int findDistances(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns,
+    virtual int findDistances(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns,
             float rMax, int* found, float* squares) const = 0;
     /**
-     * Count distances into uniform bins, 8 interleaved copies of each; the bin numBins takes those beyond.
+     * Count distances in uniform bins.
+     *
+     * @param squares   of the distances, with room for 8 more
+     * @param counts    8 interleaved copies of numBins+1 counts, the last for distances outside of all bins
      */
-    virtual void countUniform(int index, const float* x, const float* y, const float* z, const CpuPairRun* runs, int numRuns,
-            float rMin, float inverseWidth, int numBins, int* counts) const = 0;
+    virtual void countUniform(int numDistances, const float* squares, float rMin, float inverseWidth, int numBins, int* counts) const = 0;
 };
 
 const CpuPairLoops& getPortablePairLoops();

@@ -10,6 +10,8 @@ using namespace std;
 
 namespace {
 
+const int WIDTH = 8;
+
 ThreadPool& getThreads(ContextImpl& context) {
     return CpuPlatform::getPlatformData(context).threads;
 }
@@ -239,35 +241,39 @@ void CpuCalcSplinePairForceKernel::countPairs(const PairConfiguration& configura
         vector<long long>& part = parts[thread];
         vector<int> lanes, found;
         vector<float> squares;
-        CpuPairRuns runs;
+        vector<CellGrid::Run> runs;
         const vector<int>& order = grid.getOrder();
         const vector<int>& starts = grid.getStarts();
         auto flush = [&] () {
-            for (size_t i = 0; i < lanes.size(); i++)
-                if (i/8 < (size_t) numBins)
-                    part[i/8] += 2*lanes[i];
-            lanes.assign(8*(numBins+1), 0);
+            for (int i = 0; i < (int) lanes.size(); i++)
+                if (i/WIDTH < numBins)
+                    part[i/WIDTH] += 2*lanes[i]; // each pair in both orders
+            lanes.assign(WIDTH*(numBins+1), 0);
         };
         flush();
-        long long pending = 0;
+        long long pending = 0; // an int may count so far without a flush
         for (int cell = thread; cell < grid.getNumCells(); cell += numThreads) {
             if (starts[cell] == starts[cell+1])
                 continue;
-            int most = runs.find(grid, cell);
-            found.resize(most+16);
-            squares.resize(most+16);
+            grid.getNeighbors(cell, runs);
+            size_t most = 2*WIDTH;
+            for (const CellGrid::Run& run : runs)
+                most += run.end-run.begin;
+            if (squares.size() < most) {
+                found.resize(most);
+                squares.resize(most);
+            }
             for (int i = starts[cell]; i < starts[cell+1]; i++) {
+                int count = loops.findDistances(i, at.x.data(), at.y.data(), at.z.data(), runs.data(), runs.size(), edges.back(),
+                        simple && uniform ? nullptr : found.data(), squares.data());
                 if (simple && uniform) {
-                    if ((pending += most) > 1<<30) {
+                    loops.countUniform(count, squares.data(), edges[0], inverseWidth, numBins, lanes.data());
+                    if ((pending += count) > 1<<30) {
                         flush();
-                        pending = most;
+                        pending = 0;
                     }
-                    loops.countUniform(i, at.x.data(), at.y.data(), at.z.data(), runs.data(), runs.size(), edges[0], inverseWidth,
-                            numBins, lanes.data());
                     continue;
                 }
-                int count = loops.findDistances(i, at.x.data(), at.y.data(), at.z.data(), runs.data(), runs.size(), edges.back(),
-                        found.data(), squares.data());
                 int particle = order[i], a = histogram.selections[particle];
                 for (int k = 0; k < count; k++) {
                     int other = order[found[k]], b = histogram.selections[other];
