@@ -36,7 +36,7 @@ void CpuCoordinates::assign(const vector<Vec3>& points) {
 }
 
 CpuPairList::CpuPairList(const CpuPairLoops& loops, double cutoff, bool periodic, const vector<int>& types,
-        const vector<vector<int> >& exclusions) : loops(loops), cutoff(cutoff), padding(PADDING*cutoff), periodic(periodic),
+        const vector<vector<int> >& exclusions) : loops(loops), cutoff(cutoff), padding(0), periodic(periodic),
         valid(false), types(types), exclusions(exclusions) {
 }
 
@@ -68,6 +68,13 @@ void CpuPairList::update(const PairConfiguration& configuration, ThreadPool& thr
 
 void CpuPairList::build(const PairConfiguration& configuration, ThreadPool& threads) {
     copy(configuration.box, configuration.box+3, box);
+
+    // Beyond half the box a second image of the same pair would be listed as well.
+
+    padding = PADDING*cutoff;
+    if (periodic)
+        for (int axis = 0; axis < 3; axis++)
+            padding = max(0.0, min(padding, 0.5*box[axis][axis]-cutoff));
     vector<int> interacting;
     for (int i = 0; i < (int) types.size(); i++)
         if (types[i] >= 0)
