@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import native_systems
 import pytest
+from native_systems import PLATFORMS, Live, Where
 
 from openmm_diffsim import native
 
@@ -38,3 +40,26 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "native":
         request.getfixturevalue("plugin")
     return request.param
+
+
+@pytest.fixture(scope="module", params=PLATFORMS, ids=str)
+def where(request: pytest.FixtureRequest) -> Where:
+    """Each platform and precision; those that are not here are skipped, counted and named."""
+    reason = native_systems.why_missing(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def contexts(where: Where) -> Iterator[Callable[[str], Live]]:
+    """The Context of a named case there, made once for a module, as it was at first."""
+    made: dict[str, Live] = {}
+
+    def get(name: str) -> Live:
+        if name not in made:
+            made[name] = native_systems.live(native_systems.case(name), where)
+        return made[name].reset()
+
+    yield get
+    made.clear()
