@@ -79,9 +79,7 @@ void CommonCalcSplinePairForceKernel::initialize(const System& system, const Spl
     }
     hasExclusions = (force.getNumExclusions() > 0);
     uploadTable();
-    const vector<int>& all = force.getParticleTypes();
-    usesTypes = (force.getNumTypes() > 1 || count(all.begin(), all.end(), 0) < (int) all.size());
-    setTypes(all);
+    setTypes(force.getParticleTypes());
     uploadExclusions(excluded);
     addInteraction(system, force, excluded);
     cc.addForce(info);
@@ -139,11 +137,11 @@ void CommonCalcSplinePairForceKernel::addInteraction(const System& system, const
     replacements["TABLE"] = prefix+"rows";
     replacements["INVERSE_SPACING"] = cc.doubleToString(1/table->getSpacing());
     replacements["FIRST_X"] = cc.doubleToString(1-table->getRMin()/table->getSpacing());
-    replacements["LAST_ROW"] = cc.intToString(table->getNumKnots()-1);
     string type1 = prefix+"type1", type2 = prefix+"type2";
-    replacements["TYPES_INTERACT"] = (usesTypes ? type1+" >= 0 && "+type2+" >= 0" : "true");
-    replacements["FIRST_ROW"] = (usesTypes ? "("+type1+"*"+cc.intToString(table->getNumTypes())+"+"+type2+")*"+
-            cc.intToString(table->getRowsPerPair()) : "0");
+    replacements["TYPE1"] = type1;
+    replacements["TYPE2"] = type2;
+    replacements["FIRST_ROW"] = (table->getNumTypes() == 1 ? "0" : "("+type1+"*"+cc.intToString(table->getNumTypes())+"+"+type2+")*"+
+            cc.intToString(table->getRowsPerPair()));
     vector<vector<int> > exclusionLists(excluded);
     for (int i = 0; i < (int) exclusionLists.size(); i++)
         exclusionLists[i].push_back(i);
@@ -152,8 +150,7 @@ void CommonCalcSplinePairForceKernel::addInteraction(const System& system, const
             cc.replaceStrings(CommonSplinePairKernelSources::interaction, replacements), force.getForceGroup(),
             force.getNumParticles() > 2000, true);
     nonbonded.addArgument(ComputeParameterInfo(rows, prefix+"rows", "real", 4));
-    if (usesTypes)
-        nonbonded.addParameter(ComputeParameterInfo(typesOnDevice, prefix+"type", "int", 1));
+    nonbonded.addParameter(ComputeParameterInfo(typesOnDevice, prefix+"type", "int", 1));
 }
 
 // OpenMM's nonbonded kernel does it.
@@ -177,7 +174,6 @@ void CommonCalcSplinePairForceKernel::createKernels() {
     defines["HAS_EXCLUSIONS"] = (hasExclusions ? "1" : "0");
     defines["INVERSE_SPACING"] = cc.doubleToString(1/table->getSpacing());
     defines["FIRST_X"] = cc.doubleToString(1-table->getRMin()/table->getSpacing());
-    defines["LAST_ROW"] = cc.intToString(table->getNumKnots()-1);
     defines["ROWS_PER_PAIR"] = cc.intToString(table->getRowsPerPair());
     defines["NUM_TYPES"] = cc.intToString(table->getNumTypes());
     defines["NUM_MOMENTS"] = cc.intToString(getNumMoments());

@@ -58,7 +58,7 @@ private:
     }
     OpenMM::ComputeContext& cc;
     ForceInfo* info; // belongs to cc
-    bool periodic, usesTypes, hasExclusions;
+    bool periodic, hasExclusions;
     std::unique_ptr<SplineTable> table;
     std::vector<int> types, interacting; // interacting are the particles of type 0 or more
     CellGrid grid;

@@ -18,7 +18,7 @@ DEVICE bool isExcluded(int particle1, int particle2, GLOBAL const int* RESTRICT 
  */
 DEVICE int findRow(real r, mixed type1, mixed type2, real* t) {
     const real x = r*INVERSE_SPACING+FIRST_X;
-    const int row = min(max((int) x, 0), LAST_ROW);
+    const int row = max((int) x, 0);
     *t = x-row;
     return ((int) type1*NUM_TYPES+(int) type2)*ROWS_PER_PAIR+row;
 }
