@@ -23,8 +23,6 @@ from native_systems import (
 )
 from systems import Array, numerical_derivative
 
-from openmm_diffsim.potentials import SplineBasis
-
 Contexts = Callable[[str], Live]
 
 pytestmark = pytest.mark.skipif(
@@ -307,18 +305,24 @@ def test_at_distance_zero_all_is_finite_and_no_force(two: Live, where: Where) ->
         np.testing.assert_array_equal(zero, 0)
 
 
-def test_one_particle_alone(where: Where) -> None:
-    alone = live(
-        pair(types=np.zeros(1, dtype=int)).__class__(
-            np.array([[0.1, 0.2, 0.3]]),
-            np.eye(3) * 2.0,
-            np.ones((1, 10)),
-            np.zeros(1, dtype=int),
-            SplineBasis(0.25, 0.6, 12),
-        ),
-        where,
+def test_box_hardly_wider_than_twice_the_cutoff(where: Where) -> None:
+    """Two images of the other particle are at about the cutoff: one inside, one outside."""
+    c = replace(
+        pair(),
+        positions=np.array([[0.1, 0.2, 0.3], [0.69, 0.2, 0.3]]),
+        box=np.diag([1.201, 1.3, 1.4]),
     )
-    for zero in alone.quantities():
+    assert_close(live(c, where).quantities(), c.expected, c.tolerance(where))
+
+
+def test_one_particle_alone(where: Where) -> None:
+    c = replace(
+        pair(),
+        positions=np.array([[0.1, 0.2, 0.3]]),
+        box=np.diag([1.3, 1.4, 1.5]),
+        types=np.zeros(1, dtype=int),
+    )
+    for zero in live(c, where).quantities():
         np.testing.assert_array_equal(zero, 0)
 
 
