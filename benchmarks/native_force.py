@@ -1,15 +1,19 @@
 """The native force beside OpenMM's own: MD steps and derivatives, in ratios.
 
-    OPENMM_CPU_THREADS=1 taskset -c 0 python benchmarks/native_force.py [--platform CPU] [--particles 1000 4000]
+    taskset -c 0 python benchmarks/native_force.py
+    taskset -c 0 python benchmarks/native_force.py --platform OpenCL
+    taskset -c 0 python benchmarks/native_force.py --particles 1000000
 
-Lennard-Jones liquid, rho* = 0.8, T* = 1.0, cutoff 2.5 sigma, Langevin dynamics with dt = 0.005 tau.
-All forces are those of one liquid: stretches of MD with each take turns, and so do calls of the
-derivatives and force evaluations. Medians, and ratios of medians; absolute times mean little.
+Lennard-Jones liquid, rho* = 0.8, T* = 1.0, cutoff 2.5 sigma, Langevin dynamics of 0.005 tau a
+step, one thread. All forces are those of one liquid: stretches of MD with each take turns, and so
+do calls of the derivatives and force evaluations. Medians, and ratios of medians; absolute times
+mean little. With a hundred thousand particles or more, the native force alone, and its memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from statistics import median
@@ -66,7 +70,9 @@ def spline(n: int) -> SplinePairForce:
     return force
 
 
-def context(n: int, force: openmm.Force, platform: str, properties: dict[str, str]) -> openmm.Context:
+def context(
+    n: int, force: openmm.Force, platform: str, properties: dict[str, str]
+) -> openmm.Context:
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*(np.eye(3) * (n / DENSITY) ** (1 / 3)))
     for _ in range(n):
@@ -81,16 +87,19 @@ def context(n: int, force: openmm.Force, platform: str, properties: dict[str, st
 
 def liquid(n: int, sample: openmm.Context) -> np.ndarray:
     """Positions of an equilibrated liquid, nm, [particles, 3]."""
-    side = int(np.ceil(n ** (1 / 3)))
-    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    rng = np.random.default_rng(1)
-    places = rng.permutation(len(grid))[:n]
     box = sample.getState().getPeriodicBoxVectors(asNumpy=True)._value
-    sample.setPositions((grid[places] + 0.5) / side @ box)
+    sample.setPositions(lattice(n) @ box)
     openmm.LocalEnergyMinimizer.minimize(sample, 50.0, 100)
     sample.setVelocitiesToTemperature(TEMPERATURE, 1)
-    sample.getIntegrator().step(2000 if n < 20_000 else 200)
+    sample.getIntegrator().step(2000)
     return sample.getState(positions=True).getPositions(asNumpy=True)._value
+
+
+def lattice(n: int) -> np.ndarray:
+    """Sites of a simple cubic lattice in random order, in fractions of the box, [particles, 3]."""
+    side = int(np.ceil(n ** (1 / 3) - 1e-9))
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    return (np.random.default_rng(1).permutation(grid)[:n] + 0.5) / side
 
 
 def take_turns(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -156,10 +165,38 @@ def benchmark_derivatives(n: int, platform: str, properties: dict[str, str]) -> 
         "histogram to the cutoff": histogram(CUTOFF),
         f"histogram to {half / SIGMA:.1f} sigma": histogram(half),
     }
-    seconds = take_turns(tasks, 101 if n < 20_000 else 5)
+    seconds = take_turns(tasks, 101)
     print(f"derivatives, N = {n}, {platform} {properties}")
     for name, value in seconds.items():
         print(f"  {name:30s} {1e6 * value:8.0f} us   {value / seconds['forces']:5.2f} x forces")
+
+
+def benchmark_large(n: int, platform: str, properties: dict[str, str]) -> None:
+    """Steps and all derivatives of the native force alone, and the memory that they take."""
+    before = resident()
+    force = spline(n)
+    c = context(n, force, platform, properties)
+    x, box = lattice(n), c.getState().getPeriodicBoxVectors(asNumpy=True)._value
+    c.setPositions(x @ box)
+    c.setVelocitiesToTemperature(TEMPERATURE, 1)
+    everyone = np.ones(n, dtype=bool)
+    pairs = [PairHistogram(np.linspace(0, 2 * CUTOFF, 101), everyone, everyone)]
+    v = np.random.default_rng(2).normal(size=(n, 3))
+    tasks: dict[str, Callable[[], object]] = {
+        "10 MD steps": lambda: c.getIntegrator().step(10),
+        "basis and virial sums": lambda: force.computeSums(c, virial=True),
+        "both products": lambda: force.computeProducts(c, v),
+        "histogram to 5.0 sigma": lambda: force.computeSums(c, basis=False, histograms=pairs),
+    }
+    seconds = take_turns(tasks, 1)
+    print(f"N = {n}, {platform} {properties}: {resident() - before:.0f} MB at most")
+    for name, value in seconds.items():
+        print(f"  {name:30s} {value:8.2f} s   {1e9 * value / n:6.0f} ns per particle")
+
+
+def resident() -> float:
+    """Most memory this process has had so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -172,6 +209,9 @@ def main() -> None:
     if options.precision:
         properties["Precision"] = options.precision
     for n in options.particles:
+        if n >= 100_000:
+            benchmark_large(n, options.platform, properties)
+            continue
         benchmark_md(n, options.platform, properties)
         benchmark_derivatives(n, options.platform, properties)
 

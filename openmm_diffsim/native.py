@@ -75,7 +75,7 @@ class SegmentGradient:
     velocities: Array  # dL/dv(0), [particles, 3]
 
 
-class SplinePairForce(openmm.Force):
+class SplinePairForce(openmm.Force):  # type: ignore[misc]
     """A pair force that is a cubic B-spline for each pair of types, and knows its derivatives.
 
         U = sum over pairs of u_p(r),   u_p(r) = sum_k c_pk B_k(r),
@@ -370,7 +370,9 @@ class SplinePairForce(openmm.Force):
 
         ``v`` is [particles, 3], or [frames, particles, 3] with stored frames.
         """
-        return self._products(context, v, positions, boxes, True, False)[0]
+        product, _ = self._products(context, v, positions, boxes, hessian=True)
+        assert product is not None
+        return product
 
     def computeForceParameterProduct(
         self,
@@ -384,7 +386,9 @@ class SplinePairForce(openmm.Force):
         ``w`` is [particles, 3], or [frames, particles, 3] with stored frames; the result then has
         the frames first.
         """
-        return self._products(context, w, positions, boxes, False, True)[1]
+        _, product = self._products(context, w, positions, boxes, parameters=True)
+        assert product is not None
+        return product
 
     def computeProducts(
         self,
@@ -394,7 +398,9 @@ class SplinePairForce(openmm.Force):
         boxes: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """``computeHessianVectorProduct`` and ``computeForceParameterProduct`` in one pass."""
-        return self._products(context, v, positions, boxes, True, True)
+        first, second = self._products(context, v, positions, boxes, hessian=True, parameters=True)
+        assert first is not None and second is not None
+        return first, second
 
     def computeSegmentGradient(
         self,
@@ -468,9 +474,9 @@ class SplinePairForce(openmm.Force):
         v: ArrayLike,
         positions: ArrayLike | None,
         boxes: ArrayLike | None,
-        hessian: bool,
-        parameters: bool,
-    ) -> tuple[Array, Array]:
+        hessian: bool = False,
+        parameters: bool = False,
+    ) -> tuple[Array | None, Array | None]:
         pairs, coefficients, particles = self._sizes()
         x, b = _frames(positions, boxes, particles)
         vectors = _array(v)
@@ -483,9 +489,7 @@ class SplinePairForce(openmm.Force):
         h = np.zeros(expected) if hessian else None
         c = np.zeros((frames, pairs, coefficients)) if parameters else None
         _call("computeProducts", self, context, frames, x, b, vectors, h, c)
-        nothing = np.zeros((frames, 0, 0))
-        h, c = nothing if h is None else h, nothing if c is None else c
-        return h, c[0] if x is None else c
+        return h, c[0] if x is None and c is not None else c
 
     def _sizes(self) -> tuple[int, int, int]:
         """Numbers of pairs of types, coefficients and particles."""
@@ -525,10 +529,13 @@ def _call(name: str, *arguments: Any) -> None:
         raise openmm.OpenMMException(_api.DiffSim_getError().decode())
 
 
+_OPENMM = (openmm.Force, openmm.Context)
+
+
 def _as_c(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         return ctypes.c_void_p(argument.__array_interface__["data"][0])
-    if isinstance(argument, openmm.Force | openmm.Context):
+    if isinstance(argument, _OPENMM):
         return ctypes.c_void_p(int(argument.this))
     return ctypes.c_double(argument) if isinstance(argument, float) else argument
 

@@ -8,8 +8,10 @@ using namespace std;
 
 namespace {
 
-// Cells half as wide as the range: finer ones hold too few points for a run, coarser ones too many that are not neighbors.
-const int CELLS_PER_RANGE = 2;
+// Cells are a whole fraction of the range wide. Finer ones mean fewer candidates that are not neighbors, but more and shorter
+// runs; they pay where they still hold this many points.
+const double POINTS_PER_CELL = 8;
+const int FINEST = 4;
 
 struct Bounds {
     Vec3 low, high;
@@ -55,11 +57,16 @@ void CellGrid::build(const Vec3* points, const vector<int>& selected, const Vec3
         }
     }
 
+    double pointsInRange = count*(range*range*range)/(widths[0]*widths[1]*widths[2]);
+    int cellsPerRange = 1;
+    while (cellsPerRange < FINEST && pointsInRange >= POINTS_PER_CELL*pow(cellsPerRange+1, 3))
+        cellsPerRange++;
+
     // Not more cells than points along the whole, or an almost empty box would cost memory.
 
     double most = max(1.0, ceil(cbrt((double) count)));
     for (int axis = 0; axis < 3; axis++)
-        dims[axis] = (int) max(1.0, min(most, floor(CELLS_PER_RANGE*widths[axis]/range)));
+        dims[axis] = (int) max(1.0, min(most, floor(cellsPerRange*widths[axis]/range)));
     findColumns(widths, rectangular, range);
     findImages();
 
@@ -138,7 +145,9 @@ void CellGrid::findImages() {
         images[axis].clear();
         for (int i = -reach[axis]; i < dims[axis]+reach[axis]; i++) {
             int image = (i >= 0 ? i/dims[axis] : -((dims[axis]-1-i)/dims[axis]));
-            images[axis].push_back({!periodic && image != 0 ? -1 : i-image*dims[axis], image});
+            Vec3 shift = (periodic ? box[axis]*image : Vec3());
+            images[axis].push_back({!periodic && image != 0 ? -1 : i-image*dims[axis],
+                    {(float) shift[0], (float) shift[1], (float) shift[2]}});
         }
     }
 }
@@ -155,17 +164,16 @@ void CellGrid::getNeighbors(int cell, vector<Run>& runs) const {
 
         // Along z, the cells of one image after the other.
 
-        for (int low = z-column.dz, high = z+column.dz; low <= high; low++) {
+        for (int low = z-column.dz, high = z+column.dz, last; low <= high; low += last+1) {
             const Image& iz = images[2][low];
+            last = 0;
             if (iz.cell < 0)
                 continue;
-            int last = min(dims[2]-1, iz.cell+high-low);
-            int begin = starts[first+iz.cell], end = starts[first+last+1];
-            if (first+last >= cell && end > begin) {
-                Vec3 shift = box[0]*ix.image+box[1]*iy.image+box[2]*iz.image;
-                runs.push_back({begin, end, {(float) shift[0], (float) shift[1], (float) shift[2]}});
-            }
-            low += last-iz.cell;
+            last = min(dims[2]-1-iz.cell, high-low);
+            int begin = starts[first+iz.cell], end = starts[first+iz.cell+last+1];
+            if (first+iz.cell+last >= cell && end > begin)
+                runs.push_back({begin, end, {ix.shift[0]+iy.shift[0]+iz.shift[0], ix.shift[1]+iy.shift[1]+iz.shift[1],
+                        ix.shift[2]+iy.shift[2]+iz.shift[2]}});
         }
     }
 }

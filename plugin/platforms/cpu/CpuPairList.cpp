@@ -1,5 +1,6 @@
 #include "CpuPairList.h"
 #include <algorithm>
+#include <utility>
 
 using namespace DiffSim;
 using namespace OpenMM;
@@ -7,7 +8,7 @@ using namespace std;
 
 namespace {
 
-const double PADDING = 0.12; // of the cutoff; more of it means fewer new lists and more pairs that turn out to be too far
+const double PADDING = 0.1; // of the cutoff; more of it means fewer new lists and more pairs that turn out to be too far
 const int WIDTH = 8;
 
 } // namespace
@@ -36,7 +37,7 @@ void CpuCoordinates::assign(const vector<Vec3>& points) {
 }
 
 CpuPairList::CpuPairList(const CpuPairLoops& loops, double cutoff, bool periodic, const vector<int>& types,
-        const vector<vector<int> >& exclusions) : loops(loops), cutoff(cutoff), padding(0), periodic(periodic),
+        const vector<vector<int> >& exclusions) : loops(loops), cutoff(cutoff), padding(PADDING*cutoff), periodic(periodic),
         valid(false), types(types), exclusions(exclusions) {
 }
 
@@ -68,13 +69,6 @@ void CpuPairList::update(const PairConfiguration& configuration, ThreadPool& thr
 
 void CpuPairList::build(const PairConfiguration& configuration, ThreadPool& threads) {
     copy(configuration.box, configuration.box+3, box);
-
-    // Beyond half the box a second image of the same pair would be listed as well.
-
-    padding = PADDING*cutoff;
-    if (periodic)
-        for (int axis = 0; axis < 3; axis++)
-            padding = max(0.0, min(padding, 0.5*box[axis][axis]-cutoff));
     vector<int> interacting;
     for (int i = 0; i < (int) types.size(); i++)
         if (types[i] >= 0)
@@ -112,6 +106,11 @@ void CpuPairList::buildPart(Part& part) {
     part.counts.resize(part.end-part.begin);
     size_t used = 0;
     vector<CellGrid::Run> runs;
+
+    // Beyond half the box, a second image of a particle may be in range. The loops find the nearest by themselves.
+
+    bool hasSecondImages = (periodic && cutoff+padding > 0.5*min(box[0][0], min(box[1][1], box[2][2])));
+    vector<int> lastFoundBy(hasSecondImages ? grid.getOrder().size() : 0, -1);
     int cell = upper_bound(starts.begin(), starts.end(), part.begin)-starts.begin()-1;
     int room = 0;
     for (int i = part.begin, end = part.begin; i < part.end; i++) {
@@ -130,6 +129,10 @@ void CpuPairList::buildPart(Part& part) {
         int* neighbors = part.indices.data()+used;
         int found = loops.findNeighbors(i, coordinates.x.data(), coordinates.y.data(), coordinates.z.data(), runs.data(), runs.size(),
                 cutoff+padding, neighbors);
+        if (hasSecondImages)
+            found = remove_if(neighbors, neighbors+found, [&] (int j) {
+                return exchange(lastFoundBy[j], i) == i;
+            })-neighbors;
         found = removeExcluded(grid.getOrder()[i], neighbors, found);
         part.counts[i-part.begin] = found;
         for (used += found; used%WIDTH != 0; used++)

@@ -61,7 +61,8 @@ private:
         int dx, dy, dz; // of the column (dx, dy) the cells -dz ... dz
     };
     struct Image {
-        int cell, image; // the cell along one axis, and in which image of the box; -1 beyond the ends without a box
+        int cell;       // along one axis, or -1 beyond the ends where there is no box
+        float shift[3]; // to the image that it is in
     };
     void findColumns(const double* widths, bool rectangular, double range);
     void findImages();
