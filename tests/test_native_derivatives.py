@@ -54,7 +54,7 @@ def knots_crossed(c: Case, positions: Array) -> int:
     return int(np.sum(cells[0] != cells[1])) if len(cells[0]) == len(cells[1]) else 10**6
 
 
-# Against the definition -------------------------------------------------------------------------
+# Against the definition --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -78,9 +78,7 @@ def test_the_comparison_would_notice_a_wrong_number(where: Where, name: str, fie
     wrong = np.array(getattr(expected, field))
     wrong.flat[np.abs(wrong).argmax()] *= 1 + (1e-9 if where.precision == "double" else 2e-3)
     with pytest.raises(AssertionError, match=field):
-        assert_close(
-            expected._replace(**{field: wrong}), expected, case(name).tolerance(where)
-        )
+        assert_close(expected._replace(**{field: wrong}), expected, case(name).tolerance(where))
 
 
 @pytest.mark.parametrize("name", ["narrow", "many"])
@@ -98,7 +96,7 @@ def test_the_comparison_would_notice_a_missing_pair(where: Where, name: str) -> 
             )
 
 
-# Against differences ----------------------------------------------------------------------------
+# Against differences -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cubic", "narrow", "molecules", "nonperiodic"])
@@ -231,7 +229,7 @@ def test_virial_is_that_of_openmm_barostat(name: str) -> None:
     assert found == pytest.approx(bar * virial / (3 * np.linalg.det(at.box())), rel=2e-3)
 
 
-# The shape of the potential ---------------------------------------------------------------------
+# The shape of the potential ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +285,9 @@ def test_line_below_r_min(two: Live, where: Where) -> None:
         energy, force = at_distance(two, r)
         expected = float(c[0]) + slope * (r - b.r_min)
         assert energy == pytest.approx(expected, rel=0, abs=rounding(where, scale))
-        assert force == pytest.approx(-slope, rel=0, abs=rounding(where, abs(slope) + 2 / b.spacing))
+        assert force == pytest.approx(
+            -slope, rel=0, abs=rounding(where, abs(slope) + 2 / b.spacing)
+        )
 
 
 def test_at_distance_zero_all_is_finite_and_no_force(two: Live, where: Where) -> None:
@@ -326,7 +326,7 @@ def test_one_particle_alone(where: Where) -> None:
         np.testing.assert_array_equal(zero, 0)
 
 
-# Types, exclusions and coefficients in a live Context ---------------------------------------------
+# Types, exclusions and coefficients in a live Context --------------------------------------------
 
 
 def test_zero_coefficients(contexts: Contexts, where: Where) -> None:
@@ -380,7 +380,7 @@ def test_coefficients_and_types_are_updated(contexts: Contexts, where: Where) ->
     assert_close(at.quantities(), c.expected, c.tolerance(where))
 
 
-# Stored frames, and a Context that moves on ---------------------------------------------------------
+# Stored frames, and a Context that moves on ------------------------------------------------------
 
 
 def frames_of(c: Case) -> tuple[Array, Array | None]:
@@ -438,9 +438,7 @@ def test_given_positions_leave_the_context_alone(contexts: Contexts, where: Wher
     moved = np.abs(asked.positions() - c.positions).max()
     assert moved > 1e-3
     allowed = 0 if where == REFERENCE else 1e4 * where.epsilon * moved
-    np.testing.assert_allclose(
-        asked.positions(), left_alone.positions(), rtol=0, atol=allowed
-    )
+    np.testing.assert_allclose(asked.positions(), left_alone.positions(), rtol=0, atol=allowed)
 
 
 def test_derivatives_are_those_of_the_present_positions(contexts: Contexts, where: Where) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import openmm
 import pytest
 import torch
-from native_systems import REFERENCE, Case, Live, Where, live, mixture, why_missing
+from native_systems import REFERENCE, Case, Live, Where, context_on, live, mixture, why_missing
 from systems import Array, numerical_derivative
 from torch import Tensor
 
@@ -86,11 +88,8 @@ def numpy_force(s: Start) -> Force:
     """From the pairs by brute force and the core's own spline; it carries no graph."""
 
     def force(x: Tensor, c: Tensor) -> Tensor:
-        return torch.from_numpy(
-            Case(
-                x.numpy(), s.case.box, c.numpy(), s.case.types, s.case.basis, s.case.exclusions
-            ).expected.forces
-        )
+        at_x = replace(s.case, positions=x.numpy(), coefficients=c.numpy())
+        return torch.from_numpy(at_x.spline_forces())
 
     return force
 
@@ -117,8 +116,10 @@ def torch_force(s: Start) -> Force:
         slope = sum(w / 2 * padded[kind, cell + m] for m, w in enumerate(weights))
         slope = torch.where(knot < 0, c[kind, 1] - c[kind, 0], slope) / b.spacing
         pull = (torch.where(r < b.cutoff, -slope, 0.0) / r)[:, None] * delta
-        return torch.zeros_like(x).index_add(0, torch.from_numpy(i), pull).index_add(
-            0, torch.from_numpy(j), -pull
+        return (
+            torch.zeros_like(x)
+            .index_add(0, torch.from_numpy(i), pull)
+            .index_add(0, torch.from_numpy(j), -pull)
         )
 
     return force
@@ -152,7 +153,7 @@ def fluid(where: Where) -> Live:
 def test_differences_of_segments_integrated_in_numpy(splitting: str, n_steps: int) -> None:
     """To 1e-6 of the largest.
 
-    Every seventh coordinate and coefficient is moved, by some 1e-6: the force has continuous
+    Every ninth coordinate and coefficient is moved, by some 1e-6: the force has continuous
     slopes, so a pair that crosses a knot meanwhile costs 1e-6/h of one kick's share.
     """
     s = start(n_steps, splitting)
@@ -161,7 +162,7 @@ def test_differences_of_segments_integrated_in_numpy(splitting: str, n_steps: in
     parts = [gradient.positions, gradient.velocities, gradient.parameters]
     arrays = [a.numpy() for a in tensors(s)]
     for which, (array, found) in enumerate(zip(arrays, parts, strict=True)):
-        some = np.arange(which, array.size, 7)
+        some = np.arange(which, array.size, 9)
 
         def value(moves: Array, which: int = which, some: Array = some) -> float:
             moved = [a.copy() for a in arrays]
@@ -228,7 +229,10 @@ def test_box_and_velocity_gradients_may_be_left_out(fluid: Live, where: Where) -
         ({"positionGradients": np.zeros((2, 9, 3))}, "positionGradients"),
         ({"velocityGradients": np.zeros((4, 9, 3))}, "velocityGradients"),
         ({"splitting": (1.0, 2.0)}, "five numbers.*got 3 and 2"),
-        ({"positions": np.full((3, 9, 3), np.nan)}, "coordinate of particle 0.*finite"),
+        (
+            {"positions": np.full((3, 9, 3), np.nan)},
+            "time 0: a coordinate of particle 0 is nan, expected a finite",
+        ),
         ({"box": np.eye(3)}, "cutoff, 0.6 nm.*0.5 nm"),
     ],
 )
@@ -240,5 +244,24 @@ def test_refused(change: dict[str, object], message: str) -> None:
         "positions": np.tile(s.case.positions, (3, 1, 1)),
         "positionGradients": np.zeros((3, 9, 3)),
     }
-    with pytest.raises(Exception, match=f"SplinePairForce: .*{message}"):
+    with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
         at.force.computeSegmentGradient(at.context, **{**arguments, **change})
+
+
+def test_constraints_and_virtual_sites_are_refused() -> None:
+    """Their motion is not that of the steps that the gradient is carried back through."""
+    s = start(2, "leapfrog Verlet")
+    x = np.tile(s.case.positions, (3, 1, 1))
+    for kind, message in (
+        ("constraint", "no constraints, .* has 1"),
+        ("site", "particle 4 is one"),
+    ):
+        force = s.case.force()
+        system = s.case.system(force)
+        if kind == "constraint":
+            system.addConstraint(0, 1, 0.3)
+        else:
+            system.setVirtualSite(4, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+        context = context_on(REFERENCE, system)
+        with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
+            force.computeSegmentGradient(context, SPLITTINGS["leapfrog Verlet"], x, x)
