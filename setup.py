@@ -11,8 +11,9 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
-from setuptools import Command, setup
+from setuptools import Command, Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 
@@ -35,7 +36,7 @@ class BuildNative(Command):
     """Put the native libraries, or the reason why there are none, beside the Python modules."""
 
     description = "build the native OpenMM plugin"
-    user_options: list = []
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
 
     def initialize_options(self):
         self.build_lib = None
@@ -64,18 +65,19 @@ class BuildNative(Command):
 
 
 class BuildWithNative(build):
-    sub_commands = [*build.sub_commands, ("build_native", None)]
+    sub_commands: ClassVar[list] = [*build.sub_commands, ("build_native", None)]
 
 
 class PlatformWheel(bdist_wheel):
     """A wheel for one platform and every Python: the libraries do not use Python's ABI."""
 
-    def finalize_options(self):
-        super().finalize_options()
-        self.root_is_pure = False
-
     def get_tag(self):
         return "py3", "none", super().get_tag()[2]
+
+
+class PlatformDistribution(Distribution):
+    def has_ext_modules(self):
+        return True
 
 
 def build_plugin(folder):
@@ -160,9 +162,10 @@ def reason(output):
 
 
 setup(
+    distclass=PlatformDistribution,
     cmdclass={
         "build": BuildWithNative,
         "build_native": BuildNative,
         "bdist_wheel": PlatformWheel,
-    }
+    },
 )
