@@ -36,7 +36,7 @@ class BuildNative(Command):
     """Put the native libraries, or the reason why there are none, beside the Python modules."""
 
     description = "build the native OpenMM plugin"
-    user_options: ClassVar[list[tuple[str, str, str]]] = []
+    user_options: ClassVar[list] = [("build-lib=", "b", "folder that gets openmm_diffsim/lib")]
 
     def initialize_options(self):
         self.build_lib = None
