@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,13 +19,6 @@ from setuptools.command.build import build
 SOURCE = Path(__file__).resolve().parent
 REQUIRED = "OPENMM_DIFFSIM_REQUIRE_NATIVE"
 SHOWN = 60  # last lines of a failed build
-
-# Headers that come from PyPI in a build environment; without them CMake looks on the machine.
-HEADERS = {
-    "CUDA_INCLUDE_DIR": ("nvidia-cuda-runtime", "cuda.h"),
-    "OPENCL_INCLUDE_DIR": ("nvidia-cuda-opencl", "CL/cl.h"),
-}
-
 
 class BuildError(Exception):
     """The native libraries cannot be built; the message says why, and what to do."""
@@ -90,10 +82,6 @@ def build_plugin(folder):
         "CMAKE_INSTALL_PREFIX": folder,
         "CMAKE_BUILD_TYPE": "Release",
     }
-    for variable, (distribution, header) in HEADERS.items():
-        include = find_headers(distribution, header)
-        if include is not None:
-            options[variable] = include
     definitions = [f"-D{name}={value}" for name, value in options.items()]
     # A fresh folder: a CMake cache would name build environments that are long gone.
     with tempfile.TemporaryDirectory(prefix="openmm_diffsim_") as work:
@@ -112,16 +100,6 @@ def find_openmm():
             "--no-build-isolation"
         ) from None
     return openmm
-
-
-def find_headers(distribution, header):
-    """The folder from which `#include <header>` works, or None."""
-    try:
-        files = metadata.files(distribution) or []
-    except metadata.PackageNotFoundError:
-        return None
-    found = [Path(file.locate()) for file in files if file.match(f"include/{header}")]
-    return found[0].resolve().parents[header.count("/")] if found else None
 
 
 def cmake(*arguments):
