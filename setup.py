@@ -20,6 +20,7 @@ SOURCE = Path(__file__).resolve().parent
 REQUIRED = "OPENMM_DIFFSIM_REQUIRE_NATIVE"
 SHOWN = 60  # last lines of a failed build
 
+
 class BuildError(Exception):
     """The native libraries cannot be built; the message says why, and what to do."""
 
@@ -44,7 +45,7 @@ class BuildNative(Command):
         folder.mkdir(parents=True)
         try:
             build_plugin(folder)
-        except BuildError as error:
+        except (BuildError, OSError) as error:
             if os.environ.get(REQUIRED, "0") not in ("", "0"):
                 raise SystemExit(f"the native plugin cannot be built: {error}") from None
             print(f"going on without the native plugin: {error}", file=sys.stderr)
