@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,11 @@ class PairHistogram:
     first: NDArray[np.bool_]  # [particles], the two selections; they may overlap
     second: NDArray[np.bool_]  # [particles]
     groups: IntArray | None = None  # [particles]; pairs of the same group >= 0 are left out
+
+    @cached_property
+    def selections(self) -> NDArray[np.int32]:
+        """Both in one number per particle: 1 for the first, 2 for the second, 3 for both."""
+        return self.first.astype(np.int32) + 2 * self.second.astype(np.int32)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         if why_not is not None:
             raise openmm.OpenMMException(f"SplinePairForce: there is no native plugin: {why_not}")
         low, high = number_in_md_units(r_min, "length"), number_in_md_units(cutoff, "length")
-        _call("checkArguments", n_types, ctypes.c_double(low), ctypes.c_double(high), knots)
+        _call("checkArguments", n_types, low, high, knots)
         xml = (
             f'<Force type="SplinePairForce" version="1" forceGroup="0" name="SplinePairForce" '
             f'numTypes="{n_types}" rMin="{low!r}" cutoff="{high!r}" numKnots="{knots}" method="1">'
@@ -131,7 +131,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
     @staticmethod
     def isinstance(force: openmm.Force) -> bool:
         """Is this, perhaps a plain ``openmm.Force``, a SplinePairForce?"""
-        return available() and bool(_api.DiffSim_isSplinePairForce(_pointer(force)))
+        return available() and bool(_api.DiffSim_isSplinePairForce(_as_c(force)))
 
     @staticmethod
     def cast(force: openmm.Force) -> SplinePairForce:
@@ -147,7 +147,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
     def _describe(self) -> tuple[NDArray[np.int32], Array]:
         integers, lengths = np.zeros(5, dtype=np.int32), np.zeros(2)
-        _call("describe", _pointer(self), _address(integers), _address(lengths))
+        _call("describe", self, integers, lengths)
         return integers, lengths
 
     def getNumTypes(self) -> int:
@@ -176,7 +176,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
     def setNonbondedMethod(self, method: int) -> None:
         """Set it to CutoffNonPeriodic or CutoffPeriodic (the nearest image, in any box)."""
-        _call("setNonbondedMethod", _pointer(self), int(method))
+        _call("setNonbondedMethod", self, int(method))
 
     def usesPeriodicBoundaryConditions(self) -> bool:
         """Is the method CutoffPeriodic?"""
@@ -196,7 +196,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         c = np.zeros((n_pairs_of_types(n), self.getNumCoefficients()))
         for i, j in zip(*np.triu_indices(n), strict=True):
             row = c[pair_index(n)[i, j]]
-            _call("getCoefficients", _pointer(self), int(i), int(j), _address(row))
+            _call("getCoefficients", self, int(i), int(j), row)
         return c
 
     def setCoefficients(self, coefficients: ArrayLike) -> None:
@@ -214,13 +214,13 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
     def getTypePairCoefficients(self, type1: int, type2: int) -> Array:
         """Coefficients of one pair of types, kJ/mol."""
         c = np.zeros(self.getNumCoefficients())
-        _call("getCoefficients", _pointer(self), type1, type2, _address(c))
+        _call("getCoefficients", self, type1, type2, c)
         return c
 
     def setTypePairCoefficients(self, type1: int, type2: int, coefficients: ArrayLike) -> None:
         """Set the coefficients of one pair of types, kJ/mol, in either order."""
         c = _array(coefficients).ravel()
-        _call("setCoefficients", _pointer(self), type1, type2, len(c), _address(c))
+        _call("setCoefficients", self, type1, type2, len(c), c)
 
     def addParticle(self, type: int) -> int:
         """Add a particle of a type, -1 if it does not interact; returns its index."""
@@ -230,22 +230,22 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
     def addParticles(self, types: ArrayLike) -> None:
         """Add several particles at once, by their types."""
         t = np.ascontiguousarray(types, dtype=np.int32).ravel()
-        _call("addParticles", _pointer(self), len(t), _address(t))
+        _call("addParticles", self, len(t), t)
 
     def getParticleType(self, index: int) -> int:
         """Type of a particle, -1 if it does not interact."""
         found = ctypes.c_int()
-        _call("getType", _pointer(self), index, ctypes.byref(found))
+        _call("getType", self, index, ctypes.byref(found))
         return found.value
 
     def setParticleType(self, index: int, type: int) -> None:
         """Set the type of a particle."""
-        _call("setType", _pointer(self), index, type)
+        _call("setType", self, index, type)
 
     def getParticleTypes(self) -> IntArray:
         """Type of each particle, int [particles]."""
         types = np.zeros(self.getNumParticles(), dtype=np.int32)
-        _call("getTypes", _pointer(self), _address(types))
+        _call("getTypes", self, types)
         return types.astype(np.int64)
 
     def addExclusion(self, particle1: int, particle2: int) -> int:
@@ -256,32 +256,32 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
     def addExclusions(self, pairs: ArrayLike) -> None:
         """Exclude several pairs at once, int [exclusions, 2]."""
         p = np.ascontiguousarray(pairs, dtype=np.int32).reshape(-1, 2)
-        _call("addExclusions", _pointer(self), len(p), _address(p))
+        _call("addExclusions", self, len(p), p)
 
     def getExclusionParticles(self, index: int) -> list[int]:
         """The two particles of an exclusion."""
         pair = np.zeros(2, dtype=np.int32)
-        _call("getExclusion", _pointer(self), index, _address(pair))
+        _call("getExclusion", self, index, pair)
         return [int(i) for i in pair]
 
     def setExclusionParticles(self, index: int, particle1: int, particle2: int) -> None:
         """Set the two particles of an exclusion."""
-        _call("setExclusion", _pointer(self), index, particle1, particle2)
+        _call("setExclusion", self, index, particle1, particle2)
 
     def getExclusions(self) -> IntArray:
         """All excluded pairs, int [exclusions, 2]."""
         pairs = np.zeros((self.getNumExclusions(), 2), dtype=np.int32)
-        _call("getExclusions", _pointer(self), _address(pairs))
+        _call("getExclusions", self, pairs)
         return pairs.astype(np.int64)
 
     def createExclusionsFromBonds(self, bonds: ArrayLike, bondCutoff: int) -> None:
         """Exclude the pairs that are connected by up to ``bondCutoff`` bonds, int [bonds, 2]."""
         b = np.ascontiguousarray(bonds, dtype=np.int32).reshape(-1, 2)
-        _call("createExclusionsFromBonds", _pointer(self), len(b), _address(b), bondCutoff)
+        _call("createExclusionsFromBonds", self, len(b), b, bondCutoff)
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
         """Copy coefficients and types to a live Context; nothing is rebuilt."""
-        _call("updateParametersInContext", _pointer(self), _pointer(context))
+        _call("updateParametersInContext", self, context)
 
     # Derivatives ------------------------------------------------------------------------------
 
@@ -332,46 +332,40 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         basis, virial : bool
             What to compute, besides the ``histograms``.
         """
-        x, b = self._frames(positions, boxes)
+        pairs, coefficients, particles = self._sizes()
+        x, b = _frames(positions, boxes, particles)
         frames = 1 if x is None else len(x)
-        n, m = self.getNumTypes(), self.getNumCoefficients()
-        shape = (frames, n_pairs_of_types(n), m)
-        s = np.zeros(shape if basis else (0, 0, 0))
-        w = np.zeros(shape if virial else (0, 0, 0))
-        selections = [h.first.astype(np.int32) + 2 * h.second for h in histograms]
-        groups = [_groups(h) for h in histograms]
-        particles = self.getNumParticles()
-        for selection, group in zip(selections, groups, strict=True):
-            if len(selection) != particles or len(group) != particles:
+        for h in histograms:
+            sizes = {len(a) for a in (h.first, h.second, h.groups) if a is not None}
+            if sizes != {particles}:
                 raise openmm.OpenMMException(
-                    f"SplinePairForce: a histogram's selections are of {len(selection)} "
+                    f"SplinePairForce: a histogram's selections and groups are of {sizes} "
                     f"particles, expected {particles}"
                 )
+        s = np.zeros((frames, pairs, coefficients)) if basis else None
+        w = np.zeros((frames, pairs, coefficients)) if virial else None
         counts = [np.zeros((frames, len(h.edges) - 1), dtype=np.int64) for h in histograms]
-        flat = np.zeros(sum(c.size for c in counts), dtype=np.int64)
-        has_groups = np.array([h.groups is not None for h in histograms], dtype=np.int32)
-        starts = np.cumsum([0, *(len(h.edges) for h in histograms)]).astype(np.int32)
+        n_edges = np.array([len(h.edges) for h in histograms], dtype=np.int32)
+        edges = [_array(h.edges) for h in histograms]
+        groups = [_int32(h.groups) for h in histograms]
         _call(
             "computeSums",
-            _pointer(self),
-            _pointer(context),
+            self,
+            context,
             frames,
-            _address(x),
-            _address(b),
-            _address(s) if basis else None,
-            _address(w) if virial else None,
+            x,
+            b,
+            s,
+            w,
             len(histograms),
-            _address(starts),
-            _address(_joined([h.edges for h in histograms], np.float64)),
-            _address(_joined(selections, np.int32)),
-            _address(has_groups),
-            _address(_joined(groups, np.int32)),
-            _address(flat),
+            n_edges,
+            _addresses(edges),
+            _addresses([h.selections for h in histograms]),
+            _addresses(groups),
+            _addresses(counts),
         )
-        ends = np.cumsum([c.size for c in counts])
-        for c, end in zip(counts, ends, strict=True):
-            c.ravel()[:] = flat[end - c.size : end]
-        return PairSums(s, w, counts)
+        nothing = np.zeros((frames, 0, 0))
+        return PairSums(nothing if s is None else s, nothing if w is None else w, counts)
 
     def computeHessianVectorProduct(
         self,
@@ -384,7 +378,9 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
         ``v`` is [particles, 3], or [frames, particles, 3] with stored frames.
         """
-        return self._products(context, v, positions, boxes, True, False)[0]
+        product, _ = self._products(context, v, positions, boxes, hessian=True)
+        assert product is not None
+        return product
 
     def computeForceParameterProduct(
         self,
@@ -398,7 +394,9 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         ``w`` is [particles, 3], or [frames, particles, 3] with stored frames; the result then has
         the frames first.
         """
-        return self._products(context, w, positions, boxes, False, True)[1]
+        _, product = self._products(context, w, positions, boxes, parameters=True)
+        assert product is not None
+        return product
 
     def computeProducts(
         self,
@@ -408,7 +406,9 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         boxes: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
         """``computeHessianVectorProduct`` and ``computeForceParameterProduct`` in one pass."""
-        return self._products(context, v, positions, boxes, True, True)
+        first, second = self._products(context, v, positions, boxes, hessian=True, parameters=True)
+        assert first is not None and second is not None
+        return first, second
 
     def computeSegmentGradient(
         self,
@@ -457,22 +457,22 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
                 "SplinePairForce: expected at least one stored time and five numbers in "
                 f"splitting, got {len(x)} and {len(splitting)}"
             )
-        b = None if box is None else self._boxes(box, 1)
+        b = None if box is None else _boxes(box, 1)
         c = np.zeros((n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
         x0, v0 = np.zeros((n, 3)), np.zeros((n, 3))
         _call(
             "computeSegmentGradient",
-            _pointer(self),
-            _pointer(context),
-            _address(_array(splitting)),
+            self,
+            context,
+            _array(splitting),
             len(x) - 1,
-            _address(x),
-            _address(b),
-            _address(gx),
-            _address(gv),
-            _address(c),
-            _address(x0),
-            _address(v0),
+            x,
+            b,
+            gx,
+            gv,
+            c,
+            x0,
+            v0,
         )
         return SegmentGradient(c, x0, v0)
 
@@ -482,78 +482,80 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         v: ArrayLike,
         positions: ArrayLike | None,
         boxes: ArrayLike | None,
-        hessian: bool,
-        parameters: bool,
-    ) -> tuple[Array, Array]:
-        x, b = self._frames(positions, boxes)
-        vectors, n = _array(v), self.getNumParticles()
-        expected = (n, 3) if x is None else x.shape
+        hessian: bool = False,
+        parameters: bool = False,
+    ) -> tuple[Array | None, Array | None]:
+        pairs, coefficients, particles = self._sizes()
+        x, b = _frames(positions, boxes, particles)
+        vectors = _array(v)
+        expected = (particles, 3) if x is None else x.shape
         if vectors.shape != expected:
             raise openmm.OpenMMException(
                 f"SplinePairForce: expected vectors of shape {expected}, got {vectors.shape}"
             )
-        frames = () if x is None else (len(x),)
-        h = np.zeros_like(vectors)
-        c = np.zeros((*frames, n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
-        _call(
-            "computeProducts",
-            _pointer(self),
-            _pointer(context),
-            1 if x is None else len(x),
-            _address(x),
-            _address(b),
-            _address(vectors),
-            _address(h) if hessian else None,
-            _address(c) if parameters else None,
+        frames = 1 if x is None else len(x)
+        h = np.zeros(expected) if hessian else None
+        c = np.zeros((frames, pairs, coefficients)) if parameters else None
+        _call("computeProducts", self, context, frames, x, b, vectors, h, c)
+        return h, c[0] if x is None and c is not None else c
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Numbers of pairs of types, coefficients and particles."""
+        n_types, knots, particles = (int(n) for n in self._describe()[0][:3])
+        return n_pairs_of_types(n_types), knots - 2, particles
+
+
+def _frames(
+    positions: ArrayLike | None, boxes: ArrayLike | None, particles: int
+) -> tuple[Array | None, Array | None]:
+    """Stored frames and their boxes, checked; None for those of the Context."""
+    if positions is None:
+        return None, None if boxes is None else _boxes(boxes, 1)
+    x = _array(positions)
+    if x.ndim != 3 or x.shape[1:] != (particles, 3):
+        raise openmm.OpenMMException(
+            f"SplinePairForce: expected positions of shape [frames, {particles}, 3], got {x.shape}"
         )
-        return h, c
+    return x, None if boxes is None else _boxes(boxes, len(x))
 
-    def _frames(
-        self, positions: ArrayLike | None, boxes: ArrayLike | None
-    ) -> tuple[Array | None, Array | None]:
-        if positions is None:
-            return None, None if boxes is None else self._boxes(boxes, 1)
-        x, n = _array(positions), self.getNumParticles()
-        if x.ndim != 3 or x.shape[1:] != (n, 3):
-            raise openmm.OpenMMException(
-                f"SplinePairForce: expected positions of shape [frames, {n}, 3], got {x.shape}"
-            )
-        return x, None if boxes is None else self._boxes(boxes, len(x))
 
-    def _boxes(self, boxes: ArrayLike, frames: int) -> Array:
-        b = _array(boxes).reshape(-1, 3, 3)
-        if len(b) != frames:
-            raise openmm.OpenMMException(
-                f"SplinePairForce: expected boxes of shape ({frames}, 3, 3), got {b.shape}"
-            )
-        return b
+def _boxes(boxes: ArrayLike, frames: int) -> Array:
+    b = _array(boxes).reshape(-1, 3, 3)
+    if len(b) != frames:
+        raise openmm.OpenMMException(
+            f"SplinePairForce: expected boxes of shape ({frames}, 3, 3), got {b.shape}"
+        )
+    return b
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Call a function of the C interface; its error becomes an OpenMMException."""
-    if getattr(_api, f"DiffSim_{name}")(*arguments) != 0:
+    """Call a function of the C interface; its error becomes an OpenMMException.
+
+    Arrays stand for the addresses of their numbers, objects of OpenMM for those of what is behind.
+    """
+    if getattr(_api, f"DiffSim_{name}")(*map(_as_c, arguments)) != 0:
         raise openmm.OpenMMException(_api.DiffSim_getError().decode())
 
 
-def _pointer(thing: Any) -> ctypes.c_void_p:
-    """The C++ object behind one of OpenMM's."""
-    return ctypes.c_void_p(int(thing.this))
+_OPENMM = (openmm.Force, openmm.Context)
 
 
-def _address(array: NDArray[Any] | None) -> ctypes.c_void_p | None:
-    """Where an array's numbers are; the pointer keeps the array alive."""
-    return None if array is None else array.ctypes.data_as(ctypes.c_void_p)
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.__array_interface__["data"][0])
+    if isinstance(argument, _OPENMM):
+        return ctypes.c_void_p(int(argument.this))
+    return ctypes.c_double(argument) if isinstance(argument, float) else argument
 
 
 def _array(numbers: ArrayLike) -> Array:
     return np.ascontiguousarray(numbers, dtype=np.float64)
 
 
-def _groups(histogram: PairHistogram) -> NDArray[np.int32]:
-    if histogram.groups is None:
-        return np.zeros(len(histogram.first), dtype=np.int32)
-    return histogram.groups.astype(np.int32)
+def _int32(numbers: ArrayLike | None) -> NDArray[np.int32] | None:
+    return None if numbers is None else np.ascontiguousarray(numbers, dtype=np.int32)
 
 
-def _joined(arrays: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0), *arrays]).astype(dtype)
+def _addresses(arrays: Sequence[NDArray[Any] | None]) -> Any:
+    """Pointers to arrays that the caller keeps alive."""
+    return (ctypes.c_void_p * len(arrays))(*[_as_c(array) for array in arrays])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import native_systems
 import pytest
+from native_systems import PLATFORMS, Live, Where
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 
@@ -21,3 +23,26 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="module", params=PLATFORMS, ids=str)
+def where(request: pytest.FixtureRequest) -> Where:
+    """Each platform and precision; those that are not here are skipped, counted and named."""
+    reason = native_systems.why_missing(request.param)
+    if reason is not None:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def contexts(where: Where) -> Iterator[Callable[[str], Live]]:
+    """The Context of a named case there, made once for a module, as it was at first."""
+    made: dict[str, Live] = {}
+
+    def get(name: str) -> Live:
+        if name not in made:
+            made[name] = native_systems.live(native_systems.case(name), where)
+        return made[name].reset()
+
+    yield get
+    made.clear()

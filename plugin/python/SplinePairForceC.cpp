@@ -169,24 +169,24 @@ EXPORT int DiffSim_updateParametersInContext(Force* force, Context* context) {
 }
 
 /**
- * Histogram h has the edges numbered edgeStarts[h] to edgeStarts[h+1]-1, the selections from h*numParticles on, and
- * groups likewise if hasGroups[h]. Its counts follow those of the histogram before, frame by frame.
+ * Histogram h has numEdges[h] edges and, where groups[h] is not null, groups. Its counts are those of the first frame, of
+ * the second, and so on.
  */
 EXPORT int DiffSim_computeSums(Force* force, Context* context, int numFrames, const double* positions, const double* boxes,
-        double* basis, double* virial, int numHistograms, const int* edgeStarts, const double* edges, const int* selections,
-        const int* hasGroups, const int* groups, long long* counts) {
+        double* basis, double* virial, int numHistograms, const int* numEdges, const double* const* edges,
+        const int* const* selections, const int* const* groups, long long* const* counts) {
     return guarded([&] {
         SplinePairForce& spline = asSpline(force);
         PairSums sums;
         sums.includeBasis = (basis != nullptr);
         sums.includeVirial = (virial != nullptr);
-        size_t numParticles = spline.getNumParticles();
+        int numParticles = spline.getNumParticles();
         for (int h = 0; h < numHistograms; h++) {
             PairHistogram histogram;
-            histogram.edges.assign(edges+edgeStarts[h], edges+edgeStarts[h+1]);
-            histogram.selections.assign(selections+h*numParticles, selections+(h+1)*numParticles);
-            if (hasGroups[h])
-                histogram.groups.assign(groups+h*numParticles, groups+(h+1)*numParticles);
+            histogram.edges.assign(edges[h], edges[h]+numEdges[h]);
+            histogram.selections.assign(selections[h], selections[h]+numParticles);
+            if (groups[h] != nullptr)
+                histogram.groups.assign(groups[h], groups[h]+numParticles);
             sums.histograms.push_back(histogram);
         }
         PairFrames frames;
@@ -196,8 +196,8 @@ EXPORT int DiffSim_computeSums(Force* force, Context* context, int numFrames, co
         spline.computeSums(*context, frames, sums);
         copy(sums.basis.begin(), sums.basis.end(), basis);
         copy(sums.virial.begin(), sums.virial.end(), virial);
-        for (auto& values : sums.counts)
-            counts = copy(values.begin(), values.end(), counts);
+        for (int h = 0; h < numHistograms; h++)
+            copy(sums.counts[h].begin(), sums.counts[h].end(), counts[h]);
     });
 }
 

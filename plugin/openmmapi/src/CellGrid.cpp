@@ -8,8 +8,10 @@ using namespace std;
 
 namespace {
 
-// Cells half as wide as the range: finer ones hold too few points for a run, coarser ones too many that are not neighbors.
-const int CELLS_PER_RANGE = 2;
+// Cells are a whole fraction of the range wide. Finer ones mean fewer candidates that are not neighbors, but more and shorter
+// runs; they pay where they still hold this many points.
+const double POINTS_PER_CELL = 8;
+const int FINEST = 4;
 
 struct Bounds {
     Vec3 low, high;
@@ -55,12 +57,18 @@ void CellGrid::build(const Vec3* points, const vector<int>& selected, const Vec3
         }
     }
 
+    double pointsInRange = count*(range*range*range)/(widths[0]*widths[1]*widths[2]);
+    int cellsPerRange = 1;
+    while (cellsPerRange < FINEST && pointsInRange >= POINTS_PER_CELL*pow(cellsPerRange+1, 3))
+        cellsPerRange++;
+
     // Not more cells than points along the whole, or an almost empty box would cost memory.
 
     double most = max(1.0, ceil(cbrt((double) count)));
     for (int axis = 0; axis < 3; axis++)
-        dims[axis] = (int) max(1.0, min(most, floor(CELLS_PER_RANGE*widths[axis]/range)));
+        dims[axis] = (int) max(1.0, min(most, floor(cellsPerRange*widths[axis]/range)));
     findColumns(widths, rectangular, range);
+    findImages();
 
     // Sort by counting.
 
@@ -132,29 +140,40 @@ void CellGrid::findColumns(const double* widths, bool rectangular, double range)
         }
 }
 
+void CellGrid::findImages() {
+    for (int axis = 0; axis < 3; axis++) {
+        images[axis].clear();
+        for (int i = -reach[axis]; i < dims[axis]+reach[axis]; i++) {
+            int image = (i >= 0 ? i/dims[axis] : -((dims[axis]-1-i)/dims[axis]));
+            Vec3 shift = (periodic ? box[axis]*image : Vec3());
+            images[axis].push_back({!periodic && image != 0 ? -1 : i-image*dims[axis],
+                    {(float) shift[0], (float) shift[1], (float) shift[2]}});
+        }
+    }
+}
+
 void CellGrid::getNeighbors(int cell, vector<Run>& runs) const {
     runs.clear();
-    int x = cell/(dims[1]*dims[2]), y = (cell/dims[2])%dims[1], z = cell%dims[2];
-    auto floorDivide = [] (int a, int b) {
-        return a >= 0 ? a/b : -((b-1-a)/b);
-    };
+    int x = cell/(dims[1]*dims[2])+reach[0], y = (cell/dims[2])%dims[1]+reach[1], z = cell%dims[2]+reach[2];
     for (const Column& column : columns) {
-        int cx = x+column.dx, cy = y+column.dy;
-        int low = z-column.dz, high = z+column.dz;
-        if (!periodic) {
-            if (cx < 0 || cy < 0 || cx >= dims[0] || cy >= dims[1])
-                continue;
-            int first = (cx*dims[1]+cy)*dims[2];
-            runs.push_back({starts[first+max(0, low)], starts[first+min(dims[2]-1, high)+1], Vec3()});
+        const Image& ix = images[0][x+column.dx];
+        const Image& iy = images[1][y+column.dy];
+        int first = (ix.cell*dims[1]+iy.cell)*dims[2];
+        if (ix.cell < 0 || iy.cell < 0 || first+dims[2] <= cell)
             continue;
-        }
-        int imageX = floorDivide(cx, dims[0]), imageY = floorDivide(cy, dims[1]);
-        int first = ((cx-imageX*dims[0])*dims[1]+cy-imageY*dims[1])*dims[2];
-        for (int imageZ = floorDivide(low, dims[2]); imageZ <= floorDivide(high, dims[2]); imageZ++) {
-            int begin = max(0, low-imageZ*dims[2]), end = min(dims[2]-1, high-imageZ*dims[2]);
-            Run run = {starts[first+begin], starts[first+end+1], box[0]*imageX+box[1]*imageY+box[2]*imageZ};
-            if (run.end > run.begin)
-                runs.push_back(run);
+
+        // Along z, the cells of one image after the other.
+
+        for (int low = z-column.dz, high = z+column.dz, last; low <= high; low += last+1) {
+            const Image& iz = images[2][low];
+            last = 0;
+            if (iz.cell < 0)
+                continue;
+            last = min(dims[2]-1-iz.cell, high-low);
+            int begin = starts[first+iz.cell], end = starts[first+iz.cell+last+1];
+            if (first+iz.cell+last >= cell && end > begin)
+                runs.push_back({begin, end, {ix.shift[0]+iy.shift[0]+iz.shift[0], ix.shift[1]+iy.shift[1]+iz.shift[1],
+                        ix.shift[2]+iy.shift[2]+iz.shift[2]}});
         }
     }
 }

@@ -13,10 +13,10 @@ namespace DiffSim {
  */
 class OPENMM_EXPORT_DIFFSIM CellGrid {
 public:
-    /** The sorted points begin to end-1, each moved by shift (nm) to the image in question. */
+    /** The sorted points begin to end-1, each to be moved by shift (nm) to the image in question. */
     struct Run {
         int begin, end;
-        OpenMM::Vec3 shift;
+        float shift[3];
     };
     /**
      * Sort points.
@@ -51,17 +51,24 @@ public:
         return reach;
     }
     /**
-     * Find runs that hold, once, every image within the range of any point of a cell. Those of the cell itself are among
-     * them, with a shift of zero. Meaningful where the range is at most half the width of the box.
+     * Find runs that hold every image, once, that is within the range of any point of a cell and does not come before the
+     * cell in the sorted order. Those of the cell itself are among them, with a shift of zero. Meaningful where the range is
+     * at most half the width of the box.
      */
     void getNeighbors(int cell, std::vector<Run>& runs) const;
 private:
     struct Column {
         int dx, dy, dz; // of the column (dx, dy) the cells -dz ... dz
     };
+    struct Image {
+        int cell;       // along one axis, or -1 beyond the ends where there is no box
+        float shift[3]; // to the image that it is in
+    };
     void findColumns(const double* widths, bool rectangular, double range);
+    void findImages();
     bool periodic;
     int dims[3], reach[3];
+    std::vector<Image> images[3]; // for the cells -reach ... dims+reach-1 of each axis
     OpenMM::Vec3 box[3];
     std::vector<int> order, starts;
     std::vector<OpenMM::Vec3> sorted;

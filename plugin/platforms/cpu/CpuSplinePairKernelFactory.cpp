@@ -1,0 +1,27 @@
+#include "CpuSplinePairKernels.h"
+#include "openmm/KernelFactory.h"
+#include "openmm/OpenMMException.h"
+
+using namespace DiffSim;
+using namespace OpenMM;
+using namespace std;
+
+namespace {
+
+class CpuSplinePairKernelFactory : public KernelFactory {
+public:
+    KernelImpl* createKernelImpl(string name, const Platform& platform, ContextImpl& context) const {
+        if (name == CalcSplinePairForceKernel::Name())
+            return new CpuCalcSplinePairForceKernel(name, platform);
+        throw OpenMMException("Tried to create kernel with illegal kernel name '"+name+"'");
+    }
+};
+
+} // namespace
+
+extern "C" __attribute__((visibility("default"))) void registerPlatforms() {
+}
+
+extern "C" __attribute__((visibility("default"))) void registerKernelFactories() {
+    Platform::getPlatform("CPU").registerKernelFactory(CalcSplinePairForceKernel::Name(), new CpuSplinePairKernelFactory());
+}
