@@ -21,7 +21,8 @@ from .errors import (
 _HOW_TO_GET = {
     "CUDA": 'pip install "openmm[cuda13]" (or cuda12, as the driver asks), on a machine with a GPU',
     "HIP": 'pip install "openmm[hip7]" (or hip6), on a machine with an AMD GPU',
-    "OpenCL": "install an OpenCL driver, such as the GPU's own, or PoCL for a CPU",
+    "OpenCL": "install an OpenCL driver: the GPU's own, or PoCL for a CPU "
+    "(Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1)",
 }
 
 FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -133,11 +134,31 @@ def info(options: argparse.Namespace) -> int:
         print(f"  {name:12s} missing: {_HOW_TO_GET[name]}")
     for failure in openmm.Platform.getPluginLoadFailures():
         print(f"  not loaded: {failure}")
-    print(
-        "\nlearned force: CustomNonbondedForce with a table, on every platform; pair sums by Numba "
-        "(this version has no native force)"
-    )
+    print("\n" + "\n".join(_native_force({item.getName() for item in platforms})))
     return FINISHED
+
+
+def _native_force(platforms: set[str]) -> list[str]:
+    """Is the native force there, for which platforms, and why not for the others?"""
+    import openmm
+
+    from . import native
+
+    if native.why_not is not None:
+        return [
+            f"native force: missing: {native.why_not}",
+            "learned forces run as a CustomNonbondedForce with a table, pair sums by Numba",
+        ]
+    lines = [f"native force: present, built for OpenMM {openmm.__version__}, on"]
+    for name in sorted(platforms | set(native.loaded) | set(native.not_loaded)):
+        if name in native.loaded:
+            state = "yes"
+        elif name not in platforms:
+            state = f"no: OpenMM has no {name} platform here, see above"
+        else:
+            state = f"no: {native.not_loaded.get(name, 'there is no library for it')}"
+        lines.append(f"  {name:12s} {state}")
+    return lines
 
 
 def _run(fit: Any, section: Any) -> None:

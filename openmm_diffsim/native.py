@@ -27,6 +27,8 @@ _BUILT_FOR = _FOLDER / "openmm_version.txt"
 _API = "libOpenMMDiffSim.so"
 
 why_not: str | None = None
+loaded: list[str] = []
+"""The platforms whose library was loaded."""
 not_loaded: dict[str, str] = {}
 """Why a platform's library was not loaded, by its name."""
 _api: Any = None
@@ -37,22 +39,28 @@ def _load() -> str | None:
     global _api
     if not (_FOLDER / _API).exists() or not _BUILT_FOR.exists():
         reason = _FOLDER / "why_not.txt"
-        return reason.read_text().strip() if reason.exists() else "it was not built"
-    built_for = _BUILT_FOR.read_text().strip()
+        if reason.exists():
+            return reason.read_text(encoding="utf-8").strip()
+        return (
+            f"{_FOLDER} has no libraries; if this is a source tree, pip install -e . puts them "
+            "there, and from another folder an installed openmm_diffsim is imported"
+        )
+    built_for = _BUILT_FOR.read_text(encoding="utf-8").strip()
     if built_for != openmm.__version__:
         return (
             f"it was built for OpenMM {built_for}, but this is OpenMM {openmm.__version__}: "
-            "install openmm_diffsim again to build it anew"
+            f"pip install openmm=={built_for}, or build openmm_diffsim for this one (README)"
         )
     try:
         _api = ctypes.CDLL(str(_FOLDER / _API), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
-        return str(error)
+        return f"{_API} cannot be loaded: {error}"
     _api.DiffSim_getError.restype = ctypes.c_char_p
     for library in sorted(_FOLDER.glob("libOpenMMDiffSim?*.so")):
         platform = library.stem.removeprefix("libOpenMMDiffSim")
         try:
             openmm.Platform.loadPluginLibrary(str(library))
+            loaded.append(platform)
         except openmm.OpenMMException as error:
             not_loaded[platform] = str(error)
     return None

@@ -1,22 +1,39 @@
-"""What the package requires, and that the README's script does what it says."""
+"""What the package requires and installs, and that the README's script does what it says."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import openmm
+import pytest
 import torch
 from openmm.app import Simulation
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import openmm_diffsim as diffsim
+from openmm_diffsim import native
 from openmm_diffsim.fluid import fluid, start_disordered
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+needs_native = pytest.mark.skipif(
+    native.why_not is not None, reason=f"no native force: {native.why_not}"
+)
 
 
 def requirement(name: str) -> Requirement:
@@ -35,6 +52,23 @@ def test_openmm_is_one_of_those_supported() -> None:
     assert Version(openmm.__version__) in requirement("openmm").specifier
 
 
+def test_native_force_is_built_for_the_openmm_that_gets_installed() -> None:
+    """One version, pinned at both places; else a new installation might have no native force."""
+    build = next(
+        found
+        for found in map(Requirement, PYPROJECT["build-system"]["requires"])
+        if found.name == "openmm"
+    )
+    assert re.fullmatch(r"==[\d.]+", str(build.specifier))
+    assert requirement("openmm").specifier == build.specifier
+
+
+def test_readme_names_the_pinned_openmm() -> None:
+    pinned = str(requirement("openmm").specifier)
+    assert f'"openmm[cuda13]{pinned}"' in README
+    assert f"installs, {pinned.removeprefix('==')}." in README
+
+
 def test_version_is_that_of_the_distribution() -> None:
     assert metadata.version("openmm-diffsim") == diffsim.__version__
 
@@ -42,6 +76,139 @@ def test_version_is_that_of_the_distribution() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     for name in diffsim.__all__:
         assert getattr(diffsim, name).__doc__
+
+
+# The native libraries ----------------------------------------------------------------------------
+
+
+@needs_native
+def test_libraries_lie_in_the_package_with_the_version_they_are_for() -> None:
+    lib = Path(native.__file__).parent / "lib"
+    assert (lib / "openmm_version.txt").read_text().strip() == openmm.__version__
+    assert not (lib / "why_not.txt").exists()
+    assert "Reference" in native.loaded
+    found = {path.stem.removeprefix("libOpenMMDiffSim") for path in lib.glob("*.so")}
+    assert found - {""} == {*native.loaded, *native.not_loaded}
+
+
+def package_with(folder: Path, files: dict[str, str]) -> Path:
+    """A copy of this package in ``folder``, with files added to its lib/ or replaced there."""
+    package = folder / "openmm_diffsim"
+    shutil.copytree(
+        Path(native.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (package / "lib").mkdir(exist_ok=True)
+    for name, text in files.items():
+        (package / "lib" / name).write_text(text)
+    return package
+
+
+def info_of(folder: Path) -> str:
+    """What ``openmm-diffsim info`` says in a process of its own, with the package of a folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "openmm_diffsim", "info"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_native
+def test_info_names_the_platforms_of_the_native_force(tmp_path: Path) -> None:
+    package_with(tmp_path, {"libOpenMMDiffSimBroken.so": "not a library"})
+    said = info_of(tmp_path)
+    assert f"native force: present, built for OpenMM {openmm.__version__}" in said
+    assert re.search(r"^  Reference +yes$", said, flags=re.MULTILINE)
+    assert re.search(r"^  Broken +no: OpenMM has no Broken platform", said, flags=re.MULTILINE)
+
+
+@needs_native
+def test_another_openmm_is_refused(tmp_path: Path) -> None:
+    package_with(tmp_path, {"openmm_version.txt": "7.0\n"})
+    said = info_of(tmp_path)
+    assert (
+        f"native force: missing: it was built for OpenMM 7.0, but this is OpenMM "
+        f"{openmm.__version__}: pip install openmm==7.0"
+    ) in said
+    assert "learned forces run as a CustomNonbondedForce" in said
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "lib has no libraries; if this is a source tree, pip install -e . puts them there"),
+        ({"why_not.txt": "no compiler was found\n"}, "no compiler was found"),
+        (
+            {"libOpenMMDiffSim.so": "not a library", "openmm_version.txt": openmm.__version__},
+            "libOpenMMDiffSim.so cannot be loaded: ",
+        ),
+    ],
+    ids=["source tree", "no compiler", "broken library"],
+)
+def test_missing_libraries_are_a_reason_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], reason: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    folder = tmp_path if files else tmp_path / "lib"
+    monkeypatch.setattr(native, "_FOLDER", folder)
+    monkeypatch.setattr(native, "_BUILT_FOR", folder / "openmm_version.txt")
+    assert reason in (native._load() or "")
+
+
+def build_native(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run that part of setup.py which builds the plugin, into a folder."""
+    command = [sys.executable, "setup.py", "-q", "build_native", "--build-lib", str(folder)]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_without_a_compiler_the_reason_is_installed(tmp_path: Path) -> None:
+    stale = tmp_path / "openmm_diffsim" / "lib" / "libOpenMMDiffSim.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    done = build_native(tmp_path, CXX="/nonexistent", OPENMM_DIFFSIM_REQUIRE_NATIVE="0")
+    assert done.returncode == 0, done.stderr
+    assert "CMake Error" in done.stdout and "/nonexistent" in done.stdout
+    assert "going on without the native plugin: no working C++ compiler" in done.stderr
+    assert [path.name for path in stale.parent.iterdir()] == ["why_not.txt"]
+    why_not = (stale.parent / "why_not.txt").read_text()
+    assert why_not.startswith("no working C++ compiler was found") and "g++" in why_not
+
+
+def test_a_plugin_that_is_required_and_cannot_be_built_is_an_error(tmp_path: Path) -> None:
+    done = build_native(tmp_path, CXX="/nonexistent", OPENMM_DIFFSIM_REQUIRE_NATIVE="1")
+    assert done.returncode != 0
+    assert "the native plugin cannot be built: no working C++ compiler" in done.stderr
+
+
+def test_code_that_does_not_compile_is_named(tmp_path: Path) -> None:
+    """A compiler that passes CMake's own trial, and then complains."""
+    compiler = tmp_path / "c++"
+    compiler.write_text(
+        '#!/bin/sh\ncase "$*" in *plugin/*) echo "x.cpp:1:1: error: no" >&2; exit 1;; esac\n'
+        'exec g++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    if shutil.which("g++") is None:
+        pytest.skip("no g++")
+    done = build_native(tmp_path, CXX=str(compiler), OPENMM_DIFFSIM_REQUIRE_NATIVE="0")
+    assert done.returncode == 0, done.stderr
+    why_not = (tmp_path / "openmm_diffsim" / "lib" / "why_not.txt").read_text()
+    assert why_not.startswith("its build failed (pip install -v shows all of it): x.cpp:1:1: error")
+
+
+# The README --------------------------------------------------------------------------------------
 
 
 def test_the_script_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
