@@ -316,6 +316,8 @@ def test_box_hardly_wider_than_twice_the_cutoff(where: Where) -> None:
 
 
 def test_one_particle_alone(where: Where) -> None:
+    if where.platform == "OpenCL":
+        pytest.skip("OpenMM 8.6.1 itself crashes on a CPU's OpenCL with a single particle")
     c = replace(
         pair(),
         positions=np.array([[0.1, 0.2, 0.3]]),
