@@ -227,8 +227,9 @@ class Case:
         numbers are spread over 0 to L, two of them make a distance), and the polynomial costs some
         2 eps more. A pair's term of order p is thus wrong by e_p = d D_(p+1) + 2 eps D_p, and
         directions, wrong by d/r, add terms with 1/r. Independent errors of n terms add up to
-        sqrt(n) of that. Six standard deviations are allowed. GPU platforms add in fixed point, in
-        units of 2^-32; half a unit for each term is allowed besides.
+        sqrt(n) of that. Six standard deviations are allowed. OpenMM's GPU platforms truncate each
+        term of a force to fixed point, in units of 2^-32, which is allowed besides; the other
+        sums have scales of their own.
         """
         i, j, delta = self.pairs
         h, eps = self.basis.spacing, where.epsilon
@@ -243,14 +244,14 @@ class Case:
         v = 2**0.5 * float(np.sqrt(np.mean(self.vectors**2)))
         lever = self.basis.cutoff + np.abs(self.positions - self.centers).max()
         pairs, neighbors = len(i), int(np.bincount(np.concatenate([i, j])).max())
+        fixed_point = neighbors * 2.0**-32 if where.has_precisions else 0.0
 
         def allowed(n: int, error: float) -> float:
-            fixed_point = n * 2.0**-33 if where.has_precisions else 0.0
-            return 6 * n**0.5 * float(error) + fixed_point
+            return 6 * n**0.5 * float(error)
 
         return Quantities(
             energy=allowed(pairs, c * e_value),
-            forces=allowed(neighbors, c * e_slope),
+            forces=allowed(neighbors, c * e_slope) + fixed_point,
             basis=allowed(pairs, e_value),
             virial=allowed(pairs, lever * e_slope),
             hessian_product=allowed(neighbors, v * c * e_curvature),

@@ -264,7 +264,9 @@ def test_cutoff_beyond_half_the_box(where: Where, contexts: Contexts) -> None:
         live(replace(case("cubic"), box=narrow), where)
     at = contexts("cubic")
     at.context.setPeriodicBoxVectors(*narrow)
-    with pytest.raises(openmm.OpenMMException, match=message):
+    # On GPU platforms, OpenMM looks first.
+    theirs = "box size has decreased to less than twice the nonbonded cutoff"
+    with pytest.raises(openmm.OpenMMException, match=f"{message}|{theirs}"):
         at.energy()
     with refused(message):
         at.force.computeBasisSums(at.context)
@@ -537,9 +539,5 @@ def test_energy_is_kept_as_well_as_by_nonbonded_force(platform: Where) -> None:
     assert ours.mean() == pytest.approx(stock.mean(), rel=0.01)  # it is the same liquid
     drift, error, noise = drift_and_noise(ours)
     drift_0, error_0, noise_0 = drift_and_noise(stock)
-    print(
-        f"drift {drift:.2f} +- {error:.2f}, noise {noise:.2f}; NonbondedForce: "
-        f"{drift_0:.2f} +- {error_0:.2f}, {noise_0:.2f} kJ/mol"
-    )
     assert noise <= 1.2 * noise_0
     assert abs(drift) <= abs(drift_0) + 4 * np.hypot(error, error_0)

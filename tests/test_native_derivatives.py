@@ -10,6 +10,7 @@ import openmm
 import pytest
 from native_systems import (
     CASES,
+    CPU,
     REFERENCE,
     Case,
     Live,
@@ -68,6 +69,13 @@ def test_reference_is_what_the_definition_says(name: str) -> None:
 def test_platform_agrees_with_reference(where: Where, contexts: Contexts, name: str) -> None:
     expected = reference(name).quantities()
     assert_close(contexts(name).quantities(), expected, case(name).tolerance(where))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cpu_without_avx2(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("OPENMM_DIFFSIM_PORTABLE", "1")  # looked at when a Context is made
+    found = live(case(name), CPU).quantities()
+    assert_close(found, reference(name).quantities(), case(name).tolerance(CPU))
 
 
 @pytest.mark.parametrize("name", ["narrow", "many"])
@@ -444,7 +452,11 @@ def test_given_positions_leave_the_context_alone(contexts: Contexts, where: Wher
 
 
 def test_derivatives_are_those_of_the_present_positions(contexts: Contexts, where: Where) -> None:
-    """After setPositions, a change of the box and steps, without an energy in between."""
+    """After setPositions, a change of the box and steps, without an energy in between.
+
+    The box alone is not changed on GPU platforms: OpenMM 8.6.1 builds its list of neighbours anew
+    only once particles have moved, for its own forces as well. A barostat moves them.
+    """
     at = contexts("many")
     assert at.case.box is not None
     at.energy()
@@ -452,7 +464,8 @@ def test_derivatives_are_those_of_the_present_positions(contexts: Contexts, wher
     assert boxes is not None
     stages = [
         lambda: at.place(x[0]),
-        lambda: at.context.setPeriodicBoxVectors(*boxes[2]),
+        lambda: where.has_precisions or at.context.setPeriodicBoxVectors(*boxes[2]),
+        lambda: at.place(1.1 * x[0], 1.1 * boxes[0]),
         lambda: at.place(x[1], boxes[1]),
         lambda: at.place(at.case.positions, at.case.box),
         lambda: at.context.getIntegrator().step(10),
