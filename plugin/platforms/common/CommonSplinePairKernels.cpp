@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <set>
 
 using namespace DiffSim;
 using namespace OpenMM;
@@ -138,11 +137,11 @@ void CommonCalcSplinePairForceKernel::addInteraction(const System& system, const
     replacements["INVERSE_SPACING"] = cc.doubleToString(1/table->getSpacing());
     replacements["FIRST_X"] = cc.doubleToString(1-table->getRMin()/table->getSpacing());
     string type1 = prefix+"type1", type2 = prefix+"type2";
+    string typePair = type1+"*"+cc.intToString(table->getNumTypes())+"+"+type2;
     replacements["TYPE1"] = type1;
     replacements["TYPE2"] = type2;
-    replacements["FIRST_ROW"] = (table->getNumTypes() == 1 ? "0" : "("+type1+"*"+cc.intToString(table->getNumTypes())+"+"+type2+")*"+
-            cc.intToString(table->getRowsPerPair()));
-    vector<vector<int> > exclusionLists(excluded);
+    replacements["FIRST_ROW"] = (table->getNumTypes() == 1 ? "0" : "("+typePair+")*"+cc.intToString(table->getRowsPerPair()));
+    vector<vector<int> > exclusionLists(excluded); // OpenMM excludes a particle from itself this way
     for (int i = 0; i < (int) exclusionLists.size(); i++)
         exclusionLists[i].push_back(i);
     NonbondedUtilities& nonbonded = cc.getNonbondedUtilities();

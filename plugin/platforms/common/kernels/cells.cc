@@ -12,10 +12,10 @@ DEVICE int floorDivide(int a, int b) {
         GLOBAL const int* RESTRICT cellStarts, int4 dims, int4 reach, mixed4 boxX, mixed4 boxY, mixed4 boxZ, mixed range
 
 /**
- * Between these two stands what is done with a particle j within the range of particle i, other than i itself. There are
- * its position as position2, the vector delta from its nearest image to particle i, and its square r2.
+ * Between these two stands what is done with a particle j >= first within the range of particle i, other than i itself.
+ * There are its position as position2, the vector delta from its nearest image to particle i, and its square r2.
  */
-#define BEGIN_NEIGHBORS(i) { \
+#define BEGIN_NEIGHBORS(i, first) { \
     const mixed4 position1 = positions[i]; \
     const int cell = particleCells[i]; \
     const int cellX = cell/(dims.y*dims.z), cellY = (cell/dims.z)%dims.y, cellZ = cell%dims.z; \
@@ -28,7 +28,7 @@ DEVICE int floorDivide(int a, int b) {
                 if (!PERIODIC && (imageX != 0 || imageY != 0 || imageZ != 0)) \
                     continue; \
                 const mixed4 shifted = position1-imageX*boxX-imageY*boxY-imageZ*boxZ; \
-                const int begin = cellStarts[firstCell+max(0, cellZ-reach.z-imageZ*dims.z)]; \
+                const int begin = max(first, cellStarts[firstCell+max(0, cellZ-reach.z-imageZ*dims.z)]); \
                 const int end = cellStarts[firstCell+min(dims.z-1, cellZ+reach.z-imageZ*dims.z)+1]; \
                 for (int j = begin; j < end; j++) { \
                     const mixed4 position2 = positions[j]; \

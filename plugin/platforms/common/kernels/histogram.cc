@@ -7,11 +7,11 @@ KERNEL void computeHistogram(CELL_ARGUMENTS, GLOBAL const int* RESTRICT groups, 
     const mixed binsPerLength = numBins/(edges[numBins]-edges[0]);
     for (int i = GLOBAL_ID; i < numParticles; i += GLOBAL_SIZE) {
         const int group = groups[i];
-        BEGIN_NEIGHBORS(i)
+        BEGIN_NEIGHBORS(i, i+1)
             const int a = (int) position1.w, b = (int) position2.w;
             const int times = ((a&1) != 0 && (b&2) != 0)+((a&2) != 0 && (b&1) != 0);
             const mixed r = sqrt(r2);
-            if (j > i && times > 0 && (group < 0 || group != groups[j]) && r >= edges[0] && r < edges[numBins]) {
+            if (times > 0 && (group < 0 || group != groups[j]) && r >= edges[0] && r < edges[numBins]) {
                 // Where the bins have the same width, the first guess is at most one off.
 
                 int low = 0, high = numBins; // edges[low] <= r < edges[high]

@@ -43,8 +43,8 @@ KERNEL void computeSums(SPLINE_ARGUMENTS, GLOBAL const mixed4* RESTRICT offsets,
         GLOBAL mm_ulong* RESTRICT virial, int includeBasis, int includeVirial, int numReplicas, mixed basisScale, mixed virialScale) {
     const int firstMoment = (GROUP_ID%numReplicas)*NUM_MOMENTS;
     for (int i = GLOBAL_ID; i < numParticles; i += GLOBAL_SIZE) {
-        BEGIN_NEIGHBORS(i)
-            if (j > i && !PAIR_IS_EXCLUDED) {
+        BEGIN_NEIGHBORS(i, i+1)
+            if (!PAIR_IS_EXCLUDED) {
                 const real r = SQRT((real) r2);
                 real t;
                 const int row = findRow(r, position1.w, position2.w, &t);
@@ -81,7 +81,7 @@ KERNEL void computeProducts(SPLINE_ARGUMENTS, GLOBAL const real4* RESTRICT table
     for (int i = GLOBAL_ID; i < numParticles; i += GLOBAL_SIZE) {
         const mixed4 vector1 = vectors[i];
         mixed sumX = 0, sumY = 0, sumZ = 0;
-        BEGIN_NEIGHBORS(i)
+        BEGIN_NEIGHBORS(i, includeHessian ? 0 : i+1)
             const real r = SQRT((real) r2);
             if (r > 0 && !PAIR_IS_EXCLUDED) {
                 const real invR = RECIP(r);
