@@ -1,7 +1,8 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
-from . import forces as forces  # connects PairPotential.attach to OpenMM
 from .averages import Estimate
+from .forces import portable_system  # its module connects PairPotential.attach to OpenMM
+from .native import SplinePairForce  # its module loads the plugin
 from .observables import RDF, Observable, Pressure
 from .potentials import (
     LennardJones,
@@ -53,11 +54,13 @@ __all__ = [
     "Samples",
     "SoftSphere",
     "SplinePair",
+    "SplinePairForce",
     "StatePoint",
     "Target",
     "TemperatureDependent",
     "TorchOptimizer",
     "Yukawa",
     "boltzmann_inversion",
+    "portable_system",
     "sample_trajectory",
 ]

@@ -9,9 +9,18 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
+from . import native
 from .config import Configuration, PotentialSection, TargetSection
 from .errors import ConfigurationError, TargetError
-from .fluid import Dynamics, fluid, load_system, select_atoms, start_disordered, start_from
+from .fluid import (
+    Dynamics,
+    find_platform,
+    fluid,
+    load_system,
+    select_atoms,
+    start_disordered,
+    start_from,
+)
 from .io import RDFData, check_rdf, read_potential, read_rdf
 from .kernels import largest_range
 from .observables import RDF, Pressure
@@ -69,7 +78,8 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
             check_rdf(table, density)
     _check_cutoff(configuration, box)
     potential = build_potential(configuration.potential, measured, dynamics.temperature)
-    potential.attach(system, atoms=atoms)
+    backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
+    potential.attach(system, atoms=atoms, backend=backend)
     simulation = dynamics.simulation(topology, system, seed)
     if section.particles is not None:
         start_disordered(simulation, dynamics.temperature, seed)

@@ -1,17 +1,26 @@
-"""From a potential to an OpenMM Force, and back."""
+"""From a potential to an OpenMM Force, and back.
+
+A potential is run by one of two backends: "native", the plugin's SplinePairForce, or "table", a
+CustomNonbondedForce with a table, which every OpenMM has. Both give the same energy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
+from . import native
 from .errors import AttachError
+from .native import SplinePairForce
 from .potentials import PairPotential, SplineBasis, pair_index
 from .units import value_in_md_units
 
+Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
@@ -26,43 +35,25 @@ def attach(
     exclusions: Any = None,
     periodic: bool | None = None,
     temperature: Any = None,
-) -> openmm.CustomNonbondedForce:
-    """Add ``potential`` to ``system``; see ``PairPotential.attach``.
-
-    The Force is a CustomNonbondedForce with one table that holds the potential of every pair of
-    types. OpenMM interpolates a table with a natural cubic spline, and the potential *is* the
-    natural cubic spline through its knots, so the table has one entry per knot and is exact.
-    """
+    backend: str | None = None,
+) -> openmm.Force:
+    """Add ``potential`` to ``system``; see ``PairPotential.attach``."""
+    make = _BACKENDS[_choose(backend)]
     if find_force(potential, system) is not None:
         raise AttachError(
             f"the System already has a force named {potential.name!r}; give this potential "
             "another name= to attach both"
         )
-    n = system.getNumParticles()
-    type_of = _type_of_particle(potential, n, atoms, types)
-    coefficients = _detached(potential, temperature)
-    # A type one beyond the last marks particles that do not interact: their pairs are looked up
-    # in the stretch of zeros at the end of the table.
-    absent = bool((type_of < 0).any())
-    force = openmm.CustomNonbondedForce(_expression(potential, absent))
-    force.setName(potential.name)
-    force.addPerParticleParameter("type")
-    table, low, high = knot_table(potential.basis, coefficients)
-    force.addTabulatedFunction(_TABLE, openmm.Continuous1DFunction(table, low, high))
-    if potential.n_types > 1 or absent:
-        shifts = _shifts(potential.basis, potential.n_types)
-        size = len(shifts)
-        force.addTabulatedFunction(
-            "shift", openmm.Discrete2DFunction(size, size, shifts.T.ravel().tolist())
-        )
-    for particle_type in np.where(type_of < 0, potential.n_types, type_of):
-        force.addParticle([float(particle_type)])
-    for a, b in _exclusions(system, exclusions):
-        force.addExclusion(int(a), int(b))
-    force.setNonbondedMethod(
-        force.CutoffPeriodic if _is_periodic(system, periodic) else force.CutoffNonPeriodic
+    content = _Content(
+        potential.name,
+        potential.basis,
+        potential.n_types,
+        _detached(potential, temperature),
+        _type_of_particle(potential, system.getNumParticles(), atoms, types),
+        _exclusions(system, exclusions),
+        _is_periodic(system, periodic),
     )
-    force.setCutoffDistance(potential.basis.cutoff)
+    force = make(content)
     system.addForce(force)
     return force
 
@@ -70,19 +61,20 @@ def attach(
 PairPotential.force_builder = staticmethod(attach)
 
 
-def find_force(
-    potential: PairPotential, system: openmm.System
-) -> openmm.CustomNonbondedForce | None:
-    """The Force that ``attach`` added for this potential (by its name), or None."""
+def find_force(potential: PairPotential, system: openmm.System) -> openmm.Force | None:
+    """The Force that ``attach`` added for this potential (by its name), or None.
+
+    A SplinePairForce or a CustomNonbondedForce.
+    """
     for force in system.getForces():
-        if isinstance(force, openmm.CustomNonbondedForce) and force.getName() == potential.name:
-            return force
+        if force.getName() == potential.name and _is_pair_force(force):
+            return _whole(force)
     return None
 
 
 def update_force(
     potential: PairPotential,
-    force: openmm.CustomNonbondedForce,
+    force: openmm.Force,
     context: openmm.Context | None = None,
     temperature: Any = None,
 ) -> None:
@@ -96,15 +88,12 @@ def update_force(
         If the coefficients are not finite, the Force was made for other knots, or the Context
         was made before the Force was added to the System.
     """
-    table, low, high = knot_table(potential.basis, _detached(potential, temperature))
-    function = force.getTabulatedFunction(0)
-    old, old_low, old_high = function.getFunctionParameters()
-    if len(old) != len(table) or abs(old_high - high) > 1e-9 or abs(old_low - low) > 1e-9:
+    set_coefficients = _set_native if isinstance(force, SplinePairForce) else _set_table
+    if not set_coefficients(force, potential.basis, _detached(potential, temperature)):
         raise AttachError(
             f"the force {force.getName()!r} in the System was made for other knots than "
             f"{potential.basis}"
         )
-    function.setFunctionParameters(table, low, high)
     if context is None:
         return
     try:
@@ -116,22 +105,181 @@ def update_force(
         ) from error
 
 
-def particle_types(force: openmm.CustomNonbondedForce, n_types: int) -> IntArray:
+def particle_types(force: openmm.Force, n_types: int) -> IntArray:
     """Type of each particle, int [particles], -1 for those that do not interact."""
+    if isinstance(force, SplinePairForce):
+        return force.getParticleTypes()
     n = force.getNumParticles()
     types = np.array([force.getParticleParameters(i)[0] for i in range(n)], dtype=np.int64)
     return np.where(types == n_types, -1, types)
 
 
-def force_exclusions(force: openmm.CustomNonbondedForce) -> IntArray:
+def force_exclusions(force: openmm.Force) -> IntArray:
     """Excluded pairs, int [exclusions, 2]."""
+    if isinstance(force, SplinePairForce):
+        return force.getExclusions()
     pairs = [force.getExclusionParticles(i) for i in range(force.getNumExclusions())]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def knot_table(
-    basis: SplineBasis, coefficients: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float, float]:
+def has_native_force(system: openmm.System) -> bool:
+    """Does the System need the plugin?"""
+    return any(SplinePairForce.isinstance(force) for force in system.getForces())
+
+
+def portable_system(system: openmm.System) -> openmm.System:
+    """A copy of a System that runs without the plugin, with the same energy to rounding.
+
+    In place of each SplinePairForce stands a CustomNonbondedForce of the same name and force
+    group. Write it to XML for anyone who has OpenMM alone:
+
+        text = openmm.XmlSerializer.serialize(diffsim.portable_system(system))
+    """
+    copy = openmm.XmlSerializer.clone(system)
+    for _ in range(copy.getNumForces()):  # from the front to the back, which keeps their order
+        force = copy.getForce(0)
+        copy.addForce(
+            _as_table(SplinePairForce.cast(force))
+            if SplinePairForce.isinstance(force)
+            else openmm.XmlSerializer.clone(force)
+        )
+        copy.removeForce(0)
+    return copy
+
+
+# The two backends ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a pair force says, whichever class says it."""
+
+    name: str
+    basis: SplineBasis
+    n_types: int
+    coefficients: Array  # [pairs of types, coefficients], kJ/mol
+    type_of: IntArray  # [particles], -1 for those that do not interact
+    exclusions: IntArray  # [exclusions, 2]
+    periodic: bool
+
+
+def _native_force(content: _Content) -> SplinePairForce:
+    basis = content.basis
+    force = SplinePairForce(content.n_types, basis.r_min, basis.cutoff, basis.knots)
+    force.setName(content.name)
+    force.setCoefficients(content.coefficients)
+    force.addParticles(content.type_of)
+    force.addExclusions(content.exclusions)
+    _set_method(force, content.periodic)
+    return force
+
+
+def _table_force(content: _Content) -> openmm.CustomNonbondedForce:
+    """One table holds the potential of every pair of types.
+
+    OpenMM interpolates a table with a natural cubic spline, and the potential *is* the natural
+    cubic spline through its knots, so the table has one entry per knot and is exact.
+    """
+    # A type one beyond the last marks particles that do not interact: their pairs are looked up
+    # in the stretch of zeros at the end of the table.
+    absent = bool((content.type_of < 0).any())
+    one_pair = content.n_types == 1 and not absent
+    force = openmm.CustomNonbondedForce(
+        f"{_TABLE}(r)" if one_pair else f"{_TABLE}(r + shift(type1, type2))"
+    )
+    force.setName(content.name)
+    force.addPerParticleParameter("type")
+    table, low, high = knot_table(content.basis, content.coefficients)
+    force.addTabulatedFunction(_TABLE, openmm.Continuous1DFunction(table, low, high))
+    if not one_pair:
+        shifts = _shifts(content.basis, content.n_types)
+        size = len(shifts)
+        force.addTabulatedFunction(
+            "shift", openmm.Discrete2DFunction(size, size, shifts.T.ravel().tolist())
+        )
+    for particle_type in np.where(content.type_of < 0, content.n_types, content.type_of):
+        force.addParticle([float(particle_type)])
+    for a, b in content.exclusions:
+        force.addExclusion(int(a), int(b))
+    force.setCutoffDistance(content.basis.cutoff)
+    _set_method(force, content.periodic)
+    return force
+
+
+_BACKENDS: dict[str, Callable[[_Content], openmm.Force]] = {
+    "native": _native_force,
+    "table": _table_force,
+}
+
+
+def _choose(backend: str | None) -> str:
+    if backend is None:
+        return "native" if native.available() else "table"
+    if backend not in _BACKENDS:
+        raise AttachError(f"backend: expected 'native' or 'table', got {backend!r}", got=backend)
+    if backend == "native" and not native.available():
+        raise AttachError(
+            f"backend='native': there is no native plugin: {native.why_not}; backend='table' "
+            "does without",
+            got=backend,
+        )
+    return backend
+
+
+def _set_method(force: openmm.Force, periodic: bool) -> None:
+    force.setNonbondedMethod(force.CutoffPeriodic if periodic else force.CutoffNonPeriodic)
+
+
+def _set_native(force: SplinePairForce, basis: SplineBasis, coefficients: Array) -> bool:
+    """False, and nothing is done, where the force was made for other knots."""
+    same = force.getCoefficients().shape == coefficients.shape and np.allclose(
+        [force.getRMin(), force.getCutoffDistance()], [basis.r_min, basis.cutoff], 0, 1e-9
+    )
+    if same:
+        force.setCoefficients(coefficients)
+    return same
+
+
+def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficients: Array) -> bool:
+    """False, and nothing is done, where the force was made for other knots."""
+    table, low, high = knot_table(basis, coefficients)
+    function = force.getTabulatedFunction(0)
+    old, old_low, old_high = function.getFunctionParameters()
+    same = len(old) == len(table) and np.allclose([old_low, old_high], [low, high], 0, 1e-9)
+    if same:
+        function.setFunctionParameters(table, low, high)
+    return same
+
+
+def _as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
+    table = _table_force(
+        _Content(
+            force.getName(),
+            SplineBasis(force.getRMin(), force.getCutoffDistance(), force.getNumKnots()),
+            force.getNumTypes(),
+            force.getCoefficients(),
+            force.getParticleTypes(),
+            force.getExclusions(),
+            force.usesPeriodicBoundaryConditions(),
+        )
+    )
+    table.setForceGroup(force.getForceGroup())
+    return table
+
+
+def _is_pair_force(force: openmm.Force) -> bool:
+    return isinstance(force, openmm.CustomNonbondedForce) or SplinePairForce.isinstance(force)
+
+
+def _whole(force: openmm.Force) -> openmm.Force:
+    """The same force with its own class: OpenMM gives a plain Force for that of a plugin."""
+    return SplinePairForce.cast(force) if SplinePairForce.isinstance(force) else force
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def knot_table(basis: SplineBasis, coefficients: Array) -> tuple[Array, float, float]:
     """Values, first and last abscissa (nm) of the table that holds every pair of types.
 
     One pair of types: knots from r <= 0 to the cutoff. More: the same stretch for each, shifted
@@ -158,20 +306,17 @@ def _shift_between_pairs(basis: SplineBasis) -> int:
     return _knots_below(basis) + basis.knots + 2 * _PADDING
 
 
-def _shifts(basis: SplineBasis, n_types: int) -> NDArray[np.float64]:
+def _shifts(basis: SplineBasis, n_types: int) -> Array:
     """What to add to r to look up each pair of types, nm, [types + 1, types + 1]."""
     index = np.full((n_types + 1, n_types + 1), n_types * (n_types + 1) // 2)
     index[:n_types, :n_types] = pair_index(n_types)
     return index * _shift_between_pairs(basis) * basis.spacing
 
 
-def _expression(potential: PairPotential, absent: bool) -> str:
-    if potential.n_types == 1 and not absent:
-        return f"{_TABLE}(r)"
-    return f"{_TABLE}(r + shift(type1, type2))"
+# What attach is given -----------------------------------------------------------------------------
 
 
-def _detached(potential: PairPotential, temperature: Any) -> NDArray[np.float64]:
+def _detached(potential: PairPotential, temperature: Any) -> Array:
     kelvin = None if temperature is None else float(value_in_md_units(temperature, "temperature"))
     c = potential.coefficients(kelvin).detach().numpy()
     if not np.all(np.isfinite(c)):
@@ -203,19 +348,20 @@ def _type_of_particle(
     return type_of
 
 
-def _exclusions(system: openmm.System, exclusions: Any) -> list[tuple[int, int]]:
+def _exclusions(system: openmm.System, exclusions: Any) -> IntArray:
+    """Those given or, by default, those of the System's nonbonded forces; int [exclusions, 2]."""
     present = None
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             pairs = [force.getExceptionParameters(i)[:2] for i in range(force.getNumExceptions())]
-        elif isinstance(force, openmm.CustomNonbondedForce):
-            pairs = [force.getExclusionParticles(i) for i in range(force.getNumExclusions())]
+        elif _is_pair_force(force):
+            pairs = force_exclusions(_whole(force)).tolist()
         else:
             continue
         present = sorted((min(a, b), max(a, b)) for a, b in pairs)
-    if exclusions is None:
-        return present or []
-    wanted = sorted({(min(int(a), int(b)), max(int(a), int(b))) for a, b in exclusions})
+    wanted = present or []
+    if exclusions is not None:
+        wanted = sorted({(min(int(a), int(b)), max(int(a), int(b))) for a, b in exclusions})
     n = system.getNumParticles()
     for a, b in wanted:
         if a < 0 or b >= n or a == b:
@@ -226,15 +372,14 @@ def _exclusions(system: openmm.System, exclusions: Any) -> list[tuple[int, int]]
             f"{len(present)} that differ, and OpenMM wants them to be the same; leave exclusions "
             "out to take over those"
         )
-    return wanted
+    return np.array(wanted, dtype=np.int64).reshape(-1, 2)
 
 
 def _is_periodic(system: openmm.System, periodic: bool | None) -> bool:
     if periodic is not None:
         return periodic
-    methods = [
+    return all(
         force.usesPeriodicBoundaryConditions()
         for force in system.getForces()
-        if isinstance(force, openmm.NonbondedForce | openmm.CustomNonbondedForce)
-    ]
-    return all(methods)
+        if isinstance(force, openmm.NonbondedForce) or _is_pair_force(force)
+    )

@@ -6,7 +6,7 @@ OpenMM's reduced form (lower triangular rows a, b, c), or None.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -52,6 +52,39 @@ class PairSums:
     counts: list[IntArray]  # [frames, bins] of each histogram
 
 
+@dataclass(frozen=True)
+class SplineInteraction:
+    """Which pairs a spline potential acts on, and the basis that it is expressed in."""
+
+    r_min: float  # nm, as are all lengths
+    spacing: float
+    cutoff: float
+    n_coefficients: int
+    types: IntArray  # [particles], -1 for one that does not interact
+    pair_of_types: IntArray  # [types, types]
+    exclusions: IntArray  # [exclusions, 2]
+    molecule_of: IntArray  # [particles]
+
+    @cached_property
+    def exclusion_lists(self) -> tuple[IntArray, IntArray]:
+        """heads, partners: a excludes partners[heads[a]:heads[a + 1]], which are above a."""
+        n = len(self.types)
+        low, high = np.sort(self.exclusions, axis=1).T
+        order = np.argsort(low, kind="stable")
+        heads = np.searchsorted(low[order], np.arange(n + 1))
+        return heads.astype(np.int64), np.ascontiguousarray(high[order])
+
+    def offsets(self, positions: Array) -> Array:
+        """Each particle's position relative to the centre of its molecule, nm, [particles, 3].
+
+        The centre is the mean position, as for OpenMM's barostats; molecules must be whole, as
+        OpenMM keeps them.
+        """
+        count = np.bincount(self.molecule_of)
+        sums = [np.bincount(self.molecule_of, positions[:, axis]) for axis in range(3)]
+        return np.asarray(positions - (np.stack(sums, axis=1) / count[:, None])[self.molecule_of])
+
+
 class PairBlock(NamedTuple):
     """Some pairs of particles: indices i < j, minimum-image r_i - r_j and its length."""
 
@@ -64,6 +97,61 @@ class PairBlock(NamedTuple):
 def largest_range(box: Array) -> float:
     """Longest distance, nm, to which the minimum image is unique: half the reduced box's width."""
     return 0.5 * float(min(box[0, 0], box[1, 1], box[2, 2]))
+
+
+def pair_sums(
+    positions: Array,
+    boxes: Array | None = None,
+    histograms: Sequence[PairHistogram] = (),
+    interaction: SplineInteraction | None = None,
+) -> PairSums:
+    """Sums over the pairs of stored frames, as ``SplinePairForce.computeSums`` takes them natively.
+
+    Parameters
+    ----------
+    positions : array [frames, particles, 3], nm
+    boxes : array [frames, 3, 3], nm, or None
+    histograms : sequence of PairHistogram
+        With a box their edges must not exceed ``largest_range(box)``.
+    interaction : SplineInteraction, optional
+        What the basis and virial sums are of; without it there are none.
+    """
+    frames = len(positions)
+    reach = max((h.edges[-1] for h in histograms), default=0.0)
+    shape = (0, 0, 0)
+    if interaction is not None:
+        reach = max(reach, interaction.cutoff)
+        shape = (frames, int(interaction.pair_of_types.max()) + 1, interaction.n_coefficients)
+    counts = [np.zeros((frames, len(h.edges) - 1), dtype=np.int64) for h in histograms]
+    sums = PairSums(np.zeros(shape), np.zeros(shape), counts)
+    groups = [_groups(h) for h in histograms]
+    for f in range(frames):
+        offsets = None if interaction is None else interaction.offsets(positions[f])
+        for block in pair_blocks(positions[f], None if boxes is None else boxes[f], reach):
+            if interaction is not None:
+                _add_basis_sums(
+                    *block,
+                    interaction.types,
+                    interaction.pair_of_types,
+                    *interaction.exclusion_lists,
+                    offsets,
+                    interaction.r_min,
+                    interaction.spacing,
+                    interaction.cutoff,
+                    sums.basis[f],
+                    sums.virial[f],
+                )
+            for h, group, count in zip(histograms, groups, counts, strict=True):
+                _add_histogram(
+                    block.i, block.j, block.distance, h.edges, h.first, h.second, group, count[f]
+                )
+    return sums
+
+
+def _groups(histogram: PairHistogram) -> IntArray:
+    if histogram.groups is None:
+        return np.full(len(histogram.first), -1, dtype=np.int64)
+    return histogram.groups
 
 
 def pair_blocks(positions: Array, box: Array | None, r_max: float) -> Iterator[PairBlock]:
@@ -211,20 +299,8 @@ def _excluded(heads, partners, a, b):
     return False
 
 
-def exclusion_lists(n_particles: int, pairs: IntArray) -> tuple[IntArray, IntArray]:
-    """Compressed lists: particle a excludes partners[heads[a]:heads[a + 1]] (those above a).
-
-    ``pairs`` is an int array [exclusions, 2].
-    """
-    pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-    low, high = pairs.min(axis=1, initial=n_particles), pairs.max(axis=1, initial=-1)
-    order = np.argsort(low, kind="stable")
-    heads = np.searchsorted(low[order], np.arange(n_particles + 1))
-    return heads.astype(np.int64), high[order]
-
-
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def add_basis_sums(
+def _add_basis_sums(
     i, j, displacement, distance, types, pair_of_types, heads, partners, offsets,
     r_min, spacing, cutoff, sums, virials,
 ):  # fmt: skip
@@ -239,7 +315,7 @@ def add_basis_sums(
     i, j, displacement, distance : the arrays of a ``PairBlock``
     types : int array [particles], -1 for a particle that does not interact
     pair_of_types : int array [types, types]
-    heads, partners : from ``exclusion_lists``
+    heads, partners : of ``SplineInteraction.exclusion_lists``
     offsets : array [particles, 3], nm
     r_min, spacing, cutoff : of the ``SplineBasis``, nm
     sums, virials : arrays [pairs of types, coefficients], added to
@@ -290,22 +366,23 @@ def add_basis_sums(
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def add_histogram(i, j, distance, first, second, group, r_min, inverse_width, counts):
-    """Add a block of pairs to the counts of ordered pairs (first, second) per bin of distance.
+def _add_histogram(i, j, distance, edges, first, second, group, counts):
+    """Add a block of pairs to the counts of a ``PairHistogram``, int [bins].
 
-    Parameters
-    ----------
-    i, j, distance : arrays of a ``PairBlock``
-    first, second : bool arrays [particles], the two selections; they may overlap
-    group : int array [particles]; pairs of the same group >= 0 are left out
-    r_min, inverse_width : lower edge (nm) and 1/width (1/nm) of the first of the equal bins
-    counts : int array [bins], added to
+    ``group`` is an int array [particles], -1 for a particle of none.
     """
+    n = len(counts)
+    per_bin = n / (edges[n] - edges[0])
     for m in range(len(i)):
-        x = (distance[m] - r_min) * inverse_width
-        if x < 0.0 or x >= len(counts):
+        r = distance[m]
+        if r < edges[0] or r >= edges[n]:
             continue
         a, b = i[m], j[m]
         if group[a] >= 0 and group[a] == group[b]:
             continue
-        counts[int(x)] += int(first[a] and second[b]) + int(first[b] and second[a])
+        k = min(int((r - edges[0]) * per_bin), n - 1)  # right for equal bins, up to rounding
+        while r < edges[k]:
+            k -= 1
+        while r >= edges[k + 1]:
+            k += 1
+        counts[k] += int(first[a] and second[b]) + int(first[b] and second[a])

@@ -74,6 +74,11 @@ def available() -> bool:
     return why_not is None
 
 
+def supports(platform: openmm.Platform) -> bool:
+    """Has the plugin kernels for this platform?"""
+    return available() and bool(platform.supportsKernels(("CalcSplinePairForce",)))
+
+
 @dataclass(frozen=True)
 class SegmentGradient:
     """Gradient of a function L of a trajectory segment."""
@@ -229,7 +234,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
     def addParticles(self, types: ArrayLike) -> None:
         """Add several particles at once, by their types."""
-        t = np.ascontiguousarray(types, dtype=np.int32).ravel()
+        t = _int32(types).ravel()
         _call("addParticles", self, len(t), t)
 
     def getParticleType(self, index: int) -> int:
@@ -255,7 +260,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
     def addExclusions(self, pairs: ArrayLike) -> None:
         """Exclude several pairs at once, int [exclusions, 2]."""
-        p = np.ascontiguousarray(pairs, dtype=np.int32).reshape(-1, 2)
+        p = _int32(pairs).reshape(-1, 2)
         _call("addExclusions", self, len(p), p)
 
     def getExclusionParticles(self, index: int) -> list[int]:
@@ -276,12 +281,12 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
 
     def createExclusionsFromBonds(self, bonds: ArrayLike, bondCutoff: int) -> None:
         """Exclude the pairs that are connected by up to ``bondCutoff`` bonds, int [bonds, 2]."""
-        b = np.ascontiguousarray(bonds, dtype=np.int32).reshape(-1, 2)
+        b = _int32(bonds).reshape(-1, 2)
         _call("createExclusionsFromBonds", self, len(b), b, bondCutoff)
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
         """Copy coefficients and types to a live Context; nothing is rebuilt."""
-        _call("updateParametersInContext", self, context)
+        _call("updateParametersInContext", self, _checked(context))
 
     # Derivatives ------------------------------------------------------------------------------
 
@@ -347,11 +352,11 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         counts = [np.zeros((frames, len(h.edges) - 1), dtype=np.int64) for h in histograms]
         n_edges = np.array([len(h.edges) for h in histograms], dtype=np.int32)
         edges = [_array(h.edges) for h in histograms]
-        groups = [_int32(h.groups) for h in histograms]
+        groups = [None if h.groups is None else _int32(h.groups) for h in histograms]
         _call(
             "computeSums",
             self,
-            context,
+            _checked(context),
             frames,
             x,
             b,
@@ -463,7 +468,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         _call(
             "computeSegmentGradient",
             self,
-            context,
+            _checked(context),
             _array(splitting),
             len(x) - 1,
             x,
@@ -496,7 +501,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         frames = 1 if x is None else len(x)
         h = np.zeros(expected) if hessian else None
         c = np.zeros((frames, pairs, coefficients)) if parameters else None
-        _call("computeProducts", self, context, frames, x, b, vectors, h, c)
+        _call("computeProducts", self, _checked(context), frames, x, b, vectors, h, c)
         return h, c[0] if x is None and c is not None else c
 
     def _sizes(self) -> tuple[int, int, int]:
@@ -545,15 +550,38 @@ def _as_c(argument: Any) -> Any:
         return ctypes.c_void_p(argument.__array_interface__["data"][0])
     if isinstance(argument, _OPENMM):
         return ctypes.c_void_p(int(argument.this))
+    if isinstance(argument, (int, np.integer)):
+        if not -(2**31) <= argument < 2**31:  # ctypes would drop the upper bits
+            raise openmm.OpenMMException(
+                f"SplinePairForce: expected a whole number of 32 bits, got {argument}"
+            )
+        return int(argument)
     return ctypes.c_double(argument) if isinstance(argument, float) else argument
+
+
+def _checked(context: Any) -> openmm.Context:
+    """Any other object of OpenMM would be taken for a Context by the C interface."""
+    if not isinstance(context, openmm.Context):
+        raise openmm.OpenMMException(
+            f"SplinePairForce: expected an openmm.Context, got {type(context).__name__}"
+        )
+    return context
 
 
 def _array(numbers: ArrayLike) -> Array:
     return np.ascontiguousarray(numbers, dtype=np.float64)
 
 
-def _int32(numbers: ArrayLike | None) -> NDArray[np.int32] | None:
-    return None if numbers is None else np.ascontiguousarray(numbers, dtype=np.int32)
+def _int32(numbers: ArrayLike) -> NDArray[np.int32]:
+    given = np.asarray(numbers)
+    with np.errstate(invalid="ignore"):
+        whole = np.ascontiguousarray(given, dtype=np.int32)
+    if given.dtype != np.int32 and not np.array_equal(whole, given):
+        raise openmm.OpenMMException(
+            "SplinePairForce: expected whole numbers of 32 bits, got "
+            f"{given[whole != given].flat[0]}"
+        )
+    return whole
 
 
 def _addresses(arrays: Sequence[NDArray[Any] | None]) -> Any:

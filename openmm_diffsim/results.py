@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
 from . import io, plotting
+from .forces import has_native_force, portable_system
 from .refinement import Refinement
 from .units import MOLAR_GAS_CONSTANT
 
@@ -25,7 +26,9 @@ def write_results(
 ) -> dict[str, Any]:
     """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
 
-    For a fit with one state point and one pair of types.
+    OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
+    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point and one pair
+    of types.
 
     Raises
     ------
@@ -136,7 +139,10 @@ def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
 def _write_simulation(fit: Refinement, folder: Path) -> None:
     simulation = fit.targets[0].state_point.simulation
     state = fit.targets[0].state_point.snapshot()
-    for name, thing in (("system", simulation.system), ("state", state)):
+    things = {"system": portable_system(simulation.system), "state": state}
+    if has_native_force(simulation.system):
+        things["system_native"] = simulation.system
+    for name, thing in things.items():
         text = openmm.XmlSerializer.serialize(thing)
         io.atomic_write_bytes(folder / f"{name}.xml", text.encode())
 

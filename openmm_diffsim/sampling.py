@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from openmm import unit
 
 from .errors import AttachError, SamplingError
 from .forces import find_force, force_exclusions, particle_types
-from .kernels import add_basis_sums, exclusion_lists, largest_range, pair_blocks
-from .observables import Frame, Observable, Particles
+from .kernels import PairSums, SplineInteraction, largest_range, pair_sums
+from .native import SplinePairForce
+from .observables import Frame, Observable, Particles, record_frame
 from .potentials import PairPotential, pair_index
 from .samples import Run, Samples
 from .units import number_in_md_units
@@ -42,12 +44,9 @@ class FrameRecorder:
         self.observables = tuple(observables)
         self.periodic = force.usesPeriodicBoundaryConditions()
         self.particles = describe_particles(context)
-        n = self.particles.n_particles
         self._types = particle_types(force, potential.n_types)
-        self._exclusions = exclusion_lists(n, force_exclusions(force))
-        self._pairs = pair_index(potential.n_types)
         self._recorders = [o.recorder(self.particles) for o in self.observables]
-        self._range = max([potential.basis.cutoff, *(o.pair_range for o in self.observables)])
+        self._sums = _sums_over_pairs(potential, force, context, self.particles)
         self.others = RestForces(potential, context)
         self._needs_virial = self.others.contribute and any(
             o.needs_rest_virial for o in self.observables
@@ -87,29 +86,12 @@ class FrameRecorder:
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
-        sums = np.zeros((self.potential.n_pairs, self.potential.basis.n_coefficients))
-        virials = np.zeros_like(sums)
-        basis = self.potential.basis
-        offsets = molecular_offsets(positions, self.particles)
-        for recorder in self._recorders:
-            recorder.start(frame)
-        for block in pair_blocks(positions, box, self._range):
-            add_basis_sums(
-                *block,
-                self._types,
-                self._pairs,
-                *self._exclusions,
-                offsets,
-                basis.r_min,
-                basis.spacing,
-                basis.cutoff,
-                sums,
-                virials,
-            )
-            for recorder in self._recorders:
-                recorder.add(block)
-        self._frames.append((sums, virials, volume, total_energy or 0.0))
-        self._records.append([recorder.record() for recorder in self._recorders])
+        boxes = None if box is None else box[None]
+        records, sums = record_frame(
+            self._recorders, frame, partial(self._sums, positions[None], boxes)
+        )
+        self._frames.append((sums.basis[0], sums.virial[0], volume, total_energy or 0.0))
+        self._records.append(records)
 
     def samples(
         self, coefficients: Array, temperature: float, pressure: float | None, every: int
@@ -145,6 +127,29 @@ class FrameRecorder:
                 f"{largest_range(box):.4f} nm",
                 reason="box",
             )
+
+
+def _sums_over_pairs(
+    potential: PairPotential, force: openmm.Force, context: openmm.Context, particles: Particles
+) -> Callable[..., PairSums]:
+    """A function (positions, boxes, histograms=) that gives the sums over the pairs of frames.
+
+    They are native where the force is, and taken by Numba where it is a table.
+    """
+    if isinstance(force, SplinePairForce):
+        return partial(force.computeSums, context, virial=True)
+    basis = potential.basis
+    interaction = SplineInteraction(
+        basis.r_min,
+        basis.spacing,
+        basis.cutoff,
+        basis.n_coefficients,
+        particle_types(force, potential.n_types),
+        pair_index(potential.n_types),
+        force_exclusions(force),
+        particles.molecule_of,
+    )
+    return partial(pair_sums, interaction=interaction)
 
 
 class RestForces:
@@ -336,20 +341,6 @@ def describe_particles(context: openmm.Context) -> Particles:
     for index, atoms in enumerate(context.getMolecules()):
         molecule_of[list(atoms)] = index
     return Particles(n, molecule_of, np.array(masses))
-
-
-def molecular_offsets(positions: Array, particles: Particles) -> Array:
-    """Each particle's position relative to the centre of its molecule, nm, [particles, 3].
-
-    The centre is the mean position, as for OpenMM's barostats; molecules must be whole, as
-    OpenMM keeps them.
-    """
-    if particles.n_molecules == particles.n_particles:
-        return np.zeros_like(positions)
-    molecule = particles.molecule_of
-    count = np.bincount(molecule)
-    centers = np.stack([np.bincount(molecule, positions[:, a]) / count for a in range(3)], axis=1)
-    return np.asarray(positions - centers[molecule])
 
 
 def _numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:

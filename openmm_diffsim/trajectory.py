@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from .averages import Estimate, assign_blocks, block_covariance, statistical_inefficiency
 from .errors import ConfigurationError, ObservableError
-from .kernels import largest_range, pair_blocks
-from .observables import RDF, Frame, Particles
+from .kernels import largest_range, pair_sums
+from .observables import RDF, Frame, Particles, record_frame
 
 Array = NDArray[np.float64]
 
@@ -65,10 +66,9 @@ def trajectory_rdf(
     recorder = rdf.recorder(_particles(system))
     records = []
     while True:
-        recorder.start(Frame(positions, box, float(np.linalg.det(box)), float("nan")))
-        for block in pair_blocks(positions, box, rdf.pair_range):
-            recorder.add(block)
-        records.append(recorder.record())
+        frame = Frame(positions, box, float(np.linalg.det(box)), float("nan"))
+        (g,), _ = record_frame([recorder], frame, partial(pair_sums, positions[None], box[None]))
+        records.append(g)
         following = next(frames, None)
         if following is None:
             return rdf.r, _estimate(np.array(records))

@@ -9,6 +9,8 @@ import native_systems
 import pytest
 from native_systems import PLATFORMS, Live, Where
 
+from openmm_diffsim import native
+
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 
 
@@ -23,6 +25,21 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def plugin() -> None:
+    """Without the native plugin the test is skipped, and counted."""
+    if not native.available():
+        pytest.skip(f"the native plugin: {native.why_not}")
+
+
+@pytest.fixture(params=["table", "native"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """What runs a potential."""
+    if request.param == "native":
+        request.getfixturevalue("plugin")
+    return request.param
 
 
 @pytest.fixture(scope="module", params=PLATFORMS, ids=str)

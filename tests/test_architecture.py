@@ -21,6 +21,7 @@ LAYERS = [
     {"weights"},
     {"averages"},
     {"samples"},
+    {"native"},
     {"forces"},
     {"statepoint", "sampling"},
     {"segments"},

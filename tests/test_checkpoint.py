@@ -22,6 +22,7 @@ from typing import Any
 
 import liquids
 import numpy as np
+import openmm
 import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA
@@ -121,7 +122,7 @@ def everything(fit: Refinement) -> dict[str, Any]:
         "step": state.state_point.simulation.currentStep,
         "positions": context.getPositions(asNumpy=True)._value.tobytes(),
         "velocities": context.getVelocities(asNumpy=True)._value.tobytes(),
-        "table": tuple(state.state_point.force.getTabulatedFunction(0).getFunctionParameters()[0]),
+        "force": openmm.XmlSerializer.serialize(state.state_point.force),
         "method": {k: np.asarray(v).tobytes() for k, v in fit.method.state_dict().items()},
         "previous": None if fit._previous is None else fit._previous.numpy().tobytes(),
     }

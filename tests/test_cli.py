@@ -17,8 +17,9 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from openmm_diffsim import cli
+from openmm_diffsim import cli, native
 from openmm_diffsim.fluid import fluid
+from openmm_diffsim.forces import has_native_force
 
 CONFIG = """
 [system]
@@ -119,6 +120,30 @@ def test_refine_writes_everything_it_promises(here: Path) -> None:
     distance = distance[(distance < r[-1]) & (distance > r[0])]
     expected = np.interp(distance, r, u).sum()
     assert energy.value_in_unit(unit.kilojoule_per_mole) == pytest.approx(expected, abs=1.0)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_native_system_lies_beside_the_portable_one(here: Path) -> None:
+    assert run("refine", configure(here, rounds=1, platform="Reference")) == cli.FINISHED
+    state = openmm.XmlSerializer.deserialize((here / "out/state.xml").read_text())
+    energies = []
+    for name in ("system", "system_native"):
+        system = openmm.XmlSerializer.deserialize((here / f"out/{name}.xml").read_text())
+        assert has_native_force(system) == (name == "system_native")
+        platform = openmm.Platform.getPlatform("Reference")
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+        context.setState(state)
+        energies.append(context.getState(energy=True).getPotentialEnergy()._value)
+    assert energies[0] == pytest.approx(energies[1], rel=1e-9)
+
+
+def test_platform_that_the_plugin_does_not_know_runs_the_table(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "supports", lambda platform: False)
+    assert run("refine", configure(here, rounds=1)) == cli.FINISHED
+    assert (here / "out/system.xml").exists()
+    assert not (here / "out/system_native.xml").exists()
 
 
 @pytest.mark.parametrize(

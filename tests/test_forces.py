@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,9 +26,24 @@ from systems import (
     numerical_derivative,
 )
 
-from openmm_diffsim import LennardJones, PairPotential, SplinePair, TemperatureDependent, Yukawa
+from openmm_diffsim import (
+    LennardJones,
+    PairPotential,
+    SplinePair,
+    SplinePairForce,
+    TemperatureDependent,
+    Yukawa,
+    native,
+    portable_system,
+)
 from openmm_diffsim.errors import AttachError
-from openmm_diffsim.forces import find_force, force_exclusions, particle_types, update_force
+from openmm_diffsim.forces import (
+    find_force,
+    force_exclusions,
+    has_native_force,
+    particle_types,
+    update_force,
+)
 from openmm_diffsim.potentials import SplineBasis
 
 Array = NDArray[np.float64]
@@ -86,7 +102,7 @@ WHO: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("who", WHO)
 @pytest.mark.parametrize("shape", ["cubic", "orthorhombic", "skewed", "dodecahedron", None])
 def test_openmm_gives_the_energy_and_forces_of_the_spline(
-    shape: str | None, who: str, platform: str
+    shape: str | None, who: str, platform: str, backend: str
 ) -> None:
     box = WIDE[shape or "cubic"]
     positions = points(box)
@@ -94,7 +110,8 @@ def test_openmm_gives_the_energy_and_forces_of_the_spline(
     potential = FreePair(BASIS, n_types, seed=6)
     system = empty_system(N, box)
     exclusions = [(3, 7), (12, 8), (0, 69)]
-    potential.attach(system, exclusions=exclusions, periodic=shape is not None, **WHO[who])
+    periodic = shape is not None
+    potential.attach(system, exclusions=exclusions, periodic=periodic, backend=backend, **WHO[who])
 
     types = np.full(N, -1)
     types[WHO[who].get("atoms", np.arange(N))] = WHO[who].get("types", 0)
@@ -105,12 +122,12 @@ def test_openmm_gives_the_energy_and_forces_of_the_spline(
     assert_force_is_the_potentials(context, expected)
 
 
-def test_forces_are_minus_the_slope_of_the_energy() -> None:
+def test_forces_are_minus_the_slope_of_the_energy(backend: str) -> None:
     box = WIDE["skewed"]
     positions = points(box)
     potential = FreePair(BASIS, 2, seed=7)
     system = empty_system(N, box)
-    potential.attach(system, types=np.arange(N) % 2)
+    potential.attach(system, types=np.arange(N) % 2, backend=backend)
     context = context_of(system, positions, "Reference")
     _, forces = energy_and_forces(context)
 
@@ -124,13 +141,13 @@ def test_forces_are_minus_the_slope_of_the_energy() -> None:
     np.testing.assert_allclose(forces[3], -slope, rtol=1e-6, atol=1e-6 * np.abs(slope).max())
 
 
-def test_steep_core_of_one_pair_of_types_does_not_leak_into_the_others() -> None:
+def test_steep_core_of_one_pair_of_types_does_not_leak_into_the_others(backend: str) -> None:
     # A jump of 1e5 kJ/mol between two stretches of the table, which holds all pairs of types.
     potential = LennardJones(
         [0.34, 0.5, 0.34], [1.0, 1.0, 0.001], 0.7, r_min=0.2, knots=30, n_types=2
     )
     system = empty_system(2, BOXES["cubic"])
-    potential.attach(system, types=[1, 1])
+    potential.attach(system, types=[1, 1], backend=backend)
     context = context_of(system, np.zeros((2, 3)), "Reference")
     for r in (0.21, 0.3, 0.5, 0.69):
         context.setPositions([[0, 0, 0], [0, r, 0]])
@@ -138,10 +155,10 @@ def test_steep_core_of_one_pair_of_types_does_not_leak_into_the_others() -> None
         assert energy_and_forces(context)[0] == pytest.approx(expected, rel=1e-9, abs=1e-10)
 
 
-def test_energy_is_zero_beyond_the_cutoff_and_linear_to_contact() -> None:
+def test_energy_is_zero_beyond_the_cutoff_and_linear_to_contact(backend: str) -> None:
     potential = argon(0.7)
     system = empty_system(2, BOXES["cubic"])
-    potential.attach(system)
+    potential.attach(system, backend=backend)
     context = context_of(system, np.zeros((2, 3)), "Reference")
     for r in (0.001, 0.1, 0.2, 0.699, 0.7001, 0.95):
         context.setPositions([[0, 0, 0], [0, 0, r]])
@@ -152,28 +169,30 @@ def test_energy_is_zero_beyond_the_cutoff_and_linear_to_contact() -> None:
     assert energy == 0.0
 
 
-def test_two_potentials_of_different_names_add_up() -> None:
+def test_two_potentials_of_different_names_add_up(backend: str) -> None:
     box = BOXES["cubic"]
     positions = points(box)
     first, second = FreePair(BASIS, seed=1), FreePair(SplineBasis(0.2, 0.8, 25), seed=2)
     second.name = "second"
     system = empty_system(N, box)
-    first.attach(system)
-    second.attach(system)
+    first.attach(system, backend=backend)
+    second.attach(system)  # where there is a plugin: the same kind, and one of each
     energy, forces = energy_and_forces(context_of(system, positions, "Reference"))
     parts = [expected_of(p, positions, box) for p in (first, second)]
     assert energy == pytest.approx(sum(p.energy for p in parts), rel=1e-9)
     np.testing.assert_allclose(forces, sum(p.forces for p in parts), rtol=1e-7, atol=1e-6)
 
 
-def test_temperature_chooses_the_force_of_a_temperature_dependent_potential() -> None:
+def test_temperature_chooses_the_force_of_a_temperature_dependent_potential(
+    backend: str,
+) -> None:
     knots = {"cutoff": 0.7, "r_min": 0.25, "knots": 20}
     potential = TemperatureDependent(LennardJones(0.34, 1.0, **knots), Yukawa(0.001, 3.0, **knots))
     box = BOXES["cubic"]
     positions = points(box)
     sums, _ = direct_sums(potential.basis, positions, box)
     system = empty_system(N, box)
-    force = potential.attach(system, temperature=300 * unit.kelvin)
+    force = potential.attach(system, temperature=300 * unit.kelvin, backend=backend)
     context = context_of(system, positions, "Reference")
     for temperature in (300.0, 150.0):
         update_force(potential, force, context, temperature)
@@ -196,14 +215,14 @@ def nonbonded(n: int, method: int, exceptions: list[tuple[int, int]]) -> openmm.
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
-def test_exclusions_are_taken_from_the_nonbonded_force(platform: str) -> None:
+def test_exclusions_are_taken_from_the_nonbonded_force(platform: str, backend: str) -> None:
     box = BOXES["cubic"]
     positions = points(box)
     exceptions = list(brute_force_pairs(positions, box, 0.5))[::3]
     system = empty_system(N, box)
     system.addForce(nonbonded(N, openmm.NonbondedForce.CutoffPeriodic, exceptions))
     potential = FreePair(BASIS, seed=8)
-    force = potential.attach(system)
+    force = potential.attach(system, backend=backend)
     listed = {frozenset(pair) for pair in force_exclusions(force).tolist()}
     assert listed == {frozenset(pair) for pair in exceptions}
     expected = expected_of(potential, positions, box, exclusions=exceptions)
@@ -213,12 +232,18 @@ def test_exclusions_are_taken_from_the_nonbonded_force(platform: str) -> None:
     assert_force_is_the_potentials(context, expected)
 
 
-def test_exclusions_are_taken_from_another_custom_force() -> None:
+def test_exclusions_and_periodicity_are_taken_from_another_potential(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
     first, second = FreePair(BASIS, seed=1), FreePair(BASIS, seed=1)
     second.name = "second"
-    first.attach(system, exclusions=[(2, 0)])
-    assert force_exclusions(second.attach(system)).tolist() == [[0, 2]]
+    first.attach(system, exclusions=[(2, 0)], periodic=False, backend=backend)
+    with pytest.raises(AttachError, match="1 that differ"):
+        second.attach(system, exclusions=[])
+    for n, other in enumerate(("table", None)):
+        second.name = f"second {n}"
+        force = second.attach(system, backend=other)
+        assert force_exclusions(force).tolist() == [[0, 2]]
+        assert not force.usesPeriodicBoundaryConditions()
 
 
 @pytest.mark.parametrize(
@@ -232,18 +257,18 @@ def test_exclusions_are_taken_from_another_custom_force() -> None:
     ],
 )
 def test_force_is_periodic_where_the_systems_nonbonded_force_is(
-    method: int | None, periodic: bool
+    method: int | None, periodic: bool, backend: str
 ) -> None:
     system = empty_system(4, BOXES["cubic"])
     if method is not None:
         system.addForce(nonbonded(4, method, []))
-    force = FreePair(BASIS).attach(system)
+    force = FreePair(BASIS).attach(system, backend=backend)
     assert force.usesPeriodicBoundaryConditions() == periodic
 
 
-def test_types_and_absent_particles_are_read_back() -> None:
+def test_types_and_absent_particles_are_read_back(backend: str) -> None:
     system = empty_system(6, BOXES["cubic"])
-    force = FreePair(BASIS, 2).attach(system, atoms=[5, 1, 3], types=[1, 0, 1])
+    force = FreePair(BASIS, 2).attach(system, atoms=[5, 1, 3], types=[1, 0, 1], backend=backend)
     assert particle_types(force, 2).tolist() == [-1, 0, -1, 1, -1, 1]
 
 
@@ -253,14 +278,14 @@ def test_types_and_absent_particles_are_read_back() -> None:
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 @pytest.mark.parametrize("n_types", [1, 2])
 def test_update_changes_a_live_context_and_rebuilds_nothing(
-    platform: str, n_types: int, monkeypatch: pytest.MonkeyPatch
+    platform: str, n_types: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = BOXES["cubic"]
     positions = points(box)
     types = np.arange(N) % n_types
     potential = FreePair(BASIS, n_types, seed=1)
     system = empty_system(N, box)
-    force = potential.attach(system, types=types)
+    force = potential.attach(system, types=types, backend=backend)
     context = context_of(system, positions, platform)
     context.setVelocitiesToTemperature(100.0, 1)
     context.setTime(3.0)
@@ -278,11 +303,11 @@ def test_update_changes_a_live_context_and_rebuilds_nothing(
     assert system.getNumForces() == 1
 
 
-def test_update_without_a_context_changes_the_system_alone() -> None:
+def test_update_without_a_context_changes_the_system_alone(backend: str) -> None:
     positions = points(BOXES["cubic"])
     potential = FreePair(BASIS, seed=1)
     system = empty_system(N, BOXES["cubic"])
-    force = potential.attach(system)
+    force = potential.attach(system, backend=backend)
     context = context_of(system, positions, "Reference")
     old, _ = energy_and_forces(context)
     potential.c.data.mul_(2)
@@ -292,11 +317,11 @@ def test_update_without_a_context_changes_the_system_alone() -> None:
     assert fresh == pytest.approx(2 * old, rel=1e-9)
 
 
-def test_context_made_before_attach_is_told_apart() -> None:
+def test_context_made_before_attach_is_told_apart(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
     context = context_of(system, np.zeros((4, 3)), "Reference")
     potential = argon()
-    force = potential.attach(system)
+    force = potential.attach(system, backend=backend)
     with pytest.raises(AttachError, match="before attach") as error:
         update_force(potential, force, context)
     assert "reinitialize" in str(error.value)
@@ -304,20 +329,22 @@ def test_context_made_before_attach_is_told_apart() -> None:
     update_force(potential, force, context)
 
 
-def test_force_made_for_other_knots_is_refused() -> None:
+def test_force_made_for_other_knots_is_refused(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
-    force = argon(0.6, knots=30).attach(system)
-    for other in (argon(0.6, knots=31), argon(0.7, knots=30)):
+    force = argon(0.6, knots=30).attach(system, backend=backend)
+    before = openmm.XmlSerializer.serialize(system)
+    for other in (argon(0.6, knots=31), argon(0.7, knots=30), argon(0.6, knots=30, n_types=2)):
         with pytest.raises(AttachError, match="other knots"):
             update_force(other, force)
+    assert openmm.XmlSerializer.serialize(system) == before
 
 
 # What is refused --------------------------------------------------------------------------------
 
 
-def test_second_potential_of_the_same_name_is_refused() -> None:
+def test_second_potential_of_the_same_name_is_refused(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
-    argon(name="argon").attach(system)
+    argon(name="argon").attach(system, backend=backend)
     with pytest.raises(AttachError, match=r"'argon'.*name="):
         argon(name="argon").attach(system)
     assert system.getNumForces() == 1
@@ -371,6 +398,11 @@ REFUSED: dict[str, tuple[Callable[[openmm.System], Any], tuple[str, ...], dict[s
         ("(3, 3)",),
         {},
     ),
+    "backend that does not exist": (
+        lambda s: FreePair(BASIS).attach(s, backend="torch"),
+        ("'native' or 'table'", "'torch'"),
+        {"got": "torch"},
+    ),
     "NaN coefficient": (
         lambda s: _with_coefficient(np.nan).attach(s),
         ("'FreePair'", "not finite"),
@@ -411,17 +443,43 @@ def test_exclusions_that_openmm_would_refuse_are_refused_at_once() -> None:
     FreePair(BASIS).attach(system, exclusions=[(3, 2), (1, 0), (0, 1)])  # the same, otherwise put
 
 
-def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone() -> None:
+def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone(
+    backend: str,
+) -> None:
     positions = points(BOXES["cubic"])
     potential = FreePair(BASIS, seed=1)
     system = empty_system(N, BOXES["cubic"])
-    force = potential.attach(system)
+    force = potential.attach(system, backend=backend)
     context = context_of(system, positions, "Reference")
     old, _ = energy_and_forces(context)
     potential.c.data[0, 3] = np.nan
     with pytest.raises(AttachError, match="not finite"):
         update_force(potential, force, context)
     assert energy_and_forces(context)[0] == old
+
+
+# Which backend ----------------------------------------------------------------------------------
+
+
+def test_native_is_the_default_where_there_is_a_plugin(backend: str) -> None:
+    system = empty_system(4, BOXES["cubic"])
+    force = argon().attach(system, backend=backend)
+    is_native = backend == "native"
+    assert isinstance(force, SplinePairForce if is_native else openmm.CustomNonbondedForce)
+    assert type(find_force(argon(), system)) is type(force)
+    assert has_native_force(system) == is_native
+    by_default = argon(name="default").attach(system)
+    assert isinstance(by_default, SplinePairForce) == native.available()
+
+
+def test_table_is_the_default_without_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "why_not", "no compiler was found")
+    system = empty_system(4, BOXES["cubic"])
+    with pytest.raises(AttachError, match=r"no compiler was found.*backend='table'"):
+        argon().attach(system, backend="native")
+    assert system.getNumForces() == 0
+    assert isinstance(argon().attach(system), openmm.CustomNonbondedForce)
+    assert not native.supports(openmm.Platform.getPlatform("Reference"))
 
 
 # Export -----------------------------------------------------------------------------------------
@@ -433,30 +491,73 @@ system = openmm.XmlSerializer.deserialize(open(folder + "/system.xml").read())
 platform = openmm.Platform.getPlatform("Reference")
 context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
 context.setPositions(numpy.load(folder + "/positions.npy"))
-assert "openmm_diffsim" not in sys.modules
-print(repr(context.getState(getEnergy=True).getPotentialEnergy()._value))
+state = context.getState(energy=True, forces=True)
+numpy.save(folder + "/forces.npy", state.getForces(asNumpy=True)._value)
+print(repr(state.getPotentialEnergy()._value), "openmm_diffsim" in sys.modules)
 """
 
 
-def test_exported_system_runs_in_plain_openmm_with_the_same_energy(tmp_path: Path) -> None:
-    box = WIDE["dodecahedron"]
-    positions = points(box)
-    potential = FreePair(BASIS, 2, seed=1)
-    system = empty_system(N, box)
-    potential.attach(system, atoms=np.arange(30), types=np.arange(30) % 2, exclusions=[(0, 1)])
-    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
-    np.save(tmp_path / "positions.npy", positions)
-    command = [sys.executable, "-c", PLAIN_OPENMM, str(tmp_path)]
-    output = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    energy, _ = energy_and_forces(context_of(system, positions, "Reference"))
-    assert float(output.stdout) == pytest.approx(energy, rel=1e-12)
+def run_elsewhere(system: openmm.System, positions: Array, folder: Path, first: str = "") -> Any:
+    """Energy and forces from the System's XML in a new process; was openmm_diffsim imported?"""
+    (folder / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    np.save(folder / "positions.npy", positions)
+    command = [sys.executable, "-c", first + PLAIN_OPENMM, str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    output = subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+    )
+    energy, imported = output.stdout.split()
+    return float(energy), np.load(folder / "forces.npy"), imported == "True"
 
 
-def test_force_is_found_again_in_a_deserialized_system() -> None:
+def two_potentials(backend: str) -> openmm.System:
+    """A System with two potentials, some particles in none of them, and another force between."""
+    system = empty_system(N, WIDE["dodecahedron"])
+    first, second = FreePair(BASIS, 2, seed=1), FreePair(SplineBasis(0.2, 0.8, 25), seed=2)
+    first.name, second.name = '<first> & "only"', "second"
+    kinds = {"atoms": np.arange(30), "types": np.arange(30) % 2, "exclusions": [(0, 1), (5, 3)]}
+    first.attach(system, backend=backend, **kinds).setForceGroup(3)
+    bond = openmm.HarmonicBondForce()
+    bond.addBond(4, 9, 0.2, 30.0)
+    system.addForce(bond)
+    second.attach(system, backend=backend).setForceGroup(5)
+    return system
+
+
+def test_portable_system_runs_in_plain_openmm_with_the_same_energy(
+    backend: str, tmp_path: Path
+) -> None:
+    system, positions = two_potentials(backend), points(WIDE["dodecahedron"])
+    before = openmm.XmlSerializer.serialize(system)
+    portable = portable_system(system)
+    assert openmm.XmlSerializer.serialize(system) == before
+    assert [(f.getName(), f.getForceGroup()) for f in portable.getForces()] == [
+        (f.getName(), f.getForceGroup()) for f in system.getForces()
+    ]
+    assert not has_native_force(portable)
+    energy, forces, imported = run_elsewhere(portable, positions, tmp_path)
+    assert not imported
+    expected, expected_forces = energy_and_forces(context_of(system, positions, "Reference"))
+    assert energy == pytest.approx(expected, rel=1e-9)
+    scale = np.abs(expected_forces).max()
+    np.testing.assert_allclose(forces, expected_forces, atol=1e-9 * scale)
+
+
+def test_system_runs_as_it_is_after_the_import(backend: str, tmp_path: Path) -> None:
+    system, positions = two_potentials(backend), points(WIDE["dodecahedron"])
+    first = "import openmm_diffsim\n"
+    energy, forces, imported = run_elsewhere(system, positions, tmp_path, first)
+    assert imported
+    expected, expected_forces = energy_and_forces(context_of(system, positions, "Reference"))
+    assert energy == expected
+    np.testing.assert_array_equal(forces, expected_forces)
+
+
+def test_force_is_found_again_in_a_deserialized_system(backend: str) -> None:
     positions = points(BOXES["cubic"])
     potential = SplinePair(0.25, 0.7, 20, name="learned")
     system = empty_system(N, BOXES["cubic"])
-    potential.attach(system)
+    potential.attach(system, backend=backend)
     again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
     force = find_force(potential, again)
     assert force is not None

@@ -550,7 +550,6 @@ def free_volume() -> dict[str, Any]:
     theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
     for mine in theory.rdfs:  # the box of so few particles shrinks more than theory expects
         mine.edges = np.linspace(0, 2.1 * liquids.SIGMA, len(mine.edges))
-        mine.pair_range = 2.1 * liquids.SIGMA
     samples = point.sample(20_000, 25, [rdf, *theory.rdfs], equilibration=2000)
     return {"point": point, "rdf": rdf, "theory": theory, "samples": samples}
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from systems import BOXES, brute_force_pairs, direct_sums, numerical_derivative
+from systems import BOXES, brute_force_pairs, numerical_derivative
 
 from openmm_diffsim import kernels
 from openmm_diffsim.kernels import (
-    add_basis_sums,
-    exclusion_lists,
+    PairHistogram,
+    SplineInteraction,
     largest_range,
     pair_blocks,
+    pair_sums,
 )
-from openmm_diffsim.potentials import SplineBasis, n_pairs_of_types, pair_index
+from openmm_diffsim.potentials import SplineBasis, pair_index
 
 Array = NDArray[np.float64]
 
@@ -127,84 +128,133 @@ def test_minimum_image_is_unique_up_to_the_largest_range(shape: str) -> None:
 # Sums -------------------------------------------------------------------------------------------
 
 
-def sums_and_virials(
-    positions: Array,
-    box: Array | None,
+def interaction(
     types: NDArray[np.int64],
-    exclusions: NDArray[np.int64],
-    offsets: Array,
+    exclusions: NDArray[np.int64] | None = None,
+    molecule_of: NDArray[np.int64] | None = None,
     n_types: int = 2,
-) -> tuple[Array, Array]:
-    sums = np.zeros((n_pairs_of_types(n_types), BASIS.n_coefficients))
-    virials = np.zeros_like(sums)
-    lists = exclusion_lists(len(positions), exclusions)
-    for block in pair_blocks(positions, box, 0.8):  # beyond the cutoff, as for an RDF
-        add_basis_sums(
-            *block,
-            types,
-            pair_index(n_types),
-            *lists,
-            offsets,
-            BASIS.r_min,
-            BASIS.spacing,
-            BASIS.cutoff,
-            sums,
-            virials,
-        )
-    return sums, virials
+) -> SplineInteraction:
+    return SplineInteraction(
+        BASIS.r_min,
+        BASIS.spacing,
+        BASIS.cutoff,
+        BASIS.n_coefficients,
+        types,
+        pair_index(n_types),
+        np.zeros((0, 2), dtype=np.int64) if exclusions is None else exclusions,
+        np.arange(len(types)) if molecule_of is None else molecule_of,
+    )
 
 
-@pytest.mark.parametrize("shape", [*BOXES, None])
-def test_sums_and_virials_equal_a_plain_loop(shape: str | None) -> None:
-    box = None if shape is None else BOXES[shape]
+def mixture(positions: Array, box: Array | None) -> SplineInteraction:
+    """Two types and absent particles, molecules of one to four particles, many exclusions."""
     rng = np.random.default_rng(2)
-    positions = points(box)
-    positions[1] = positions[0] + 0.1  # below r_min, where the potential is a straight line
     types = rng.integers(-1, 2, N)
     types[:4] = 0
     exclusions = rng.integers(0, N, (60, 2))
     exclusions = exclusions[exclusions[:, 0] != exclusions[:, 1]]
     near = list(brute_force_pairs(positions, box, 0.4))[1::2]
     exclusions = np.concatenate([exclusions, np.array(near)[:, ::-1]])
-    offsets = rng.normal(scale=0.1, size=(N, 3))
-    sums, virials = sums_and_virials(positions, box, types, exclusions, offsets)
+    molecule_of = np.repeat(np.arange(N), rng.integers(1, 5, N))[:N]
+    return interaction(types, exclusions, molecule_of)
 
-    expected_sums, expected_virials = np.zeros_like(sums), np.zeros_like(virials)
-    excluded = {frozenset(pair) for pair in exclusions.tolist()}
+
+@pytest.mark.parametrize("shape", [*BOXES, None])
+def test_sums_and_virials_equal_a_plain_loop(shape: str | None) -> None:
+    box = None if shape is None else BOXES[shape]
+    positions = points(box)
+    positions[1] = positions[0] + 0.1  # below r_min, where the potential is a straight line
+    pairs = mixture(positions, box)
+    sums = pair_sums(positions[None], None if box is None else box[None], interaction=pairs)
+    assert sums.counts == []
+
+    centers = np.array(
+        [positions[pairs.molecule_of == molecule].mean(axis=0) for molecule in pairs.molecule_of]
+    )
+    offsets = positions - centers
+    shape_of_sums = (3, BASIS.n_coefficients)
+    expected_sums, expected_virials = np.zeros(shape_of_sums), np.zeros(shape_of_sums)
+    excluded = {frozenset(pair) for pair in pairs.exclusions.tolist()}
     for (i, j), d in brute_force_pairs(positions, box, 0.7).items():
-        if min(types[i], types[j]) < 0 or frozenset((i, j)) in excluded:
+        if min(pairs.types[i], pairs.types[j]) < 0 or frozenset((i, j)) in excluded:
             continue
-        pair = types[i] + types[j]  # (0,0), (0,1), (1,1)
+        pair = pairs.types[i] + pairs.types[j]  # (0,0), (0,1), (1,1)
         r = np.linalg.norm(d)
         between_centers = d - offsets[i] + offsets[j]
         expected_sums[pair] += BASIS.values(r)[0]
         expected_virials[pair] -= BASIS.derivatives(r)[0] * (d @ between_centers) / r
     assert np.count_nonzero(expected_sums) > 30
-    np.testing.assert_allclose(sums, expected_sums, atol=1e-11)
-    np.testing.assert_allclose(virials, expected_virials, atol=1e-10)
+    np.testing.assert_allclose(sums.basis[0], expected_sums, atol=1e-11)
+    np.testing.assert_allclose(sums.virial[0], expected_virials, atol=1e-10)
 
 
-def test_sums_are_added_to_what_is_there() -> None:
-    box = BOXES["cubic"]
-    positions, types = points(box), np.zeros(N, dtype=np.int64)
-    sums = np.full((1, BASIS.n_coefficients), 7.0)
-    virials = np.full_like(sums, -3.0)
-    lists = exclusion_lists(N, np.zeros((0, 2)))
-    grid = (BASIS.r_min, BASIS.spacing, BASIS.cutoff)
-    for block in pair_blocks(positions, box, BASIS.cutoff):
-        add_basis_sums(*block, types, pair_index(1), *lists, np.zeros((N, 3)), *grid, sums, virials)
-    expected, _ = direct_sums(BASIS, positions, box)
-    np.testing.assert_allclose(sums - 7.0, expected, atol=1e-11)
-    assert np.abs(virials + 3.0).max() > 1
+def histograms() -> list[PairHistogram]:
+    """One selection, two that overlap, two apart; molecules left out; edges of any widths."""
+    rng = np.random.default_rng(3)
+    one, other = rng.random(N) < 0.5, rng.random(N) < 0.5
+    molecules = np.repeat(np.arange(N), 3)[:N]
+    molecules[::5] = -1
+    return [
+        PairHistogram(np.linspace(0.0, 0.75, 21), np.ones(N, dtype=bool), np.ones(N, dtype=bool)),
+        PairHistogram(np.linspace(0.2, 0.6, 8), one, other, molecules),
+        PairHistogram(np.array([0.1, 0.11, 0.5, 0.52, 0.77]), one, ~one),
+    ]
+
+
+@pytest.mark.parametrize("shape", [*BOXES, None])
+def test_histograms_equal_a_plain_loop_whatever_the_interaction(shape: str | None) -> None:
+    box = None if shape is None else BOXES[shape]
+    positions = points(box)
+    boxes = None if box is None else box[None]
+    alone = pair_sums(positions[None], boxes, histograms())
+    assert alone.basis.size == alone.virial.size == 0
+    beside = pair_sums(positions[None], boxes, histograms(), mixture(positions, box))
+    for h, *counts in zip(histograms(), alone.counts, beside.counts, strict=True):
+        distances = []
+        for (i, j), d in brute_force_pairs(positions, box, 0.77).items():
+            together = h.groups is not None and h.groups[i] == h.groups[j] >= 0
+            for a, b in ((i, j), (j, i)):
+                if h.first[a] and h.second[b] and not together:
+                    distances.append(np.linalg.norm(d))
+        expected, _ = np.histogram(distances, h.edges)
+        assert expected.sum() > 10
+        for count in counts:
+            np.testing.assert_array_equal(count, [expected])
+
+
+def test_edges_belong_to_the_bin_above() -> None:
+    edges = np.array([0.125, 0.25, 0.5, 1.0])  # exact in binary
+    everyone = np.ones(2, dtype=bool)
+    for r, expected in ((0.125, 0), (0.25, 1), (0.5, 2), (np.nextafter(0.5, 0), 1), (1.0, None)):
+        positions = np.array([[[0.0, 0, 0], [r, 0, 0]]])
+        (counts,) = pair_sums(positions, None, [PairHistogram(edges, everyone, everyone)]).counts
+        np.testing.assert_array_equal(counts[0], [2 * (b == expected) for b in range(3)])
+
+
+def test_each_frame_has_its_own_sums_however_small_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    boxes = np.array([BOXES["cubic"], 1.1 * BOXES["skewed"], BOXES["octahedron"]])
+    positions = np.array([points(box, seed=seed) for seed, box in enumerate(boxes)])
+    pairs = mixture(positions[0], boxes[0])
+    single = [
+        pair_sums(x[None], box[None], histograms(), pairs)
+        for x, box in zip(positions, boxes, strict=True)
+    ]
+    monkeypatch.setattr(kernels, "_BUFFER", 1)
+    together = pair_sums(positions, boxes, histograms(), pairs)
+    for name in ("basis", "virial"):
+        expected = np.concatenate([getattr(sums, name) for sums in single])
+        assert np.abs(expected).max() > 1
+        np.testing.assert_allclose(getattr(together, name), expected, atol=1e-11)
+    for h, counts in enumerate(together.counts):
+        np.testing.assert_array_equal(counts, np.concatenate([s.counts[h] for s in single]))
 
 
 def test_coinciding_particles_give_a_finite_sum() -> None:
-    positions = np.zeros((2, 3))
-    sums, virials = sums_and_virials(
-        positions, None, np.zeros(2, dtype=np.int64), np.zeros((0, 2)), np.zeros((2, 3))
-    )
-    np.testing.assert_allclose(sums[0], BASIS.values(0.0)[0])
-    assert np.all(virials == 0)
+    sums = pair_sums(np.zeros((1, 2, 3)), interaction=interaction(np.zeros(2, dtype=np.int64)))
+    np.testing.assert_allclose(sums.basis[0, 0], BASIS.values(0.0)[0])
+    assert np.all(sums.virial == 0)
 
 
 @pytest.mark.parametrize("shape", ["orthorhombic", "skewed"])
@@ -215,32 +265,31 @@ def test_virial_is_how_the_energy_answers_to_moving_whole_molecules(shape: str) 
     centers = rng.uniform(-1, 2, (n_molecules, 3)) @ box
     offsets = rng.normal(scale=0.08, size=(n_molecules, 3, 3))
     offsets -= offsets.mean(axis=1, keepdims=True)
-    types = np.tile([0, 1, 1], n_molecules)
     first = 3 * np.arange(n_molecules)
     exclusions = np.concatenate(
         [np.stack([first + a, first + b], axis=1) for a, b in ((0, 1), (0, 2), (1, 2))]
     )
+    pairs = interaction(
+        np.tile([0, 1, 1], n_molecules), exclusions, np.repeat(np.arange(n_molecules), 3)
+    )
 
-    def sums_at(scale: Array) -> Array:
-        positions = (centers[:, None] * scale + offsets).reshape(-1, 3)
-        flat = offsets.reshape(-1, 3)
-        return sums_and_virials(positions, box * scale, types, exclusions, flat)[0]
+    def sums_at(scale: Array) -> kernels.PairSums:
+        positions = (centers[:, None] * scale + offsets).reshape(1, -1, 3)
+        return pair_sums(positions, box[None] * scale, interaction=pairs)
 
-    flat = offsets.reshape(-1, 3)
-    positions = (centers[:, None] + offsets).reshape(-1, 3)
-    _, virials = sums_and_virials(positions, box, types, exclusions, flat)
     # W = -3 V dU/dV, and a box scaled by s has the volume s^3 V: W = -dU/ds.
-    expected = -numerical_derivative(sums_at, np.ones(1), 1e-5)[..., 0]
-    scale = np.abs(expected).max()
+    slope = numerical_derivative(lambda s: sums_at(s).basis[0], np.ones(1), 1e-5)[..., 0]
+    virials = sums_at(np.ones(1)).virial[0]
+    scale = np.abs(slope).max()
     assert np.abs(virials).max() > 1
-    np.testing.assert_allclose(virials, expected, rtol=1e-6, atol=1e-6 * scale)
+    np.testing.assert_allclose(virials, -slope, rtol=1e-6, atol=1e-6 * scale)
 
 
 def test_exclusion_lists_hold_each_pair_once_under_its_lower_index() -> None:
     pairs = np.array([[5, 2], [0, 4], [2, 3], [4, 1]])
-    heads, partners = exclusion_lists(6, pairs)
+    heads, partners = interaction(np.zeros(6, dtype=np.int64), pairs).exclusion_lists
     listed = [(a, int(b)) for a in range(6) for b in partners[heads[a] : heads[a + 1]]]
     assert sorted(listed) == [(0, 4), (1, 4), (2, 3), (2, 5)]
-    heads, partners = exclusion_lists(4, np.zeros((0, 2), dtype=int))
+    heads, partners = interaction(np.zeros(4, dtype=np.int64)).exclusion_lists
     assert heads.tolist() == [0] * 5
     assert len(partners) == 0

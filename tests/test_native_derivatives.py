@@ -23,8 +23,6 @@ from native_systems import (
 )
 from systems import Array, numerical_derivative
 
-from openmm_diffsim.potentials import SplineBasis
-
 Contexts = Callable[[str], Live]
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +54,7 @@ def knots_crossed(c: Case, positions: Array) -> int:
     return int(np.sum(cells[0] != cells[1])) if len(cells[0]) == len(cells[1]) else 10**6
 
 
-# Against the definition -------------------------------------------------------------------------
+# Against the definition --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -80,9 +78,7 @@ def test_the_comparison_would_notice_a_wrong_number(where: Where, name: str, fie
     wrong = np.array(getattr(expected, field))
     wrong.flat[np.abs(wrong).argmax()] *= 1 + (1e-9 if where.precision == "double" else 2e-3)
     with pytest.raises(AssertionError, match=field):
-        assert_close(
-            expected._replace(**{field: wrong}), expected, case(name).tolerance(where)
-        )
+        assert_close(expected._replace(**{field: wrong}), expected, case(name).tolerance(where))
 
 
 @pytest.mark.parametrize("name", ["narrow", "many"])
@@ -100,7 +96,7 @@ def test_the_comparison_would_notice_a_missing_pair(where: Where, name: str) -> 
             )
 
 
-# Against differences ----------------------------------------------------------------------------
+# Against differences -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cubic", "narrow", "molecules", "nonperiodic"])
@@ -233,7 +229,7 @@ def test_virial_is_that_of_openmm_barostat(name: str) -> None:
     assert found == pytest.approx(bar * virial / (3 * np.linalg.det(at.box())), rel=2e-3)
 
 
-# The shape of the potential ---------------------------------------------------------------------
+# The shape of the potential ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +285,9 @@ def test_line_below_r_min(two: Live, where: Where) -> None:
         energy, force = at_distance(two, r)
         expected = float(c[0]) + slope * (r - b.r_min)
         assert energy == pytest.approx(expected, rel=0, abs=rounding(where, scale))
-        assert force == pytest.approx(-slope, rel=0, abs=rounding(where, abs(slope) + 2 / b.spacing))
+        assert force == pytest.approx(
+            -slope, rel=0, abs=rounding(where, abs(slope) + 2 / b.spacing)
+        )
 
 
 def test_at_distance_zero_all_is_finite_and_no_force(two: Live, where: Where) -> None:
@@ -307,22 +305,28 @@ def test_at_distance_zero_all_is_finite_and_no_force(two: Live, where: Where) ->
         np.testing.assert_array_equal(zero, 0)
 
 
-def test_one_particle_alone(where: Where) -> None:
-    alone = live(
-        pair(types=np.zeros(1, dtype=int)).__class__(
-            np.array([[0.1, 0.2, 0.3]]),
-            np.eye(3) * 2.0,
-            np.ones((1, 10)),
-            np.zeros(1, dtype=int),
-            SplineBasis(0.25, 0.6, 12),
-        ),
-        where,
+def test_box_hardly_wider_than_twice_the_cutoff(where: Where) -> None:
+    """Two images of the other particle are at about the cutoff: one inside, one outside."""
+    c = replace(
+        pair(),
+        positions=np.array([[0.1, 0.2, 0.3], [0.69, 0.2, 0.3]]),
+        box=np.diag([1.201, 1.3, 1.4]),
     )
-    for zero in alone.quantities():
+    assert_close(live(c, where).quantities(), c.expected, c.tolerance(where))
+
+
+def test_one_particle_alone(where: Where) -> None:
+    c = replace(
+        pair(),
+        positions=np.array([[0.1, 0.2, 0.3]]),
+        box=np.diag([1.3, 1.4, 1.5]),
+        types=np.zeros(1, dtype=int),
+    )
+    for zero in live(c, where).quantities():
         np.testing.assert_array_equal(zero, 0)
 
 
-# Types, exclusions and coefficients in a live Context ---------------------------------------------
+# Types, exclusions and coefficients in a live Context --------------------------------------------
 
 
 def test_zero_coefficients(contexts: Contexts, where: Where) -> None:
@@ -376,7 +380,7 @@ def test_coefficients_and_types_are_updated(contexts: Contexts, where: Where) ->
     assert_close(at.quantities(), c.expected, c.tolerance(where))
 
 
-# Stored frames, and a Context that moves on ---------------------------------------------------------
+# Stored frames, and a Context that moves on ------------------------------------------------------
 
 
 def frames_of(c: Case) -> tuple[Array, Array | None]:
@@ -434,9 +438,7 @@ def test_given_positions_leave_the_context_alone(contexts: Contexts, where: Wher
     moved = np.abs(asked.positions() - c.positions).max()
     assert moved > 1e-3
     allowed = 0 if where == REFERENCE else 1e4 * where.epsilon * moved
-    np.testing.assert_allclose(
-        asked.positions(), left_alone.positions(), rtol=0, atol=allowed
-    )
+    np.testing.assert_allclose(asked.positions(), left_alone.positions(), rtol=0, atol=allowed)
 
 
 def test_derivatives_are_those_of_the_present_positions(contexts: Contexts, where: Where) -> None:

@@ -1,7 +1,16 @@
 """What is measured, per frame."""
 
-from .base import Conditions, Frame, Observable, Particles, Recorder
+from .base import Conditions, Frame, Observable, Particles, Recorder, record_frame
 from .structure import RDF
 from .thermodynamics import Pressure
 
-__all__ = ["RDF", "Conditions", "Frame", "Observable", "Particles", "Pressure", "Recorder"]
+__all__ = [
+    "RDF",
+    "Conditions",
+    "Frame",
+    "Observable",
+    "Particles",
+    "Pressure",
+    "Recorder",
+    "record_frame",
+]

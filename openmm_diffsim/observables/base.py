@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..kernels import PairBlock
+from ..errors import ObservableError
+from ..kernels import PairHistogram, PairSums, largest_range
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -50,25 +52,57 @@ class Conditions:
 
 
 class Recorder(Protocol):
-    """Makes one record per frame."""
+    """Makes one record per frame, of the configuration and of what is counted of its pairs."""
 
-    def start(self, frame: Frame) -> None:
-        """A new frame begins."""
+    histograms: tuple[PairHistogram, ...]
+    """What to count in every frame; their edges may reach to half the box."""
 
-    def add(self, block: PairBlock) -> None:
-        """Some pairs of this frame."""
+    def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
+        """What to keep of this frame, shape [n_recorded].
 
-    def record(self) -> Array:
-        """What to keep of this frame, shape [n_recorded]."""
+        ``counts`` are int arrays [bins], one for each of the ``histograms``.
+        """
+
+
+def record_frame(
+    recorders: Sequence[Recorder],
+    frame: Frame,
+    sums_over_pairs: Callable[..., PairSums],
+) -> tuple[list[Array], PairSums]:
+    """The record of each recorder, and the sums of this frame, from one pass over its pairs.
+
+    ``sums_over_pairs(histograms=...)`` makes that pass.
+
+    Raises
+    ------
+    ObservableError
+        If a histogram reaches beyond half the box.
+    """
+    histograms = [histogram for recorder in recorders for histogram in recorder.histograms]
+    if frame.box is not None:
+        _check_ranges(histograms, largest_range(frame.box))
+    sums = sums_over_pairs(histograms=histograms)
+    counts = iter([frames[0] for frames in sums.counts])
+    return [r.record(frame, [next(counts) for _ in r.histograms]) for r in recorders], sums
+
+
+def _check_ranges(histograms: Sequence[PairHistogram], limit: float) -> None:
+    reach = max((float(h.edges[-1]) for h in histograms), default=0.0)
+    if reach > limit + 1e-9:
+        raise ObservableError(
+            f"pairs are to be counted up to r_max = {reach:.4f} nm, but half the box is "
+            f"{limit:.4f} nm; take a larger box or a smaller r_max",
+            r_max=reach,
+            limit=limit,
+        )
 
 
 class Observable:
     """A quantity with a value in every frame, whose average is compared with experiment.
 
-    To add one: say what pairs it needs, make a ``Recorder``, and turn records into values.
+    To add one: make a ``Recorder``, which says what pairs to count, and turn records into values.
     """
 
-    pair_range: float = 0.0  # nm: pairs up to this distance are shown to the recorder
     needs_rest_virial: bool = False
     n_values: int = 1
 

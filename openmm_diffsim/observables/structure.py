@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairBlock, add_histogram, largest_range
+from ..kernels import PairHistogram
 from ..units import value_in_md_units
-from .base import Array, Conditions, Frame, Observable, Particles, Recorder
+from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 
 
 class RDF(Observable):
@@ -76,7 +77,6 @@ class RDF(Observable):
         self.atoms2 = self.atoms if atoms2 is None else np.asarray(atoms2, dtype=np.int64)
         self.intramolecular = intramolecular
         self.n_values = bins
-        self.pair_range = high
 
     @property
     def r(self) -> Array:
@@ -100,50 +100,22 @@ class RDF(Observable):
 class _RDFRecorder:
     def __init__(self, rdf: RDF, particles: Particles) -> None:
         n = particles.n_particles
-        self.first = _selection(rdf.atoms, n, "atoms")
-        self.second = _selection(rdf.atoms2, n, "atoms2")
-        self.group = (
-            np.full(n, -1, dtype=np.int64)
-            if rdf.intramolecular or particles.n_molecules == n
-            else particles.molecule_of
+        first = _selection(rdf.atoms, n, "atoms")
+        second = _selection(rdf.atoms2, n, "atoms2")
+        everything = rdf.intramolecular or particles.n_molecules == n
+        molecules = None if everything else particles.molecule_of
+        self.histograms: tuple[PairHistogram, ...] = (
+            PairHistogram(rdf.edges, first, second, molecules),
         )
-        self.rdf = rdf
-        self.n_pairs = _count_ordered_pairs(self.first, self.second, self.group)
+        self.shells = rdf.shells
+        self.n_pairs = _count_ordered_pairs(first, second, molecules)
         if self.n_pairs == 0:
             raise ObservableError("RDF: the selections hold no pair to count", n_pairs=0)
 
-    def start(self, frame: Frame) -> None:
-        edges = self.rdf.edges
+    def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
         if frame.box is None:
             raise ObservableError("RDF: needs a periodic box, the System has none")
-        if edges[-1] > largest_range(frame.box) + 1e-9:
-            raise ObservableError(
-                f"RDF: r_max = {edges[-1]:.4f} nm is beyond half the box, "
-                f"{largest_range(frame.box):.4f} nm; take a larger box or a smaller r_max",
-                r_max=float(edges[-1]),
-                limit=largest_range(frame.box),
-            )
-        self.counts = np.zeros(len(edges) - 1, dtype=np.int64)
-        self.volume = frame.volume
-
-    def add(self, block: PairBlock) -> None:
-        edges = self.rdf.edges
-        inverse_width = (len(edges) - 1) / (edges[-1] - edges[0])
-        add_histogram(
-            block.i,
-            block.j,
-            block.distance,
-            self.first,
-            self.second,
-            self.group,
-            edges[0],
-            inverse_width,
-            self.counts,
-        )
-
-    def record(self) -> Array:
-        g: Array = self.counts * (self.volume / self.n_pairs) / self.rdf.shells
-        return g
+        return np.asarray(counts[0] * (frame.volume / self.n_pairs) / self.shells)
 
 
 def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np.bool_]:
@@ -160,13 +132,13 @@ def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np
 
 
 def _count_ordered_pairs(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], group: NDArray[np.int64]
+    first: NDArray[np.bool_], second: NDArray[np.bool_], molecules: IntArray | None
 ) -> int:
     total = int(first.sum()) * int(second.sum()) - int((first & second).sum())
-    if group.max() < 0:
+    if molecules is None:
         return total
-    size = int(group.max()) + 1
-    a = np.bincount(group[first], minlength=size)
-    b = np.bincount(group[second], minlength=size)
-    both = np.bincount(group[first & second], minlength=size)
+    size = int(molecules.max()) + 1
+    a = np.bincount(molecules[first], minlength=size)
+    b = np.bincount(molecules[second], minlength=size)
+    both = np.bincount(molecules[first & second], minlength=size)
     return total - int((a * b - both).sum())

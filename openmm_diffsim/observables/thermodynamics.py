@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairBlock
+from ..kernels import PairHistogram
 from ..units import BAR, MOLAR_GAS_CONSTANT
-from .base import Array, Conditions, Frame, Observable, Particles, Recorder
+from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 
 
 class Pressure(Observable):
@@ -43,16 +45,12 @@ class Pressure(Observable):
 
 
 class _PressureRecorder:
+    histograms: tuple[PairHistogram, ...] = ()
+
     def __init__(self, n_molecules: int) -> None:
         self.n_molecules = n_molecules
 
-    def start(self, frame: Frame) -> None:
+    def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
         if frame.box is None:
             raise ObservableError("Pressure: needs a periodic box, the System has none")
-        self.rest_virial = frame.rest_virial
-
-    def add(self, block: PairBlock) -> None:
-        pass
-
-    def record(self) -> Array:
-        return np.array([float(self.n_molecules), self.rest_virial])
+        return np.array([float(self.n_molecules), frame.rest_virial])

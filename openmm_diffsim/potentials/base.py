@@ -68,6 +68,7 @@ class PairPotential(nn.Module):
         exclusions: Any = None,
         periodic: bool | None = None,
         temperature: float | None = None,
+        backend: str | None = None,
     ) -> Any:
         """Add this potential to an OpenMM System as one Force.
 
@@ -88,16 +89,24 @@ class PairPotential(nn.Module):
             Default: as the System's nonbonded forces; periodic if it has none.
         temperature : float or Quantity, optional
             K, for a temperature-dependent potential.
+        backend : "native" or "table", optional
+            Which Force: the plugin's SplinePairForce, on the platforms Reference, CPU, OpenCL and
+            CUDA, or a CustomNonbondedForce with a table, slower and on every platform, with the
+            same energy. Default: native where the plugin is there. Take "table" for a platform
+            that OpenMM says lacks CalcSplinePairForce when the Context is made, such as HIP, and
+            for a System that is to run without the plugin (or see ``portable_system``).
 
         Returns
         -------
-        openmm.CustomNonbondedForce
+        openmm.Force
+            SplinePairForce or openmm.CustomNonbondedForce.
 
         Raises
         ------
         AttachError
-            If an index or type is out of range, the System already has a force of this name, or
-            the exclusions disagree with those of another nonbonded force.
+            If an index or type is out of range, the System already has a force of this name, the
+            exclusions disagree with those of another nonbonded force, or there is no plugin for
+            the backend "native".
         """
         if PairPotential.force_builder is None:
             raise RuntimeError("import openmm_diffsim, which connects potentials to OpenMM")
@@ -109,6 +118,7 @@ class PairPotential(nn.Module):
             exclusions=exclusions,
             periodic=periodic,
             temperature=temperature,
+            backend=backend,
         )
 
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:

@@ -24,9 +24,17 @@ double largestRange(const Vec3* box) {
     return 0.5*min(box[0][0], min(box[1][1], box[2][2]));
 }
 
+// As a Context wants them, but for what boxes kept in single precision are off by.
+bool isReduced(const Vec3* box) {
+    double slack = 1+1e-6;
+    return box[0][1] == 0 && box[0][2] == 0 && box[1][2] == 0 && box[0][0] > 0 && box[1][1] > 0 && box[2][2] > 0 &&
+            2*fabs(box[1][0]) <= slack*box[0][0] && 2*fabs(box[2][0]) <= slack*box[0][0] && 2*fabs(box[2][1]) <= slack*box[1][1];
+}
+
 } // namespace
 
-SplinePairForceImpl::SplinePairForceImpl(const SplinePairForce& owner) : owner(owner), foundMolecules(false) {
+SplinePairForceImpl::SplinePairForceImpl(const SplinePairForce& owner) : owner(owner),
+        periodic(owner.usesPeriodicBoundaryConditions()), foundMolecules(false) {
     forceGroup = owner.getForceGroup();
 }
 
@@ -44,10 +52,10 @@ void SplinePairForceImpl::initialize(ContextImpl& context) {
         if (!found.insert({min(particle1, particle2), max(particle1, particle2)}).second)
             refuse("exclusion ", i, ": particles ", particle1, " and ", particle2, " are excluded twice");
     }
-    if (owner.usesPeriodicBoundaryConditions()) {
+    if (periodic) {
         Vec3 box[3];
         system.getDefaultPeriodicBoxVectors(box[0], box[1], box[2]);
-        checkCutoff(box);
+        checkBox(box);
     }
     kernel = context.getPlatform().createKernel(CalcSplinePairForceKernel::Name(), context);
     getKernel().initialize(system, owner);
@@ -57,19 +65,34 @@ CalcSplinePairForceKernel& SplinePairForceImpl::getKernel() {
     return kernel.getAs<CalcSplinePairForceKernel>();
 }
 
-void SplinePairForceImpl::checkCutoff(const Vec3* box) const {
-    if (owner.usesPeriodicBoundaryConditions() && owner.getCutoffDistance() > largestRange(box)*(1+1e-6))
+void SplinePairForceImpl::checkBox(const Vec3* box) const {
+    if (!periodic)
+        return;
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++)
+            if (!isfinite(box[i][j]))
+                refuse("component ", j, " of periodic box vector ", i, " is ", box[i][j], ", expected a finite number");
+    if (!isReduced(box))
+        refuse("the periodic box vectors must be in reduced form, got ", box[0], ", ", box[1], ", ", box[2]);
+    if (owner.getCutoffDistance() > largestRange(box)*(1+1e-6))
         refuse("the cutoff, ", owner.getCutoffDistance(), " nm, must not be greater than half the periodic box size, ",
                 largestRange(box), " nm");
+}
+
+void SplinePairForceImpl::checkPositions(const Vec3* positions, const char* what, int index) const {
+    for (int i = 0; i < numParticles; i++)
+        for (int axis = 0; axis < 3; axis++)
+            if (!isfinite(positions[i][axis]))
+                refuse(what, " ", index, ": a coordinate of particle ", i, " is ", positions[i][axis], ", expected a finite number");
 }
 
 double SplinePairForceImpl::calcForcesAndEnergy(ContextImpl& context, bool includeForces, bool includeEnergy, int groups) {
     if ((groups&(1<<forceGroup)) == 0)
         return 0.0;
-    if (owner.usesPeriodicBoundaryConditions()) {
+    if (periodic) {
         Vec3 box[3];
         context.getPeriodicBoxVectors(box[0], box[1], box[2]);
-        checkCutoff(box);
+        checkBox(box);
     }
     return getKernel().execute(context, includeForces, includeEnergy);
 }
@@ -99,12 +122,8 @@ void SplinePairForceImpl::forEachFrame(ContextImpl& context, const PairFrames& f
         if (frames.boxes != nullptr)
             for (int axis = 0; axis < 3; axis++)
                 configuration.box[axis] = frames.boxes[3*frame+axis];
-        for (int i = 0; i < numParticles; i++)
-            for (int axis = 0; axis < 3; axis++)
-                if (!isfinite(configuration.positions[i][axis]))
-                    refuse("frame ", frame, ": a coordinate of particle ", i, " is ", configuration.positions[i][axis],
-                            ", expected a finite number");
-        checkCutoff(configuration.box);
+        checkPositions(configuration.positions, "frame", frame);
+        checkBox(configuration.box);
         function(frame, configuration);
     }
 }
@@ -120,7 +139,7 @@ void SplinePairForceImpl::checkHistogram(const PairHistogram& histogram, const V
         refuse("a histogram needs ", numParticles, " selections, one for each particle, got ", histogram.selections.size());
     if (histogram.groups.size() > 0 && (int) histogram.groups.size() != numParticles)
         refuse("a histogram needs ", numParticles, " groups, one for each particle, or none, got ", histogram.groups.size());
-    if (owner.usesPeriodicBoundaryConditions() && edges.back() > largestRange(box)*(1+1e-6))
+    if (periodic && edges.back() > largestRange(box)*(1+1e-6))
         refuse("the last edge of a histogram, ", edges.back(), " nm, must not be greater than half the periodic box size, ",
                 largestRange(box), " nm");
 }
@@ -164,8 +183,12 @@ void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const Ste
         const Vec3* positions, const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients,
         SegmentGradient& gradient) {
     const System& system = context.getSystem();
+    if (system.getNumConstraints() > 0)
+        refuse("the gradient of a segment knows no constraints, but the System has ", system.getNumConstraints());
     vector<double> inverseMasses(numParticles);
     for (int i = 0; i < numParticles; i++) {
+        if (system.isVirtualSite(i))
+            refuse("the gradient of a segment knows no virtual sites, but particle ", i, " is one");
         double mass = system.getParticleMass(i);
         inverseMasses[i] = (mass == 0 ? 0 : 1/mass);
     }
@@ -173,7 +196,9 @@ void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const Ste
     context.getPeriodicBoxVectors(configuration.box[0], configuration.box[1], configuration.box[2]);
     if (box != nullptr)
         copy(box, box+3, configuration.box);
-    checkCutoff(configuration.box);
+    checkBox(configuration.box);
+    for (int t = 0; t <= numSteps; t++)
+        checkPositions(positions+(size_t) t*numParticles, "time", t);
 
     // Going back in time, x and v are dL/dx(t) and dL/dv(t), through all that follows. The force at time t acts twice,
     // by the last kick of the step before and the first kick of the step after; its weight, dL/dF, has both parts.

@@ -38,7 +38,8 @@ public:
             const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient);
 private:
     CalcSplinePairForceKernel& getKernel();
-    void checkCutoff(const OpenMM::Vec3* box) const;
+    void checkBox(const OpenMM::Vec3* box) const;
+    void checkPositions(const OpenMM::Vec3* positions, const char* what, int index) const;
     void checkHistogram(const PairHistogram& histogram, const OpenMM::Vec3* box) const;
     void findMolecules(OpenMM::ContextImpl& context);
     void findOffsets(const OpenMM::Vec3* positions);
@@ -47,6 +48,7 @@ private:
     const SplinePairForce& owner;
     OpenMM::Kernel kernel;
     int numParticles;
+    bool periodic; // as when the Context was made, whatever becomes of the owner
     bool hasMolecules, foundMolecules;
     std::vector<std::vector<int> > molecules;
     std::vector<OpenMM::Vec3> offsets;
