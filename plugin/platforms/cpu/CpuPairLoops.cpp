@@ -261,8 +261,24 @@ inline Center center(const CpuPairModel& model, const float* positions, int i) {
 
 enum Box {None, Rectangular, Triclinic};
 
+/** What the compiler should know of a model. */
 template <Box BOX, bool MIXTURE>
-inline Pairs evaluate(const CpuPairModel& model, const Center& i, const float* positions, const int* indices) {
+struct Kind {
+};
+
+// Calls loop(kind) with the kind of a model.
+template <class Loop>
+inline auto forKindOf(const CpuPairModel& model, Loop loop) {
+    bool mixture = (model.numTypes > 1);
+    if (!model.periodic)
+        return mixture ? loop(Kind<None, true>()) : loop(Kind<None, false>());
+    if (!model.triclinic)
+        return mixture ? loop(Kind<Rectangular, true>()) : loop(Kind<Rectangular, false>());
+    return mixture ? loop(Kind<Triclinic, true>()) : loop(Kind<Triclinic, false>());
+}
+
+template <Box BOX, bool MIXTURE>
+inline Pairs evaluate(Kind<BOX, MIXTURE>, const CpuPairModel& model, const Center& i, const float* positions, const int* indices) {
     Pairs pairs;
     Float8x4 other = gather(positions, indices);
     pairs.dx = i.x-other.x;
@@ -316,8 +332,8 @@ inline void forEachBlock(const CpuPairNeighbors& neighbors, Begin begin, Body bo
     }
 }
 
-template <Box BOX, bool MIXTURE, bool ENERGY>
-double forces(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, float* forces) {
+template <bool ENERGY, class Kind>
+double forces(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, float* forces) {
     double energy = 0;
     Center i;
     Float8 fx, fy, fz;
@@ -325,7 +341,7 @@ double forces(const CpuPairModel& model, const CpuPairNeighbors& neighbors, cons
         i = center(model, positions, index);
         fx = fy = fz = Float8{};
     }, [&] (const int* indices, int count) {
-        Pairs pairs = evaluate<BOX, MIXTURE>(model, i, positions, indices);
+        Pairs pairs = evaluate(kind, model, i, positions, indices);
         Float8x4 a = gather(model.rows, pairs.rows);
         Float8 t = pairs.t;
         if (ENERGY) {
@@ -349,14 +365,14 @@ double forces(const CpuPairModel& model, const CpuPairNeighbors& neighbors, cons
     return energy;
 }
 
-template <Box BOX, bool MIXTURE>
-void sums(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* offsets, double* basis,
+template <class Kind>
+void sums(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* offsets, double* basis,
         double* virial) {
     Center i;
     forEachBlock(neighbors, [&] (int index) {
         i = center(model, positions, index);
     }, [&] (const int* indices, int count) {
-        Pairs pairs = evaluate<BOX, MIXTURE>(model, i, positions, indices);
+        Pairs pairs = evaluate(kind, model, i, positions, indices);
         Float8 t = pairs.t, one = broadcast(1);
         if (basis != nullptr)
             scatterAdd(basis, pairs.rows, {one, t, t*t, t*t*t}, count);
@@ -374,8 +390,8 @@ void sums(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const fl
     });
 }
 
-template <Box BOX, bool MIXTURE>
-void products(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* vectors, float* product,
+template <class Kind>
+void products(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* vectors, float* product,
         double* moments) {
     Center i;
     Float8 vx, vy, vz, px, py, pz;
@@ -386,7 +402,7 @@ void products(const CpuPairModel& model, const CpuPairNeighbors& neighbors, cons
         vz = broadcast(vectors[4*index+2]);
         px = py = pz = Float8{};
     }, [&] (const int* indices, int count) {
-        Pairs pairs = evaluate<BOX, MIXTURE>(model, i, positions, indices);
+        Pairs pairs = evaluate(kind, model, i, positions, indices);
         Float8x4 other = gather(vectors, indices);
         Float8 dvx = vx-other.x, dvy = vy-other.y, dvz = vz-other.z;
         Float8 t = pairs.t;
@@ -470,34 +486,21 @@ public:
     }
     double addForces(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, bool includeEnergy,
             float* f) const {
-        if (includeEnergy)
-            return choose<true>(model, neighbors, positions, f);
-        return choose<false>(model, neighbors, positions, f);
+        return forKindOf(model, [&] (auto kind) {
+            return includeEnergy ? forces<true>(kind, model, neighbors, positions, f) : forces<false>(kind, model, neighbors, positions, f);
+        });
     }
     void addSums(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* offsets,
             double* basis, double* virial) const {
-        bool mixture = (model.numTypes > 1);
-        auto loop = !model.periodic ? (mixture ? sums<None, true> : sums<None, false>) :
-                !model.triclinic ? (mixture ? sums<Rectangular, true> : sums<Rectangular, false>) :
-                (mixture ? sums<Triclinic, true> : sums<Triclinic, false>);
-        loop(model, neighbors, positions, offsets, basis, virial);
+        forKindOf(model, [&] (auto kind) {
+            sums(kind, model, neighbors, positions, offsets, basis, virial);
+        });
     }
     void addProducts(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* vectors,
             float* product, double* moments) const {
-        bool mixture = (model.numTypes > 1);
-        auto loop = !model.periodic ? (mixture ? products<None, true> : products<None, false>) :
-                !model.triclinic ? (mixture ? products<Rectangular, true> : products<Rectangular, false>) :
-                (mixture ? products<Triclinic, true> : products<Triclinic, false>);
-        loop(model, neighbors, positions, vectors, product, moments);
-    }
-private:
-    template <bool ENERGY>
-    double choose(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, float* f) const {
-        bool mixture = (model.numTypes > 1);
-        auto loop = !model.periodic ? (mixture ? forces<None, true, ENERGY> : forces<None, false, ENERGY>) :
-                !model.triclinic ? (mixture ? forces<Rectangular, true, ENERGY> : forces<Rectangular, false, ENERGY>) :
-                (mixture ? forces<Triclinic, true, ENERGY> : forces<Triclinic, false, ENERGY>);
-        return loop(model, neighbors, positions, f);
+        forKindOf(model, [&] (auto kind) {
+            products(kind, model, neighbors, positions, vectors, product, moments);
+        });
     }
 } loops;
 
