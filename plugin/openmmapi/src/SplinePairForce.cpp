@@ -1,27 +1,14 @@
 #include "SplinePairForce.h"
 #include "internal/SplinePairForceImpl.h"
-#include "openmm/OpenMMException.h"
+#include "internal/refuse.h"
 #include "openmm/internal/ContextImpl.h"
 #include <algorithm>
 #include <cmath>
 #include <set>
-#include <sstream>
 
 using namespace DiffSim;
 using namespace OpenMM;
 using namespace std;
-
-namespace {
-
-template <class... Parts>
-[[noreturn]] void refuse(Parts... parts) {
-    stringstream message;
-    message << "SplinePairForce: ";
-    (message << ... << parts);
-    throw OpenMMException(message.str());
-}
-
-} // namespace
 
 SplinePairForce::SplinePairForce(int numTypes, double rMin, double cutoff, int numKnots) : numTypes(numTypes), numKnots(numKnots),
         rMin(rMin), cutoff(cutoff), nonbondedMethod(CutoffNonPeriodic) {

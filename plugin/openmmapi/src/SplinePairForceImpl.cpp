@@ -1,23 +1,14 @@
 #include "internal/SplinePairForceImpl.h"
-#include "openmm/OpenMMException.h"
+#include "internal/refuse.h"
 #include <algorithm>
 #include <cmath>
 #include <set>
-#include <sstream>
 
 using namespace DiffSim;
 using namespace OpenMM;
 using namespace std;
 
 namespace {
-
-template <class... Parts>
-[[noreturn]] void refuse(Parts... parts) {
-    stringstream message;
-    message << "SplinePairForce: ";
-    (message << ... << parts);
-    throw OpenMMException(message.str());
-}
 
 // The longest distance at which the nearest image is unique.
 double largestRange(const Vec3* box) {
