@@ -58,7 +58,7 @@ class FrameRecorder:
         self._frames: list[tuple[Array, Array, float, float]] = []
         self._records: list[list[Array]] = []
         self._first: Array | None = None
-        self._displacement = float("nan")
+        self._last: Array | None = None
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -78,11 +78,8 @@ class FrameRecorder:
             )
         box = box if self.periodic else None
         self._check_range(box)
-        if self._first is None:
-            self._first = positions.copy()
-        moved = (positions - self._first)[self._types >= 0]
-        moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
-        self._displacement = float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
+        self._last = positions.copy()
+        self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
@@ -104,7 +101,7 @@ class FrameRecorder:
         )
         learned = np.einsum("fpk,pk->f", sums, coefficients)
         rest = energy - learned if self.others.contribute else np.zeros(len(sums))
-        run = Run(coefficients, temperature, pressure, len(sums), every, self._displacement)
+        run = Run(coefficients, temperature, pressure, len(sums), every, self._displacement())
         return Samples(
             potential=self.potential,
             runs=(run,),
@@ -119,6 +116,13 @@ class FrameRecorder:
             temperature=temperature,
             pressure=pressure,
         )
+
+    def _displacement(self) -> float:
+        """Root mean square from the first frame to the last, nm."""
+        assert self._first is not None and self._last is not None
+        moved = (self._last - self._first)[self._types >= 0]
+        moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
+        return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
 
     def _check_range(self, box: Array | None) -> None:
         if box is not None and self.potential.basis.cutoff > largest_range(box) + 1e-9:

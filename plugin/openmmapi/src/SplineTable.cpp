@@ -56,3 +56,13 @@ void SplineTable::toCoefficients(const vector<Row>& moments, double* coefficient
         }
     }
 }
+
+vector<SplineTable::Row> SplineTable::toVirialMoments(const vector<Row>& moments) const {
+    vector<Row> virial;
+    for (int row = 0; row < (int) moments.size(); row++) {
+        const Row& m = moments[row];
+        double first = rMin/spacing+max(0, row%getRowsPerPair()-1); // r/spacing where t = 0
+        virial.push_back({0, -(first*m[0]+m[1]), -2*(first*m[1]+m[2]), -3*(first*m[2]+m[3])});
+    }
+    return virial;
+}

@@ -377,12 +377,9 @@ void sums(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neighbor
         if (basis != nullptr)
             scatterAdd(basis, pairs.rows, {one, t, t*t, t*t*t}, count);
         if (virial != nullptr) {
-            Float8 dot = pairs.r2;
-            if (offsets != nullptr) {
-                Float8x4 other = gather(offsets, indices);
-                const float* own = offsets+4*i.index;
-                dot -= pairs.dx*(own[0]-other.x)+pairs.dy*(own[1]-other.y)+pairs.dz*(own[2]-other.z);
-            }
+            Float8x4 other = gather(offsets, indices);
+            const float* own = offsets+4*i.index;
+            Float8 dot = pairs.r2-(pairs.dx*(own[0]-other.x)+pairs.dy*(own[1]-other.y)+pairs.dz*(own[2]-other.z));
             Float8 lever = select(isPair(pairs), dot*pairs.inverseR*(-model.inverseSpacing), Float8{});
             scatterAdd(virial, pairs.rows, {Float8{}, lever, lever*2*t, lever*3*t*t}, count);
         }

@@ -55,7 +55,7 @@ public:
      * Add the moments of SplineTable of each pair, with a weight of 1 for the basis sums, and for the virial of what stands
      * before dB_k/dr. Either may be null.
      *
-     * @param offsets   4 numbers for each particle, where it is in its molecule, or null
+     * @param offsets   4 numbers for each particle, where it is in its molecule; needed for the virial
      */
     virtual void addSums(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, const float* offsets,
             double* basis, double* virial) const = 0;

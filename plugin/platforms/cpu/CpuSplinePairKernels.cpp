@@ -153,13 +153,13 @@ vector<CpuCalcSplinePairForceKernel::Moments> CpuCalcSplinePairForceKernel::make
     return vector<Moments>(numThreads, Moments(table->getNumRows(), {0, 0, 0, 0}));
 }
 
-void CpuCalcSplinePairForceKernel::toCoefficients(const vector<Moments>& parts, double* coefficients) const {
+CpuCalcSplinePairForceKernel::Moments CpuCalcSplinePairForceKernel::sum(const vector<Moments>& parts) const {
     Moments total = parts[0];
     for (size_t i = 1; i < parts.size(); i++)
         for (size_t row = 0; row < total.size(); row++)
             for (int k = 0; k < 4; k++)
                 total[row][k] += parts[i][row][k];
-    table->toCoefficients(total, coefficients);
+    return total;
 }
 
 void CpuCalcSplinePairForceKernel::computeSums(ContextImpl& context, const PairConfiguration& configuration, const PairSums& request,
@@ -168,19 +168,21 @@ void CpuCalcSplinePairForceKernel::computeSums(ContextImpl& context, const PairC
     if (request.includeBasis || request.includeVirial) {
         const CpuPairList& list = findList(configuration, threads);
         CpuPairModel model = makeModel(configuration.box);
+        bool hasOffsets = (configuration.offsets != nullptr);
         vector<float> offsets;
-        if (configuration.offsets != nullptr)
+        if (hasOffsets)
             offsets = sort(list, configuration.offsets, 1);
         vector<Moments> basisMoments = makeMoments(threads.getNumThreads()), virialMoments = basisMoments;
         forEachThread(threads, [&] (int thread) {
-            loops.addSums(model, list.getNeighbors(thread), list.getPositions(), offsets.size() == 0 ? nullptr : offsets.data(),
-                    request.includeBasis ? basisMoments[thread][0].data() : nullptr,
-                    request.includeVirial ? virialMoments[thread][0].data() : nullptr);
+            loops.addSums(model, list.getNeighbors(thread), list.getPositions(), hasOffsets ? offsets.data() : nullptr,
+                    request.includeBasis || !hasOffsets ? basisMoments[thread][0].data() : nullptr,
+                    hasOffsets ? virialMoments[thread][0].data() : nullptr);
         });
+        Moments basisSum = sum(basisMoments);
         if (request.includeBasis)
-            toCoefficients(basisMoments, basis);
+            table->toCoefficients(basisSum, basis);
         if (request.includeVirial)
-            toCoefficients(virialMoments, virial);
+            table->toCoefficients(hasOffsets ? sum(virialMoments) : table->toVirialMoments(basisSum), virial);
     }
     for (size_t i = 0; i < request.histograms.size(); i++)
         countPairs(configuration, threads, request.histograms[i], counts[i]);
@@ -215,7 +217,7 @@ void CpuCalcSplinePairForceKernel::computeProducts(ContextImpl& context, const P
             hessianProduct[i] *= scale;
     }
     if (parameterProduct != nullptr) {
-        toCoefficients(moments, parameterProduct);
+        table->toCoefficients(sum(moments), parameterProduct);
         for (int k = 0; k < table->getNumTypePairs()*table->getNumCoefficients(); k++)
             parameterProduct[k] *= scale;
     }

@@ -31,7 +31,7 @@ private:
     void clearForces(const CpuPairList& list, int thread);
     void sumForces(const CpuPairList& list, OpenMM::ThreadPool& threads, OpenMM::Vec3* total) const;
     std::vector<Moments> makeMoments(int numThreads) const;
-    void toCoefficients(const std::vector<Moments>& parts, double* coefficients) const;
+    Moments sum(const std::vector<Moments>& parts) const;
     void countPairs(const PairConfiguration& configuration, OpenMM::ThreadPool& threads, const PairHistogram& histogram,
             std::vector<long long>& counts) const;
     const CpuPairLoops& loops;

@@ -63,6 +63,14 @@ public:
      * @param coefficients   the same sums of the weights times B_k, numTypePairs * numCoefficients numbers
      */
     void toCoefficients(const std::vector<Row>& moments, double* coefficients) const;
+    /**
+     * Where molecules are single particles, the virial of a pair is -u'(r) r, and as r follows from the row and t, its
+     * moments follow from those of the energy.
+     *
+     * @param moments   sums of (1, t, t^2, t^3), each pair with the weight 1
+     * @return the moments of the virial, for toCoefficients()
+     */
+    std::vector<Row> toVirialMoments(const std::vector<Row>& moments) const;
 private:
     int numTypes, numTypePairs, numKnots;
     double rMin, spacing, cutoff;
