@@ -43,12 +43,13 @@ bool areUniform(const vector<double>& edges) {
 } // namespace
 
 /**
- * Tells OpenMM which particles it may swap to keep neighbors close in memory.
+ * Tells OpenMM which particles it may swap to keep neighbors close in memory. It owns nothing: OpenMM deletes it as a
+ * ComputeForceInfo, whose destructor is not virtual.
  */
 class CommonCalcSplinePairForceKernel::ForceInfo : public ComputeForceInfo {
 public:
-    vector<int> types;
-    vector<vector<int> > excludedPairs;
+    ForceInfo(const vector<int>& types, const vector<vector<int> >& excludedPairs) : types(types), excludedPairs(excludedPairs) {
+    }
     bool areParticlesIdentical(int particle1, int particle2) {
         return types[particle1] == types[particle2];
     }
@@ -61,20 +62,23 @@ public:
     bool areGroupsIdentical(int group1, int group2) {
         return true;
     }
+private:
+    const vector<int>& types;
+    const vector<vector<int> >& excludedPairs;
 };
 
 void CommonCalcSplinePairForceKernel::initialize(const System& system, const SplinePairForce& force) {
     ContextSelector selector(cc);
     periodic = force.usesPeriodicBoundaryConditions();
     table.reset(new SplineTable(force));
-    info = new ForceInfo();
+    info = new ForceInfo(types, excludedPairs);
     vector<vector<int> > excluded(force.getNumParticles());
     for (int index = 0; index < force.getNumExclusions(); index++) {
         int i, j;
         force.getExclusionParticles(index, i, j);
         excluded[i].push_back(j);
         excluded[j].push_back(i);
-        info->excludedPairs.push_back({i, j});
+        excludedPairs.push_back({i, j});
     }
     hasExclusions = (force.getNumExclusions() > 0);
     uploadTable();
@@ -106,7 +110,6 @@ void CommonCalcSplinePairForceKernel::uploadTable() {
 
 void CommonCalcSplinePairForceKernel::setTypes(const vector<int>& all) {
     types = all;
-    info->types = all;
     interacting.clear();
     for (int i = 0; i < (int) all.size(); i++)
         if (all[i] >= 0)

@@ -61,6 +61,7 @@ private:
     bool periodic, hasExclusions;
     std::unique_ptr<SplineTable> table;
     std::vector<int> types, interacting; // interacting are the particles of type 0 or more
+    std::vector<std::vector<int> > excludedPairs;
     CellGrid grid;
     OpenMM::ComputeArray rows, typesOnDevice, exclusionStarts, exclusions;
     OpenMM::ComputeArray positions, particleCells, cellStarts, order, offsets, vectors, products, groups, edges;
