@@ -392,6 +392,23 @@ def test_histograms(contexts: Contexts, where: Where, name: str) -> None:
     assert sums.counts[0].sum() > 100 and sums.counts[-1].sum() == 0
 
 
+@pytest.mark.parametrize("name", ["cubic", "narrow", "nonperiodic"])
+def test_histogram_within_the_cutoff_where_all_interact(where: Where, name: str) -> None:
+    """The CPU platform then counts the pairs of its neighbour list, also some steps old."""
+    full = case(name)
+    c = replace(full, types=np.arange(len(full.types)) % full.n_types, exclusions=())
+    at = live(c, where)
+    everyone = np.ones(len(c.types), dtype=bool)
+    h = PairHistogram(np.linspace(0.05, c.basis.cutoff, 31), everyone, everyone)
+    for shift in (0.0, 0.1 * c.basis.spacing):
+        moved = replace(c, positions=c.positions + shift * c.vectors)
+        at.place(moved.positions)
+        surely, perhaps = counted(moved, h, 4 * where.epsilon * np.abs(c.positions).max())
+        found = at.force.computeSums(at.context, basis=False, histograms=[h]).counts[0][0]
+        assert surely.sum() > 100
+        assert np.all(surely <= found) and np.all(found <= perhaps)
+
+
 def test_edges_of_bins(where: Where) -> None:
     """A bin has its lower edge, not its upper one. Distances are exact in any precision."""
     x = np.array([[0.0, 0, 0], [0.5, 0, 0], [1.25, 0, 0]])

@@ -138,6 +138,7 @@ void CpuPairList::buildPart(Part& part) {
         for (used += found; used%WIDTH != 0; used++)
             part.indices[used] = i;
     }
+    part.numIndices = used;
 }
 
 int CpuPairList::removeExcluded(int particle, int* neighbors, int count) const {

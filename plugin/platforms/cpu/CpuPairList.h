@@ -55,9 +55,13 @@ public:
         const Part& part = parts[thread];
         return {part.begin, part.end, part.counts.data(), part.indices.data()};
     }
+    /** How many indices a thread's share has, padding included. */
+    int getNumIndices(int thread) const {
+        return parts[thread].numIndices;
+    }
 private:
     struct Part {
-        int begin, end;
+        int begin, end, numIndices;
         std::vector<int> counts, indices;
     };
     void build(const PairConfiguration& configuration, OpenMM::ThreadPool& threads);

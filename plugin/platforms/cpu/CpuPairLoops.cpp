@@ -16,6 +16,7 @@ namespace {
 typedef float Float8 __attribute__((vector_size(32)));
 typedef int Int8 __attribute__((vector_size(32)));
 
+const float FAR = 1e30f;
 const Int8 LANES = {0, 1, 2, 3, 4, 5, 6, 7};
 
 inline Float8 broadcast(float x) {
@@ -277,9 +278,10 @@ inline auto forKindOf(const CpuPairModel& model, Loop loop) {
     return mixture ? loop(Kind<Triclinic, true>()) : loop(Kind<Triclinic, false>());
 }
 
+// The distances of eight neighbors; returns their positions and types.
 template <Box BOX, bool MIXTURE>
-inline Pairs evaluate(Kind<BOX, MIXTURE>, const CpuPairModel& model, const Center& i, const float* positions, const int* indices) {
-    Pairs pairs;
+inline Float8x4 separate(Kind<BOX, MIXTURE>, const CpuPairModel& model, const Center& i, const float* positions, const int* indices,
+        Pairs& pairs) {
     Float8x4 other = gather(positions, indices);
     pairs.dx = i.x-other.x;
     pairs.dy = i.y-other.y;
@@ -300,6 +302,13 @@ inline Pairs evaluate(Kind<BOX, MIXTURE>, const CpuPairModel& model, const Cente
         pairs.dx -= nearest(pairs.dx*model.inverseBox[0])*model.box[0][0];
     }
     pairs.r2 = largest(pairs.dx*pairs.dx+pairs.dy*pairs.dy+pairs.dz*pairs.dz, broadcast(1e-20f));
+    return other;
+}
+
+template <Box BOX, bool MIXTURE>
+inline Pairs evaluate(Kind<BOX, MIXTURE> kind, const CpuPairModel& model, const Center& i, const float* positions, const int* indices) {
+    Pairs pairs;
+    Float8x4 other = separate(kind, model, i, positions, indices, pairs);
     pairs.inverseR = inverseSquareRoot(pairs.r2);
     Float8 knot = (pairs.r2*pairs.inverseR-model.rMin)*model.inverseSpacing;
     Float8 cell = smallest(largest(floor(knot), broadcast(-1)), broadcast(model.numKnots-1));
@@ -429,6 +438,21 @@ void products(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neig
     });
 }
 
+template <class Kind>
+void distances(Kind kind, const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, float* squares) {
+    Center i;
+    forEachBlock(neighbors, [&] (int index) {
+        i = center(model, positions, index);
+    }, [&] (const int* indices, int count) {
+        Pairs pairs;
+        separate(kind, model, i, positions, indices, pairs);
+        Float8 r2 = select(LANES < count, pairs.r2, broadcast(FAR));
+        __builtin_memcpy(squares, &r2, sizeof(r2));
+        squares += 8;
+    }, [&] (int index) {
+    });
+}
+
 // Calls body(first index, lanes that count, squares of distances) for all candidates.
 template <class Body>
 inline void forEachCandidate(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns, Body body) {
@@ -468,6 +492,11 @@ public:
                 compress(mask, LANES+j, found+begin);
         });
         return count;
+    }
+    void findListedDistances(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions, float* squares) const {
+        forKindOf(model, [&] (auto kind) {
+            distances(kind, model, neighbors, positions, squares);
+        });
     }
     void countUniform(int numDistances, const float* squares, float rMin, float inverseWidth, int numBins, int* counts) const {
         Float8 beyond = broadcast(numBins);

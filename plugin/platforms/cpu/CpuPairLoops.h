@@ -73,6 +73,11 @@ public:
     virtual int findDistances(int index, const float* x, const float* y, const float* z, const CellGrid::Run* runs, int numRuns,
             float rMax, int* found, float* squares) const = 0;
     /**
+     * Find the squares of the distances between all neighbors; those of the padding are beyond any cutoff.
+     */
+    virtual void findListedDistances(const CpuPairModel& model, const CpuPairNeighbors& neighbors, const float* positions,
+            float* squares) const = 0;
+    /**
      * Count distances in uniform bins.
      *
      * @param squares   of the distances, with room for 8 more

@@ -37,6 +37,39 @@ bool isUniform(const vector<double>& edges) {
     return true;
 }
 
+/**
+ * Counts pairs in uniform bins, both orders of each.
+ */
+class UniformCounts {
+public:
+    UniformCounts(const CpuPairLoops& loops, const vector<double>& edges, vector<long long>& counts) : loops(loops), counts(counts),
+            numBins(edges.size()-1), first(edges[0]), inverseWidth(numBins/(edges.back()-edges[0])), pending(0) {
+        lanes.assign(WIDTH*(numBins+1), 0);
+    }
+    ~UniformCounts() {
+        flush();
+    }
+    void add(int numDistances, const float* squares) {
+        loops.countUniform(numDistances, squares, first, inverseWidth, numBins, lanes.data());
+        if ((pending += numDistances) > 1<<30)
+            flush();
+    }
+private:
+    // Before an int has no room for more.
+    void flush() {
+        for (int i = 0; i < WIDTH*numBins; i++)
+            counts[i/WIDTH] += 2*lanes[i];
+        lanes.assign(WIDTH*(numBins+1), 0);
+        pending = 0;
+    }
+    const CpuPairLoops& loops;
+    vector<long long>& counts;
+    vector<int> lanes;
+    int numBins;
+    double first, inverseWidth;
+    long long pending;
+};
+
 } // namespace
 
 CpuCalcSplinePairForceKernel::CpuCalcSplinePairForceKernel(string name, const Platform& platform) :
@@ -49,6 +82,7 @@ void CpuCalcSplinePairForceKernel::initialize(const System& system, const Spline
     fillRows();
     types = force.getParticleTypes();
     exclusions.resize(types.size());
+    hasExclusions = (force.getNumExclusions() > 0);
     for (int index = 0; index < force.getNumExclusions(); index++) {
         int i, j;
         force.getExclusionParticles(index, i, j);
@@ -224,78 +258,80 @@ void CpuCalcSplinePairForceKernel::computeProducts(ContextImpl& context, const P
 }
 
 void CpuCalcSplinePairForceKernel::countPairs(const PairConfiguration& configuration, ThreadPool& threads,
-        const PairHistogram& histogram, vector<long long>& counts) const {
+        const PairHistogram& histogram, vector<long long>& counts) {
     vector<int> selected;
-    bool simple = (histogram.groups.size() == 0);
+    bool isUniformCount = (histogram.groups.size() == 0 && isUniform(histogram.edges));
     for (int i = 0; i < (int) types.size(); i++)
         if ((histogram.selections[i]&3) != 0) {
             selected.push_back(i);
-            simple &= ((histogram.selections[i]&3) == 3);
+            isUniformCount &= ((histogram.selections[i]&3) == 3);
         }
-    const vector<double>& edges = histogram.edges;
-    CellGrid grid;
-    grid.build(configuration.positions, selected, periodic ? configuration.box : nullptr, edges.back());
-    CpuCoordinates at;
-    at.assign(grid.getSorted());
-    int numBins = edges.size()-1, numThreads = threads.getNumThreads();
-    double inverseWidth = numBins/(edges.back()-edges[0]);
-    bool uniform = isUniform(edges);
-    vector<vector<long long> > parts(numThreads, vector<long long>(numBins, 0));
-    forEachThread(threads, [&] (int thread) {
-        vector<long long>& part = parts[thread];
-        vector<int> lanes, found;
-        vector<float> squares;
-        vector<CellGrid::Run> runs;
-        const vector<int>& order = grid.getOrder();
-        const vector<int>& starts = grid.getStarts();
-        auto flush = [&] () {
-            for (int i = 0; i < (int) lanes.size(); i++)
-                if (i/WIDTH < numBins)
-                    part[i/WIDTH] += 2*lanes[i]; // each pair in both orders
-            lanes.assign(WIDTH*(numBins+1), 0);
-        };
-        flush();
-        long long pending = 0; // an int may count so far without a flush
-        for (int cell = thread; cell < grid.getNumCells(); cell += numThreads) {
-            if (starts[cell] == starts[cell+1])
-                continue;
-            grid.getNeighbors(cell, runs);
-            size_t most = 2*WIDTH;
-            for (const CellGrid::Run& run : runs)
-                most += run.end-run.begin;
-            if (squares.size() < most) {
-                found.resize(most);
-                squares.resize(most);
-            }
-            for (int i = starts[cell]; i < starts[cell+1]; i++) {
-                int count = loops.findDistances(i, at.x.data(), at.y.data(), at.z.data(), runs.data(), runs.size(), edges.back(),
-                        simple && uniform ? nullptr : found.data(), squares.data());
-                if (simple && uniform) {
-                    loops.countUniform(count, squares.data(), edges[0], inverseWidth, numBins, lanes.data());
-                    if ((pending += count) > 1<<30) {
-                        flush();
-                        pending = 0;
-                    }
-                    continue;
-                }
-                int particle = order[i], a = histogram.selections[particle];
-                for (int k = 0; k < count; k++) {
-                    int other = order[found[k]], b = histogram.selections[other];
-                    if (histogram.groups.size() > 0 && histogram.groups[particle] >= 0 &&
-                            histogram.groups[particle] == histogram.groups[other])
-                        continue;
-                    int times = ((a&1) != 0 && (b&2) != 0)+((a&2) != 0 && (b&1) != 0);
-                    double r = sqrt((double) squares[k]);
-                    int bin = (uniform ? (int) floor((r-edges[0])*inverseWidth) :
-                            (int) (upper_bound(edges.begin(), edges.end(), r)-edges.begin())-1);
-                    if (bin >= 0 && bin < numBins)
-                        part[bin] += times;
-                }
-            }
-        }
-        flush();
-    });
+    int numThreads = threads.getNumThreads();
+    vector<vector<long long> > parts(numThreads, vector<long long>(counts.size(), 0));
+    bool areListed = (isUniformCount && histogram.edges.back() <= table->getCutoff() && selected.size() == types.size() &&
+            !hasExclusions && *min_element(types.begin(), types.end()) >= 0);
+    if (areListed) {
+        const CpuPairList& list = findList(configuration, threads);
+        CpuPairModel model = makeModel(configuration.box);
+        forEachThread(threads, [&] (int thread) {
+            vector<float> squares(list.getNumIndices(thread));
+            loops.findListedDistances(model, list.getNeighbors(thread), list.getPositions(), squares.data());
+            UniformCounts(loops, histogram.edges, parts[thread]).add(squares.size(), squares.data());
+        });
+    }
+    else {
+        CellGrid grid;
+        grid.build(configuration.positions, selected, periodic ? configuration.box : nullptr, histogram.edges.back());
+        CpuCoordinates coordinates;
+        coordinates.assign(grid.getSorted());
+        forEachThread(threads, [&] (int thread) {
+            countInCells(grid, coordinates, histogram, isUniformCount, thread, numThreads, parts[thread]);
+        });
+    }
     for (const vector<long long>& part : parts)
-        for (int bin = 0; bin < numBins; bin++)
+        for (size_t bin = 0; bin < counts.size(); bin++)
             counts[bin] += part[bin];
+}
+
+// Count the pairs of every numThreads-th cell.
+void CpuCalcSplinePairForceKernel::countInCells(const CellGrid& grid, const CpuCoordinates& at, const PairHistogram& histogram,
+        bool isUniformCount, int thread, int numThreads, vector<long long>& counts) const {
+    const vector<double>& edges = histogram.edges;
+    const vector<int>& order = grid.getOrder();
+    const vector<int>& starts = grid.getStarts();
+    UniformCounts uniformCounts(loops, edges, counts);
+    vector<int> found;
+    vector<float> squares;
+    vector<CellGrid::Run> runs;
+    for (int cell = thread; cell < grid.getNumCells(); cell += numThreads) {
+        if (starts[cell] == starts[cell+1])
+            continue;
+        grid.getNeighbors(cell, runs);
+        size_t most = 2*WIDTH;
+        for (const CellGrid::Run& run : runs)
+            most += run.end-run.begin;
+        if (squares.size() < most) {
+            found.resize(most);
+            squares.resize(most);
+        }
+        for (int i = starts[cell]; i < starts[cell+1]; i++) {
+            int count = loops.findDistances(i, at.x.data(), at.y.data(), at.z.data(), runs.data(), runs.size(), edges.back(),
+                    isUniformCount ? nullptr : found.data(), squares.data());
+            if (isUniformCount) {
+                uniformCounts.add(count, squares.data());
+                continue;
+            }
+            int particle = order[i], a = histogram.selections[particle];
+            for (int k = 0; k < count; k++) {
+                int other = order[found[k]], b = histogram.selections[other];
+                if (histogram.groups.size() > 0 && histogram.groups[particle] >= 0 &&
+                        histogram.groups[particle] == histogram.groups[other])
+                    continue;
+                int times = ((a&1) != 0 && (b&2) != 0)+((a&2) != 0 && (b&1) != 0);
+                int bin = (int) (upper_bound(edges.begin(), edges.end(), sqrt((double) squares[k]))-edges.begin())-1;
+                if (bin >= 0 && bin < (int) counts.size())
+                    counts[bin] += times;
+            }
+        }
+    }
 }

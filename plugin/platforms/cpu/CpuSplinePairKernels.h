@@ -33,9 +33,11 @@ private:
     std::vector<Moments> makeMoments(int numThreads) const;
     Moments sum(const std::vector<Moments>& parts) const;
     void countPairs(const PairConfiguration& configuration, OpenMM::ThreadPool& threads, const PairHistogram& histogram,
-            std::vector<long long>& counts) const;
+            std::vector<long long>& counts);
+    void countInCells(const CellGrid& grid, const CpuCoordinates& coordinates, const PairHistogram& histogram, bool isUniformCount,
+            int thread, int numThreads, std::vector<long long>& counts) const;
     const CpuPairLoops& loops;
-    bool periodic;
+    bool periodic, hasExclusions;
     std::unique_ptr<SplineTable> table;
     std::vector<float> rows;
     std::vector<int> types;

@@ -48,7 +48,8 @@ private:
     const SplinePairForce& owner;
     OpenMM::Kernel kernel;
     int numParticles;
-    bool periodic; // as when the Context was made, whatever becomes of the owner
+    bool periodic; // this and the cutoff are as when the Context was made, whatever becomes of the owner
+    double cutoff;
     bool hasMolecules, foundMolecules;
     std::vector<std::vector<int> > molecules;
     std::vector<OpenMM::Vec3> offsets;
