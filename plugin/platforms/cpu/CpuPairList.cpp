@@ -1,5 +1,6 @@
 #include "CpuPairList.h"
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 using namespace DiffSim;
@@ -87,18 +88,37 @@ void CpuPairList::build(const PairConfiguration& configuration, ThreadPool& thre
         positions[4*i+3] = types[particle];
     }
 
-    // Cells in equal shares of particles; those that come first have more neighbors after them, so shares are small.
-
-    int numThreads = threads.getNumThreads();
-    parts.resize(numThreads);
-    for (int i = 0; i < numThreads; i++) {
-        parts[i].begin = (int) ((long long) count*i/numThreads);
-        parts[i].end = (int) ((long long) count*(i+1)/numThreads);
-    }
+    share(count, threads.getNumThreads());
     forEachThread(threads, [&] (int thread) {
         buildPart(parts[thread]);
     });
     valid = true;
+}
+
+// Divide the particles so that each thread had as many neighbors in the last list: those that come first in the order have
+// more that follow them.
+void CpuPairList::share(int count, int numThreads) {
+    vector<int> ends;
+    if ((int) parts.size() == numThreads && parts.back().end == count) {
+        long long total = 0, sum = 0;
+        for (const Part& part : parts)
+            total += accumulate(part.counts.begin(), part.counts.end(), 0LL);
+        for (const Part& part : parts)
+            for (int i = part.begin; i < part.end; i++) {
+                sum += part.counts[i-part.begin];
+                if (sum*numThreads >= total*(long long) (ends.size()+1))
+                    ends.push_back(i+1);
+            }
+    }
+    else
+        for (int i = 1; i < numThreads; i++)
+            ends.push_back((int) ((long long) count*i/numThreads));
+    ends.resize(numThreads-1, count);
+    parts.resize(numThreads);
+    for (int i = 0; i < numThreads; i++) {
+        parts[i].begin = (i == 0 ? 0 : ends[i-1]);
+        parts[i].end = (i == numThreads-1 ? count : ends[i]);
+    }
 }
 
 void CpuPairList::buildPart(Part& part) {

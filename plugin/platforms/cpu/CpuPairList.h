@@ -65,6 +65,7 @@ private:
         std::vector<int> counts, indices;
     };
     void build(const PairConfiguration& configuration, OpenMM::ThreadPool& threads);
+    void share(int count, int numThreads);
     void buildPart(Part& part);
     int removeExcluded(int particle, int* neighbors, int count) const;
     const CpuPairLoops& loops;
