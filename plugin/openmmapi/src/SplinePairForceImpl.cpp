@@ -25,7 +25,7 @@ bool isReduced(const Vec3* box) {
 } // namespace
 
 SplinePairForceImpl::SplinePairForceImpl(const SplinePairForce& owner) : owner(owner),
-        periodic(owner.usesPeriodicBoundaryConditions()), foundMolecules(false) {
+        periodic(owner.usesPeriodicBoundaryConditions()), cutoff(owner.getCutoffDistance()), foundMolecules(false) {
     forceGroup = owner.getForceGroup();
 }
 
@@ -65,8 +65,8 @@ void SplinePairForceImpl::checkBox(const Vec3* box) const {
                 refuse("component ", j, " of periodic box vector ", i, " is ", box[i][j], ", expected a finite number");
     if (!isReduced(box))
         refuse("the periodic box vectors must be in reduced form, got ", box[0], ", ", box[1], ", ", box[2]);
-    if (owner.getCutoffDistance() > largestRange(box)*(1+1e-6))
-        refuse("the cutoff, ", owner.getCutoffDistance(), " nm, must not be greater than half the periodic box size, ",
+    if (cutoff > largestRange(box)*(1+1e-6))
+        refuse("the cutoff, ", cutoff, " nm, must not be greater than half the periodic box size, ",
                 largestRange(box), " nm");
 }
 
