@@ -1,6 +1,7 @@
 """What is measured, per frame."""
 
 from .base import Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .segment import Segment, SegmentObservable
 from .structure import RDF
 from .thermodynamics import Pressure
 
@@ -12,5 +13,7 @@ __all__ = [
     "Particles",
     "Pressure",
     "Recorder",
+    "Segment",
+    "SegmentObservable",
     "record_frame",
 ]

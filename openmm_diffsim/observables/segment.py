@@ -1,0 +1,125 @@
+"""What is measured on a short trajectory segment: time correlation functions and the like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import ObservableError
+from .base import Array, IntArray, Observable, Particles, Recorder
+
+ESTIMATORS = ("auto", "pathwise", "score", "combined")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of trajectory, as tensors with a graph.
+
+    Positions are never wrapped into the box, so a difference of two times is a displacement.
+    Several segments at once have a leading dimension [segments, steps + 1, particles, 3].
+    """
+
+    positions: Tensor  # [times, particles, 3], nm
+    velocities: Tensor  # [times, particles, 3], nm/ps
+    times: Array  # [times], ps; the first is 0
+    masses: Array  # [particles], amu
+    box: Array | None  # [3, 3], nm, reduced form; None without one
+    diagnostics: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def growth(self) -> Array:
+        """Norm of the adjoint at each time, [times], of the last ``backward``; NaN before it.
+
+        |(dL/dx dt, dL/dv) / sqrt(m)|, which grows toward the start of a chaotic segment.
+        """
+        return self.diagnostics.get("growth", np.full(len(self.times), np.nan))
+
+
+class SegmentObservable(Observable):
+    """A quantity with a value for every trajectory segment that starts from equilibrium.
+
+    Its average depends on the potential in two ways,
+
+        d<A> = <dA along the segment> - beta Cov(A, dU(x_0)),
+
+    by how a segment moves and by where segments start. ``record=[observable]`` runs a segment from
+    every recorded frame, with velocities from the Maxwell-Boltzmann distribution, and keeps its
+    value and its derivative with respect to the coefficients; ``samples.average(observable)`` then
+    has both terms in its graph.
+
+    To add one: give ``n_values`` and ``measure``, and ``reach`` where values depend on the first
+    part of a segment only.
+
+    Parameters
+    ----------
+    steps : int
+        Length of the segment.
+    integrator : optional
+        An ``openmm.Integrator`` or what ``openmm_diffsim.segments`` makes. Default: that of the
+        Simulation.
+    estimator : "auto", "pathwise", "score" or "combined"
+        How the derivative along the segment is taken: through the discrete adjoint of the
+        integrator; from the noise of Langevin dynamics and dF/dc; or the mean of both, weighted by
+        their inverse measured variances. "auto" takes, for each value, what varies least.
+    gradient_every : int
+        Segments from one adjoint to the next; those between give the value alone.
+    seed : int
+        Of velocities and noise. They also depend on the starting frame, and on nothing else.
+    truncation : int, optional
+        Steps after which the adjoint is dropped: leaves out how a force acts on what comes later.
+    clipping : float, optional
+        Most that the adjoint may grow, from then on it is scaled: keeps its direction, and biases
+        the derivative toward zero.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        integrator: Any = None,
+        estimator: str = "auto",
+        gradient_every: int = 1,
+        seed: int = 1,
+        truncation: int | None = None,
+        clipping: float | None = None,
+    ) -> None:
+        self.steps = _at_least(1, "steps", steps)
+        self.integrator = integrator
+        if estimator not in ESTIMATORS:
+            raise ObservableError(
+                f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}"
+            )
+        self.estimator = estimator
+        self.gradient_every = _at_least(1, "gradient_every", gradient_every)
+        self.seed = _at_least(0, "seed", seed)
+        self.truncation = None if truncation is None else _at_least(1, "truncation", truncation)
+        if clipping is not None and not clipping >= 1:
+            raise ObservableError(f"clipping: expected a number >= 1, got {clipping}")
+        self.clipping = clipping
+
+    def measure(self, segment: Segment) -> Tensor:
+        """The values of a segment, shape [..., n_values], with a graph to its tensors."""
+        raise NotImplementedError
+
+    def reach(self) -> IntArray:
+        """Last step that each value depends on, int [n_values]."""
+        return np.full(self.n_values, self.steps, dtype=np.int64)
+
+    def recorder(self, particles: Particles) -> Recorder:
+        """None by itself: running a segment takes a Context, see ``segments.SegmentRecorder``."""
+        raise ObservableError(
+            f"{type(self).__name__} runs trajectory segments and needs a Simulation to record it"
+        )
+
+
+def _at_least(least: int, name: str, value: int) -> int:
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ObservableError(f"{name}: expected a whole number >= {least}, got {value!r}")
+    return int(value)
