@@ -342,7 +342,7 @@ class Samples:
 
     def _without(self, frames: NDArray[np.bool_]) -> Samples:
         """Fewer frames with the same mixture weights: one leave-one-out sample."""
-        kept = [int(part.sum()) for part in self._split(~frames)]
+        kept = [int(part.sum()) for part in self._split((~frames).astype(np.float64))]
         runs = tuple(replace(run, n_frames=n) for run, n in zip(self.runs, kept, strict=True) if n)
         part = replace(self._select(~frames), runs=runs)
         part.__dict__["_log_mixture"] = self._log_mixture[torch.from_numpy(~frames)]

@@ -153,16 +153,16 @@ class SegmentRecords:
     @staticmethod
     def pack(values: Array, pathwise: Array, score: Array, explicit: Array, growth: float) -> Array:
         """One frame's record, [n_recorded], of arrays [n_values] and [n_values, coefficients]."""
-        parts = [values, pathwise.ravel(), score.ravel(), explicit.ravel(), [growth]]
+        parts = [values, pathwise.ravel(), score.ravel(), explicit.ravel(), np.array([growth])]
         return np.concatenate(parts)
 
     @staticmethod
     def unpack(records: Tensor, n_values: int) -> SegmentRecords:
         """From records [frames, n_recorded]."""
         size = (records.shape[1] - n_values - 1) // 3
-        values, *parts, growth = records.split([n_values, size, size, size, 1], dim=1)
+        parts = records[:, n_values:-1].reshape(-1, 3, n_values, size // n_values)
         return SegmentRecords(
-            values, *(part.unflatten(1, (n_values, -1)) for part in parts), growth[:, 0]
+            records[:, :n_values], parts[:, 0], parts[:, 1], parts[:, 2], records[:, -1]
         )
 
     def derivatives(self, estimator: str) -> PathDerivatives:

@@ -49,7 +49,7 @@ class TorchField:
 
     def __call__(self, positions: Tensor, time: int) -> Tensor:
         """Forces, kJ/mol/nm, [particles, 3]."""
-        return _TorchForces.apply(self, positions, *self.parameters)  # type: ignore[no-any-return]
+        return _TorchForces.apply(self, positions, *self.parameters)  # type: ignore[no-untyped-call]
 
 
 class _TorchForces(torch.autograd.Function):
@@ -132,7 +132,7 @@ class ContextField:
     def __call__(self, positions: Tensor, time: int) -> Tensor:
         """Forces, kJ/mol/nm, [particles, 3]."""
         values = [series[time] for series in self.protocol.values()]
-        return _ContextForces.apply(self, positions, self.coefficients, *values)  # type: ignore[no-any-return]
+        return _ContextForces.apply(self, positions, self.coefficients, *values)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def lent(self) -> Iterator[None]:

@@ -33,6 +33,7 @@ class Scheme:
     splitting: tuple[float, float, float, float, float]  # kick1, drift1, scale, drift2, kick2
     temperature: float | None = None  # K, of the noise; None without noise
     chain: NoseHooverChain | None = None
+    counts_freedom: bool = False  # the chain's degrees of freedom are those of the System
 
     @property
     def is_noisy(self) -> bool:
@@ -85,26 +86,28 @@ def nose_hoover(
     timestep: Any,
     temperature: Any,
     frequency: Any,
-    degrees_of_freedom: int = 0,
+    degrees_of_freedom: int | None = None,
     length: int = 3,
     multiple_time_steps: int = 3,
     yoshida_suzuki: int = 7,
 ) -> Scheme:
     """A Nose-Hoover chain for all particles, as OpenMM's NoseHooverIntegrator; ps, K, 1/ps.
 
-    ``degrees_of_freedom`` of 0 stands for those of the System that it is used with. A segment
-    starts with a chain at rest.
+    By default ``degrees_of_freedom`` are those of the System that it is used with. A segment starts
+    with a chain at rest.
     """
     dt = _positive("timestep", timestep, "time")
     chain = NoseHooverChain(
         _positive("temperature", temperature, "temperature"),
         _positive("frequency", frequency, "rate"),
-        degrees_of_freedom,
+        degrees_of_freedom or 1,
         length,
         multiple_time_steps,
         yoshida_suzuki,
     )
-    return Scheme("Nose-Hoover", dt, (dt, dt / 2, 1.0, dt / 2, 0.0), chain=chain)
+    counts = degrees_of_freedom is None
+    splitting = (dt, dt / 2, 1.0, dt / 2, 0.0)
+    return Scheme("Nose-Hoover", dt, splitting, chain=chain, counts_freedom=counts)
 
 
 def read_scheme(integrator: openmm.Integrator | Scheme, system: openmm.System) -> Scheme:
@@ -117,9 +120,9 @@ def read_scheme(integrator: openmm.Integrator | Scheme, system: openmm.System) -
         LangevinIntegrator and NoseHooverIntegrator with one thermostat for all particles.
     """
     scheme = integrator if isinstance(integrator, Scheme) else _from_openmm(integrator)
-    if scheme.chain is not None and scheme.chain.degreesOfFreedom == 0:
+    if scheme.chain is not None and scheme.counts_freedom:
         chain = replace(scheme.chain, degreesOfFreedom=_degrees_of_freedom(system))
-        scheme = replace(scheme, chain=chain)
+        scheme = replace(scheme, chain=chain, counts_freedom=False)
     return scheme
 
 
@@ -158,7 +161,7 @@ def _from_nose_hoover(integrator: openmm.NoseHooverIntegrator) -> Scheme:
         dt,
         chain.getTemperature(),
         chain.getCollisionFrequency(),
-        0,
+        None,
         chain.getChainLength(),
         chain.getNumMultiTimeSteps(),
         chain.getNumYoshidaSuzukiTimeSteps(),

@@ -123,7 +123,7 @@ class SegmentRunner:
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
             vs.reshape(*batch, *vs.shape[1:]),
-            scheme.timestep * np.arange(0, steps + 1, every),
+            scheme.timestep * np.arange(0, steps + 1, every, dtype=np.float64),
             self.masses,
             vectors,
             adjoint.diagnostics,
