@@ -31,7 +31,7 @@ class _LagObservable(SegmentObservable):
     """What compares particles at a time origin with the same particles some steps later.
 
     Subclasses give ``_compare``, for one origin; this class averages over origins. What has several
-    values for each lag sets ``values_per_lag`` first, and orders its values by lag last.
+    values for each lag sets ``values_per_lag`` first; in these the lag runs fastest.
     """
 
     values_per_lag = 1
