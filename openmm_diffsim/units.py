@@ -32,6 +32,7 @@ GRAM_PER_CM3 = AVOGADRO * 1e-21
 _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
     "length": lambda u: [(u.nanometer, 1.0)],
     "volume": lambda u: [(u.nanometer**3, 1.0)],
+    "wavenumber": lambda u: [(u.nanometer**-1, 1.0)],
     "time": lambda u: [(u.picosecond, 1.0)],
     "rate": lambda u: [(u.picosecond**-1, 1.0)],
     "velocity": lambda u: [(u.nanometer / u.picosecond, 1.0)],
@@ -60,9 +61,9 @@ def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
     Parameters
     ----------
     x : a Quantity, a number in md units already, or a (nested) list, tuple or array of either
-    kind : "length" [nm], "volume" [nm^3], "time" [ps], "rate" [1/ps], "velocity" [nm/ps],
-        "diffusion" [nm^2/ps], "energy" [kJ/mol], "force" [kJ/mol/nm], "temperature" [K],
-        "pressure" [bar], "mass" [amu], "charge" [e], "number_density" [1/nm^3],
+    kind : "length" [nm], "volume" [nm^3], "wavenumber" [1/nm], "time" [ps], "rate" [1/ps],
+        "velocity" [nm/ps], "diffusion" [nm^2/ps], "energy" [kJ/mol], "force" [kJ/mol/nm],
+        "temperature" [K], "pressure" [bar], "mass" [amu], "charge" [e], "number_density" [1/nm^3],
         "mass_density" [amu/nm^3] or "dimensionless"
 
     Raises

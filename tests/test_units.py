@@ -22,6 +22,7 @@ from openmm_diffsim.units import (
 CONVERSIONS = [
     (3.4 * unit.angstrom, "length", 0.34),
     (8 * unit.angstrom**3, "volume", 0.008),
+    (2 / unit.angstrom, "wavenumber", 20.0),
     (2 * unit.femtosecond, "time", 0.002),
     (1 / unit.nanosecond, "rate", 0.001),
     (100 * unit.meter / unit.second, "velocity", 0.1),
