@@ -86,7 +86,7 @@ def oscillators(
     platform = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, integrator or openmm.VerletIntegrator(0.001), platform)
     anchors = 4.0 * np.stack([np.arange(n), np.zeros(n), np.zeros(n)], axis=1)
-    context.setPositions(np.concatenate([anchors, anchors + [0.1, 0, 0]]))
+    context.setPositions(np.concatenate([anchors, anchors + np.array([0.1, 0, 0])]))
     return Oscillators(potential, context, anchors)
 
 
@@ -115,5 +115,5 @@ def exact_correlations(
         [3 * THERMAL / MASS * power[1, 1] + 0 * k for power in powers],
     ]
     slopes = [[float(torch.autograd.grad(c, k, retain_graph=True)[0]) for c in r] for r in results]
-    values = [[float(c) for c in r] for r in results]
+    values = [[float(c.detach()) for c in r] for r in results]
     return (*(np.array(part) for part in values), *(np.array(part) for part in slopes))
