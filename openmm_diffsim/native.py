@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import openmm
 from numpy.typing import ArrayLike, NDArray
 
 from .kernels import PairHistogram, PairSums
-from .potentials import n_pairs_of_types, pair_index
+from .potentials import n_pairs_of_types
 from .units import number_in_md_units
 
 Array = NDArray[np.float64]
@@ -245,9 +246,8 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         """All coefficients, kJ/mol, [pairs of types, coefficients]."""
         n = self.getNumTypes()
         c = np.zeros((n_pairs_of_types(n), self.getNumCoefficients()))
-        for i, j in zip(*np.triu_indices(n), strict=True):
-            row = c[pair_index(n)[i, j]]
-            _call("getCoefficients", self, int(i), int(j), row)
+        for row, (i, j) in zip(c, _pairs_of_types(n), strict=True):
+            _call("getCoefficients", self, i, j, row)
         return c
 
     def setCoefficients(self, coefficients: ArrayLike) -> None:
@@ -259,8 +259,8 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
             raise openmm.OpenMMException(
                 f"SplinePairForce: expected coefficients of shape {expected}, got {c.shape}"
             )
-        for i, j in zip(*np.triu_indices(n), strict=True):
-            self.setTypePairCoefficients(int(i), int(j), c[pair_index(n)[i, j]])
+        for row, (i, j) in zip(c, _pairs_of_types(n), strict=True):
+            self.setTypePairCoefficients(i, j, row)
 
     def getTypePairCoefficients(self, type1: int, type2: int) -> Array:
         """Coefficients of one pair of types, kJ/mol."""
@@ -677,6 +677,11 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         """Numbers of pairs of types, coefficients and particles."""
         n_types, knots, particles = (int(n) for n in self._describe()[0][:3])
         return n_pairs_of_types(n_types), knots - 2, particles
+
+
+def _pairs_of_types(n_types: int) -> Iterator[tuple[int, int]]:
+    """In the order of ``potentials.pair_index``."""
+    return combinations_with_replacement(range(n_types), 2)
 
 
 def _frames(

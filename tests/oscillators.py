@@ -72,6 +72,23 @@ class Oscillators:
             recorder.add(self.draw(rng), None)
         return recorder.samples(self.potential.coefficients().detach().numpy(), KELVIN, None, 1)
 
+    def simulate(
+        self, observables: list[diffsim.Observable], frames: int, every: int, seed: int
+    ) -> diffsim.Samples:
+        """Frames of one stretch of MD, from a start in equilibrium."""
+        rng = np.random.default_rng(seed)
+        integrator = self.context.getIntegrator()
+        integrator.setRandomNumberSeed(seed)
+        self.context.reinitialize()
+        self.context.setPositions(self.draw(rng))
+        self.context.setVelocitiesToTemperature(KELVIN, seed)
+        recorder = FrameRecorder(self.potential, self.context, observables, KELVIN)
+        for _ in range(frames):
+            integrator.step(every)
+            state = self.context.getState(getPositions=True)
+            recorder.add(state.getPositions(asNumpy=True)._value, None)
+        return recorder.samples(self.potential.coefficients().detach().numpy(), KELVIN, None, every)
+
 
 def oscillators(
     n: int, backend: str | None = None, integrator: openmm.Integrator | None = None

@@ -154,7 +154,8 @@ class SegmentRunner:
         protocol: Mapping[str, Tensor] | None = None,
     ) -> ContextField:
         """The forces of this Context in a box, as a field; ``c`` are coefficients with a graph."""
-        self.differences.refresh()
+        if self.differences.contribute:
+            self.differences.refresh()
         coefficients = self.potential.coefficients(self.temperature) if c is None else c
         return ContextField(
             self.context, self.force, coefficients, self._sums, self.differences, box, protocol

@@ -53,7 +53,7 @@ class Noise:
 
     @cached_property
     def _key(self) -> NDArray[np.uint64]:
-        return np.random.SeedSequence(self.seed).generate_state(2, np.uint64)
+        return np.asarray(np.random.SeedSequence(self.seed).generate_state(2, np.uint64), np.uint64)
 
     def tensor(self, step: int) -> Tensor | None:
         """Noise of one step, with its graph where it was given."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t
 
-from ..averages import block_standard_error
+from ..averages import effective_blocks, jackknife_standard_error
 from ..errors import SegmentError
 from ..observables import SegmentObservable
 from ..observables.segment import SegmentRecords
@@ -25,6 +26,12 @@ class Derivative:
 
     value: Array  # [n_values, parameters]
     standard_error: Array  # [n_values, parameters]
+    n_blocks: float  # what the error bar rests on
+
+    def interval(self, confidence: float = 0.95) -> tuple[Array, Array]:
+        """Both ends of the confidence interval, by Student's t for so many blocks."""
+        wide = t.ppf(0.5 + confidence / 2, max(self.n_blocks - 1, 1)) * self.standard_error
+        return self.value - wide, self.value + wide
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,7 @@ class DynamicAverage:
 def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicAverage:
     """From the segments that ``samples`` recorded, at the potential's present parameters.
 
-    Error bars are those of block influences, each part with its own and the sum with that of the
-    sum, whose parts are correlated.
+    Error bars are jackknives over blocks, of each part and of their sum: the parts are correlated.
 
     Raises
     ------
@@ -73,32 +79,23 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         data = SegmentRecords.unpack(records, observable.n_values)
         slopes = data.derivatives(observable.estimator)
     chain = parameter_chain(part.potential, part.temperature)
-    blocks = part.blocks_of(values)
-
-    along = slopes.filled.numpy() @ chain  # [frames, values, parameters]
-    computed = weights * slopes.computed.numpy()
-    computed /= computed.sum()
-    path = np.einsum("f,fvp->vp", computed, along)
-    energy_slopes = part.basis_sums.reshape(len(part), -1) @ chain
-    energy_slopes = energy_slopes - weights @ energy_slopes
-    products = np.einsum("fv,fp->fvp", values - estimate.value, energy_slopes)
-    products *= -beta(part.temperature)
-    ensemble = np.einsum("f,fvp->vp", weights, products)
-
-    path_influence = computed[:, None, None] * (along - path)
-    ensemble_influence = weights[:, None, None] * (products - ensemble)
-
-    def with_error(value: Array, influence: Array) -> Derivative:
-        flat = influence.reshape(len(influence), -1)
-        return Derivative(value, block_standard_error(flat, weights, blocks).reshape(value.shape))
+    sums = _BlockSums(
+        weights,
+        weights * slopes.computed.numpy(),
+        values,
+        part.basis_sums.reshape(len(part), -1) @ chain,
+        slopes.filled.numpy() @ chain,
+        -beta(part.temperature),
+        part.blocks_of(values),
+    )
 
     growth = data.growth[torch.isfinite(data.growth)].numpy()
     return DynamicAverage(
         value=estimate.value,
         standard_error=estimate.standard_error,
-        path=with_error(path, path_influence),
-        ensemble=with_error(ensemble, ensemble_influence),
-        total=with_error(path + ensemble, path_influence + ensemble_influence),
+        path=sums.derivative(path=True),
+        ensemble=sums.derivative(ensemble=True),
+        total=sums.derivative(path=True, ensemble=True),
         pathwise_share=slopes.pathwise_share.numpy(),
         growth=float(growth.mean()) if len(growth) else float("nan"),
         growth_error=float(growth.std() / np.sqrt(len(growth))) if len(growth) else float("nan"),
@@ -106,3 +103,60 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         n_gradients=int(slopes.computed.sum()),
         n_effective=estimate.n_effective,
     )
+
+
+class _BlockSums:
+    """Both parts of the derivative, of all blocks and of all but one.
+
+    Parameters
+    ----------
+    w, path_w : [frames], weights of all frames, and of those with a derivative along the segment
+    values : [frames, values], A
+    energy_slopes : [frames, parameters], dU/dtheta at the start
+    along : [frames, values, parameters], dA/dtheta along the segment
+    factor : -beta
+    blocks : int [frames]
+    """
+
+    def __init__(
+        self,
+        w: Array,
+        path_w: Array,
+        values: Array,
+        energy_slopes: Array,
+        along: Array,
+        factor: float,
+        blocks: NDArray[np.int64],
+    ) -> None:
+        self.factor = factor
+        self.n_blocks = effective_blocks(w, blocks)
+        belongs = np.eye(int(blocks.max()) + 1)[:, blocks]  # [blocks, frames]
+        # About the mean, lest a covariance be the difference of large numbers.
+        a, s = values - w @ values, energy_slopes - w @ energy_slopes
+        self.w, self.path_w = belongs @ w, belongs @ path_w
+        self.a, self.s = (belongs * w) @ a, (belongs * w) @ s
+        self.products = np.einsum("bf,fv,fp->bvp", belongs * w, a, s)
+        self.along = np.einsum("bf,fvp->bvp", belongs * path_w, along)
+
+    def derivative(self, path: bool = False, ensemble: bool = False) -> Derivative:
+        """The parts that are asked for, and the jackknife over blocks of their sum."""
+        everything = np.ones((1, len(self.w)))
+        (value,) = self._estimates(everything, path, ensemble)
+        left_out = self._estimates(1 - np.eye(len(self.w)), path, ensemble)
+        error = jackknife_standard_error(left_out)
+        if self.n_blocks < 1.5:
+            error = np.full_like(error, np.inf)
+        return Derivative(value, error, self.n_blocks)
+
+    def _estimates(self, keep: Array, path: bool, ensemble: bool) -> Array:
+        """For each row of ``keep`` [sets, blocks], [sets, values, parameters]."""
+        found = np.zeros((len(keep), *self.products.shape[1:]))
+        if ensemble:
+            w = (keep @ self.w)[:, None, None]
+            products = np.einsum("nb,bvp->nvp", keep, self.products) / w
+            means = (keep @ self.a)[:, :, None] / w, (keep @ self.s)[:, None, :] / w
+            found += self.factor * (products - means[0] * means[1])
+        if path:
+            w = (keep @ self.path_w)[:, None, None]
+            found += np.einsum("nb,bvp->nvp", keep, self.along) / w
+        return found
