@@ -21,10 +21,12 @@ from openmm_diffsim.units import (
 
 CONVERSIONS = [
     (3.4 * unit.angstrom, "length", 0.34),
+    (1 * unit.angstrom**2, "area", 0.01),
     (8 * unit.angstrom**3, "volume", 0.008),
     (2 * unit.femtosecond, "time", 0.002),
     (1 / unit.nanosecond, "rate", 0.001),
     (100 * unit.meter / unit.second, "velocity", 0.1),
+    (100 * unit.angstrom**2 / unit.picosecond**2, "squared_velocity", 1.0),
     (1 * unit.centimeter**2 / unit.second, "diffusion", 100.0),
     (1 * unit.kilocalorie_per_mole, "energy", 4.184),
     (1 * unit.kilocalorie_per_mole / unit.angstrom, "force", 41.84),
