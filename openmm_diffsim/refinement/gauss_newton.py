@@ -32,10 +32,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from ..observables import Observable
+from ..observables import Observable, SegmentObservable
 from ..potentials import PairPotential
 from ..samples import Samples
 from ..units import beta
@@ -46,6 +47,7 @@ Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than this
+_UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose error is not known
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,37 @@ def view_state(
 ) -> StateView:
     """Averages, Jacobian and noise of all targets of one state point, at the present parameters.
 
+    What is measured on trajectory segments has its own frames and no theory: it stands beside the
+    rest, and their noise counts as independent.
+
     Raises
     ------
     OverlapError
         If the pooled frames do not reach the present parameters.
     """
+    static = [t for t in targets if not isinstance(t.observable, SegmentObservable)]
+    dynamic = [t for t in targets if isinstance(t.observable, SegmentObservable)]
+    parts = []
+    if static:
+        parts.append(_view_static(static, samples, theory, options))
+    if dynamic:
+        parts.append(_view_dynamic(dynamic, samples))
+    return parts[0] if len(parts) == 1 else _side_by_side(parts, targets)
+
+
+def _view_static(
+    targets: Sequence[Target],
+    samples: Samples,
+    theory: LiquidTheory | None,
+    options: GaussNewtonOptions,
+) -> StateView:
+    """Of what has a value in every frame."""
     observables = list(dict.fromkeys(t.observable for t in targets))
     with torch.no_grad():
         weights = samples.weights().numpy()
         values = np.concatenate([samples.values(o).numpy() for o in observables], axis=1)
-    mean = np.concatenate([samples.average(o).detach().numpy() for o in observables])
+    mean, jacobian = _averages(samples, observables)
     deviations = values - mean
-    jacobian = np.concatenate(
-        [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
-    )
     frame_covariance = (deviations * weights[:, None]).T @ deviations
     n_effective = samples.n_effective()
     relative_noise = _relative_noise(samples, observables, frame_covariance, n_effective)
@@ -129,7 +148,10 @@ def view_state(
         prior += np.outer(along_volume, along_volume)
         prior[~known, ~known] = np.diag(frame_covariance)[~known]
         frame_covariance = (1 - share) * frame_covariance + share * prior
-    operator, bin_error = _stacked_operator(targets, observables)
+    operator = _stacked_operator(targets, observables)
+    bin_error = np.concatenate(
+        [np.full(len(t.values), 0.0 if t.r is None else _BIN_ERROR) for t in targets]
+    )
     covariance = operator @ frame_covariance @ operator.T
     return StateView(
         targets=targets,
@@ -138,6 +160,59 @@ def view_state(
         own_covariance=relative_noise * covariance + np.diag(bin_error**2),
         target_covariance=_target_covariance(targets, covariance),
         n_effective=n_effective,
+    )
+
+
+def _view_dynamic(targets: Sequence[Target], samples: Samples) -> StateView:
+    """Of what is measured on trajectory segments: just as the segments have it."""
+    observables = list(dict.fromkeys(t.observable for t in targets))
+    mean, jacobian = _averages(samples, observables)
+    covariance = block_diag(*(samples.estimate(o, check=False).covariance for o in observables))
+    operator = _stacked_operator(targets, observables)
+    uncertainty = np.concatenate([t.uncertainty for t in targets])
+    return StateView(
+        targets=targets,
+        prediction=operator @ mean,
+        jacobian=operator @ jacobian,
+        own_covariance=_propagated(operator, covariance, _UNKNOWN * uncertainty),
+        target_covariance=np.diag(uncertainty**2),
+        n_effective=samples.n_effective(),
+    )
+
+
+def _averages(samples: Samples, observables: Sequence[Observable]) -> tuple[Array, Array]:
+    """Averages [values] and their Jacobian [values, pairs * coefficients], stacked."""
+    means = [samples.average(o).detach().numpy() for o in observables]
+    rows = [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
+    return np.concatenate(means), np.concatenate(rows)
+
+
+def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> Array:
+    """Covariance of ``operator @ values``; points of unknown (infinite) variance get an error.
+
+    Too few blocks tell nothing of the noise: ``if_unknown`` [points] has to be large enough to
+    leave such points without weight.
+    """
+    known = np.isfinite(np.diag(covariance))
+    unknown = (operator[:, ~known] != 0).any(axis=1)
+    finite = np.where(np.outer(known, known), covariance, 0.0)
+    return operator @ finite @ operator.T + np.diag(np.where(unknown, if_unknown, 0.0) ** 2)
+
+
+def _side_by_side(parts: Sequence[StateView], targets: Sequence[Target]) -> StateView:
+    """One view of independent parts, its points in the order of ``targets``."""
+    sizes = [len(t.values) for part in parts for t in part.targets]
+    places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    points_of = dict(zip((id(t) for part in parts for t in part.targets), places, strict=True))
+    order = np.concatenate([points_of[id(target)] for target in targets])
+    both = np.ix_(order, order)
+    return StateView(
+        targets=targets,
+        prediction=np.concatenate([part.prediction for part in parts])[order],
+        jacobian=np.concatenate([part.jacobian for part in parts])[order],
+        own_covariance=block_diag(*(part.own_covariance for part in parts))[both],
+        target_covariance=block_diag(*(part.target_covariance for part in parts))[both],
+        n_effective=min(part.n_effective for part in parts),
     )
 
 
@@ -168,19 +243,16 @@ def _relative_noise(
     return ratio if np.isfinite(ratio) and ratio * n > 1 else 1 / n
 
 
-def _stacked_operator(
-    targets: Sequence[Target], observables: Sequence[Observable]
-) -> tuple[Array, Array]:
-    """From all values of all observables to all points of all targets, and the bin errors."""
+def _stacked_operator(targets: Sequence[Target], observables: Sequence[Observable]) -> Array:
+    """From all values of all observables to all points of all targets."""
     starts = np.cumsum([0, *(o.n_values for o in observables)])
-    blocks, errors = [], []
+    blocks = []
     for target in targets:
         start = starts[observables.index(target.observable)]
         block = np.zeros((len(target.values), starts[-1]))
         block[:, start : start + target.observable.n_values] = target.operator
         blocks.append(block)
-        errors.append(np.full(len(block), _BIN_ERROR if target.r is not None else 0.0))
-    return np.concatenate(blocks), np.concatenate(errors)
+    return np.concatenate(blocks)
 
 
 def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:

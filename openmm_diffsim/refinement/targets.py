@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import TargetError
 from ..io import clean_correlation, clean_rdf, read_correlation, read_rdf
@@ -113,15 +113,15 @@ class Target:
         out where the file has a third column.
         """
         if is_function_of_time(observable):
-            measured = read_correlation(path)
-            x, values = measured.t, measured.values
+            series = read_correlation(path)
+            columns, measured = (series.t, series.values), series.error
         else:
             rdf = read_rdf(path, length_unit)
-            measured, x, values = rdf, rdf.r, rdf.g
-        error = measured.error if uncertainty is None else uncertainty
+            columns, measured = (rdf.r, rdf.g), rdf.error
+        error = measured if uncertainty is None else uncertainty
         if error is None:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
-        return cls(state_point, observable, x, values, uncertainty=error, **options)
+        return cls(state_point, observable, *columns, uncertainty=error, **options)
 
     def frames_share(self, one_frame: Array) -> float | None:
         """Variance of the target over that of one frame of the model, or None if independent.
