@@ -118,6 +118,20 @@ def block_covariance(values: Array, weights: Array, blocks: NDArray[np.int64]) -
     return np.asarray(effective / (effective - 1) * influence.T @ influence)
 
 
+def block_standard_error(influences: Array, weights: Array, blocks: NDArray[np.int64]) -> Array:
+    """Standard error of estimates from the influence of each frame on them, shape [values].
+
+    sqrt(B/(B-1) sum_b I_b^2), I_b = sum_{n in b} I_n, B as in ``block_covariance``; the
+    influences [frames, values] of an average are w_n (A_n - <A>).
+    """
+    sums = np.zeros((int(blocks.max()) + 1, influences.shape[1]))
+    np.add.at(sums, blocks, influences)
+    effective = effective_blocks(weights, blocks)
+    if effective < 1.5:
+        return np.full(influences.shape[1], np.inf)
+    return np.asarray(np.sqrt(effective / (effective - 1) * np.sum(sums**2, axis=0)))
+
+
 def effective_blocks(weights: Array, blocks: NDArray[np.int64]) -> float:
     """1 / sum_b W_b^2: number of blocks that carry the weight."""
     return float(1.0 / np.sum(np.bincount(blocks, weights) ** 2))

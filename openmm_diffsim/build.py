@@ -45,6 +45,7 @@ from .potentials import (
 )
 from .refinement import Refinement, Target, boltzmann_inversion
 from .refinement.initial import contact, match_potential
+from .segments import velocity_verlet
 from .statepoint import StatePoint
 from .units import MOLAR_GAS_CONSTANT, number_in_md_units
 
@@ -313,8 +314,6 @@ def _diffusion(
 def _segment_options(point: StatePoint, section: TargetSection) -> dict[str, Any]:
     options: dict[str, Any] = {"gradient_every": section.segments_every}
     if section.integrator == "nve":
-        from .segments import velocity_verlet  # type: ignore[import-not-found, unused-ignore]
-
         options["integrator"] = velocity_verlet(_timestep(point))
     return options
 

@@ -83,6 +83,12 @@ class CheckpointError(DiffsimError):
     reason: str | None = None
 
 
+class SegmentError(DiffsimError, ValueError):
+    """A trajectory segment cannot be made of what was given, or not in this System."""
+
+    got: object = None
+
+
 class ObservableError(DiffsimError, ValueError):
     """An argument of an observable, or the particles it is to measure, do not fit."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import native
 from .errors import AttachError
+from .kernels import PairSums, SplineInteraction, pair_sums
 from .native import SplinePairForce
 from .potentials import PairPotential, SplineBasis, pair_index
 from .units import value_in_md_units
@@ -120,6 +122,43 @@ def force_exclusions(force: openmm.Force) -> IntArray:
         return force.getExclusions()
     pairs = [force.getExclusionParticles(i) for i in range(force.getNumExclusions())]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def other_forces(system: openmm.System, name: str | None = None, groups: int = -1) -> openmm.System:
+    """A copy of a System without the force of a name, and without those that have no energy.
+
+    ``groups`` is a bit mask of the force groups to keep.
+    """
+    copy = openmm.XmlSerializer.clone(system)
+    for index in reversed(range(copy.getNumForces())):
+        force = copy.getForce(index)
+        in_groups = bool(groups & (1 << force.getForceGroup()))
+        if force.getName() == name or not _has_energy(force) or not in_groups:
+            copy.removeForce(index)
+    return copy
+
+
+def sums_over_pairs(
+    potential: PairPotential, force: openmm.Force, context: openmm.Context, molecule_of: IntArray
+) -> Callable[..., PairSums]:
+    """A function (positions, boxes, histograms=) that gives the sums over the pairs of frames.
+
+    They are native where the force is, and taken by Numba where it is a table.
+    """
+    if isinstance(force, SplinePairForce):
+        return partial(force.computeSums, context, virial=True)
+    basis = potential.basis
+    interaction = SplineInteraction(
+        basis.r_min,
+        basis.spacing,
+        basis.cutoff,
+        basis.n_coefficients,
+        particle_types(force, potential.n_types),
+        pair_index(potential.n_types),
+        force_exclusions(force),
+        molecule_of,
+    )
+    return partial(pair_sums, interaction=interaction)
 
 
 def has_native_force(system: openmm.System) -> bool:
@@ -274,6 +313,18 @@ def _is_pair_force(force: openmm.Force) -> bool:
 def _whole(force: openmm.Force) -> openmm.Force:
     """The same force with its own class: OpenMM gives a plain Force for that of a plugin."""
     return SplinePairForce.cast(force) if SplinePairForce.isinstance(force) else force
+
+
+def _has_energy(force: openmm.Force) -> bool:
+    bookkeeping = (
+        openmm.CMMotionRemover,
+        openmm.AndersenThermostat,
+        openmm.MonteCarloBarostat,
+        openmm.MonteCarloAnisotropicBarostat,
+        openmm.MonteCarloMembraneBarostat,
+        openmm.MonteCarloFlexibleBarostat,
+    )
+    return not isinstance(force, bookkeeping)
 
 
 # The table ----------------------------------------------------------------------------------------

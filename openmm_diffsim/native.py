@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,48 @@ def available() -> bool:
 def supports(platform: openmm.Platform) -> bool:
     """Has the plugin kernels for this platform?"""
     return available() and bool(platform.supportsKernels(("CalcSplinePairForce",)))
+
+
+@dataclass(frozen=True)
+class NoseHooverChain:
+    """A Nose-Hoover chain on all particles with mass, as that of OpenMM's NoseHooverIntegrator.
+
+    It makes the scale of a step of the form (dt, dt/2, scale, dt/2, 0) a function of the kinetic
+    energy of v1 and of the chain's own state, the positions of its ``length`` thermostats and then
+    their velocities in 1/ps. Its masses are n kT/frequency^2 and, but for the first, kT/frequency^2;
+    its propagator is that of Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996), with
+    multiple time steps and 1, 3, 5 or 7 Yoshida-Suzuki weights. OpenMM takes 3 per massive
+    particle for the degrees of freedom n, and 3 less where there is a CMMotionRemover.
+
+    Raises
+    ------
+    TypeError
+        If one of the last four numbers is not whole.
+    openmm.OpenMMException
+        If a number is out of range.
+    """
+
+    temperature: float  # K
+    frequency: float  # 1/ps
+    degreesOfFreedom: int
+    length: int = 3
+    multipleTimeSteps: int = 3
+    yoshidaSuzuki: int = 7
+
+    def __post_init__(self) -> None:
+        for number in astuple(self)[2:]:
+            operator.index(number)
+        if available():
+            _call("checkChain", _array(astuple(self)))
+
+
+@dataclass(frozen=True)
+class SegmentRun:
+    """A trajectory segment as it was integrated; positions are never wrapped into the box."""
+
+    positions: Array  # [steps + 1, particles, 3], nm
+    velocities: Array  # [steps + 1, particles, 3], nm/ps
+    chainStates: Array | None  # [steps + 1, 2 * length]: positions, then velocities in 1/ps
 
 
 @dataclass(frozen=True)
@@ -415,6 +458,77 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         assert first is not None and second is not None
         return first, second
 
+    def computeSegment(
+        self,
+        context: openmm.Context,
+        splitting: Sequence[float],
+        positions: ArrayLike,
+        velocities: ArrayLike,
+        steps: int,
+        noise: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        chain: NoseHooverChain | None = None,
+        chainState: ArrayLike | None = None,
+    ) -> SegmentRun:
+        """Integrate a segment from given positions and velocities, in one native call.
+
+        A step is that of ``computeSegmentGradient``. Positions and velocities are in double
+        precision; forces are those of the Context's platform, of all Forces in the force groups
+        of its integrator, each computed once per stored time. Particles without mass do not move.
+        Nothing else acts: barostats, CMMotionRemover and AndersenThermostat do not. Positions and
+        box of the Context are put back at the end, also after an error; its velocities, time and
+        parameters are not touched.
+
+        Parameters
+        ----------
+        context : openmm.Context
+        splitting : (kick1, drift1, scale, drift2, kick2)
+            See ``computeSegmentGradient``. With a chain, the scale is ignored.
+        positions, velocities : array [particles, 3], nm and nm/ps
+            The start, whose box images do not matter.
+        steps : int
+        noise : array [steps, particles, 3], optional
+            nm/ps, as LangevinMiddleIntegrator draws it. Default: none.
+        box : array [3, 3], optional
+            nm, constant along the segment. Default: the Context's.
+        chain : NoseHooverChain, optional
+            Takes the place of the scale; goes with steps (dt, dt/2, any, dt/2, 0) and no noise.
+        chainState : array [2 * length], optional
+            Of the chain at the start. Default: zeros, as for a new NoseHooverIntegrator.
+
+        Raises
+        ------
+        openmm.OpenMMException
+            If an argument is out of range, the System has constraints or virtual sites, or the
+            segment explodes: a force or velocity is not finite, or a coordinate beyond 1e9 nm.
+        """
+        steps, n = operator.index(steps), self.getNumParticles()
+        if steps < 0:
+            raise openmm.OpenMMException(f"SplinePairForce: expected steps >= 0, got {steps}")
+        start = _shaped("positions", positions, (n, 3))
+        x = np.concatenate([start[None], np.zeros((steps, n, 3))])
+        v = np.zeros_like(x)
+        v[0] = _shaped("velocities", velocities, (n, 3))
+        states = None
+        if chain is not None:
+            states = np.zeros((steps + 1, 2 * chain.length))
+            if chainState is not None:
+                states[0] = _shaped("chainState", chainState, (2 * chain.length,))
+        _call(
+            "computeSegment",
+            self,
+            _checked(context),
+            _splitting(splitting),
+            steps,
+            x,
+            v,
+            None if noise is None else _shaped("noise", noise, (steps, n, 3)),
+            None if box is None else _boxes(box, 1),
+            None if chain is None else _array(astuple(chain)),
+            states,
+        )
+        return SegmentRun(x, v, states)
+
     def computeSegmentGradient(
         self,
         context: openmm.Context,
@@ -457,10 +571,9 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
                     f"SplinePairForce: {name}: expected the shape [steps + 1, {n}, 3] of the "
                     f"positions, got {array.shape}"
                 )
-        if len(x) < 1 or len(splitting) != 5:
+        if len(x) < 1:
             raise openmm.OpenMMException(
-                "SplinePairForce: expected at least one stored time and five numbers in "
-                f"splitting, got {len(x)} and {len(splitting)}"
+                "SplinePairForce: expected at least one stored time in positions, got none"
             )
         b = None if box is None else _boxes(box, 1)
         c = np.zeros((n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
@@ -469,7 +582,7 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
             "computeSegmentGradient",
             self,
             _checked(context),
-            _array(splitting),
+            _splitting(splitting),
             len(x) - 1,
             x,
             b,
@@ -531,6 +644,24 @@ def _boxes(boxes: ArrayLike, frames: int) -> Array:
             f"SplinePairForce: expected boxes of shape ({frames}, 3, 3), got {b.shape}"
         )
     return b
+
+
+def _shaped(name: str, numbers: ArrayLike, shape: tuple[int, ...]) -> Array:
+    array = _array(numbers)
+    if array.shape != shape:
+        raise openmm.OpenMMException(
+            f"SplinePairForce: {name}: expected the shape {shape}, got {array.shape}"
+        )
+    return array
+
+
+def _splitting(splitting: Sequence[float]) -> Array:
+    if len(splitting) != 5:
+        raise openmm.OpenMMException(
+            "SplinePairForce: expected five numbers in splitting (kick1, drift1, scale, drift2, "
+            f"kick2), got {len(splitting)}"
+        )
+    return _array(splitting)
 
 
 def _call(name: str, *arguments: Any) -> None:

@@ -21,12 +21,15 @@ from .averages import (
     statistical_inefficiency,
 )
 from .errors import OverlapError, StatePointError
-from .observables import Conditions, Observable
+from .observables import Conditions, Observable, SegmentObservable
 from .potentials import PairPotential
 from .units import BAR, beta, number_in_md_units
 from .weights import log_mixture, n_effective, softmax_weights
 
 Array = NDArray[np.float64]
+
+# Of the largest value: how far dynamics is followed to first order in the potential.
+_FIRST_ORDER, _MOST_CHANGE = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,9 @@ class Samples:
         OverlapError
             If n_effective is below ``floor`` (or half the frames, where there are fewer).
         """
+        return self.near(observable)._average(observable, coefficients)
+
+    def _average(self, observable: Observable, coefficients: Tensor | None) -> Tensor:
         weights = self.weights(coefficients)
         self._check_overlap(weights)
         return weights @ self.values(observable, coefficients)
@@ -160,13 +166,14 @@ class Samples:
         OverlapError
             As ``average``.
         """
+        part = self.near(observable)
         with torch.no_grad():
-            weights = self.weights()
+            weights = part.weights()
             if check:
-                self._check_overlap(weights)
-            values = self.values(observable).numpy()
+                part._check_overlap(weights)
+            values = part.values(observable).numpy()
         w = weights.numpy()
-        blocks = self._blocks_of(values)
+        blocks = part.blocks_of(values)
         covariance = block_covariance(values, w, blocks)
         return Estimate(
             value=w @ values,
@@ -179,8 +186,9 @@ class Samples:
     def jacobian(self, observable: Observable) -> Tensor:
         """d<A>/dc, shape [values, pairs of types, coefficients]."""
         c = self.coefficients().detach()
-        self.average(observable, c)  # fills the caches, which must not be made inside jacrev
-        return torch.func.jacrev(lambda x: self.average(observable, x))(c)
+        part = self.near(observable)
+        part._average(observable, c)  # fills the caches, which must not be made inside jacrev
+        return torch.func.jacrev(lambda x: part._average(observable, x))(c)
 
     def gradient(self, loss: Callable[[Samples], Tensor]) -> tuple[Array, Array]:
         """Gradient of a scalar loss and its standard error, each flat over the parameters.
@@ -212,8 +220,51 @@ class Samples:
             temperature=self.temperature,
             virial_sums=self._virial_sums,
             volume=self._volume,
+            sampled_coefficients=self._sampled_coefficients,
         )
         return observable.values(torch.from_numpy(self.records[observable]), conditions)
+
+    def near(self, observable: Observable) -> Samples:
+        """The runs that an average of ``observable`` may rest on: all, but for a segment's.
+
+        How a segment moves is known to first order in the potential. Runs from which the present
+        potential is so far that this changes a value by more than a tenth of the largest are left
+        out.
+
+        Raises
+        ------
+        OverlapError
+            If the nearest run is further away than five times that.
+        """
+        if not isinstance(observable, SegmentObservable) or observable not in self.records:
+            return self
+        changes = np.array([self._first_order_change(run, observable) for run in self._runs()])
+        if changes.min() > _MOST_CHANGE:
+            raise OverlapError(
+                f"{type(observable).__name__}: the parameters have moved so far from those sampled "
+                f"that, to first order, a segment's value changes by {changes.min():.2f} of the "
+                f"largest, expected at most {_MOST_CHANGE}; sample again",
+                n_frames=len(self),
+            )
+        return self._of_runs(changes <= max(_FIRST_ORDER, changes.min()))
+
+    def _first_order_change(self, run: Samples, observable: SegmentObservable) -> float:
+        with torch.no_grad():
+            mean = run.values(observable).mean(dim=0)
+            as_sampled = torch.from_numpy(run.runs[0].coefficients)
+            plain = run.values(observable, as_sampled).mean(dim=0)
+        size = float(plain.abs().max())
+        return float((mean - plain).abs().max()) / size if size > 0 else 0.0
+
+    def _runs(self) -> list[Samples]:
+        return [self._of_runs(np.arange(len(self.runs)) == k) for k in range(len(self.runs))]
+
+    def _of_runs(self, chosen: NDArray[np.bool_]) -> Samples:
+        if chosen.all():
+            return self
+        part = self._select(np.repeat(chosen, [run.n_frames for run in self.runs]))
+        runs = tuple(run for run, keep in zip(self.runs, chosen, strict=True) if keep)
+        return replace(part, runs=runs)
 
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
@@ -223,7 +274,7 @@ class Samples:
     def _blocks(self, inefficiency: float) -> NDArray[np.int64]:
         return assign_blocks([run.n_frames for run in self.runs], inefficiency)
 
-    def _blocks_of(self, values: Array) -> NDArray[np.int64]:
+    def blocks_of(self, values: Array) -> NDArray[np.int64]:
         """Blocks long enough for the energy and for what varies most in ``values``."""
         deviations = values - values.mean(axis=0)
         _, _, directions = np.linalg.svd(deviations, full_matrices=False)
@@ -268,6 +319,11 @@ class Samples:
         return torch.from_numpy(self.volume)
 
     @cached_property
+    def _sampled_coefficients(self) -> Tensor:
+        each = torch.from_numpy(np.array([run.coefficients for run in self.runs]))
+        return each.repeat_interleave(torch.tensor([run.n_frames for run in self.runs]), dim=0)
+
+    @cached_property
     def _log_mixture(self) -> Tensor:
         u_kn = torch.stack(
             [
@@ -286,7 +342,9 @@ class Samples:
 
     def _without(self, frames: NDArray[np.bool_]) -> Samples:
         """Fewer frames with the same mixture weights: one leave-one-out sample."""
-        part = self._select(~frames)
+        kept = [int(part.sum()) for part in self._split((~frames).astype(np.float64))]
+        runs = tuple(replace(run, n_frames=n) for run, n in zip(self.runs, kept, strict=True) if n)
+        part = replace(self._select(~frames), runs=runs)
         part.__dict__["_log_mixture"] = self._log_mixture[torch.from_numpy(~frames)]
         return part
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from .errors import AttachError, SamplingError
-from .forces import find_force, force_exclusions, particle_types
-from .kernels import PairSums, SplineInteraction, largest_range, pair_sums
-from .native import SplinePairForce
-from .observables import Frame, Observable, Particles, record_frame
-from .potentials import PairPotential, pair_index
+from .forces import find_force, other_forces, particle_types, sums_over_pairs
+from .kernels import largest_range
+from .observables import Frame, Observable, Particles, Recorder, SegmentObservable, record_frame
+from .potentials import PairPotential
 from .samples import Run, Samples
+from .segments import SegmentRecorder, SegmentRunner
 from .units import number_in_md_units
 
 Array = NDArray[np.float64]
@@ -31,7 +31,11 @@ class FrameRecorder:
     """
 
     def __init__(
-        self, potential: PairPotential, context: openmm.Context, observables: Sequence[Observable]
+        self,
+        potential: PairPotential,
+        context: openmm.Context,
+        observables: Sequence[Observable],
+        temperature: float | None = None,
     ) -> None:
         system = context.getSystem()
         force = find_force(potential, system)
@@ -45,13 +49,27 @@ class FrameRecorder:
         self.periodic = force.usesPeriodicBoundaryConditions()
         self.particles = describe_particles(context)
         self._types = particle_types(force, potential.n_types)
-        self._recorders = [o.recorder(self.particles) for o in self.observables]
-        self._sums = _sums_over_pairs(potential, force, context, self.particles)
+        self._runner: SegmentRunner | None = None
+        self._temperature = temperature
+        self._recorders = [self._recorder_of(o, context) for o in self.observables]
+        self._sums = sums_over_pairs(potential, force, context, self.particles.molecule_of)
         self.others = RestForces(potential, context)
         self._needs_virial = self.others.contribute and any(
             o.needs_rest_virial for o in self.observables
         )
         self.clear()
+
+    def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
+        if not isinstance(observable, SegmentObservable):
+            return observable.recorder(self.particles)
+        if self._temperature is None:
+            raise SamplingError(
+                f"{type(observable).__name__} draws velocities: pass temperature= in K",
+                reason="arguments",
+            )
+        if self._runner is None:
+            self._runner = SegmentRunner(self.potential, context, self._temperature)
+        return SegmentRecorder(observable, self._runner)
 
     def clear(self) -> None:
         """Forget what was recorded."""
@@ -133,42 +151,14 @@ class FrameRecorder:
             )
 
 
-def _sums_over_pairs(
-    potential: PairPotential, force: openmm.Force, context: openmm.Context, particles: Particles
-) -> Callable[..., PairSums]:
-    """A function (positions, boxes, histograms=) that gives the sums over the pairs of frames.
-
-    They are native where the force is, and taken by Numba where it is a table.
-    """
-    if isinstance(force, SplinePairForce):
-        return partial(force.computeSums, context, virial=True)
-    basis = potential.basis
-    interaction = SplineInteraction(
-        basis.r_min,
-        basis.spacing,
-        basis.cutoff,
-        basis.n_coefficients,
-        particle_types(force, potential.n_types),
-        pair_index(potential.n_types),
-        force_exclusions(force),
-        particles.molecule_of,
-    )
-    return partial(pair_sums, interaction=interaction)
-
-
 class RestForces:
     """All forces of a System but the learned one: do they contribute, and what is their virial."""
 
     scaling = 1e-3  # of the box length, for the central difference
 
     def __init__(self, potential: PairPotential, context: openmm.Context) -> None:
-        system = openmm.XmlSerializer.clone(context.getSystem())
-        for index in reversed(range(system.getNumForces())):
-            force = system.getForce(index)
-            if force.getName() == potential.name or not _has_energy(force):
-                system.removeForce(index)
-        self.contribute = system.getNumForces() > 0
-        self._system = system
+        self._system = other_forces(context.getSystem(), potential.name)
+        self.contribute = self._system.getNumForces() > 0
         self._original = context
         self._molecules = context.getMolecules()
         self._context: openmm.Context | None = None
@@ -249,7 +239,9 @@ class SampleReporter:
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Tell OpenMM when the next frame is due and what it needs."""
         if self.recorder is None:
-            self.recorder = FrameRecorder(self.potential, simulation.context, self.observables)
+            self.recorder = FrameRecorder(
+                self.potential, simulation.context, self.observables, self.temperature
+            )
         include = ["positions"] + (["energy"] if self.recorder.others.contribute else [])
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": include}
@@ -287,7 +279,7 @@ def sample_trajectory(
     its own positions are restored.
     """
     temperature, pressure = _numbers(temperature, pressure)
-    recorder = FrameRecorder(potential, context, record)
+    recorder = FrameRecorder(potential, context, record, temperature)
     if trajectory.n_atoms != recorder.particles.n_particles:
         raise SamplingError(
             f"the trajectory has {trajectory.n_atoms} atoms, the System "
@@ -353,15 +345,3 @@ def _numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
         number_in_md_units(temperature, "temperature"),
         None if pressure is None else number_in_md_units(pressure, "pressure"),
     )
-
-
-def _has_energy(force: openmm.Force) -> bool:
-    bookkeeping = (
-        openmm.CMMotionRemover,
-        openmm.AndersenThermostat,
-        openmm.MonteCarloBarostat,
-        openmm.MonteCarloAnisotropicBarostat,
-        openmm.MonteCarloMembraneBarostat,
-        openmm.MonteCarloFlexibleBarostat,
-    )
-    return not isinstance(force, bookkeeping)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from openmm import unit
 from .averages import detect_equilibration, drift
 from .errors import AttachError, EquilibrationError, SamplingError, StatePointError
 from .forces import find_force, update_force
-from .observables import Observable
+from .observables import Observable, Segment, SegmentObservable
 from .potentials import PairPotential
 from .samples import Samples
 from .sampling import SampleReporter, configuration
+from .segments import DynamicAverage, SegmentRunner, dynamic_average
+from .segments.fields import Field
 from .units import MOLAR_GAS_CONSTANT, value_in_md_units
 
 _MOST_DRIFT = 3.5  # standard errors
@@ -188,6 +191,98 @@ class StatePoint:
             )
         finally:
             self.simulation.reporters.remove(reporter)
+
+    def segment(
+        self,
+        steps: int,
+        positions: Any = None,
+        velocities: Any = None,
+        *,
+        integrator: Any = None,
+        seed: int = 1,
+        noise: Any = None,
+        protocol: Mapping[str, Any] | None = None,
+        field: Field | None = None,
+        box: Any = None,
+        every: int = 1,
+        truncation: int | None = None,
+        clipping: float | None = None,
+    ) -> Segment:
+        """A trajectory segment as tensors [steps + 1, particles, 3], with a graph.
+
+            segment = liquid.segment(200, positions=x0, velocities=v0)
+            segment.velocities[-1].square().sum().backward()   # reaches liquid.potential, x0, v0
+
+        The backward pass is the discrete adjoint of the integrator, exact to the rounding of the
+        platform. Where the native force is the only one, forward and backward run in the plugin.
+        Other forces count by directional differences of them, in double precision;
+        ``segment.diagnostics["difference_error"]`` is their measured relative error. The
+        Simulation is left as it was.
+
+        Parameters
+        ----------
+        steps : int
+        positions : array, Quantity or Tensor [particles, 3] or [segments, particles, 3], optional
+            nm. Default: the Simulation's, with its velocities.
+        velocities : likewise, optional
+            nm/ps. Default: drawn from the Maxwell-Boltzmann distribution.
+        integrator : openmm.Integrator or Scheme, optional
+            Default: that of the Simulation. See ``openmm_diffsim.segments``. Neither a barostat,
+            an AndersenThermostat nor a CMMotionRemover acts within a segment.
+        seed : int
+            Of the noise, and of velocities that are drawn.
+        noise : Tensor [..., steps, particles, 3], optional
+            nm/ps, what Langevin dynamics adds to the velocities in each step (to those of any
+            other integrator nothing is added by default). Gradients reach it.
+        protocol : mapping of str to Tensor [steps + 1], optional
+            Values of the Context's global parameters at each time. Gradients reach them.
+        field : callable, optional
+            More forces, such as ``segments.TorchField``.
+        box : array [3, 3], optional
+            nm. Default: the Simulation's.
+        every : int
+            Keep only every so many steps. What lies between is integrated again for the gradient:
+            a third to a half more time, and ``every`` times less memory.
+        truncation : int, optional
+            Steps after which the adjoint is dropped: the gradient then leaves out how a force acts
+            on what comes later than that.
+        clipping : float, optional
+            Most that the norm of the adjoint may grow: the gradient is then biased toward zero.
+
+        Raises
+        ------
+        SegmentError
+            If the System has constraints or virtual sites, the integrator cannot be followed, or
+            an argument has the wrong shape.
+        SamplingError
+            If the segment explodes.
+        """
+        return self._runner.run(
+            steps,
+            positions,
+            velocities,
+            integrator=integrator,
+            seed=seed,
+            noise=noise,
+            protocol=protocol,
+            field=field,
+            box=box,
+            every=every,
+            truncation=truncation,
+            clipping=clipping,
+        )
+
+    def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
+        """<A> of segments started in equilibrium, and its total derivative, with error bars.
+
+        ``samples`` recorded the observable: ``sample(record=[observable])``. See
+        ``segments.dynamic_average``.
+        """
+        return dynamic_average(observable, samples)
+
+    @cached_property
+    def _runner(self) -> SegmentRunner:
+        return SegmentRunner(self.potential, self.simulation.context, self.temperature)
 
     def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
         done = 0

@@ -18,13 +18,12 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, GaussNewtonOptions, SplinePair, Target
 from openmm_diffsim.errors import OverlapError
 from openmm_diffsim.observables import Observable
-from openmm_diffsim.potentials import PairPotential, SplineBasis
+from openmm_diffsim.potentials import PairPotential, SplineBasis, parameter_chain
 from openmm_diffsim.refinement.gauss_newton import (
     StateView,
     flat_parameters,
     follow,
     linear_model,
-    parameter_chain,
     set_flat_parameters,
     smoothness_precision,
     solve,

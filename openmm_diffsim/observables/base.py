@@ -49,6 +49,7 @@ class Conditions:
     temperature: float  # K
     virial_sums: Tensor  # [frames, pairs of types, coefficients]
     volume: Tensor  # [frames], nm^3
+    sampled_coefficients: Tensor  # [frames, pairs of types, coefficients], kJ/mol
 
 
 class Recorder(Protocol):

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import ObservableError
-from .base import Array, IntArray, Observable, Particles, Recorder
+from .base import Array, Conditions, IntArray, Observable, Particles, Recorder
 
 ESTIMATORS = ("auto", "pathwise", "score", "combined")
 
@@ -117,6 +118,85 @@ class SegmentObservable(Observable):
         raise ObservableError(
             f"{type(self).__name__} runs trajectory segments and needs a Simulation to record it"
         )
+
+    def values(self, records: Tensor, conditions: Conditions) -> Tensor:
+        """Value in each frame, [frames, n_values]; to first order in how far the potential is
+        from the one that the segment ran with, so its gradient is that along the segment."""
+        data = SegmentRecords.unpack(records, self.n_values)
+        moved = (conditions.coefficients - conditions.sampled_coefficients).flatten(1)
+        slopes = data.derivatives(self.estimator).filled
+        return data.values + torch.einsum("fvk,fk->fv", slopes, moved)
+
+
+@dataclass(frozen=True)
+class PathDerivatives:
+    """dA/dc along each segment."""
+
+    filled: Tensor  # [frames, n_values, coefficients]; the mean where it was not computed
+    computed: Tensor  # bool [frames]
+    pathwise_share: Tensor  # [n_values], of the adjoint in the estimate; the rest is the score's
+
+
+@dataclass(frozen=True)
+class SegmentRecords:
+    """What is kept of the segments of all frames; NaN stands for what was not computed.
+
+    The derivative from the score is (A - <A>) score + explicit, see ``segments.score``.
+    """
+
+    values: Tensor  # [frames, n_values]
+    pathwise: Tensor  # [frames, n_values, coefficients]
+    score: Tensor  # [frames, n_values, coefficients]
+    explicit: Tensor  # [frames, n_values, coefficients]
+    growth: Tensor  # [frames], 1/ps
+
+    @staticmethod
+    def pack(values: Array, pathwise: Array, score: Array, explicit: Array, growth: float) -> Array:
+        """One frame's record, [n_recorded], of arrays [n_values] and [n_values, coefficients]."""
+        parts = [values, pathwise.ravel(), score.ravel(), explicit.ravel(), np.array([growth])]
+        return np.concatenate(parts)
+
+    @staticmethod
+    def unpack(records: Tensor, n_values: int) -> SegmentRecords:
+        """From records [frames, n_recorded]."""
+        size = (records.shape[1] - n_values - 1) // 3
+        parts = records[:, n_values:-1].reshape(-1, 3, n_values, size // n_values)
+        return SegmentRecords(
+            records[:, :n_values], parts[:, 0], parts[:, 1], parts[:, 2], records[:, -1]
+        )
+
+    def derivatives(self, estimator: str) -> PathDerivatives:
+        """dA/dc along each segment by one of the ``ESTIMATORS``."""
+        by_score = (self.values - self.values.mean(0))[:, :, None] * self.score + self.explicit
+        share = self._pathwise_share(estimator, by_score)[:, None]
+        # Zero times NaN is NaN: what has no share may not have been computed.
+        slopes = torch.where(share > 0, share * self.pathwise, 0.0)
+        slopes = slopes + torch.where(share < 1, (1 - share) * by_score, 0.0)
+        computed = torch.isfinite(slopes).all(dim=2).all(dim=1)
+        mean = slopes[computed].mean(dim=0)
+        filled = torch.where(computed[:, None, None], slopes, mean)
+        return PathDerivatives(filled, computed, share[:, 0])
+
+    def _pathwise_share(self, estimator: str, by_score: Tensor) -> Tensor:
+        n_values = self.values.shape[1]
+        has_pathwise, has_score = (
+            bool(torch.isfinite(part).any()) for part in (self.pathwise, self.score)
+        )
+        if not has_score or estimator == "pathwise":
+            return torch.ones(n_values, dtype=torch.float64)
+        if not has_pathwise or estimator == "score":
+            return torch.zeros(n_values, dtype=torch.float64)
+        pathwise, score = (_variance(part) for part in (self.pathwise, by_score))
+        if estimator == "auto":
+            return (pathwise <= score).to(torch.float64)
+        total = pathwise + score
+        return torch.where(total > 0, score / torch.where(total > 0, total, 1.0), 1.0)
+
+
+def _variance(slopes: Tensor) -> Tensor:
+    """Summed over the coefficients, of the frames where it was computed, [n_values]."""
+    computed = torch.isfinite(slopes).all(dim=2).all(dim=1)
+    return slopes[computed].var(dim=0, correction=0).sum(dim=1)
 
 
 def _at_least(least: int, name: str, value: int) -> int:

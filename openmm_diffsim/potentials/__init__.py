@@ -1,7 +1,7 @@
 """What is learned: pair potentials as torch modules."""
 
 from .analytic import LennardJones, Mie, Morse, SoftSphere, Yukawa
-from .base import PairPotential
+from .base import PairPotential, parameter_chain
 from .basis import SplineBasis, n_pairs_of_types, pair_index
 from .composite import PairSum, TemperatureDependent
 from .neural import NeuralPair
@@ -21,4 +21,5 @@ __all__ = [
     "Yukawa",
     "n_pairs_of_types",
     "pair_index",
+    "parameter_chain",
 ]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import PotentialError
@@ -139,3 +139,17 @@ class PairPotential(nn.Module):
         from .composite import PairSum
 
         return PairSum([self, other])
+
+
+def parameter_chain(potential: PairPotential, temperature: float) -> NDArray[np.float64]:
+    """dc/dtheta at a temperature, [pairs * coefficients, parameters that require a gradient]."""
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    c = potential.coefficients(temperature).reshape(-1)
+    rows = torch.autograd.grad(
+        c, parameters, torch.eye(len(c), dtype=c.dtype), is_grads_batched=True, allow_unused=True
+    )
+    flat = [
+        torch.zeros(len(c), p.numel(), dtype=c.dtype) if row is None else row.reshape(len(c), -1)
+        for row, p in zip(rows, parameters, strict=True)
+    ]
+    return torch.cat(flat, dim=1).detach().numpy()

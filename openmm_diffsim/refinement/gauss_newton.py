@@ -37,7 +37,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from ..observables import Observable, SegmentObservable
-from ..potentials import PairPotential
+from ..potentials import PairPotential, parameter_chain
 from ..samples import Samples
 from ..units import beta
 from .targets import Target
@@ -370,20 +370,6 @@ def smoothness_precision(
     second = np.eye(n) - 2 * np.eye(n, k=1) + np.eye(n, k=2)  # c = 0 beyond the last
     variance = roughness * thermal_energy**2 * (h / length) ** 3
     return np.asarray(np.kron(np.eye(potential.n_pairs), second.T @ second / variance))
-
-
-def parameter_chain(potential: PairPotential, temperature: float) -> Array:
-    """dc/dtheta at a temperature, [pairs * coefficients, parameters that require a gradient]."""
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    c = potential.coefficients(temperature).reshape(-1)
-    rows = torch.autograd.grad(
-        c, parameters, torch.eye(len(c), dtype=c.dtype), is_grads_batched=True, allow_unused=True
-    )
-    flat = [
-        torch.zeros(len(c), p.numel(), dtype=c.dtype) if row is None else row.reshape(len(c), -1)
-        for row, p in zip(rows, parameters, strict=True)
-    ]
-    return torch.cat(flat, dim=1).detach().numpy()
 
 
 def flat_parameters(potential: PairPotential) -> Tensor:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
 from ..observables import RDF, Observable, SegmentObservable
-from ..potentials import PairPotential, SplinePair
+from ..potentials import PairPotential, SplinePair, parameter_chain
 from ..samples import Run, Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT
@@ -26,7 +26,6 @@ from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
     flat_parameters,
-    parameter_chain,
     set_flat_parameters,
     view_state,
 )

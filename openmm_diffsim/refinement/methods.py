@@ -14,7 +14,13 @@ from torch import Tensor
 from ..averages import statistical_inefficiency
 from ..errors import CheckpointError, OverlapError, TargetError
 from ..observables import RDF
-from ..potentials import NeuralPair, PairPotential, SplinePair, TemperatureDependent
+from ..potentials import (
+    NeuralPair,
+    PairPotential,
+    SplinePair,
+    TemperatureDependent,
+    parameter_chain,
+)
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
@@ -24,7 +30,6 @@ from .gauss_newton import (
     flat_parameters,
     follow,
     linear_model,
-    parameter_chain,
     set_flat_parameters,
     smoothness_precision,
     solve,

@@ -4,11 +4,13 @@
  * pointer stands for an argument that is left out.
  */
 #include "SplinePairForce.h"
+#include "internal/NoseHooverChain.h"
 #include "openmm/Context.h"
 #include "openmm/OpenMMException.h"
 #include <algorithm>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +46,18 @@ SplinePairForce& asSpline(Force* force) {
 const Vec3* asVectors(const double* numbers) {
     static_assert(sizeof(Vec3) == 3*sizeof(double), "a Vec3 is expected to be three doubles");
     return reinterpret_cast<const Vec3*>(numbers);
+}
+
+/** kick1, drift1, scale, drift2, kick2. */
+StepSplitting asSplitting(const double* numbers) {
+    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
+}
+
+/** The numbers are in the order of a chain's members. */
+optional<NoseHooverChain> asChain(const double* numbers) {
+    if (numbers == nullptr)
+        return nullopt;
+    return NoseHooverChain{numbers[0], numbers[1], (int) numbers[2], (int) numbers[3], (int) numbers[4], (int) numbers[5]};
 }
 
 } // namespace
@@ -213,14 +227,29 @@ EXPORT int DiffSim_computeProducts(Force* force, Context* context, int numFrames
     });
 }
 
-/** splitting is kick1, drift1, scale, drift2, kick2. */
+/** Checks the numbers of a chain. */
+EXPORT int DiffSim_checkChain(const double* chain) {
+    return guarded([&] {
+        ChainPropagator(*asChain(chain), 1.0);
+    });
+}
+
+EXPORT int DiffSim_computeSegment(Force* force, Context* context, const double* splitting, int numSteps, double* positions,
+        double* velocities, const double* noise, const double* box, const double* chain, double* chainStates) {
+    return guarded([&] {
+        optional<NoseHooverChain> thermostat = asChain(chain);
+        asSpline(force).computeSegment(*context, asSplitting(splitting), numSteps, reinterpret_cast<Vec3*>(positions),
+                reinterpret_cast<Vec3*>(velocities), asVectors(noise), asVectors(box), thermostat ? &*thermostat : nullptr,
+                chainStates);
+    });
+}
+
 EXPORT int DiffSim_computeSegmentGradient(Force* force, Context* context, const double* splitting, int numSteps,
         const double* positions, const double* box, const double* positionGradients, const double* velocityGradients,
         double* parameters, double* initialPositions, double* initialVelocities) {
     return guarded([&] {
         SegmentGradient gradient;
-        StepSplitting step = {splitting[0], splitting[1], splitting[2], splitting[3], splitting[4]};
-        asSpline(force).computeSegmentGradient(*context, step, numSteps, asVectors(positions), asVectors(box),
+        asSpline(force).computeSegmentGradient(*context, asSplitting(splitting), numSteps, asVectors(positions), asVectors(box),
                 asVectors(positionGradients), asVectors(velocityGradients), gradient);
         copy(gradient.parameters.begin(), gradient.parameters.end(), parameters);
         copy(gradient.positions.begin(), gradient.positions.end(), reinterpret_cast<Vec3*>(initialPositions));

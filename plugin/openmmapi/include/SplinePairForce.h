@@ -65,6 +65,18 @@ struct StepSplitting {
 };
 
 /**
+ * A Nose-Hoover chain that thermostats all particles with mass, as that of OpenMM's NoseHooverIntegrator. The scale of a
+ * step of the form (dt, dt/2, scale, dt/2, 0) is then a function of the kinetic energy of v1 and of the chain's state: the
+ * positions of its thermostats and, after these, their velocities in 1/ps, 2*length numbers.
+ */
+struct NoseHooverChain {
+    /** In K, and in 1/ps. */
+    double temperature, frequency;
+    int degreesOfFreedom;
+    int length = 3, multipleTimeSteps = 3, yoshidaSuzuki = 7;
+};
+
+/**
  * The gradient of a function of a trajectory segment, given its derivatives with respect to the positions and
  * velocities at each stored time.
  */
@@ -203,6 +215,26 @@ public:
      */
     void computeProducts(OpenMM::Context& context, const PairFrames& frames, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct) const;
+    /**
+     * Integrate a segment from given positions and velocities, in double precision, with the forces of all Forces of the
+     * Context in the force groups of its integrator. One evaluation of the forces is made for each stored time. Particles
+     * without mass do not move. Nothing else acts: Forces that change the state of a Context between steps, such as
+     * barostats, CMMotionRemover and AndersenThermostat, do not. The positions and the box of the Context are put back, also
+     * after an exception; velocities, time and parameters are never touched. Constraints and virtual sites are refused, and so
+     * is a segment that explodes.
+     *
+     * @param splitting     the integrator
+     * @param numSteps      steps of the segment, which has numSteps+1 times
+     * @param positions     numParticles positions for each time, in nm; the first are given, the others computed
+     * @param velocities    likewise, in nm/ps
+     * @param noise         of each step and particle, in nm/ps, or null for none
+     * @param box           3 vectors in nm, constant along the segment, or null for the box of the Context
+     * @param chain         what takes the place of the scale, or null; with it there is no noise
+     * @param chainStates   2*length numbers for each time; the first are given, the others computed. Null without a chain.
+     */
+    void computeSegment(OpenMM::Context& context, const StepSplitting& splitting, int numSteps, OpenMM::Vec3* positions,
+            OpenMM::Vec3* velocities, const OpenMM::Vec3* noise, const OpenMM::Vec3* box, const NoseHooverChain* chain = nullptr,
+            double* chainStates = nullptr) const;
     /**
      * Carry a gradient back through a whole stored segment that was integrated with this force alone, step by step as
      * it was integrated: the discrete adjoint, exact to rounding. Masses are those of the System; a particle without mass

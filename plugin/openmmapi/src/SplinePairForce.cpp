@@ -141,6 +141,12 @@ void SplinePairForce::computeProducts(Context& context, const PairFrames& frames
             hessianProduct, parameterProduct);
 }
 
+void SplinePairForce::computeSegment(Context& context, const StepSplitting& splitting, int numSteps, Vec3* positions, Vec3* velocities,
+        const Vec3* noise, const Vec3* box, const DiffSim::NoseHooverChain* chain, double* chainStates) const {
+    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSegment(getContextImpl(context), splitting, numSteps,
+            positions, velocities, noise, box, chain, chainStates);
+}
+
 void SplinePairForce::computeSegmentGradient(Context& context, const StepSplitting& splitting, int numSteps, const Vec3* positions,
         const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients, SegmentGradient& gradient) const {
     dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSegmentGradient(getContextImpl(context), splitting, numSteps,

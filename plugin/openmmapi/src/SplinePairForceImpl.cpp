@@ -1,7 +1,9 @@
 #include "internal/SplinePairForceImpl.h"
+#include "internal/SegmentIntegrator.h"
 #include "internal/refuse.h"
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <set>
 
 using namespace DiffSim;
@@ -68,6 +70,14 @@ void SplinePairForceImpl::checkBox(const Vec3* box) const {
     if (cutoff > largestRange(box)*(1+1e-6))
         refuse("the cutoff, ", cutoff, " nm, must not be greater than half the periodic box size, ",
                 largestRange(box), " nm");
+}
+
+// That of the Context where none is given.
+void SplinePairForceImpl::findBox(ContextImpl& context, const Vec3* given, Vec3* box) const {
+    context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+    if (given != nullptr)
+        copy(given, given+3, box);
+    checkBox(box);
 }
 
 void SplinePairForceImpl::checkPositions(const Vec3* positions, const char* what, int index) const {
@@ -170,24 +180,35 @@ void SplinePairForceImpl::computeProducts(ContextImpl& context, const PairFrames
     });
 }
 
+void SplinePairForceImpl::computeSegment(ContextImpl& context, const StepSplitting& splitting, int numSteps, Vec3* positions,
+        Vec3* velocities, const Vec3* noise, const Vec3* box, const DiffSim::NoseHooverChain* chain, double* chainStates) {
+    SegmentMasses masses(context.getSystem());
+    unique_ptr<ChainPropagator> propagator = makeChainPropagator(chain, splitting);
+    if (chain != nullptr && noise != nullptr)
+        refuse("a segment with a Nose-Hoover chain has no noise");
+    Vec3 runBox[3];
+    findBox(context, box, runBox);
+    checkPositions(positions, "positions, time", 0);
+    checkPositions(velocities, "velocities, time", 0);
+    for (int step = 0; noise != nullptr && step < numSteps; step++)
+        checkPositions(noise+(size_t) step*numParticles, "noise, step", step);
+    SegmentIntegrator integrator(context, masses, splitting, propagator.get(), runBox);
+    try {
+        integrator.run(numSteps, positions, velocities, noise, chainStates);
+    }
+    catch (...) {
+        integrator.restore();
+        throw;
+    }
+    integrator.restore();
+}
+
 void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const StepSplitting& splitting, int numSteps,
         const Vec3* positions, const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients,
         SegmentGradient& gradient) {
-    const System& system = context.getSystem();
-    if (system.getNumConstraints() > 0)
-        refuse("the gradient of a segment knows no constraints, but the System has ", system.getNumConstraints());
-    vector<double> inverseMasses(numParticles);
-    for (int i = 0; i < numParticles; i++) {
-        if (system.isVirtualSite(i))
-            refuse("the gradient of a segment knows no virtual sites, but particle ", i, " is one");
-        double mass = system.getParticleMass(i);
-        inverseMasses[i] = (mass == 0 ? 0 : 1/mass);
-    }
+    SegmentMasses masses(context.getSystem());
     PairConfiguration configuration;
-    context.getPeriodicBoxVectors(configuration.box[0], configuration.box[1], configuration.box[2]);
-    if (box != nullptr)
-        copy(box, box+3, configuration.box);
-    checkBox(configuration.box);
+    findBox(context, box, configuration.box);
     for (int t = 0; t <= numSteps; t++)
         checkPositions(positions+(size_t) t*numParticles, "time", t);
 
@@ -207,12 +228,12 @@ void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const Ste
         for (int i = 0; i < numParticles; i++) {
             weights[i] = Vec3();
             if (t < numSteps)
-                weights[i] += v[i]*(splitting.kick1*inverseMasses[i]); // v is the gradient with respect to v1 as well
+                weights[i] += v[i]*(splitting.kick1*masses.getInverseMass(i)); // v is the gradient with respect to v1 as well
             x[i] += positionGradients[first+i];
             if (velocityGradients != nullptr)
                 v[i] += velocityGradients[first+i];
             if (t > 0)
-                weights[i] += v[i]*(splitting.kick2*inverseMasses[i]);
+                weights[i] += v[i]*(splitting.kick2*masses.getInverseMass(i));
         }
         bool hasForce = (t < numSteps || splitting.kick2 != 0) && (t > 0 || splitting.kick1 != 0);
         if (hasForce) {
@@ -225,7 +246,7 @@ void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const Ste
         }
         if (t > 0)
             for (int i = 0; i < numParticles; i++)
-                if (inverseMasses[i] != 0)
+                if (masses.getInverseMass(i) != 0)
                     v[i] = (v[i]+x[i]*splitting.drift2)*splitting.scale+x[i]*splitting.drift1;
     }
 }

@@ -33,12 +33,16 @@ public:
     void computeSums(OpenMM::ContextImpl& context, const PairFrames& frames, PairSums& sums);
     void computeProducts(OpenMM::ContextImpl& context, const PairFrames& frames, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct);
+    void computeSegment(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps, OpenMM::Vec3* positions,
+            OpenMM::Vec3* velocities, const OpenMM::Vec3* noise, const OpenMM::Vec3* box, const NoseHooverChain* chain,
+            double* chainStates);
     void computeSegmentGradient(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps,
             const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
             const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient);
 private:
     CalcSplinePairForceKernel& getKernel();
     void checkBox(const OpenMM::Vec3* box) const;
+    void findBox(OpenMM::ContextImpl& context, const OpenMM::Vec3* given, OpenMM::Vec3* box) const;
     void checkPositions(const OpenMM::Vec3* positions, const char* what, int index) const;
     void checkHistogram(const PairHistogram& histogram, const OpenMM::Vec3* box) const;
     void findMolecules(OpenMM::ContextImpl& context);

@@ -1,0 +1,292 @@
+"""Trajectory segments of a Context, as tensors that gradients can be carried back through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import unit
+from torch import Tensor
+
+from ..errors import AttachError, SegmentError
+from ..forces import find_force, sums_over_pairs, update_force
+from ..native import SplinePairForce
+from ..observables import Segment
+from ..potentials import PairPotential
+from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
+from .fields import ContextField, DifferenceContext, Field, box_of
+from .integrators import Scheme, read_scheme, removes_motion
+from .stepping import Adjoint, NativeRun, Noise, integrate
+
+Array = NDArray[np.float64]
+
+
+class SegmentRunner:
+    """Makes segments from a Context that has a learnable potential.
+
+    The Context computes forces, on its own platform; its positions, velocities and box are as
+    before afterwards. Within a segment the box is constant, and neither a barostat nor an
+    AndersenThermostat nor a CMMotionRemover acts.
+
+    Parameters
+    ----------
+    potential : PairPotential
+    context : openmm.Context
+    temperature : float
+        K, of the potential and of velocities that are drawn.
+
+    Raises
+    ------
+    SegmentError
+        If the System has constraints or virtual sites.
+    AttachError
+        If it lacks the potential's force.
+    """
+
+    def __init__(
+        self, potential: PairPotential, context: openmm.Context, temperature: float
+    ) -> None:
+        system = context.getSystem()
+        force = find_force(potential, system)
+        if force is None:
+            raise AttachError(
+                f"the System has no force named {potential.name!r}: call potential.attach(system) "
+                "before the Simulation is made"
+            )
+        _refuse_constraints(system)
+        self.potential = potential
+        self.context = context
+        self.temperature = temperature
+        self.force = force
+        n = system.getNumParticles()
+        masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
+        self.masses = np.array(masses)
+        self.periodic = force.usesPeriodicBoundaryConditions()
+        self._removes_motion = removes_motion(system)
+        self.differences = DifferenceContext(context, force)
+        self._sums = sums_over_pairs(potential, force, context, np.arange(n))
+
+    def scheme(self, integrator: Any = None) -> Scheme:
+        """The steps of an integrator, by default of the Context's."""
+        chosen = self.context.getIntegrator() if integrator is None else integrator
+        return read_scheme(chosen, self.context.getSystem())
+
+    def run(
+        self,
+        steps: int,
+        positions: Any = None,
+        velocities: Any = None,
+        *,
+        integrator: Any = None,
+        seed: int | tuple[int, ...] = 1,
+        noise: Tensor | None = None,
+        protocol: Mapping[str, Any] | None = None,
+        field: Field | None = None,
+        box: Any = None,
+        every: int = 1,
+        truncation: int | None = None,
+        clipping: float | None = None,
+        coefficients: Tensor | None = None,
+    ) -> Segment:
+        """See ``StatePoint.segment``.
+
+        ``coefficients``, with the numbers that the potential has, take the gradient in its place.
+        """
+        scheme = self.scheme(integrator)
+        seeds = (seed,) if isinstance(seed, int) else seed
+        x, v = self._start(positions, velocities, seeds)
+        _check(steps, every, truncation, clipping)
+        values = self._protocol(protocol, steps)
+        if noise is not None:
+            noise = _tensor(noise)
+            _check_shape("noise", noise, (*x.shape[:-2], steps, *x.shape[-2:]))
+        vectors = self._box(box)
+        adjoint = Adjoint(scheme.timestep, self.masses, truncation, clipping)
+        batch = x.shape[:-2]
+        parts = []
+        update_force(self.potential, self.force, self.context, self.temperature)
+        c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
+        if protocol or field is not None or not self.is_native or (every > 1 and scheme.chain):
+            one = partial(self._by_torch, c, scheme, values, field, vectors, every, adjoint)
+        else:
+            one = partial(self._natively, c, scheme, vectors, every, adjoint)
+        for index in np.ndindex(batch):
+            given = None if noise is None else noise[index]
+            own = Noise(scheme.noise_scale(self.masses), (*seeds, 1, *index), given)
+            parts.append(one(x[index], v[index], steps, own))
+        xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+        return Segment(
+            xs.reshape(*batch, *xs.shape[1:]),
+            vs.reshape(*batch, *vs.shape[1:]),
+            scheme.timestep * np.arange(0, steps + 1, every, dtype=np.float64),
+            self.masses,
+            vectors,
+            adjoint.diagnostics,
+        )
+
+    def draw_velocities(self, seed: Any, segments: tuple[int, ...] = ()) -> Array:
+        """Velocities from the Maxwell-Boltzmann distribution, nm/ps, [*segments, particles, 3].
+
+        Where the System has a CMMotionRemover, without motion of the whole.
+        """
+        mass = self.masses[:, None]
+        scale = np.sqrt(
+            np.divide(
+                MOLAR_GAS_CONSTANT * self.temperature, mass, out=np.zeros_like(mass), where=mass > 0
+            )
+        )
+        rng = np.random.default_rng(seed)
+        v = scale * rng.standard_normal((*segments, len(self.masses), 3))
+        if self._removes_motion:
+            drift = np.sum(mass * v, axis=-2, keepdims=True) / mass.sum()
+            v = np.where(mass > 0, v - drift, 0.0)
+        return v
+
+    def field(
+        self,
+        box: Array | None,
+        c: Tensor | None = None,
+        protocol: Mapping[str, Tensor] | None = None,
+    ) -> ContextField:
+        """The forces of this Context in a box, as a field; ``c`` are coefficients with a graph."""
+        self.differences.refresh()
+        coefficients = self.potential.coefficients(self.temperature) if c is None else c
+        return ContextField(
+            self.context, self.force, coefficients, self._sums, self.differences, box, protocol
+        )
+
+    @property
+    def is_native(self) -> bool:
+        """Is the learned force native, and the only one there is?"""
+        return isinstance(self.force, SplinePairForce) and not self.differences.contribute
+
+    def _natively(
+        self,
+        c: Tensor,
+        scheme: Scheme,
+        box: Array | None,
+        every: int,
+        adjoint: Adjoint,
+        x: Tensor,
+        v: Tensor,
+        steps: int,
+        noise: Noise,
+    ) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.force, SplinePairForce)
+        run = NativeRun(self.force, self.context, scheme, noise, every, box, adjoint)
+        return run.run(c, x, v, steps)
+
+    def _by_torch(
+        self,
+        c: Tensor,
+        scheme: Scheme,
+        protocol: Mapping[str, Tensor],
+        field: Field | None,
+        box: Array | None,
+        every: int,
+        adjoint: Adjoint,
+        x: Tensor,
+        v: Tensor,
+        steps: int,
+        noise: Noise,
+    ) -> tuple[Tensor, Tensor]:
+        own = self.field(box, c, protocol)
+        own.diagnostics = adjoint.diagnostics
+
+        def forces(positions: Tensor, time: int) -> Tensor:
+            found = own(positions, time)
+            return found if field is None else found + field(positions, time)
+
+        with own.lent():
+            return integrate(forces, scheme, self.masses, x, v, steps, noise, every, adjoint)
+
+    def _start(
+        self, positions: Any, velocities: Any, seed: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        shape = (len(self.masses), 3)
+        if positions is None:
+            state = self.context.getState(getPositions=True, getVelocities=velocities is None)
+            x = _tensor(state.getPositions(asNumpy=True), "length")
+            if velocities is None:
+                velocities = state.getVelocities(asNumpy=True)
+        else:
+            x = _tensor(positions, "length")
+        _check_shape("positions", x, (*x.shape[:-2], *shape))
+        if velocities is None:
+            velocities = self.draw_velocities((*seed, 0), tuple(x.shape[:-2]))
+        v = _tensor(velocities, "velocity")
+        _check_shape("velocities", v, tuple(x.shape))
+        for name, start in (("positions", x), ("velocities", v)):
+            if not bool(torch.isfinite(start).all()):
+                raise SegmentError(f"{name}: expected finite numbers to start from, got NaN or inf")
+        return x, v
+
+    def _box(self, box: Any) -> Array | None:
+        if not self.periodic:
+            return None
+        if box is None:
+            return box_of(self.context)
+        vectors = np.asarray(value_in_md_units(box, "length"), dtype=np.float64)
+        _check_shape("box", vectors, (3, 3))
+        return vectors
+
+    def _protocol(self, protocol: Mapping[str, Any] | None, steps: int) -> dict[str, Tensor]:
+        known = self.context.getParameters()
+        values = {name: _tensor(series) for name, series in (protocol or {}).items()}
+        for name, series in values.items():
+            if name not in known:
+                raise SegmentError(
+                    f"protocol: the Context has no global parameter {name!r}, only "
+                    f"{', '.join(sorted(known)) or 'none'}",
+                    got=name,
+                )
+            _check_shape(f"protocol[{name!r}]", series, (steps + 1,))
+        return values
+
+
+def _tensor(values: Any, kind: str | None = None) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.to(torch.float64)
+    plain = values if kind is None else value_in_md_units(values, kind)
+    return torch.from_numpy(np.array(plain, dtype=np.float64))
+
+
+def _check(steps: int, every: int, truncation: int | None, clipping: float | None) -> None:
+    if steps < 1 or every < 1 or steps % every:
+        raise SegmentError(
+            "expected steps >= 1, and every a divisor of it, got "
+            f"steps = {steps} and every = {every}"
+        )
+    if every > 1 and (truncation is not None or clipping is not None):
+        raise SegmentError(
+            f"truncation and clipping follow the adjoint at every step: expected every = 1 with "
+            f"them, got {every}",
+            got=every,
+        )
+
+
+def _check_shape(name: str, values: Any, expected: tuple[int, ...]) -> None:
+    if tuple(values.shape) != tuple(expected):
+        raise SegmentError(
+            f"{name}: expected the shape {tuple(expected)}, got {tuple(values.shape)}",
+            got=tuple(values.shape),
+        )
+
+
+def _refuse_constraints(system: openmm.System) -> None:
+    if system.getNumConstraints() > 0:
+        raise SegmentError(
+            f"a segment cannot follow constraints, and the System has {system.getNumConstraints()}:"
+            " give the bonds a force instead, or use reweighting alone",
+            got=system.getNumConstraints(),
+        )
+    sites = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    if sites:
+        raise SegmentError(
+            f"a segment cannot follow virtual sites, and the System has {sites}", got=sites
+        )

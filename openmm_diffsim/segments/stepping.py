@@ -1,0 +1,412 @@
+"""Integrating a segment so that gradients can be carried back through it.
+
+There are two ways, with the same result: ``integrate`` takes any differentiable field and leaves
+the adjoint of a step to torch; ``NativeRun`` runs forward and backward inside the plugin, where
+the learned force is the only one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import SamplingError
+from ..native import NoseHooverChain, SegmentGradient, SegmentRun, SplinePairForce
+from ..units import MOLAR_GAS_CONSTANT
+from .fields import Field, coefficients_in
+from .integrators import Scheme
+
+Array = NDArray[np.float64]
+
+_MOST_NOISE = 8_000_000  # numbers of noise in memory at once
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a segment: given, or made of a seed whenever it is needed."""
+
+    scale: Array  # standard deviation, nm/ps, [particles, 1]
+    seed: tuple[int, ...]
+    given: Tensor | None = None  # [steps, particles, 3], nm/ps
+
+    def steps(self, first: int, last: int) -> Array | None:
+        """Noise of the steps from ``first`` to before ``last``, or None where there is none."""
+        if self.given is not None:
+            return self.given[first:last].numpy(force=True)
+        if not self.scale.any():
+            return None
+        shape = (len(self.scale), 3)
+        return np.array(
+            [
+                self.scale * np.random.default_rng((*self.seed, step)).standard_normal(shape)
+                for step in range(first, last)
+            ]
+        ).reshape(last - first, *shape)
+
+    def tensor(self, step: int) -> Tensor | None:
+        """Noise of one step, with its graph where it was given."""
+        if self.given is not None:
+            return self.given[step]
+        noise = self.steps(step, step + 1)
+        return None if noise is None else torch.from_numpy(noise[0])
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """What is done to the adjoint on its way back, and what is learned about it."""
+
+    timestep: float  # ps
+    masses: Array
+    truncation: int | None = None
+    clipping: float | None = None
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+# Any field: torch's own backpropagation, one step at a time ---------------------------------------
+
+
+def integrate(
+    force: Field,
+    scheme: Scheme,
+    masses: Array,
+    x: Tensor,
+    v: Tensor,
+    steps: int,
+    noise: Noise,
+    every: int,
+    adjoint: Adjoint,
+) -> tuple[Tensor, Tensor]:
+    """Positions and velocities [steps / every + 1, particles, 3] from x, v [particles, 3].
+
+    With ``every`` > 1 only every so many times are kept; the stretches between them are integrated
+    again when gradients are carried back.
+    """
+    stepper = _Stepper(force, scheme, masses, noise, _Watch(adjoint, steps))
+    state = stepper.watch(0, x, v, stepper.first_chain())
+    xs, vs = [state[0]], [state[1]]
+    for first in range(0, steps, every):
+        if every > 1:
+            state = checkpoint(stepper.stretch, first, every, *state, use_reentrant=False)
+        else:
+            state = stepper.stretch(first, 1, *state)
+        _refuse_explosion(state[0], first + every)
+        xs.append(state[0])
+        vs.append(state[1])
+    return torch.stack(xs), torch.stack(vs)
+
+
+State = tuple[Tensor, Tensor, Tensor]  # positions, velocities, velocities of the chain
+
+
+class _Stepper:
+    def __init__(
+        self, force: Field, scheme: Scheme, masses: Array, noise: Noise, watch: _Watch
+    ) -> None:
+        self.force = force
+        self.scheme = scheme
+        self.noise = noise
+        self.watch = watch
+        self.masses = torch.from_numpy(masses)[:, None]
+        self.inverse = torch.where(self.masses > 0, 1 / self.masses, 0.0)
+        self.moves = (self.masses > 0).to(torch.float64)
+        self._last: tuple[int, Tensor] | None = None  # the force at a time, for two kicks
+
+    def first_chain(self) -> Tensor:
+        chain = self.scheme.chain
+        return torch.zeros(0 if chain is None else chain.length, dtype=torch.float64)
+
+    def stretch(self, first: int, steps: int, x: Tensor, v: Tensor, chain: Tensor) -> State:
+        self._last = None
+        for step in range(first, first + steps):
+            x, v, chain = self.step(step, x, v, chain)
+        return x, v, chain
+
+    def step(self, step: int, x: Tensor, v: Tensor, chain: Tensor) -> State:
+        kick1, drift1, scale, drift2, kick2 = self.scheme.splitting
+        x, v, chain = self.watch.cut(step, x, v, chain)
+        v1 = v + kick1 * self.inverse * self._force(x, step)
+        if self.scheme.chain is not None:
+            twice_kinetic = torch.sum(self.masses * v1**2)
+            factor, chain = propagate(self.scheme.chain, self.scheme.timestep, twice_kinetic, chain)
+            v2 = factor * v1
+        else:
+            v2 = scale * v1
+        noise = self.noise.tensor(step)
+        if noise is not None:
+            v2 = v2 + noise
+        v2 = self.moves * v2 + (1 - self.moves) * v
+        x = x + self.moves * (drift1 * v1 + drift2 * v2)
+        v = v2
+        if kick2:
+            v = v2 + kick2 * self.inverse * self._force(x, step + 1)
+        return self.watch(step + 1, x, v, chain)
+
+    def _force(self, x: Tensor, time: int) -> Tensor:
+        """Taken once for the two kicks at a time; a cut between them takes it twice."""
+        if self._last is None or self._last[0] != time or self.watch.cuts:
+            self._last = (time, self.force(x, time))
+        return self._last[1]
+
+
+class _Watch:
+    """Sees the adjoint at every time, the last first: measures, clips and cuts it."""
+
+    def __init__(self, adjoint: Adjoint, steps: int) -> None:
+        self.adjoint = adjoint
+        self.cuts = adjoint.truncation is not None
+        scale = np.divide(
+            1, adjoint.masses, out=np.zeros_like(adjoint.masses), where=adjoint.masses > 0
+        )
+        self.scale = torch.from_numpy(scale)[:, None]
+        self.steps = steps
+        self.latest = -1  # where this pass started
+        self.reached = -1  # how far back it has come
+        self.reference = 0.0
+
+    def __call__(self, time: int, *state: Tensor) -> State:
+        return _Seen.apply(self.see, time, *state)  # type: ignore[no-untyped-call]
+
+    def cut(self, time: int, *state: Tensor) -> State:
+        if not self.cuts:
+            return state  # type: ignore[return-value]
+        return _Seen.apply(self.drop, time, *state)  # type: ignore[no-untyped-call]
+
+    def see(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
+        gx, gv, _ = gradients
+        norm = torch.sum(self.scale * ((self.adjoint.timestep * gx) ** 2 + gv**2))
+        size = float(torch.sqrt(norm))
+        if time >= self.reached:  # another pass
+            self.latest, self.reference = -1, 0.0
+            self.adjoint.diagnostics["growth"] = np.zeros(self.steps + 1)
+        self.reached = time
+        if self.latest < 0 and size > 0:
+            self.latest, self.reference = time, size
+        limit = self.adjoint.clipping
+        if limit is not None and size > limit * self.reference:
+            factor = limit * self.reference / size
+            gradients = tuple(g * factor for g in gradients)
+            size *= factor
+        self.adjoint.diagnostics["growth"][time] = size
+        return gradients
+
+    def drop(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
+        assert self.adjoint.truncation is not None
+        if time < self.latest and (self.latest - time) % self.adjoint.truncation == 0:
+            return tuple(torch.zeros_like(g) for g in gradients)
+        return gradients
+
+
+class _Seen(torch.autograd.Function):
+    """The identity; what goes back passes through a function."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, time: int, *state: Tensor) -> tuple[Tensor, ...]:
+        ctx.function, ctx.time = function, time
+        return tuple(part.view_as(part) for part in state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        return (None, None, *ctx.function(ctx.time, *gradients))
+
+
+# The Nose-Hoover chain ----------------------------------------------------------------------------
+
+
+def propagate(
+    chain: NoseHooverChain, timestep: float, twice_kinetic: Tensor, velocities: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What to scale velocities with, and the new velocities of the chain, [length].
+
+    Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), with the time step split by
+    Yoshida and Suzuki's weights, as in OpenMM.
+    """
+    thermal = MOLAR_GAS_CONSTANT * chain.temperature
+    masses = [thermal / chain.frequency**2] * chain.length
+    masses[0] *= chain.degreesOfFreedom
+    v = list(velocities)
+    scale = torch.ones((), dtype=torch.float64)
+
+    def force(bead: int) -> Tensor:
+        if bead == 0:
+            excess = scale**2 * twice_kinetic - chain.degreesOfFreedom * thermal
+        else:
+            excess = masses[bead - 1] * v[bead - 1] ** 2 - thermal
+        return excess / masses[bead]
+
+    def kick(bead: int, dt: float) -> None:
+        if bead == chain.length - 1:
+            v[bead] = v[bead] + 0.5 * dt * force(bead)
+        else:
+            drag = torch.exp(-0.25 * dt * v[bead + 1])
+            v[bead] = drag * (drag * v[bead] + 0.5 * dt * force(bead))
+
+    for weight in yoshida_suzuki_weights(chain.yoshidaSuzuki) * chain.multipleTimeSteps:
+        dt = weight * timestep / chain.multipleTimeSteps
+        for bead in reversed(range(chain.length)):
+            kick(bead, dt)
+        scale = scale * torch.exp(-dt * v[0])
+        for bead in range(chain.length):
+            kick(bead, dt)
+    return scale, torch.stack(v)
+
+
+def yoshida_suzuki_weights(n: int) -> list[float]:
+    """Weights of a splitting of fourth order, or sixth for 7; Yoshida, Phys. Lett. A 150, 262."""
+    if n == 7:
+        outer = [0.784513610477560, 0.235573213359357, -1.17767998417887]
+    else:
+        outer = [1 / (n - 1 - (n - 1) ** (1 / 3)) for _ in range(n // 2)]
+    return [*outer, 1 - 2 * sum(outer), *outer[::-1]]
+
+
+# The native force alone: the plugin does it -------------------------------------------------------
+
+
+class NativeRun:
+    """One segment of a System whose only force is a native one."""
+
+    def __init__(
+        self,
+        force: SplinePairForce,
+        context: openmm.Context,
+        scheme: Scheme,
+        noise: Noise,
+        every: int,
+        box: Array | None,
+        adjoint: Adjoint,
+    ) -> None:
+        self.force = force
+        self.context = context
+        self.scheme = scheme
+        self.noise = noise
+        self.every = every
+        self.box = box
+        self.adjoint = adjoint
+
+    def run(self, c: Tensor, x: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Positions and velocities [steps / every + 1, particles, 3], with a graph."""
+        return _NativeSegment.apply(self, steps, c, x, v, self.noise.given)  # type: ignore[no-untyped-call]
+
+    def forward(self, first: int, last: int, x: Array, v: Array, chain: Array | None) -> SegmentRun:
+        """The steps from ``first`` to before ``last``."""
+        try:
+            return self.force.computeSegment(
+                self.context,
+                self.scheme.splitting,
+                x,
+                v,
+                last - first,
+                self.noise.steps(first, last),
+                self.box,
+                self.scheme.chain,
+                chain,
+            )
+        except openmm.OpenMMException as error:
+            if "exploded" not in str(error):
+                raise
+            raise SamplingError(str(error), reason="exploded") from error
+
+    def backward(
+        self, run: SegmentRun, gx: Array, gv: Array, include_noise: bool
+    ) -> SegmentGradient:
+        """The adjoint of what ``forward`` gave."""
+        return self.force.computeSegmentGradient(
+            self.context,
+            self.scheme.splitting,
+            run.positions,
+            gx,
+            gv,
+            self.box,
+            velocities=run.velocities,
+            chain=self.scheme.chain,
+            chainStates=run.chainStates,
+            includeNoise=include_noise,
+            truncation=self.adjoint.truncation or 0,
+            clipping=self.adjoint.clipping or 0.0,
+        )
+
+
+class _NativeSegment(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, run: NativeRun, steps: int, c: Tensor, x: Tensor, v: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        n, every = len(x), run.every
+        xs = np.empty((steps // every + 1, n, 3))
+        vs = np.empty_like(xs)
+        xs[0], vs[0] = x.numpy(force=True), v.numpy(force=True)
+        chains: list[Array] = []
+        length = every if every > 1 else min(steps, max(1, _MOST_NOISE // (3 * n)))
+        with coefficients_in(run.force, run.context, c.numpy(force=True)):
+            for first in range(0, steps, length):
+                last, row = min(first + length, steps), first // every
+                part = run.forward(first, last, xs[row], vs[row], chains[-1] if chains else None)
+                xs[row + 1 : last // every + 1] = part.positions[every::every]
+                vs[row + 1 : last // every + 1] = part.velocities[every::every]
+                if part.chainStates is not None:
+                    chains.extend(part.chainStates[every if chains else 0 :: every])
+        positions, velocities = torch.from_numpy(xs), torch.from_numpy(vs)
+        ctx.run, ctx.steps, ctx.chains = run, steps, chains
+        ctx.save_for_backward(positions, velocities, c)
+        return positions, velocities
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gx: Tensor, gv: Tensor) -> tuple[Any, ...]:
+        run: NativeRun = ctx.run
+        xs, vs, c = (saved.numpy() for saved in ctx.saved_tensors)
+        wants_noise = ctx.needs_input_grad[5]
+        with coefficients_in(run.force, run.context, c):
+            pull = _whole if run.every == 1 else _by_stretches
+            found = pull(ctx, run, xs, vs, gx.contiguous().numpy(), gv.contiguous().numpy())
+        run.adjoint.diagnostics["growth"] = found.growth
+        noise = torch.from_numpy(found.noise) if wants_noise else None
+        parts = (found.parameters, found.positions, found.velocities)
+        return (None, None, *map(torch.from_numpy, parts), noise)
+
+
+def _whole(ctx: Any, run: NativeRun, xs: Array, vs: Array, gx: Array, gv: Array) -> SegmentGradient:
+    chains = np.array(ctx.chains) if ctx.chains else None
+    return run.backward(SegmentRun(xs, vs, chains), gx, gv, ctx.needs_input_grad[5])
+
+
+def _by_stretches(
+    ctx: Any, run: NativeRun, xs: Array, vs: Array, gx: Array, gv: Array
+) -> SegmentGradient:
+    """From the last stretch to the first, each integrated again from where it started.
+
+    Without a chain, whose adjoint would have to be carried over.
+    """
+    every, n_stretches = run.every, len(xs) - 1
+    x, v = gx[-1], gv[-1]
+    parameters: Array | float = 0.0
+    noises, growth = [], []
+    for row in reversed(range(n_stretches)):
+        part = run.forward(row * every, (row + 1) * every, xs[row], vs[row], None)
+        seeds_x, seeds_v = np.zeros_like(part.positions), np.zeros_like(part.positions)
+        seeds_x[-1], seeds_v[-1] = x, v
+        found = run.backward(part, seeds_x, seeds_v, ctx.needs_input_grad[5])
+        x, v = found.positions + gx[row], found.velocities + gv[row]
+        parameters = parameters + found.parameters
+        growth.append(found.growth[1:][::-1])
+        if found.noise is not None:
+            noises.append(found.noise)
+    flat = np.concatenate([*growth, [0.0]])[::-1]
+    noise = np.concatenate(noises[::-1]) if noises else None
+    return SegmentGradient(np.asarray(parameters), x, v, noise, flat)
+
+
+def _refuse_explosion(x: Tensor, step: int) -> None:
+    if not bool(torch.isfinite(x).all()):
+        raise SamplingError(
+            f"the segment exploded before step {step}", reason="exploded", step=step
+        )
