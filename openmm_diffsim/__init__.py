@@ -3,7 +3,21 @@
 from .averages import Estimate
 from .forces import portable_system  # its module connects PairPotential.attach to OpenMM
 from .native import SplinePairForce  # its module loads the plugin
-from .observables import RDF, Observable, Pressure
+from .observables import (
+    MSD,
+    RDF,
+    VACF,
+    Configurations,
+    Diffusion,
+    IncoherentScattering,
+    Observable,
+    Pressure,
+    Segment,
+    SegmentFunction,
+    SegmentObservable,
+    SelfVanHove,
+    SmoothRDF,
+)
 from .potentials import (
     LennardJones,
     Mie,
@@ -34,10 +48,15 @@ from .statepoint import StatePoint
 __version__ = "0.1.0"
 
 __all__ = [
+    "MSD",
     "RDF",
+    "VACF",
+    "Configurations",
+    "Diffusion",
     "Estimate",
     "GaussNewton",
     "GaussNewtonOptions",
+    "IncoherentScattering",
     "IterativeBoltzmannInversion",
     "LennardJones",
     "Mie",
@@ -52,6 +71,11 @@ __all__ = [
     "Round",
     "SampleReporter",
     "Samples",
+    "Segment",
+    "SegmentFunction",
+    "SegmentObservable",
+    "SelfVanHove",
+    "SmoothRDF",
     "SoftSphere",
     "SplinePair",
     "SplinePairForce",

@@ -32,7 +32,7 @@ from .io import (
     read_rdf,
 )
 from .kernels import largest_range
-from .observables import RDF, Pressure, SegmentObservable
+from .observables import RDF, VACF, Diffusion, Pressure, SegmentObservable
 from .potentials import (
     LennardJones,
     Mie,
@@ -267,8 +267,6 @@ def _rdf_target(
 def _vacf_target(
     point: StatePoint, section: TargetSection, data: CorrelationData, atoms: IntArray | None
 ) -> Target:
-    from .observables.dynamics import VACF  # type: ignore[import-not-found, unused-ignore]
-
     check_vacf(data, _squared_speed(point, atoms))
     low, high = section.window or (0.0, np.inf)
     t = data.t[(data.t >= low) & (data.t <= high)]
@@ -291,11 +289,7 @@ def _vacf_target(
     )
 
 
-def _diffusion(
-    point: StatePoint, section: TargetSection, atoms: IntArray | None
-) -> SegmentObservable:
-    from .observables.dynamics import Diffusion  # type: ignore[import-not-found, unused-ignore]
-
+def _diffusion(point: StatePoint, section: TargetSection, atoms: IntArray | None) -> Diffusion:
     assert section.length is not None
     timestep = _timestep(point)
     steps = round(section.length / timestep)
@@ -307,8 +301,7 @@ def _diffusion(
             got=section.length,
         )
     options = _segment_options(point, section)
-    made: SegmentObservable = Diffusion(steps, method=section.method, atoms=atoms, **options)
-    return made
+    return Diffusion(steps, method=section.method, atoms=atoms, **options)
 
 
 def _segment_options(point: StatePoint, section: TargetSection) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
+from .observables.dynamics import DIFFUSION_METHODS
 from .refinement.methods import METHODS
 from .units import GRAM_PER_CM3
 
@@ -33,7 +34,6 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "soft-sphere": ("sigma", "epsilon", "exponent"),
 }
 OBSERVABLES = ("rdf", "pressure", "vacf", "diffusion")
-DIFFUSION_METHODS = ("green-kubo", "einstein")
 REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
 
 

@@ -23,6 +23,7 @@ CONVERSIONS = [
     (3.4 * unit.angstrom, "length", 0.34),
     (1 * unit.angstrom**2, "area", 0.01),
     (8 * unit.angstrom**3, "volume", 0.008),
+    (2 / unit.angstrom, "wavenumber", 20.0),
     (2 * unit.femtosecond, "time", 0.002),
     (1 / unit.nanosecond, "rate", 0.001),
     (100 * unit.meter / unit.second, "velocity", 0.1),

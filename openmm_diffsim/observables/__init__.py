@@ -1,19 +1,37 @@
 """What is measured, per frame."""
 
 from .base import Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .configurations import Configurations
+from .dynamics import (
+    MSD,
+    VACF,
+    Diffusion,
+    IncoherentScattering,
+    SegmentFunction,
+    SelfVanHove,
+    SmoothRDF,
+)
 from .segment import Segment, SegmentObservable
 from .structure import RDF
 from .thermodynamics import Pressure
 
 __all__ = [
+    "MSD",
     "RDF",
+    "VACF",
     "Conditions",
+    "Configurations",
+    "Diffusion",
     "Frame",
+    "IncoherentScattering",
     "Observable",
     "Particles",
     "Pressure",
     "Recorder",
     "Segment",
+    "SegmentFunction",
     "SegmentObservable",
+    "SelfVanHove",
+    "SmoothRDF",
     "record_frame",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import ObservableError
@@ -36,6 +37,29 @@ class Segment:
         |(dL/dx dt, dL/dv) / sqrt(m)|, which grows toward the start of a chaotic segment.
         """
         return self.diagnostics.get("growth", np.full(len(self.times), np.nan))
+
+    def first(self, steps: int) -> Segment:
+        """The first ``steps`` steps of it, steps + 1 times.
+
+        Raises
+        ------
+        ObservableError
+            If the segment is shorter.
+        """
+        n_times = min(self.positions.shape[-3], self.velocities.shape[-3], len(self.times))
+        if n_times <= steps:
+            raise ObservableError(
+                f"a segment of {n_times - 1} steps is too short, expected at least {steps}: run "
+                "the segment with that many, every step of it",
+                got=n_times - 1,
+                expected=steps,
+            )
+        return replace(
+            self,
+            positions=self.positions[..., : steps + 1, :, :],
+            velocities=self.velocities[..., : steps + 1, :, :],
+            times=self.times[: steps + 1],
+        )
 
 
 class SegmentObservable(Observable):
@@ -91,16 +115,16 @@ class SegmentObservable(Observable):
         truncation: int | None = None,
         clipping: float | None = None,
     ) -> None:
-        self.steps = _at_least(1, "steps", steps)
+        self.steps = at_least(1, "steps", steps)
         self.integrator = integrator
         if estimator not in ESTIMATORS:
             raise ObservableError(
                 f"estimator: expected one of {', '.join(ESTIMATORS)}, got {estimator!r}"
             )
         self.estimator = estimator
-        self.gradient_every = _at_least(1, "gradient_every", gradient_every)
-        self.seed = _at_least(0, "seed", seed)
-        self.truncation = None if truncation is None else _at_least(1, "truncation", truncation)
+        self.gradient_every = at_least(1, "gradient_every", gradient_every)
+        self.seed = at_least(0, "seed", seed)
+        self.truncation = None if truncation is None else at_least(1, "truncation", truncation)
         if clipping is not None and not clipping >= 1:
             raise ObservableError(f"clipping: expected a number >= 1, got {clipping}")
         self.clipping = clipping
@@ -199,7 +223,53 @@ def _variance(slopes: Tensor) -> Tensor:
     return slopes[computed].var(dim=0, correction=0).sum(dim=1)
 
 
-def _at_least(least: int, name: str, value: int) -> int:
+def at_least(least: int, name: str, value: int) -> int:
     if isinstance(value, bool) or int(value) != value or value < least:
         raise ObservableError(f"{name}: expected a whole number >= {least}, got {value!r}")
     return int(value)
+
+
+def check_atoms(atoms: ArrayLike | None) -> IntArray | None:
+    """Indices of a selection, int [atoms], or None for all particles.
+
+    Raises
+    ------
+    ObservableError
+        If there is none, one comes twice, or one is no whole number >= 0.
+    """
+    if atoms is None:
+        return None
+    chosen = whole_numbers("atoms", atoms)
+    if len(chosen) == 0 or chosen.min() < 0 or len(np.unique(chosen)) < len(chosen):
+        raise ObservableError(
+            f"atoms: expected one or more indices >= 0, each of them once, got {atoms!r}"
+        )
+    return chosen
+
+
+def whole_numbers(name: str, values: ArrayLike) -> IntArray:
+    """A flat int array; ObservableError where ``values`` are something else."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {values!r}")
+    return array.astype(np.int64)
+
+
+def pick(values: Tensor, atoms: IntArray | None) -> Tensor:
+    """The chosen particles of [..., particles, 3], in double precision.
+
+    Raises
+    ------
+    ObservableError
+        If an index is beyond the last particle.
+    """
+    n = values.shape[-2]
+    if atoms is None:
+        return values.double()
+    if atoms.max() >= n:
+        raise ObservableError(
+            f"atoms must be indices 0 .. {n - 1}, got {atoms.max()}",
+            limit=n - 1,
+            got=int(atoms.max()),
+        )
+    return values.double()[..., atoms, :]

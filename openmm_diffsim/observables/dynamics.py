@@ -1,0 +1,654 @@
+"""Time correlation functions and what else is measured along a trajectory segment.
+
+All of these are plain torch functions of a segment's tensors: what they average over inside a
+segment (particles, time origins) is meant for segments that start from equilibrium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import ObservableError
+from ..kernels import largest_range, pair_blocks
+from ..units import number_in_md_units, value_in_md_units
+from .base import Array, IntArray
+from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers
+
+DIFFUSION_METHODS = ("green-kubo", "einstein")
+_SPREAD = 6.0  # widths to either side that a Gaussian is spread over: all but 2e-9 of it
+_TAIL = 4.0  # widths beyond r_max to which pairs are looked for: at most 3e-5 of each is left out
+
+
+class _LagObservable(SegmentObservable):
+    """What compares particles at a time origin with the same particles some steps later.
+
+    Subclasses give ``_compare``, for one origin; this class averages over origins. What has several
+    values for each lag sets ``values_per_lag`` first; in these the lag runs fastest.
+    """
+
+    values_per_lag = 1
+
+    def __init__(
+        self,
+        lags: int | ArrayLike,
+        atoms: ArrayLike | None,
+        origins: int,
+        origin_spacing: int | None,
+        **options: Any,
+    ) -> None:
+        self.lags: IntArray = _check_lags(lags)
+        longest = int(self.lags[-1])
+        self.atoms = check_atoms(atoms)
+        self.origins = at_least(1, "origins", origins)
+        if origin_spacing is None:
+            origin_spacing = max(1, longest // self.origins)
+        self.origin_spacing = at_least(1, "origin_spacing", origin_spacing)
+        self._last_origin = (self.origins - 1) * self.origin_spacing
+        self.n_values = self.values_per_lag * len(self.lags)
+        super().__init__(longest + self._last_origin, **options)
+
+    def times(self, timestep: Any) -> Array:
+        """The lags in ps, shape [lags], for a timestep in ps or a Quantity.
+
+        Raises
+        ------
+        ObservableError
+            If the timestep is not positive.
+        """
+        dt = number_in_md_units(timestep, "time")
+        if not 0 < dt < np.inf:
+            raise ObservableError(f"timestep: expected a positive time, got {dt} ps")
+        return self.lags.astype(np.float64) * dt
+
+    def reach(self) -> IntArray:
+        """Last step that each value depends on: its lag, from the last origin."""
+        return np.tile(self.lags + self._last_origin, self.values_per_lag)
+
+    def measure(self, segment: Segment) -> Tensor:
+        """The values of a segment, shape [..., n_values].
+
+        Raises
+        ------
+        ObservableError
+            If the segment is too short or lacks a chosen atom.
+        """
+        moving = pick(self._moving(segment.first(self.steps)), self.atoms)
+        origins = range(0, self._last_origin + 1, self.origin_spacing)
+        parts = [
+            self._compare(moving[..., s, :, :], moving[..., s + self.lags, :, :]) for s in origins
+        ]
+        return torch.stack(parts).mean(dim=0)
+
+    def _moving(self, segment: Segment) -> Tensor:
+        """What is compared, shape [..., times, particles, 3]."""
+        return segment.positions
+
+    def _compare(self, first: Tensor, later: Tensor) -> Tensor:
+        """Mean over particles, [..., n_values], of [..., particles, 3], [..., lags, particles, 3].
+
+        ``later`` follows ``first`` by each of the lags.
+        """
+        raise NotImplementedError
+
+
+class VACF(_LagObservable):
+    """Velocity autocorrelation function, nm^2/ps^2,
+
+        C(t) = <v_i(s) . v_i(s + t)>,
+
+    over particles i and time origins s (Allen and Tildesley, Computer Simulation of Liquids, 2nd
+    ed., sec. 2.7). The dot product sums x, y and z, so C(0) = 3 k T / m for a single mass.
+
+    There is no normalized form: C(t) / C(0) of single segments averages to something else than the
+    ratio of the averages, as C(0) of a segment fluctuates with C(t). Divide the averages, or divide
+    by 3 k T / m, which is exact.
+
+    Parameters
+    ----------
+    lags : int or increasing sequence of int
+        Times t, in steps; an int n stands for 0 .. n.
+    atoms : sequence of int, optional
+        Default all particles.
+    origins : int
+        Number of time origins s in a segment.
+    origin_spacing : int, optional
+        Steps from one origin to the next. Default: those of the longest lag over ``origins``, at
+        least 1. The segment has max lag + (origins - 1) origin_spacing steps.
+    **options
+        As ``SegmentObservable``.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    kind = "squared_velocity"
+
+    def __init__(
+        self,
+        lags: int | ArrayLike,
+        atoms: ArrayLike | None = None,
+        origins: int = 1,
+        origin_spacing: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(lags, atoms, origins, origin_spacing, **options)
+
+    def _moving(self, segment: Segment) -> Tensor:
+        return segment.velocities
+
+    def _compare(self, first: Tensor, later: Tensor) -> Tensor:
+        return torch.einsum("...nd,...tnd->...t", first, later) / first.shape[-2]
+
+
+class MSD(_LagObservable):
+    """Mean square displacement <|x_i(s + t) - x_i(s)|^2>, nm^2, over particles and time origins.
+
+    Parameters
+    ----------
+    lags, atoms, origins, origin_spacing, **options
+        As ``VACF``. At lag zero the value is 0.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    kind = "area"
+
+    def __init__(
+        self,
+        lags: int | ArrayLike,
+        atoms: ArrayLike | None = None,
+        origins: int = 1,
+        origin_spacing: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(lags, atoms, origins, origin_spacing, **options)
+
+    def _compare(self, first: Tensor, later: Tensor) -> Tensor:
+        return (later - first[..., None, :, :]).square().sum(dim=-1).mean(dim=-1)
+
+
+class IncoherentScattering(_LagObservable):
+    """Self-intermediate scattering function of an isotropic liquid,
+
+        F_s(q, t) = <exp(i q . dx)> = <sin(q d) / (q d)>,    d = |x_i(s + t) - x_i(s)|,
+
+    the mean over all directions of q, which need not fit the box (Hansen and McDonald, Theory of
+    Simple Liquids, 4th ed., sec. 7.4).
+
+    Parameters
+    ----------
+    q : float, sequence of float or Quantity
+        Wavenumbers, 1/nm.
+    lags, atoms, origins, origin_spacing, **options
+        As ``VACF``.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Values are ordered by q first: ``value.reshape(len(q), len(lags))``.
+    """
+
+    def __init__(
+        self,
+        q: Any,
+        lags: int | ArrayLike,
+        atoms: ArrayLike | None = None,
+        origins: int = 1,
+        origin_spacing: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.q: Array = np.atleast_1d(value_in_md_units(q, "wavenumber"))
+        if self.q.ndim != 1 or not self.q.size or not np.all((self.q > 0) & np.isfinite(self.q)):
+            raise ObservableError(f"q: expected positive wavenumbers in 1/nm, got {q!r}")
+        self.values_per_lag = len(self.q)
+        super().__init__(lags, atoms, origins, origin_spacing, **options)
+
+    def _compare(self, first: Tensor, later: Tensor) -> Tensor:
+        d = torch.linalg.vector_norm(later - first[..., None, :, :], dim=-1)
+        # torch.sinc(x) is sin(pi x) / (pi x) and has the right derivative at zero.
+        parts = [torch.sinc(q / np.pi * d).mean(dim=-1) for q in self.q.tolist()]
+        return torch.cat(parts, dim=-1)
+
+
+class SelfVanHove(_LagObservable):
+    """Distribution of displacements, 4 pi r^2 G_s(r, t), 1/nm, as a smooth histogram.
+
+    Each displacement d = |x_i(s + t) - x_i(s)| becomes a Gaussian of standard deviation ``width``,
+    of which each bin gets its part; what would fall below r = 0 is reflected:
+
+        value_b = < Phi((e - d) / width) - Phi((-e - d) / width) >, e from r_b to r_{b+1},
+                  divided by the width of a bin,
+
+    Phi being the normal distribution function. So values times bin width sum to 1 once r_max is
+    several widths beyond every displacement, for width to 0 it is the plain histogram, and a
+    derivative with respect to positions exists everywhere. Broader by ``width`` than the true
+    distribution (Hansen and McDonald, Theory of Simple Liquids, 4th ed., sec. 7.4).
+
+    Parameters
+    ----------
+    r_max : float or Quantity
+        Upper edge, nm; needs no box.
+    bins : int
+        Number of equal bins from r = 0.
+    lags, atoms, origins, origin_spacing, **options
+        As ``VACF``.
+    width : float or Quantity, optional
+        Standard deviation, nm. Default: that of one bin.
+
+    Attributes
+    ----------
+    edges : array [bins + 1], nm
+    r : array [bins], nm, bin centres
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Values are ordered by r first: ``value.reshape(bins, len(lags))``.
+    """
+
+    def __init__(
+        self,
+        r_max: Any,
+        bins: int,
+        lags: int | ArrayLike,
+        atoms: ArrayLike | None = None,
+        width: Any = None,
+        origins: int = 1,
+        origin_spacing: int | None = None,
+        **options: Any,
+    ) -> None:
+        self._bins = _SmoothBins.of(r_max, bins, width)
+        self.values_per_lag = len(self.r)
+        super().__init__(lags, atoms, origins, origin_spacing, **options)
+
+    @property
+    def edges(self) -> Array:
+        """Edges of the bins, nm, shape [bins + 1]."""
+        return self._bins.edges
+
+    @property
+    def r(self) -> Array:
+        """Bin centres, nm, shape [bins]."""
+        return self._bins.centres
+
+    def _compare(self, first: Tensor, later: Tensor) -> Tensor:
+        d = torch.linalg.vector_norm(later - first[..., None, :, :], dim=-1)
+        counts = self._bins.count(d).transpose(-1, -2)  # [..., bins, lags]
+        return (counts / (first.shape[-2] * self.edges[1])).flatten(start_dim=-2)
+
+
+class Diffusion(SegmentObservable):
+    """Coefficient of self-diffusion D, nm^2/ps, of particles in this box.
+
+    Green-Kubo, with the trapezoidal rule over every step of a segment that lasts T:
+
+        D(T) = 1/3 integral_0^T <v_i(0) . v_i(t)> dt,
+
+    or Einstein, the slope of a straight line fitted by least squares to every step from ``start``:
+
+        <|x_i(t) - x_i(0)|^2> = 6 D t + constant
+
+    (Allen and Tildesley, Computer Simulation of Liquids, 2nd ed., sec. 2.7). Both are D only when
+    T (Einstein: the time of ``start``) exceeds the decay of the velocity autocorrelation; of a
+    shorter segment it is D(T), and the mean of D(t), roughly, over the fitted stretch. Neither is
+    corrected for the finite size of the box.
+
+    Parameters
+    ----------
+    steps : int
+        Length of the segment, T.
+    method : "green-kubo" or "einstein"
+    start : int, optional
+        First step of the fit, for Einstein only. Default: half the segment.
+    atoms : sequence of int, optional
+        Default all particles.
+    **options
+        As ``SegmentObservable``.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    kind = "diffusion"
+
+    def __init__(
+        self,
+        steps: int,
+        method: str = "green-kubo",
+        start: int | None = None,
+        atoms: ArrayLike | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(steps, **options)
+        if method not in DIFFUSION_METHODS:
+            raise ObservableError(
+                f"method: expected one of {', '.join(DIFFUSION_METHODS)}, got {method!r}"
+            )
+        if start is not None and method != "einstein":
+            raise ObservableError(f"start: is for the Einstein method only, got {start!r}")
+        self.method = method
+        self.start = self.steps // 2 if start is None else at_least(0, "start", start)
+        if self.start >= self.steps:
+            raise ObservableError(
+                f"start: expected a step before the last, {self.steps}, got {self.start}"
+            )
+        self.atoms = check_atoms(atoms)
+
+    def measure(self, segment: Segment) -> Tensor:
+        """D of a segment, shape [..., 1].
+
+        Raises
+        ------
+        ObservableError
+            If the segment is too short or lacks a chosen atom.
+        """
+        part = segment.first(self.steps)
+        times = torch.as_tensor(part.times, dtype=torch.float64)
+        return (self._green_kubo if self.method == "green-kubo" else self._einstein)(part, times)
+
+    def _green_kubo(self, segment: Segment, times: Tensor) -> Tensor:
+        v = pick(segment.velocities, self.atoms)
+        gaps = times.diff()
+        weights = torch.zeros_like(times)
+        weights[1:] += 0.5 * gaps
+        weights[:-1] += 0.5 * gaps
+        moved = torch.einsum("t,...tnd->...nd", weights, v)
+        return (v[..., 0, :, :] * moved).sum(dim=-1).mean(dim=-1, keepdim=True) / 3
+
+    def _einstein(self, segment: Segment, times: Tensor) -> Tensor:
+        x = pick(segment.positions, self.atoms)
+        dx = x[..., self.start :, :, :] - x[..., :1, :, :]
+        t = times[self.start :] - times[self.start :].mean()
+        slope = dx.square().sum(dim=-1).mean(dim=-1) @ (t / t.square().sum())
+        return slope[..., None] / 6
+
+
+class SegmentFunction(SegmentObservable):
+    """Any function of a segment.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a ``Segment`` of exactly ``steps`` steps and returns a Tensor [..., n_values], with
+        the leading dimensions of the segment's tensors; for one value also [...].
+    steps : int
+        Length of the segment.
+    n_values : int
+        Number of values.
+    reach : int or sequence of int, optional
+        Last step that all values, or each of them, depend on; a smaller one makes the derivative
+        cheaper and less noisy. Default: the last.
+    **options
+        As ``SegmentObservable``.
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Segment], Tensor],
+        steps: int,
+        n_values: int = 1,
+        reach: int | ArrayLike | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(steps, **options)
+        if not callable(function):
+            raise ObservableError(f"function: expected a function of a Segment, got {function!r}")
+        self.function = function
+        self.n_values = at_least(1, "n_values", n_values)
+        self._reach = self._check_reach(self.steps if reach is None else reach)
+
+    def reach(self) -> IntArray:
+        """Last step that each value depends on, int [n_values]."""
+        return self._reach
+
+    def measure(self, segment: Segment) -> Tensor:
+        """What the function returns, shape [..., n_values].
+
+        Raises
+        ------
+        ObservableError
+            If the segment is too short, or the function returns something of another shape.
+        """
+        values = self.function(segment.first(self.steps))
+        batch = tuple(segment.positions.shape[:-3])
+        if self.n_values == 1 and isinstance(values, Tensor) and tuple(values.shape) == batch:
+            values = values[..., None]
+        if not isinstance(values, Tensor) or tuple(values.shape) != (*batch, self.n_values):
+            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ObservableError(
+                "the function of a segment must return a Tensor of shape "
+                f"{[*batch, self.n_values]}, got {got}"
+            )
+        return values.double()
+
+    def _check_reach(self, reach: int | ArrayLike) -> IntArray:
+        if np.ndim(reach) == 0:
+            reach = np.full(self.n_values, reach)
+        last = whole_numbers("reach", reach)
+        if len(last) != self.n_values or last.min() < 0 or last.max() > self.steps:
+            raise ObservableError(
+                f"reach: expected {self.n_values} steps of 0 .. {self.steps}, got {last.tolist()}"
+            )
+        return last
+
+
+class SmoothRDF(SegmentObservable):
+    """Radial distribution function along a segment, in bins smeared so that it has a derivative.
+
+    The mean over steps 0, ``every``, 2 ``every`` ... of
+
+        g_b = V / (N_pairs V_b) sum over pairs of w_b(r_ij),
+        w_b(r) = Phi((e - r) / width) - Phi((-e - r) / width), e from r_b to r_{b+1},
+
+    with Phi the normal distribution function, so that each pair counts as a Gaussian about its
+    minimum-image distance, reflected at r = 0. The shells are smeared in the same way,
+
+        V_b = integral 4 pi r^2 w_b(r) dr = 4 pi/3 [e^3 + 3 width^2 e], e from r_b to r_{b+1},
+
+    and an ideal gas gives 1 in expectation (to 1e-4 in the last bins: pairs are looked for to
+    4 widths beyond r_max). For width to 0 it is ``RDF(..., intramolecular=True)``: all pairs of the
+    selection count, those within a molecule too.
+
+    It is here to compare differentiation along trajectories (Wang, Axelrod and Gomez-Bombarelli,
+    arXiv:2003.00868; Wang et al., arXiv:2209.07679) with reweighting; as a target, ``RDF`` is
+    sharper, costs less and has no derivative that grows with the length of the segment. The code of
+    those papers evaluates Gaussians at the centres of bins and divides by their own total, which
+    makes the mean of g over the sphere 1; this one divides by the number of pairs in the box.
+
+    Parameters
+    ----------
+    r_max : float or Quantity
+        Upper edge, nm; r_max + 4 width must be at most half the box.
+    bins : int
+        Number of equal bins from r = 0.
+    steps : int
+        Length of the segment.
+    every : int
+        Steps from one measured configuration to the next.
+    atoms : sequence of int, optional
+        Default all particles.
+    width : float or Quantity, optional
+        Standard deviation, nm. Default: that of one bin.
+    **options
+        As ``SegmentObservable``.
+
+    Attributes
+    ----------
+    edges : array [bins + 1], nm
+    r : array [bins], nm, bin centres
+
+    Raises
+    ------
+    ObservableError
+        If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        r_max: Any,
+        bins: int,
+        steps: int,
+        every: int = 1,
+        atoms: ArrayLike | None = None,
+        width: Any = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(steps, **options)
+        self._bins = _SmoothBins.of(r_max, bins, width)
+        self.n_values = len(self.r)
+        self.every = at_least(1, "every", every)
+        self.atoms = check_atoms(atoms)
+
+    @property
+    def edges(self) -> Array:
+        """Edges of the bins, nm, shape [bins + 1]."""
+        return self._bins.edges
+
+    @property
+    def r(self) -> Array:
+        """Bin centres, nm, shape [bins]."""
+        return self._bins.centres
+
+    @property
+    def shells(self) -> Array:
+        """Volumes of the smeared shells, nm^3, shape [bins]."""
+        return 4 * np.pi / 3 * np.diff(self.edges**3 + 3 * self._bins.width**2 * self.edges)
+
+    def reach(self) -> IntArray:
+        """The last measured step, for each value."""
+        return np.full(self.n_values, self.steps - self.steps % self.every, dtype=np.int64)
+
+    def measure(self, segment: Segment) -> Tensor:
+        """g(r) of a segment, shape [..., bins].
+
+        Raises
+        ------
+        ObservableError
+            If the segment is too short, lacks a chosen atom, has no box, one that is too small, or
+            no pair.
+        """
+        x = pick(segment.first(self.steps).positions, self.atoms)[..., :: self.every, :, :]
+        box = self._check_box(segment.box)
+        n = x.shape[-2]
+        if n < 2:
+            raise ObservableError("SmoothRDF: the selection holds no pair to count", n_pairs=0)
+        # Pairs are found again in the backward pass: kept are positions, not pairs, of each time.
+        counts = [
+            checkpoint(
+                self._bins.count_pairs, frame, box, use_reentrant=False, preserve_rng_state=False
+            )
+            for frame in x.reshape(-1, n, 3)
+        ]
+        mean = torch.stack(counts).reshape(*x.shape[:-2], -1).mean(dim=-2)
+        n_pairs = n * (n - 1) / 2
+        return mean * torch.from_numpy(np.prod(np.diag(box)) / (n_pairs * self.shells))
+
+    def _check_box(self, box: Array | None) -> Array:
+        if box is None:
+            raise ObservableError("SmoothRDF: needs a periodic box, the segment has none")
+        limit = largest_range(box)
+        if self._bins.reach > limit + 1e-9:
+            raise ObservableError(
+                f"SmoothRDF: r_max + {_TAIL:g} width = {self._bins.reach:.4f} nm, but half the box "
+                f"is {limit:.4f} nm; take a larger box or a smaller r_max or width",
+                r_max=float(self.edges[-1]),
+                limit=limit,
+            )
+        return box
+
+
+@dataclass(frozen=True)
+class _SmoothBins:
+    """Equal bins from zero, into which a distance falls as a Gaussian reflected at zero."""
+
+    edges: Array  # [bins + 1], nm
+    width: float  # nm, standard deviation
+
+    @staticmethod
+    def of(r_max: Any, bins: int, width: Any) -> _SmoothBins:
+        high = number_in_md_units(r_max, "length")
+        bins = at_least(1, "bins", bins)
+        sigma = high / bins if width is None else number_in_md_units(width, "length")
+        if not (0 < high < np.inf and 0 < sigma < np.inf):
+            raise ObservableError(
+                f"expected r_max > 0 and width > 0, got r_max = {high} nm, width = {sigma} nm"
+            )
+        return _SmoothBins(np.linspace(0.0, high, bins + 1), sigma)
+
+    @property
+    def centres(self) -> Array:
+        return 0.5 * (self.edges[1:] + self.edges[:-1])
+
+    @property
+    def reach(self) -> float:
+        """Longest distance that counts, nm."""
+        return float(self.edges[-1] + _TAIL * self.width)
+
+    def count(self, distances: Tensor) -> Tensor:
+        """What falls into each bin, [..., bins], of distances [..., n].
+
+        Only the bins that a Gaussian reaches are evaluated; one below zero, number -1 - b, is the
+        mirror image of bin b.
+        """
+        n_bins, spacing = len(self.edges) - 1, float(self.edges[1])
+        n_reached = int(np.ceil(2 * _SPREAD * self.width / spacing)) + 1
+        lowest = torch.floor((distances.detach() - _SPREAD * self.width) / spacing)
+        edge = lowest.long()[..., None] + torch.arange(n_reached + 1)
+        below = torch.erf((edge * spacing - distances[..., None]) / (2**0.5 * self.width))
+        parts = 0.5 * below.diff(dim=-1)
+        bins = edge[..., :-1]
+        bins = torch.where(bins < 0, -1 - bins, bins).clamp(max=n_bins)  # the last: beyond r_max
+        counts = parts.new_zeros(*distances.shape[:-1], n_bins + 1)
+        counts = counts.scatter_add(-1, bins.flatten(start_dim=-2), parts.flatten(start_dim=-2))
+        return counts[..., :-1]
+
+    def count_pairs(self, positions: Tensor, box: Array) -> Tensor:
+        """What falls into each bin, [bins], of the pairs of positions [particles, 3] in a box."""
+        total = positions.new_zeros(len(self.edges) - 1)
+        for i, j, nearest, _ in pair_blocks(positions.detach().numpy(), box, self.reach):
+            # Copies: the next block overwrites this one, and the graph keeps what it needs.
+            difference = positions[torch.tensor(i)] - positions[torch.tensor(j)]
+            image = torch.tensor(nearest) - difference.detach()
+            distances = torch.linalg.vector_norm(difference + image, dim=-1)
+            total = total + self.count(distances)
+        return total
+
+
+def _check_lags(lags: int | ArrayLike) -> IntArray:
+    if np.ndim(lags) == 0:
+        lags = np.arange(at_least(1, "lags", lags) + 1)  # type: ignore[arg-type]
+    steps = whole_numbers("lags", lags)
+    if not steps.size or steps[0] < 0 or steps[-1] < 1 or np.any(np.diff(steps) < 1):
+        raise ObservableError(
+            "lags: expected increasing whole numbers of steps, from 0 at least, to 1 at least, "
+            f"got {steps.tolist()}"
+        )
+    return steps
