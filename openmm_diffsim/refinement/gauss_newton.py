@@ -21,6 +21,9 @@ coefficients minimize
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
   prior alone decides.
 
+- The Jacobian of a dynamic observable is measured on few segments. Its noise damps the step: see
+  ``damping``.
+
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
 
@@ -40,6 +43,7 @@ from ..observables import Observable, SegmentObservable
 from ..potentials import PairPotential, parameter_chain
 from ..samples import Samples
 from ..units import beta
+from .jacobian_noise import jacobian_deviations
 from .targets import Target
 from .theory import LiquidTheory
 
@@ -69,6 +73,8 @@ class StateView:
     own_covariance: Array  # [points, points], of the prediction
     target_covariance: Array  # [points, points]
     n_effective: float
+    jacobian_deviations: Array | None = None
+    """[blocks, points, pairs of types * coefficients], see ``jacobian_noise``; None: J is exact."""
 
     @property
     def residual(self) -> Array:
@@ -110,8 +116,8 @@ def view_state(
     OverlapError
         If the pooled frames do not reach the present parameters.
     """
-    static = [t for t in targets if not isinstance(t.observable, SegmentObservable)]
     dynamic = [t for t in targets if isinstance(t.observable, SegmentObservable)]
+    static = [t for t in targets if t not in dynamic]
     parts = []
     if static:
         parts.append(_view_static(static, samples, theory, options))
@@ -165,11 +171,17 @@ def _view_static(
 
 def _view_dynamic(targets: Sequence[Target], samples: Samples) -> StateView:
     """Of what is measured on trajectory segments: just as the segments have it."""
-    observables = list(dict.fromkeys(t.observable for t in targets))
+    each = dict.fromkeys(t.observable for t in targets)
+    observables = [o for o in each if isinstance(o, SegmentObservable)]
     mean, jacobian = _averages(samples, observables)
     covariance = block_diag(*(samples.estimate(o, check=False).covariance for o in observables))
     operator = _stacked_operator(targets, observables)
     uncertainty = np.concatenate([t.uncertainty for t in targets])
+    # Each observable has its own blocks: independent rows, zero in the values of the others.
+    deviations = [
+        columns @ jacobian_deviations(samples, o)
+        for o, columns in zip(observables, _columns(operator, observables), strict=True)
+    ]
     return StateView(
         targets=targets,
         prediction=operator @ mean,
@@ -177,7 +189,13 @@ def _view_dynamic(targets: Sequence[Target], samples: Samples) -> StateView:
         own_covariance=_propagated(operator, covariance, _UNKNOWN * uncertainty),
         target_covariance=np.diag(uncertainty**2),
         n_effective=samples.n_effective(),
+        jacobian_deviations=np.concatenate(deviations),
     )
+
+
+def _columns(operator: Array, observables: Sequence[Observable]) -> list[Array]:
+    """The part of a stacked operator that acts on each observable."""
+    return np.split(operator, np.cumsum([o.n_values for o in observables])[:-1], axis=1)
 
 
 def _averages(samples: Samples, observables: Sequence[Observable]) -> tuple[Array, Array]:
@@ -213,7 +231,19 @@ def _side_by_side(parts: Sequence[StateView], targets: Sequence[Target]) -> Stat
         own_covariance=block_diag(*(part.own_covariance for part in parts))[both],
         target_covariance=block_diag(*(part.target_covariance for part in parts))[both],
         n_effective=min(part.n_effective for part in parts),
+        jacobian_deviations=_deviations_of_all(parts)[:, order],
     )
+
+
+def _deviations_of_all(parts: Sequence[StateView]) -> Array:
+    """``jacobian_deviations`` in the points of all parts, zero in those of the others."""
+    sizes = [len(part.prediction) for part in parts]
+    rows = []
+    for part, start in zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True):
+        if part.jacobian_deviations is not None:
+            before, after = start, sum(sizes) - start - len(part.prediction)
+            rows.append(np.pad(part.jacobian_deviations, ((0, 0), (before, after), (0, 0))))
+    return np.concatenate(rows)
 
 
 def _volume_modes(samples: Samples, weights: Array, deviations: Array) -> tuple[Array, Array]:
@@ -296,6 +326,19 @@ def linear_model(
     return hessian, slope
 
 
+def damping(view: StateView) -> Array:
+    """What the noise of the Jacobian adds to the Hessian, [pairs * coefficients] squared.
+
+    With J + E of which J was measured, the misfit expected after a step x is that of J alone plus
+    x^T <E^T C^-1 E> x: a step is shorter along what was measured badly.
+    """
+    deviations = view.jacobian_deviations
+    if deviations is None:
+        size = view.jacobian.shape[1]
+        return np.zeros((size, size))
+    return np.tensordot(deviations, view.weight @ deviations, ([0, 1], [0, 1]))
+
+
 def solve(
     views: Sequence[StateView],
     chains: Sequence[Array],
@@ -311,14 +354,16 @@ def solve(
     from_prior, precision : see ``linear_model``
     """
     n = chains[0].shape[1]
-    hessian, slope = np.zeros((n, n)), np.zeros(n)
+    hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for view, chain, offset in zip(views, chains, from_prior, strict=True):
         own_hessian, own_slope = linear_model(view, offset, precision)
         hessian += chain.T @ own_hessian @ chain
+        damped += chain.T @ (own_hessian + damping(view)) @ chain
         slope += chain.T @ own_slope
-    hessian[np.diag_indices(n)] += 1e-9 * np.diag(hessian).max()
-    inverse = np.asarray(np.linalg.inv(hessian))
-    return Step(-inverse @ slope, inverse)
+    ridge = 1e-9 * np.eye(n)
+    covariance = np.asarray(np.linalg.inv(hessian + ridge * np.diag(hessian).max()))
+    change = -np.linalg.solve(damped + ridge * np.diag(damped).max(), slope)
+    return Step(change, covariance)
 
 
 def follow(
