@@ -86,8 +86,8 @@ class NoseHooverChain:
 
     It makes the scale of a step of the form (dt, dt/2, scale, dt/2, 0) a function of the kinetic
     energy of v1 and of the chain's own state, the positions of its ``length`` thermostats and then
-    their velocities in 1/ps. Its masses are n kT/frequency^2 and, but for the first, kT/frequency^2;
-    its propagator is that of Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996), with
+    their velocities in 1/ps. Its masses are kT/frequency^2, the first n times as large; its
+    propagator is that of Martyna, Tuckerman, Tobias, Klein, Mol. Phys. 87, 1117 (1996), with
     multiple time steps and 1, 3, 5 or 7 Yoshida-Suzuki weights. OpenMM takes 3 per massive
     particle for the degrees of freedom n, and 3 less where there is a CMMotionRemover.
 
@@ -129,6 +129,9 @@ class SegmentGradient:
     parameters: Array  # dL/dc, [pairs of types, coefficients]
     positions: Array  # dL/dx(0), [particles, 3]
     velocities: Array  # dL/dv(0), [particles, 3]
+    noise: Array | None  # dL/d(noise), [steps, particles, 3]; None if not asked for
+    growth: Array  # norm of the adjoint at each time, [steps + 1]; zero where nothing follows
+    chainState: Array | None  # dL/d(chainState at 0), [2 * length]; None without a chain
 
 
 class SplinePairForce(openmm.Force):  # type: ignore[misc]
@@ -534,9 +537,16 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         context: openmm.Context,
         splitting: Sequence[float],
         positions: ArrayLike,
-        positionGradients: ArrayLike,
+        positionGradients: ArrayLike | None = None,
         velocityGradients: ArrayLike | None = None,
         box: ArrayLike | None = None,
+        *,
+        velocities: ArrayLike | None = None,
+        chain: NoseHooverChain | None = None,
+        chainStates: ArrayLike | None = None,
+        includeNoise: bool = False,
+        truncation: int = 0,
+        clipping: float = 0.0,
     ) -> SegmentGradient:
         """Carry a gradient back through a whole stored segment, in one native call.
 
@@ -546,7 +556,10 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
             x' = x1 + drift2 v2;    v' = v2 + kick2 F(x')/m,
 
         and the result is their discrete adjoint, exact to rounding. Masses are those of the
-        System, parameters those of the Context.
+        System, parameters those of the Context. Particles without mass do not move, whatever the
+        kicks and the noise. With a chain, the scale is what the chain made it. Of a segment that
+        other Forces acted on as well, only what this force does is carried back: callers take
+        care.
 
         Parameters
         ----------
@@ -554,18 +567,48 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
         splitting : (kick1, drift1, scale, drift2, kick2)
             ps. VerletIntegrator: (dt, dt, 1, 0, 0). Velocity Verlet: (dt/2, dt, 1, 0, dt/2).
             LangevinMiddleIntegrator: (dt, dt/2, exp(-friction dt), dt/2, 0).
+            NoseHooverIntegrator: the same with a chain, and any scale.
         positions : array [steps + 1, particles, 3], nm
-        positionGradients : array [steps + 1, particles, 3]
-            How L depends on each stored position directly.
+        positionGradients : array [steps + 1, particles, 3], optional
+            How L depends on each stored position directly. Default: not.
         velocityGradients : array [steps + 1, particles, 3], optional
-            Likewise for velocities.
+            Likewise for velocities. Times after the last that L depends on cost nothing.
         box : array [3, 3], optional
             nm, constant along the segment. Default: the Context's.
+        velocities : array [steps + 1, particles, 3], nm/ps
+            As ``computeSegment`` gave them; only needed with a chain.
+        chain : NoseHooverChain, optional
+            That of the segment.
+        chainStates : array [steps + 1, 2 * length]
+            As ``computeSegment`` gave them; only needed with a chain.
+        includeNoise : bool
+            Also give dL/d(noise), which is the adjoint of v2.
+        truncation : int
+            With t the last time that L depends on, the adjoint of the state is dropped at
+            t - truncation, t - 2 truncation, ...: what follows a stretch of so many steps is
+            taken to depend on the parameters there, not on the state that it starts from.
+            0: never.
+        clipping : float
+            At least 1. Where the growth exceeds ``clipping`` times its value at t, the adjoint is
+            scaled down to that. 0: never.
+
+        Returns
+        -------
+        SegmentGradient
+            Its growth is sqrt(sum of (abs(dL/dx)^2 dt^2 + abs(dL/dv)^2)/m) over particles with
+            mass, dt being drift1 + drift2, before any clipping at that time. dL/dx and dL/dv are
+            those of the state (x, v) at a stored time, but that with a last kick v is taken before
+            that kick.
         """
-        x, gx = _array(positions), _array(positionGradients)
-        gv = None if velocityGradients is None else _array(velocityGradients)
-        n = self.getNumParticles()
-        for name, array in (("positions", x), ("positionGradients", gx), ("velocityGradients", gv)):
+        x, n = _array(positions), self.getNumParticles()
+        arrays = {
+            "positions": x,
+            "positionGradients": positionGradients,
+            "velocityGradients": velocityGradients,
+            "velocities": velocities,
+        }
+        given = {name: None if a is None else _array(a) for name, a in arrays.items()}
+        for name, array in given.items():
             if array is not None and (array.shape != x.shape or array.shape[1:] != (n, 3)):
                 raise openmm.OpenMMException(
                     f"SplinePairForce: {name}: expected the shape [steps + 1, {n}, 3] of the "
@@ -575,9 +618,14 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
             raise openmm.OpenMMException(
                 "SplinePairForce: expected at least one stored time in positions, got none"
             )
-        b = None if box is None else _boxes(box, 1)
+        states, chain_state = None, None
+        if chain is not None:
+            chain_state = np.zeros(2 * chain.length)
+            if chainStates is not None:
+                states = _shaped("chainStates", chainStates, (len(x), 2 * chain.length))
         c = np.zeros((n_pairs_of_types(self.getNumTypes()), self.getNumCoefficients()))
-        x0, v0 = np.zeros((n, 3)), np.zeros((n, 3))
+        x0, v0, growth = np.zeros((n, 3)), np.zeros((n, 3)), np.zeros(len(x))
+        noise = np.zeros((len(x) - 1, n, 3)) if includeNoise else None
         _call(
             "computeSegmentGradient",
             self,
@@ -585,14 +633,22 @@ class SplinePairForce(openmm.Force):  # type: ignore[misc]
             _splitting(splitting),
             len(x) - 1,
             x,
-            b,
-            gx,
-            gv,
+            None if box is None else _boxes(box, 1),
+            given["positionGradients"],
+            given["velocityGradients"],
+            given["velocities"],
+            None if chain is None else _array(astuple(chain)),
+            states,
+            operator.index(truncation),
+            float(clipping),
             c,
             x0,
             v0,
+            growth,
+            noise,
+            chain_state,
         )
-        return SegmentGradient(c, x0, v0)
+        return SegmentGradient(c, x0, v0, noise, growth, chain_state)
 
     def _products(
         self,

@@ -96,7 +96,11 @@ class SegmentRecorder:
         x = segment.positions.numpy(force=True)
         field = self.runner.field(box)
 
+        size = self.runner.potential.coefficients(self.runner.temperature).numel()
+
         def products(weights: Array) -> Array:
+            if not weights.any():
+                return np.zeros(size)
             return field.parameter_products(x[: len(weights)], weights).sum(axis=0).ravel()
 
         by_steps: dict[int, Array] = {}
@@ -109,7 +113,7 @@ class SegmentRecorder:
                 )
             weights = explicit_weights(self.scheme, slope[: steps + 1], self.runner.masses)
             scores.append(by_steps[steps])
-            explicits.append(products(weights) if weights.any() else np.zeros_like(scores[0]))
+            explicits.append(products(weights))
         return np.array(scores), np.array(explicits)
 
     def _by_velocity(self, segment: Segment) -> list[Array]:

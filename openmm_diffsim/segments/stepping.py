@@ -400,9 +400,9 @@ def _by_stretches(
         growth.append(found.growth[1:][::-1])
         if found.noise is not None:
             noises.append(found.noise)
-    flat = np.concatenate([*growth, [0.0]])[::-1]
+    flat = np.concatenate([*growth, found.growth[:1]])[::-1]
     noise = np.concatenate(noises[::-1]) if noises else None
-    return SegmentGradient(np.asarray(parameters), x, v, noise, flat)
+    return SegmentGradient(np.asarray(parameters), x, v, noise, flat, None)
 
 
 def _refuse_explosion(x: Tensor, step: int) -> None:

@@ -244,15 +244,28 @@ EXPORT int DiffSim_computeSegment(Force* force, Context* context, const double* 
     });
 }
 
+/** The noise may be null, and without a chain whatever is of it. */
 EXPORT int DiffSim_computeSegmentGradient(Force* force, Context* context, const double* splitting, int numSteps,
         const double* positions, const double* box, const double* positionGradients, const double* velocityGradients,
-        double* parameters, double* initialPositions, double* initialVelocities) {
+        const double* velocities, const double* chain, const double* chainStates, int truncation, double clipping,
+        double* parameters, double* initialPositions, double* initialVelocities, double* growth, double* noise, double* chainState) {
     return guarded([&] {
+        optional<NoseHooverChain> thermostat = asChain(chain);
+        SegmentGradientOptions options;
+        options.includeNoise = (noise != nullptr);
+        options.truncation = truncation;
+        options.clipping = clipping;
+        options.chain = (thermostat ? &*thermostat : nullptr);
+        options.velocities = asVectors(velocities);
+        options.chainStates = chainStates;
         SegmentGradient gradient;
         asSpline(force).computeSegmentGradient(*context, asSplitting(splitting), numSteps, asVectors(positions), asVectors(box),
-                asVectors(positionGradients), asVectors(velocityGradients), gradient);
+                asVectors(positionGradients), asVectors(velocityGradients), gradient, options);
         copy(gradient.parameters.begin(), gradient.parameters.end(), parameters);
         copy(gradient.positions.begin(), gradient.positions.end(), reinterpret_cast<Vec3*>(initialPositions));
         copy(gradient.velocities.begin(), gradient.velocities.end(), reinterpret_cast<Vec3*>(initialVelocities));
+        copy(gradient.growth.begin(), gradient.growth.end(), growth);
+        copy(gradient.noise.begin(), gradient.noise.end(), reinterpret_cast<Vec3*>(noise));
+        copy(gradient.chainState.begin(), gradient.chainState.end(), chainState);
     });
 }

@@ -85,6 +85,34 @@ struct SegmentGradient {
     std::vector<double> parameters;
     /** dL/dx(0) and dL/dv(0), one per particle. */
     std::vector<OpenMM::Vec3> positions, velocities;
+    /** dL/d(noise) of each step and particle, if asked for; it is the adjoint of v2. */
+    std::vector<OpenMM::Vec3> noise;
+    /** dL/d(state at time 0) of a chain; empty without one. */
+    std::vector<double> chainState;
+    /**
+     * Norm of the adjoint at each time, sqrt(sum over particles with mass of (|dL/dx|^2 dt^2 + |dL/dv|^2)/m) with
+     * dt = drift1+drift2, all gradients at that time being included and before any clipping. Where steps have a last kick, dL/dx
+     * has what it does as well. Zero after the last time with a gradient.
+     */
+    std::vector<double> growth;
+};
+
+/**
+ * What else to do when a gradient is carried back, and what that takes.
+ */
+struct SegmentGradientOptions {
+    bool includeNoise = false;
+    /**
+     * Number of steps, or 0 for all. As many steps before the last time with a gradient, and again each time after as many
+     * more, the adjoint of the state is dropped: what follows is then taken to depend on parameters, not on that state.
+     */
+    int truncation = 0;
+    /** The adjoint is scaled down where its norm exceeds this times that at the last time with a gradient; at least 1, or 0 for never. */
+    double clipping = 0;
+    /** The chain that took the place of the scale, or null. It takes velocities and chainStates at each stored time. */
+    const NoseHooverChain* chain = nullptr;
+    const OpenMM::Vec3* velocities = nullptr;
+    const double* chainStates = nullptr;
 };
 
 /**
@@ -238,19 +266,21 @@ public:
     /**
      * Carry a gradient back through a whole stored segment that was integrated with this force alone, step by step as
      * it was integrated: the discrete adjoint, exact to rounding. Masses are those of the System; a particle without mass
-     * does not move. Parameters are those that the Context has now.
+     * does not move. Parameters are those that the Context has now. If other Forces acted as well, how they depend on
+     * positions is left out: the caller takes care.
      *
      * @param splitting           the integrator
      * @param numSteps            steps of the segment, which has numSteps+1 stored times
      * @param positions           numParticles positions for each stored time, in nm
      * @param box                 3 vectors in nm, constant along the segment, or null for the box of the Context
-     * @param positionGradients   dL/dx at each stored time, by whatever way L depends on them directly
-     * @param velocityGradients   dL/dv likewise, or null
+     * @param positionGradients   dL/dx at each stored time, by whatever way L depends on them directly, or null for zero
+     * @param velocityGradients   dL/dv likewise. Times after the last at which either is not zero cost nothing.
      * @param gradient            the result
      */
     void computeSegmentGradient(OpenMM::Context& context, const StepSplitting& splitting, int numSteps,
             const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
-            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient) const;
+            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient,
+            const SegmentGradientOptions& options = SegmentGradientOptions()) const;
 protected:
     OpenMM::ForceImpl* createImpl() const;
 private:

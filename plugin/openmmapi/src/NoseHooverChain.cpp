@@ -54,14 +54,12 @@ void ChainPropagator::kick(int bead, double time, const Number& scaledEnergy, ve
         v = v+force*time;
         return;
     }
-    using std::exp; // beside that of dual numbers
     Number friction = exp(velocities[bead+1]*(-0.5*time));
     v = friction*(friction*v+force*time);
 }
 
 template <class Number>
 Number ChainPropagator::propagate(const Number& kineticEnergy, vector<Number>& positions, vector<Number>& velocities) const {
-    using std::exp;
     Number scale = kineticEnergy*0.0+1.0; // a constant, with as many derivatives
     Number scaledEnergy = kineticEnergy;
     for (double time : timeSteps) {

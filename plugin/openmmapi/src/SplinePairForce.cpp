@@ -148,7 +148,8 @@ void SplinePairForce::computeSegment(Context& context, const StepSplitting& spli
 }
 
 void SplinePairForce::computeSegmentGradient(Context& context, const StepSplitting& splitting, int numSteps, const Vec3* positions,
-        const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients, SegmentGradient& gradient) const {
+        const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients, SegmentGradient& gradient,
+        const SegmentGradientOptions& options) const {
     dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSegmentGradient(getContextImpl(context), splitting, numSteps,
-            positions, box, positionGradients, velocityGradients, gradient);
+            positions, box, positionGradients, velocityGradients, gradient, options);
 }

@@ -1,4 +1,5 @@
 #include "internal/SplinePairForceImpl.h"
+#include "internal/SegmentAdjoint.h"
 #include "internal/SegmentIntegrator.h"
 #include "internal/refuse.h"
 #include <algorithm>
@@ -205,50 +206,28 @@ void SplinePairForceImpl::computeSegment(ContextImpl& context, const StepSplitti
 
 void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const StepSplitting& splitting, int numSteps,
         const Vec3* positions, const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients,
-        SegmentGradient& gradient) {
+        SegmentGradient& gradient, const SegmentGradientOptions& options) {
     SegmentMasses masses(context.getSystem());
+    unique_ptr<ChainPropagator> propagator = makeChainPropagator(options.chain, splitting);
+    if (propagator != nullptr && (options.velocities == nullptr || options.chainStates == nullptr))
+        refuse("with a Nose-Hoover chain, the gradient of a segment needs its velocities and the chain's states");
+    if (options.truncation < 0)
+        refuse("expected a truncation of at least 1 step, or 0 for none, got ", options.truncation);
+    if (options.clipping != 0 && !(options.clipping >= 1))
+        refuse("expected a clipping of at least 1, or 0 for none, got ", options.clipping);
     PairConfiguration configuration;
     findBox(context, box, configuration.box);
-    for (int t = 0; t <= numSteps; t++)
+    for (int t = 0; t <= numSteps; t++) {
         checkPositions(positions+(size_t) t*numParticles, "time", t);
-
-    // Going back in time, x and v are dL/dx(t) and dL/dv(t), through all that follows. The force at time t acts twice,
-    // by the last kick of the step before and the first kick of the step after; its weight, dL/dF, has both parts.
-
-    int numSums = owner.getNumTypePairs()*owner.getNumCoefficients();
-    gradient.parameters.assign(numSums, 0.0);
-    gradient.positions.assign(numParticles, Vec3());
-    gradient.velocities.assign(numParticles, Vec3());
-    vector<Vec3>& x = gradient.positions;
-    vector<Vec3>& v = gradient.velocities;
-    vector<Vec3> weights(numParticles), hessianProduct(numParticles);
-    vector<double> parameterProduct(numSums);
-    for (int t = numSteps; t >= 0; t--) {
-        size_t first = (size_t) t*numParticles;
-        for (int i = 0; i < numParticles; i++) {
-            weights[i] = Vec3();
-            if (t < numSteps)
-                weights[i] += v[i]*(splitting.kick1*masses.getInverseMass(i)); // v is the gradient with respect to v1 as well
-            x[i] += positionGradients[first+i];
-            if (velocityGradients != nullptr)
-                v[i] += velocityGradients[first+i];
-            if (t > 0)
-                weights[i] += v[i]*(splitting.kick2*masses.getInverseMass(i));
-        }
-        bool hasForce = (t < numSteps || splitting.kick2 != 0) && (t > 0 || splitting.kick1 != 0);
-        if (hasForce) {
-            configuration.positions = positions+first;
-            getKernel().computeProducts(context, configuration, weights.data(), hessianProduct.data(), parameterProduct.data());
-            for (int i = 0; i < numParticles; i++)
-                x[i] -= hessianProduct[i];
-            for (int k = 0; k < numSums; k++)
-                gradient.parameters[k] += parameterProduct[k];
-        }
-        if (t > 0)
-            for (int i = 0; i < numParticles; i++)
-                if (masses.getInverseMass(i) != 0)
-                    v[i] = (v[i]+x[i]*splitting.drift2)*splitting.scale+x[i]*splitting.drift1;
+        if (propagator != nullptr)
+            checkPositions(options.velocities+(size_t) t*numParticles, "velocities, time", t);
     }
+    auto products = [&] (int time, const Vec3* weights, Vec3* hessianProduct, double* parameterProduct) {
+        configuration.positions = positions+(size_t) time*numParticles;
+        getKernel().computeProducts(context, configuration, weights, hessianProduct, parameterProduct);
+    };
+    SegmentAdjoint adjoint(masses, splitting, propagator.get(), options, products);
+    adjoint.run(numSteps, positionGradients, velocityGradients, owner.getNumTypePairs()*owner.getNumCoefficients(), gradient);
 }
 
 void SplinePairForceImpl::findMolecules(ContextImpl& context) {

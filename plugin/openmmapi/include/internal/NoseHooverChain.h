@@ -33,6 +33,8 @@ inline Dual operator*(const Dual& a, double b) {
     return {a.value*b, a.slopes*b};
 }
 
+using std::exp; // which that of dual numbers would hide
+
 inline Dual exp(const Dual& a) {
     double value = std::exp(a.value);
     return {value, a.slopes*value};

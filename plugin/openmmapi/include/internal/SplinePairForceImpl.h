@@ -38,7 +38,7 @@ public:
             double* chainStates);
     void computeSegmentGradient(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps,
             const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
-            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient);
+            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient, const SegmentGradientOptions& options);
 private:
     CalcSplinePairForceKernel& getKernel();
     void checkBox(const OpenMM::Vec3* box) const;

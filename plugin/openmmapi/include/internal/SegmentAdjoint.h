@@ -1,0 +1,56 @@
+#ifndef OPENMM_DIFFSIM_SEGMENTADJOINT_H_
+#define OPENMM_DIFFSIM_SEGMENTADJOINT_H_
+
+#include "SplinePairForce.h"
+#include "internal/NoseHooverChain.h"
+#include "internal/SegmentIntegrator.h"
+#include <functional>
+#include <vector>
+
+namespace DiffSim {
+
+/**
+ * The recursion back through a stored segment. At each time it holds the adjoint: the gradient with respect to positions,
+ * velocities and the state of a chain there, through all that follows.
+ */
+class SegmentAdjoint {
+public:
+    /**
+     * SplinePairForce::computeProducts() at the positions of a time; the hessianProduct may be null.
+     */
+    typedef std::function<void (int time, const OpenMM::Vec3* weights, OpenMM::Vec3* hessianProduct, double* parameterProduct)> Products;
+    SegmentAdjoint(const SegmentMasses& masses, const StepSplitting& splitting, const ChainPropagator* chain,
+            const SegmentGradientOptions& options, Products products);
+    /**
+     * Carry the gradient back from the last of numSteps+1 times; numSums is the number of parameters.
+     */
+    void run(int numSteps, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients, int numSums,
+            SegmentGradient& gradient);
+private:
+    int findLast(int numSteps, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients) const;
+    void visit(int time, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients);
+    void addWeights(double kick);
+    void applyForce(int time, bool toPositions);
+    void stepBack(int time);
+    void stepBackThroughChain(int time);
+    void clear();
+    void scale(double factor);
+    void clip(double norm);
+    double getNorm() const;
+    const SegmentMasses& masses;
+    StepSplitting splitting;
+    const ChainPropagator* chain;
+    const SegmentGradientOptions& options;
+    Products products;
+    std::vector<OpenMM::Vec3> x, v; // the adjoint
+    std::vector<double> thermostats; // the adjoint of their velocities
+    std::vector<OpenMM::Vec3> weights, hessianProduct; // weights are dL/dF of the force at the present time
+    std::vector<double> parameterProduct;
+    int last;
+    double bound; // of the norm; zero while there is none
+    SegmentGradient* gradient;
+};
+
+} // namespace DiffSim
+
+#endif /*OPENMM_DIFFSIM_SEGMENTADJOINT_H_*/
