@@ -14,6 +14,7 @@ from openmm_diffsim.units import (
     BAR,
     GRAM_PER_CM3,
     MOLAR_GAS_CONSTANT,
+    UNIT_NAMES,
     beta,
     number_in_md_units,
     value_in_md_units,
@@ -111,6 +112,26 @@ def test_message_names_both_units() -> None:
 def test_one_number_is_one_number(x: object) -> None:
     with pytest.raises(UnitError, match="expected one number for a length"):
         number_in_md_units(x, "length")
+
+
+def test_the_name_of_a_unit_is_that_of_the_number_in_it() -> None:
+    names = {
+        "nm": unit.nanometer,
+        "ps": unit.picosecond,
+        "kJ": unit.kilojoule,
+        "mol": unit.mole,
+        "K": unit.kelvin,
+        "bar": unit.bar,
+        "amu": unit.dalton,
+        "e": unit.elementary_charge,
+        "1": unit.dimensionless,
+    }
+    for kind, text in UNIT_NAMES.items():
+        md_unit = unit.dimensionless
+        for place, factor in enumerate(text.split("/") if text else []):
+            name, _, power = factor.partition("^")
+            md_unit *= names[name] ** ((-1 if place else 1) * int(power or 1))
+        assert number_in_md_units(unit.Quantity(2.0, md_unit), kind) == pytest.approx(2.0), kind
 
 
 def test_unknown_kind_is_refused() -> None:
