@@ -43,6 +43,7 @@ from .refinement import (
 )
 from .samples import Samples
 from .sampling import SampleReporter, sample_trajectory
+from .segments import DynamicAverage
 from .statepoint import StatePoint
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ __all__ = [
     "VACF",
     "Configurations",
     "Diffusion",
+    "DynamicAverage",
     "Estimate",
     "GaussNewton",
     "GaussNewtonOptions",

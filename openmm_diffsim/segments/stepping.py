@@ -8,6 +8,7 @@ the learned force is the only one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,16 @@ class Noise:
             return self.given[first:last].numpy(force=True)
         if not self.scale.any():
             return None
-        shape = (len(self.scale), 3)
-        return np.array(
-            [
-                self.scale * np.random.default_rng((*self.seed, step)).standard_normal(shape)
-                for step in range(first, last)
-            ]
-        ).reshape(last - first, *shape)
+        noise = np.empty((last - first, len(self.scale), 3))
+        for row, step in zip(noise, range(first, last), strict=True):
+            # A stream of random numbers for each step, which can so be made again by itself.
+            stream = np.random.Philox(key=self._key, counter=[0, 0, 0, step])
+            np.random.Generator(stream).standard_normal(out=row)
+        return noise * self.scale
+
+    @cached_property
+    def _key(self) -> NDArray[np.uint64]:
+        return np.random.SeedSequence(self.seed).generate_state(2, np.uint64)
 
     def tensor(self, step: int) -> Tensor | None:
         """Noise of one step, with its graph where it was given."""
