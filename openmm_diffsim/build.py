@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,17 @@ from .fluid import (
     start_disordered,
     start_from,
 )
-from .io import RDFData, check_rdf, read_potential, read_rdf
+from .io import (
+    CorrelationData,
+    RDFData,
+    check_rdf,
+    check_vacf,
+    read_correlation,
+    read_potential,
+    read_rdf,
+)
 from .kernels import largest_range
-from .observables import RDF, Pressure
+from .observables import RDF, VACF, Diffusion, Pressure, SegmentObservable
 from .potentials import (
     LennardJones,
     Mie,
@@ -36,13 +45,17 @@ from .potentials import (
 )
 from .refinement import Refinement, Target, boltzmann_inversion
 from .refinement.initial import contact, match_potential
+from .segments import velocity_verlet
 from .statepoint import StatePoint
-from .units import MOLAR_GAS_CONSTANT
+from .units import MOLAR_GAS_CONSTANT, number_in_md_units
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
+_MOST_LAGS = 20  # of a correlation function, which is smooth
+_FEWEST_STEPS = 10  # of a segment that diffusion is measured on
+_LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
 
 
@@ -56,7 +69,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     """
     dynamics = Dynamics(**vars(configuration.dynamics))
     data = [_read_target(t) for t in configuration.targets]
-    measured = next((d for d in data if d is not None), None)
+    measured = next((d for d in data if isinstance(d, RDFData)), None)
     section, seed = configuration.system, configuration.refine.seed
     atoms, state, positions = None, None, None
     if section.particles is not None:
@@ -74,7 +87,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         np.linalg.det(box)
     )
     for target, table in zip(configuration.targets, data, strict=True):
-        if table is not None and target.atoms is None:
+        if isinstance(table, RDFData) and target.atoms is None:
             check_rdf(table, density)
     _check_cutoff(configuration, box)
     potential = build_potential(configuration.potential, measured, dynamics.temperature)
@@ -91,6 +104,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         _make_target(point, entry, table, atoms, reach, warn)
         for entry, table in zip(configuration.targets, data, strict=True)
     ]
+    _tell_cost(targets, configuration.refine.every, warn)
     return Refinement(
         potential,
         targets,
@@ -170,10 +184,14 @@ def _guess(kind: str, rise: float, peak: float, thermal: float) -> dict[str, flo
     return guesses.get(kind, {})
 
 
-def _read_target(section: TargetSection) -> RDFData | None:
+def _read_target(section: TargetSection) -> RDFData | CorrelationData | None:
     if section.file is None:
         return None
-    data = read_rdf(section.file, section.length_unit)
+    data: RDFData | CorrelationData
+    if section.observable == "rdf":
+        data = read_rdf(section.file, section.length_unit)
+    else:
+        data = read_correlation(section.file)
     if data.error is None and section.uncertainty is None:
         raise TargetError(
             f"{section.file}: has no third column with errors; give an uncertainty in [[target]]",
@@ -186,23 +204,38 @@ def _read_target(section: TargetSection) -> RDFData | None:
 def _make_target(
     point: StatePoint,
     section: TargetSection,
-    data: RDFData | None,
+    data: RDFData | CorrelationData | None,
     atoms: IntArray | None,
     reach: float,
     warn: Any,
 ) -> Target:
-    if data is None:
-        return Target(
-            point,
-            Pressure(),
-            section.value,
-            uncertainty=section.uncertainty,
-            weight=section.weight,
-        )
-    topology = point.simulation.topology
-    first = (
-        atoms if section.atoms is None else select_atoms(topology, section.atoms, "target.atoms")
+    if section.atoms is not None:
+        atoms = select_atoms(point.simulation.topology, section.atoms, "target.atoms")
+    if isinstance(data, RDFData):
+        return _rdf_target(point, section, data, atoms, reach, warn)
+    if isinstance(data, CorrelationData):
+        return _vacf_target(point, section, data, atoms)
+    observable = (
+        Pressure() if section.observable == "pressure" else _diffusion(point, section, atoms)
     )
+    return Target(
+        point,
+        observable,
+        section.value,
+        uncertainty=section.uncertainty,
+        weight=section.weight,
+    )
+
+
+def _rdf_target(
+    point: StatePoint,
+    section: TargetSection,
+    data: RDFData,
+    atoms: IntArray | None,
+    reach: float,
+    warn: Any,
+) -> Target:
+    topology = point.simulation.topology
     second = (
         None if section.atoms2 is None else select_atoms(topology, section.atoms2, "target.atoms2")
     )
@@ -221,7 +254,7 @@ def _make_target(
         )
     return Target(
         point,
-        rdf_for(data, reach, first, second),
+        rdf_for(data, reach, atoms, second),
         data.r,
         data.g,
         uncertainty=data.error if section.uncertainty is None else section.uncertainty,
@@ -229,6 +262,87 @@ def _make_target(
         window=section.window,
         noise=section.noise,
     )
+
+
+def _vacf_target(
+    point: StatePoint, section: TargetSection, data: CorrelationData, atoms: IntArray | None
+) -> Target:
+    check_vacf(data, _squared_speed(point, atoms))
+    low, high = section.window or (0.0, np.inf)
+    t = data.t[(data.t >= low) & (data.t <= high)]
+    if len(t) < 3:
+        raise ConfigurationError(
+            f"target.window: {section.file} has {len(t)} points from {low:g} to {high:g} ps, "
+            f"expected at least 3; it reaches from {data.t[0]:g} to {data.t[-1]:g} ps",
+            key="target.window",
+            got=section.window,
+        )
+    lags = lags_for(t, _timestep(point))
+    return Target(
+        point,
+        VACF(lags, atoms=atoms, **_segment_options(point, section)),
+        data.t,
+        data.values,
+        uncertainty=data.error if section.uncertainty is None else section.uncertainty,
+        weight=section.weight,
+        window=section.window,
+    )
+
+
+def _diffusion(point: StatePoint, section: TargetSection, atoms: IntArray | None) -> Diffusion:
+    assert section.length is not None
+    timestep = _timestep(point)
+    steps = round(section.length / timestep)
+    if steps < _FEWEST_STEPS:
+        raise ConfigurationError(
+            f"target.length: {section.length:g} ps are {steps} steps of {timestep:g} ps, expected "
+            f"at least {_FEWEST_STEPS}, and until the velocities have forgotten where they started",
+            key="target.length",
+            got=section.length,
+        )
+    options = _segment_options(point, section)
+    return Diffusion(steps, method=section.method, atoms=atoms, **options)
+
+
+def _segment_options(point: StatePoint, section: TargetSection) -> dict[str, Any]:
+    options: dict[str, Any] = {"gradient_every": section.segments_every}
+    if section.integrator == "nve":
+        options["integrator"] = velocity_verlet(_timestep(point))
+    return options
+
+
+def _timestep(point: StatePoint) -> float:
+    return number_in_md_units(point.simulation.integrator.getStepSize(), "time")
+
+
+def _squared_speed(point: StatePoint, atoms: IntArray | None) -> float:
+    """<v^2> = 3RT/m of free particles, nm^2/ps^2, the mean of the atoms."""
+    system = point.simulation.system
+    chosen = range(system.getNumParticles()) if atoms is None else map(int, atoms)
+    masses = np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in chosen])
+    inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
+    return float(3 * MOLAR_GAS_CONSTANT * point.temperature * inverse.mean())
+
+
+def _tell_cost(targets: Sequence[Target], every: int, warn: Any) -> None:
+    """Say so where segments take many times the steps that lie between their starts."""
+    for target in targets:
+        observable = target.observable
+        if isinstance(observable, SegmentObservable) and observable.steps > _LONG_SEGMENTS * every:
+            warn(
+                f"{type(observable).__name__}: a segment of {observable.steps} steps from every "
+                f"frame, {every} steps apart, takes {observable.steps / every:.0f} times the MD of "
+                "the fit itself; a shorter window or length, or a larger refine.every, is faster"
+            )
+
+
+def lags_for(t: Array, timestep: float) -> IntArray:
+    """Lags, in steps, that reach over the times ``t`` (ps, ascending): as fine, but at most 20."""
+    first = int(np.floor(t[0] / timestep + 1e-6))
+    last = max(int(np.ceil(t[-1] / timestep - 1e-6)), first + 1)
+    spacing = max(float(np.median(np.diff(t))) / timestep, 1.0)
+    intervals = int(np.clip(np.ceil((last - first) / spacing - 1e-6), 1, _MOST_LAGS - 1))
+    return np.unique(np.round(np.linspace(first, last, intervals + 1)).astype(np.int64))
 
 
 def rdf_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,10 @@ def refine(options: argparse.Namespace) -> int:
         f"{w['u_kJ_mol']:.3f} ± {w['standard_error']:.3f} kJ/mol at {w['r_nm']:.3f} nm"
         for w in final["wells"]
     ]
+    of_g = "" if isnan(final["rdf_rms"]) else f", rms of g(r) {final['rdf_rms']:.4f}"
     print(
         f"{'converged' if fit.converged else 'finished'} after {len(fit.history)} rounds: misfit "
-        f"{final['misfit']:.3g}, rms of g(r) {final['rdf_rms']:.4f}; minima of u(r): "
+        f"{final['misfit']:.3g}{of_g}; minima of u(r): "
         f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
     )
     return FINISHED

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigurationError
+from .observables.dynamics import DIFFUSION_METHODS
 from .refinement.methods import METHODS
 from .units import GRAM_PER_CM3
 
@@ -32,6 +33,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "yukawa": ("strength", "kappa"),
     "soft-sphere": ("sigma", "epsilon", "exponent"),
 }
+OBSERVABLES = ("rdf", "pressure", "vacf", "diffusion")
 REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
 
 
@@ -76,16 +78,20 @@ class PotentialSection:
 class TargetSection:
     """What was measured."""
 
-    observable: str  # "rdf" or "pressure"
-    uncertainty: float | None
+    observable: str  # one of OBSERVABLES
+    uncertainty: float | None  # in the unit of the values
     weight: float
-    file: Path | None  # of an rdf
-    length_unit: str
-    window: tuple[float, float] | None  # nm
-    noise: str
-    atoms: str | None
-    atoms2: str | None
-    value: float | None  # of a pressure, bar
+    file: Path | None = None  # of a curve
+    length_unit: str = "nm"  # of the r in the file of an rdf
+    window: tuple[float, float] | None = None  # nm, or ps, of a curve
+    noise: str = "auto"  # of an rdf
+    atoms: str | None = None
+    atoms2: str | None = None
+    value: float | None = None  # bar or nm^2/ps, of a pressure or diffusion
+    length: float | None = None  # ps, of the segments that diffusion is measured on
+    method: str = DIFFUSION_METHODS[0]  # of diffusion
+    integrator: str = "simulation"  # of segments: the Simulation's, or "nve" for velocity Verlet
+    segments_every: int = 5  # of segments: one in so many has its derivative taken
 
 
 @dataclass(frozen=True)
@@ -239,29 +245,66 @@ def _potential(section: _Section) -> PotentialSection:
 
 
 def _target(section: _Section) -> TargetSection:
-    observable = section.choice("observable", ("rdf", "pressure"))
-    is_rdf = observable == "rdf"
-    window = section.pair("window") if is_rdf else None
+    observable = section.choice("observable", OBSERVABLES)
+    read = {"rdf": _rdf, "pressure": _pressure, "vacf": _vacf, "diffusion": _diffusion}[observable]
     made = TargetSection(
         observable=observable,
         uncertainty=section.number("uncertainty", None, above=0),
         weight=section.number("weight", 1.0, above=0),
-        file=section.path("file") if is_rdf else None,
-        length_unit=section.choice("length_unit", ("nm", "angstrom"), "nm") if is_rdf else "nm",
-        window=window,
-        noise=(
-            section.choice("noise", ("auto", "sampled", "independent"), "auto")
-            if is_rdf
-            else "auto"
-        ),
-        atoms=section.text("atoms", None) if is_rdf else None,
-        atoms2=section.text("atoms2", None) if is_rdf else None,
-        value=None if is_rdf else section.number("value"),
+        **read(section),
     )
-    if not is_rdf and made.uncertainty is None:
-        raise section.error("uncertainty", "a pressure needs its uncertainty (bar)")
     section.finish()
     return made
+
+
+def _rdf(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "length_unit": section.choice("length_unit", ("nm", "angstrom"), "nm"),
+        "window": section.pair("window", "nm"),
+        "noise": section.choice("noise", ("auto", "sampled", "independent"), "auto"),
+        "atoms": section.text("atoms", None),
+        "atoms2": section.text("atoms2", None),
+    }
+
+
+def _pressure(section: _Section) -> dict[str, Any]:
+    value = section.number("value")
+    _need_uncertainty(section, "a pressure needs its uncertainty (bar)")
+    return {"value": value}
+
+
+def _vacf(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "window": section.pair("window", "ps"),
+        **_segments(section),
+    }
+
+
+def _diffusion(section: _Section) -> dict[str, Any]:
+    value = section.number("value", above=0)
+    _need_uncertainty(section, "a diffusion coefficient needs its uncertainty (nm^2/ps)")
+    return {
+        "value": value,
+        "length": section.number("length", above=0),
+        "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
+        **_segments(section),
+    }
+
+
+def _segments(section: _Section) -> dict[str, Any]:
+    """What all have that are measured on trajectory segments."""
+    return {
+        "atoms": section.text("atoms", None),
+        "integrator": section.choice("integrator", ("simulation", "nve"), "simulation"),
+        "segments_every": section.integer("segments_every", 5, at_least=1),
+    }
+
+
+def _need_uncertainty(section: _Section, what: str) -> None:
+    if "uncertainty" not in section.raw:
+        raise section.error("uncertainty", what)
 
 
 def _refine(section: _Section) -> RefineSection:
@@ -355,7 +398,7 @@ class _Section:
 
         return self._checked(key, default, check)
 
-    def pair(self, key: str) -> tuple[float, float] | None:
+    def pair(self, key: str, unit: str) -> tuple[float, float] | None:
         value = self._take(key, None)
         if value is None:
             return None
@@ -363,7 +406,7 @@ class _Section:
             isinstance(v, int | float) and not isinstance(v, bool) for v in value
         )
         if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
-            raise self.error(key, f"got {value!r}, expected [low, high] in nm, 0 <= low < high")
+            raise self.error(key, f"got {value!r}, expected [low, high] in {unit}, 0 <= low < high")
         return float(value[0]), float(value[1])
 
     def path(self, key: str) -> Path:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
+_MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions of time in one panel
+_MARKERS = ("o", "s", "^")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,32 @@ class RDFComparison:
     model: Array  # [points]
     model_error: Array  # [points], standard error
 
+    @property
+    def x(self) -> Array:
+        """Where it was measured: r."""
+        return self.r
+
+
+@dataclass(frozen=True)
+class TimeComparison:
+    """One measured function of time and the model's."""
+
+    t: Array  # [points], ps
+    target: Array  # [points]
+    target_error: Array  # [points], standard error
+    model: Array  # [points]
+    model_error: Array  # [points], standard error
+    name: str  # of the observable, such as "VACF"
+    unit: str  # of its values, such as "nm^2/ps^2"
+
+    @property
+    def x(self) -> Array:
+        """Where it was measured: t."""
+        return self.t
+
+
+Comparison = RDFComparison | TimeComparison
+
 
 def fit_figure(
     r: Array,
@@ -37,8 +65,12 @@ def fit_figure(
     rounds: Sequence[Mapping[str, Any]],
     truth: tuple[Array, Array] | None = None,
     title: str = "",
+    over_time: Sequence[TimeComparison] = (),
 ) -> Figure:
-    """Potential, g(r) against its targets, and the misfit per round; bands are two standard errors.
+    """Potential, curves against their targets, and the misfit per round.
+
+    Bands are two standard errors. Functions of time stand to the right of g(r), or in its place
+    where there is none; those of one observable share a panel.
 
     Parameters
     ----------
@@ -47,15 +79,28 @@ def fit_figure(
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
         A known potential to hold the fit against.
+    over_time : one per target that is a function of time
     """
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    names = list(dict.fromkeys(c.name for c in over_time))
+    with_rdfs = bool(comparisons) or not over_time
+    columns = 1 + with_rdfs + len(names)
+    figure = Figure(figsize=(5 * columns + 1, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, height_ratios=(2.6, 1), width_ratios=(1, 1.25))
+    widths = (1, *[1.25] * (columns - 1))
+    grid = figure.add_gridspec(2, columns, height_ratios=(2.6, 1), width_ratios=widths)
     _draw_potential(figure.add_subplot(grid[0, 0]), r, u, u_error, comparisons, truth)
     _draw_misfit(figure.add_subplot(grid[1, 0]), rounds)
-    top = figure.add_subplot(grid[0, 1])
-    _draw_rdfs(top, comparisons)
-    _draw_residuals(figure.add_subplot(grid[1, 1], sharex=top), comparisons)
+    if with_rdfs:
+        top = figure.add_subplot(grid[0, 1])
+        _draw_rdfs(top, comparisons)
+        _draw_residuals(figure.add_subplot(grid[1, 1], sharex=top), comparisons, "r / nm")
+    for column, name in enumerate(names, columns - len(names)):
+        same = [c for c in over_time if c.name == name]
+        top = figure.add_subplot(grid[0, column])
+        _draw_over_time(top, same)
+        _draw_residuals(
+            figure.add_subplot(grid[1, column], sharex=top), same, "t / ps", styled=True
+        )
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -86,7 +131,8 @@ def _draw_potential(
     truth: tuple[Array, Array] | None,
 ) -> None:
     peaks = [float(c.r[np.argmax(c.target)]) for c in comparisons]
-    outside = u[r >= min(peaks, default=0.5 * (r[0] + r[-1]))]
+    well = min(float(r[np.argmin(u)]), 0.5 * float(r[0] + r[-1]))
+    outside = u[r >= min(peaks, default=well)]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
     _band(axes, r, u, error, _MODEL, "refined")
@@ -102,27 +148,54 @@ def _draw_potential(
 
 
 def _draw_rdfs(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
-    shift = 0.0
     for index, c in enumerate(comparisons):
-        own = len(comparisons) > 1
-        name = f" {index}" if own else ""
-        spread = 2 * c.target_error
-        axes.errorbar(
-            c.r,
-            c.target + shift,
-            yerr=spread,
-            fmt="o",
-            ms=2.5,
-            lw=0.7,
-            color=_TARGET,
-            label=f"target{name}",
-        )
-        _band(axes, c.r, c.model + shift, c.model_error, _MODEL, f"model{name}")
-        shift += 1.0 if own else 0.0
+        many = len(comparisons) > 1
+        _draw_comparison(axes, c, f" {index}" if many else "", shift=float(index))
     _finish_rdf_axes(axes)
     if comparisons:
         axes.set_xlim(0.8 * min(map(_rise, comparisons)), max(c.r[-1] for c in comparisons))
     axes.tick_params(labelbottom=False)
+
+
+def _draw_over_time(axes: Any, comparisons: Sequence[TimeComparison]) -> None:
+    for index, c in enumerate(comparisons):
+        many = len(comparisons) > 1
+        _draw_comparison(axes, c, f" {index}" if many else "", style=index)
+    axes.axhline(0, color="0.7", lw=0.8)
+    axes.set_xlim(min(c.t[0] for c in comparisons), max(c.t[-1] for c in comparisons))
+    unit = f" / {_as_math(comparisons[0].unit)}" if comparisons[0].unit else ""
+    axes.set(ylabel=comparisons[0].name + unit)
+    axes.legend(frameon=False)
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_comparison(
+    axes: Any, c: Comparison, name: str, shift: float = 0.0, style: int = 0
+) -> None:
+    """Target and model; what tells those of one panel apart is a shift, or the style."""
+    axes.errorbar(
+        c.x,
+        c.target + shift,
+        yerr=2 * c.target_error,
+        fmt=_MARKERS[style % len(_MARKERS)],
+        ms=2.5,
+        lw=0.7,
+        color=_TARGET,
+        label=f"target{name}",
+    )
+    color = _MODELS[style % len(_MODELS)]
+    _band(axes, c.x, c.model + shift, c.model_error, color, f"model{name}")
+
+
+def _as_math(unit: str) -> str:
+    """``nm^2/ps`` as nm$^{2}$ ps$^{-1}$."""
+    first, *below = unit.split("/")
+    powers = [first.partition("^"), *(part.partition("^") for part in below)]
+    signs = ["", *["-"] * len(below)]
+    return " ".join(
+        name if not sign and not power else f"{name}$^{{{sign}{power or 1}}}$"
+        for sign, (name, _, power) in zip(signs, powers, strict=True)
+    )
 
 
 def _finish_rdf_axes(axes: Any) -> None:
@@ -131,13 +204,16 @@ def _finish_rdf_axes(axes: Any) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_residuals(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
+def _draw_residuals(
+    axes: Any, comparisons: Sequence[Comparison], xlabel: str, styled: bool = False
+) -> None:
     axes.axhline(0, color="0.7", lw=0.8)
-    for c in comparisons:
+    for index, c in enumerate(comparisons):
         combined = np.hypot(c.target_error, c.model_error)
-        axes.fill_between(c.r, -2 * combined, 2 * combined, color="0.88", lw=0)
-        axes.plot(c.r, c.model - c.target, color=_MODEL, lw=1.2)
-    axes.set(xlabel="r / nm", ylabel="model - target")
+        axes.fill_between(c.x, -2 * combined, 2 * combined, color="0.88", lw=0)
+        color = _MODELS[index % len(_MODELS)] if styled else _MODEL
+        axes.plot(c.x, c.model - c.target, color=color, lw=1.2)
+    axes.set(xlabel=xlabel, ylabel="model - target")
 
 
 def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:

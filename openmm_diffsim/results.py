@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform as machine
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from scipy.signal import find_peaks
 
 from . import io, plotting
 from .forces import has_native_force, portable_system
-from .refinement import Refinement
-from .units import MOLAR_GAS_CONSTANT
+from .refinement import Refinement, Target
+from .units import MOLAR_GAS_CONSTANT, UNIT_NAMES
 
 Array = NDArray[np.float64]
 
@@ -40,14 +42,14 @@ def write_results(
     basis = fit.potential.basis
     r = np.linspace(basis.r_min, basis.cutoff, 400)
     u, error = (table[0] for table in fit.potential_table(r))
-    comparisons, scalars = compare(fit)
+    found = compare(fit)
     summary: dict[str, Any] = {
         "rounds": [vars(entry) for entry in fit.history],
         "final": {
             **fit.summary(),
             "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
             "sampled_from_r_nm": fit.first_contact(),
-            "scalars": scalars,
+            "scalars": found.scalars,
             "parameters": _few_parameters(fit),
         },
         "converged": fit.converged,
@@ -55,47 +57,71 @@ def write_results(
         "configuration": configuration,
     }
     io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
-    for index, c in enumerate(comparisons):
-        header = "r_nm,g_target,g_model,standard_error"
-        io.write_csv(folder / f"rdf_{index}.csv", header, c.r, c.target, c.model, c.model_error)
+    _write_curves(found, folder)
     _write_simulation(fit, folder)
     title = _title(summary["final"])
-    figure = plotting.fit_figure(r, u, error, comparisons, summary["rounds"], title=title)
+    figure = plotting.fit_figure(
+        r, u, error, found.rdfs, summary["rounds"], title=title, over_time=found.over_time
+    )
     plotting.save_figure(figure, folder / "figure.png")
     io.write_json(folder / "summary.json", summary)
     return summary
 
 
-def compare(fit: Refinement) -> tuple[list[plotting.RDFComparison], list[dict[str, Any]]]:
-    """Each target beside the model's value: those of g(r), and the scalars, in their order."""
-    comparisons, scalars = [], []
+@dataclass(frozen=True)
+class Comparisons:
+    """Each target beside the model's value, in their order."""
+
+    rdfs: list[plotting.RDFComparison]
+    over_time: list[plotting.TimeComparison]
+    scalars: list[dict[str, Any]]
+
+
+def compare(fit: Refinement) -> Comparisons:
+    """All targets of a fit beside what the model says at the present parameters."""
+    found = Comparisons([], [], [])
     for view in fit.views():
         error = np.sqrt(np.diag(view.own_covariance))
         start = 0
         for target in view.targets:
             here = slice(start, start + len(target.values))
             start = here.stop
-            if target.r is not None:
-                comparisons.append(
-                    plotting.RDFComparison(
-                        target.r,
-                        target.values,
-                        target.uncertainty,
-                        view.prediction[here],
-                        error[here],
-                    )
-                )
-            else:
-                scalars.append(
-                    {
-                        "observable": type(target.observable).__name__.lower(),
-                        "target": target.values[0],
-                        "uncertainty": target.uncertainty[0],
-                        "model": view.prediction[here][0],
-                        "standard_error": error[here][0],
-                    }
-                )
-    return comparisons, scalars
+            _add(found, target, view.prediction[here], error[here])
+    return found
+
+
+def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None:
+    columns = (target.values, target.uncertainty, model, error)
+    name, unit = type(target.observable).__name__, UNIT_NAMES[target.observable.kind]
+    if target.r is not None:
+        found.rdfs.append(plotting.RDFComparison(target.r, *columns))
+    elif target.t is not None:
+        found.over_time.append(plotting.TimeComparison(target.t, *columns, name, unit))
+    else:
+        found.scalars.append(
+            {
+                "observable": name.lower(),
+                "unit": unit,
+                "target": target.values[0],
+                "uncertainty": target.uncertainty[0],
+                "model": model[0],
+                "standard_error": error[0],
+            }
+        )
+
+
+def _write_curves(found: Comparisons, folder: Path) -> None:
+    """rdf_0.csv, rdf_1.csv, ..., vacf_0.csv, ...: counted for each observable."""
+    for index, c in enumerate(found.rdfs):
+        header = "r_nm,g_target,g_model,standard_error"
+        io.write_csv(folder / f"rdf_{index}.csv", header, c.r, c.target, c.model, c.model_error)
+    written: Counter[str] = Counter()
+    for curve in found.over_time:
+        name = curve.name.lower()
+        columns = (curve.t, curve.target, curve.model, curve.model_error)
+        path = folder / f"{name}_{written[name]}.csv"
+        io.write_csv(path, "t_ps,target,model,standard_error", *columns)
+        written[name] += 1
 
 
 def versions() -> dict[str, str]:
@@ -148,13 +174,21 @@ def _write_simulation(fit: Refinement, folder: Path) -> None:
 
 
 def _title(final: Mapping[str, Any]) -> str:
-    parts = [
-        f"{final['md_steps']} MD steps, misfit {final['misfit']:.2f}, "
-        f"rms of g(r) {final['rdf_rms']:.4f}"
-    ]
+    parts = [f"{final['md_steps']} MD steps", f"misfit {final['misfit']:.2f}"]
+    if np.isfinite(final["rdf_rms"]):
+        parts.append(f"rms of g(r) {final['rdf_rms']:.4f}")
+    title = ", ".join(parts)
     for scalar in final["scalars"]:
-        parts.append(
-            f"{scalar['observable']} {scalar['model']:.0f} ± {scalar['standard_error']:.0f} bar "
-            f"(target {scalar['target']:.0f} ± {scalar['uncertainty']:.0f})"
-        )
-    return "; ".join(parts)
+        model = _with_error(scalar["model"], scalar["standard_error"])
+        target = _with_error(scalar["target"], scalar["uncertainty"])
+        title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
+        title += f" (target {target})"
+    return title
+
+
+def _with_error(value: float, error: float) -> str:
+    """Both to two digits of the error, such as "0.00245 ± 0.00012"; whole ones from 10 on."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.4g} ± {error:.2g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

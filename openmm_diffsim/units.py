@@ -31,11 +31,13 @@ GRAM_PER_CM3 = AVOGADRO * 1e-21
 # dimensionless and amu to OpenMM), each with the number of md units in it.
 _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
     "length": lambda u: [(u.nanometer, 1.0)],
+    "area": lambda u: [(u.nanometer**2, 1.0)],
     "volume": lambda u: [(u.nanometer**3, 1.0)],
     "wavenumber": lambda u: [(u.nanometer**-1, 1.0)],
     "time": lambda u: [(u.picosecond, 1.0)],
     "rate": lambda u: [(u.picosecond**-1, 1.0)],
     "velocity": lambda u: [(u.nanometer / u.picosecond, 1.0)],
+    "squared_velocity": lambda u: [((u.nanometer / u.picosecond) ** 2, 1.0)],
     "diffusion": lambda u: [(u.nanometer**2 / u.picosecond, 1.0)],
     "energy": lambda u: [(u.kilojoule_per_mole, 1.0)],
     "force": lambda u: [(u.kilojoule_per_mole / u.nanometer, 1.0)],
@@ -54,6 +56,28 @@ _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
     "dimensionless": lambda u: [(u.dimensionless, 1.0)],
 }
 
+UNIT_NAMES: dict[str, str] = {
+    "length": "nm",
+    "area": "nm^2",
+    "volume": "nm^3",
+    "wavenumber": "1/nm",
+    "time": "ps",
+    "rate": "1/ps",
+    "velocity": "nm/ps",
+    "squared_velocity": "nm^2/ps^2",
+    "diffusion": "nm^2/ps",
+    "energy": "kJ/mol",
+    "force": "kJ/mol/nm",
+    "temperature": "K",
+    "pressure": "bar",
+    "mass": "amu",
+    "charge": "e",
+    "number_density": "1/nm^3",
+    "mass_density": "amu/nm^3",
+    "dimensionless": "",
+}
+"""The md unit of each kind of number, as it is written beside one."""
+
 
 def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
     """The number, or the new float64 array of the shape of x, in md units.
@@ -61,10 +85,7 @@ def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
     Parameters
     ----------
     x : a Quantity, a number in md units already, or a (nested) list, tuple or array of either
-    kind : "length" [nm], "volume" [nm^3], "wavenumber" [1/nm], "time" [ps], "rate" [1/ps],
-        "velocity" [nm/ps], "diffusion" [nm^2/ps], "energy" [kJ/mol], "force" [kJ/mol/nm],
-        "temperature" [K], "pressure" [bar], "mass" [amu], "charge" [e], "number_density" [1/nm^3],
-        "mass_density" [amu/nm^3] or "dimensionless"
+    kind : one of ``UNIT_NAMES``, such as "length" [nm] or "pressure" [bar]
 
     Raises
     ------

@@ -123,6 +123,40 @@ def test_refine_writes_everything_it_promises(here: Path) -> None:
 
 
 @pytest.mark.usefixtures("plugin")
+def test_dynamic_targets_are_refined_and_written(here: Path) -> None:
+    t = np.arange(0, 0.31, 0.03)
+    c = 0.0937 * np.exp(-t / 0.3)  # nm^2/ps^2; 3RT/m at 0
+    np.savetxt(here / "c.csv", np.stack([t, c, np.full(len(t), 2e-3)], axis=1))
+    more = """uncertainty = 0.02
+[[target]]
+observable = "vacf"
+file = "c.csv"
+[[target]]
+observable = "diffusion"
+value = 0.02
+uncertainty = 0.005
+length = 0.3
+integrator = "nve"
+"""
+    config = configure(here, target=more, rounds=1, platform="Reference")
+    assert run("refine", config) == cli.FINISHED
+    out = here / "out"
+    summary = json.loads((out / "summary.json").read_text())
+    (scalar,) = summary["final"]["scalars"]
+    assert (scalar["observable"], scalar["unit"]) == ("diffusion", "nm^2/ps")
+    assert scalar["target"] == 0.02 and 0 < scalar["standard_error"] < scalar["model"]
+    assert (out / "vacf_0.csv").read_text().startswith("t_ps,target,model,standard_error\n")
+    times, target, model, error = np.loadtxt(out / "vacf_0.csv", delimiter=",", skiprows=1).T
+    np.testing.assert_allclose(times, t)
+    np.testing.assert_allclose(target, c)
+    # C(0) is 3RT/m, whatever the potential; and what follows is smaller
+    assert abs(model[0] - 0.0937) < 5 * error[0]
+    assert (np.abs(model[5:]) < model[0]).all() and (out / "rdf_0.csv").exists()
+    config.write_text(config.read_text().replace("length = 0.3", "length = 0.2"))
+    assert run("refine", config, "--resume") == cli.BAD_INPUT  # its records are of other segments
+
+
+@pytest.mark.usefixtures("plugin")
 def test_native_system_lies_beside_the_portable_one(here: Path) -> None:
     assert run("refine", configure(here, rounds=1, platform="Reference")) == cli.FINISHED
     state = openmm.XmlSerializer.deserialize((here / "out/state.xml").read_text())

@@ -89,6 +89,78 @@ def test_own_system_is_read(folder: Path) -> None:
     assert made.system.particles is None
 
 
+VACF = {"observable": "vacf", "file": "g.csv", "window": [0.0, 0.5], "uncertainty": 1e-3}
+DIFFUSION = {"observable": "diffusion", "value": 2.4e-3, "uncertainty": 1e-4, "length": 1.0}
+
+
+def test_dynamic_targets_have_their_defaults(folder: Path) -> None:
+    made = changed(folder, target=[*ISSUE_EXAMPLE["target"], dict(VACF), dict(DIFFUSION)])
+    vacf, diffusion = made.targets[2:]
+    assert (vacf.file, vacf.window, vacf.uncertainty) == (folder / "g.csv", (0.0, 0.5), 1e-3)
+    assert (diffusion.value, diffusion.length, diffusion.method) == (2.4e-3, 1.0, "green-kubo")
+    for target in (vacf, diffusion):
+        assert (target.integrator, target.segments_every, target.atoms) == ("simulation", 5, None)
+
+
+def test_dynamic_targets_are_read_in_full(folder: Path) -> None:
+    more = {"integrator": "nve", "segments_every": 2, "atoms": "name O", "weight": 0.5}
+    made = changed(
+        folder,
+        target=[
+            ISSUE_EXAMPLE["target"][0],
+            VACF | more,
+            DIFFUSION | more | {"method": "einstein"},
+        ],
+    )
+    for target in made.targets[1:]:
+        assert (target.integrator, target.segments_every) == ("nve", 2)
+        assert (target.atoms, target.weight) == ("name O", 0.5)
+    assert made.targets[2].method == "einstein"
+
+
+def without(section: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name != key}
+
+
+DYNAMICS_REFUSED = [
+    (VACF | {"winodw": [0, 1]}, "winodw", "did you mean window?"),
+    (VACF | {"integrator": "nvt"}, "integrator", "one of simulation, nve; did you mean 'nve'?"),
+    (VACF | {"segments_every": 0}, "segments_every", ">= 1"),
+    (VACF | {"window": [0.5, 0.1]}, "window", "[low, high] in ps"),
+    (VACF | {"file": "absent.csv"}, "file", "there is no file"),
+    (VACF | {"length_unit": "nm"}, "length_unit", "unknown key"),
+    (VACF | {"value": 1.0}, "value", "unknown key"),
+    (without(VACF, "file"), "file", "missing"),
+    (DIFFUSION | {"method": "green-kub"}, "method", "did you mean 'green-kubo'?"),
+    (DIFFUSION | {"length": 0.0}, "length", "above 0"),
+    (DIFFUSION | {"value": -1.0}, "value", "above 0"),
+    (DIFFUSION | {"window": [0.0, 1.0]}, "window", "unknown key"),
+    (without(DIFFUSION, "uncertainty"), "uncertainty", "needs its uncertainty (nm^2/ps)"),
+    (without(DIFFUSION, "length"), "length", "missing"),
+    (without(DIFFUSION, "value"), "value", "missing"),
+    (VACF | {"observable": "vcaf"}, "observable", "did you mean 'vacf'?"),
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"), DYNAMICS_REFUSED, ids=[row[1] for row in DYNAMICS_REFUSED]
+)
+def test_refusal_of_dynamics_names_the_key(
+    folder: Path, section: dict[str, Any], key: str, words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        changed(folder, target=[ISSUE_EXAMPLE["target"][0], section])
+    assert caught.value.key == f"target[1].{key}"
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_an_rdf_dynamics_needs_a_start(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"potential\.initial: without an rdf target"):
+        changed(folder, target=[VACF])
+    start = {"kind": "lennard-jones", "sigma": 0.34, "epsilon": 1.0, "cutoff": 0.85, "r_min": 0.28}
+    assert changed(folder, target=[VACF], potential=start).potential.initial == "parameters"
+
+
 REFUSED = [
     ({"dynamics__temprature": 85.0}, "dynamics.temprature", "did you mean temperature?"),
     ({"frobnicate": {}}, "frobnicate", "unknown key"),

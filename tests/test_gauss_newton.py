@@ -17,10 +17,12 @@ from torch import Tensor, nn
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, GaussNewtonOptions, SplinePair, Target
 from openmm_diffsim.errors import OverlapError
-from openmm_diffsim.observables import Observable
+from openmm_diffsim.observables import Observable, SegmentObservable
+from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import PairPotential, SplineBasis, parameter_chain
 from openmm_diffsim.refinement.gauss_newton import (
     StateView,
+    damping,
     flat_parameters,
     follow,
     linear_model,
@@ -217,6 +219,156 @@ def test_several_targets_are_stacked_in_their_order(harmonic: Harmonic) -> None:
     )
     # the first and the last are the same number, and the noise of their predictions is one
     assert view.own_covariance[0, 9] == pytest.approx(view.own_covariance[0, 0])
+
+
+# Dynamic observables ----------------------------------------------------------------------------
+
+
+class Moving(SegmentObservable):
+    """Several values of a segment of one step; a test makes the records itself."""
+
+    def __init__(self, n_values: int) -> None:
+        self.n_values = n_values
+        super().__init__(1, estimator="pathwise")
+
+
+class Driven(Harmonic):
+    """A Harmonic whose segments answer to the potential too: A = K S + L c + noise.
+
+    d<A>/dc = L - beta K Sigma; of each segment L is measured with the noise ``slope_noise``.
+    """
+
+    def __init__(self, seed: int = 0, n_values: int = 4, slope_noise: float = 0.0) -> None:
+        super().__init__(seed, n_values)
+        self.along = np.random.default_rng(seed + 1).normal(size=(n_values, N))
+        self.slope_noise = slope_noise
+        self.moving = Moving(n_values)
+
+    def dynamic_mean(self, c: Array) -> Array:
+        return self.mean(c) + self.along @ c
+
+    def sample(self, *arguments: Any, **options: Any) -> Samples:
+        samples = super().sample(*arguments, **options)
+        rng: np.random.Generator = arguments[2]
+        c = samples.runs[0].coefficients[0]
+        rows = []
+        for values in samples.records[self.observable]:
+            slopes = self.along + self.slope_noise * rng.normal(size=self.along.shape)
+            unknown = np.full(slopes.shape, np.nan)
+            parts = (values + self.along @ c, slopes, unknown, unknown, np.nan)
+            rows.append(SegmentRecords.pack(*parts))
+        return replace(samples, records={**samples.records, self.moving: np.array(rows)})
+
+
+def test_a_view_of_dynamics_is_what_the_segments_say() -> None:
+    driven = Driven(3)
+    rng = np.random.default_rng(31)
+    potential = Linear(np.eye(N), 0.1 * rng.normal(size=N))
+    samples = driven.sample(potential, 300, rng)
+    goal = target(driven.moving, np.arange(4.0), [0.1, 0.2, 0.3, 0.4])
+    goal.operator = rng.normal(size=(4, 4))
+    view = view_state([goal], samples, None, GaussNewtonOptions())
+    s, a = samples.basis_sums[:, 0], samples.values(driven.moving).detach().numpy()
+    expected = driven.along - BETA * np.cov(a.T, s.T, bias=True)[:4, 4:]
+    np.testing.assert_allclose(view.prediction, goal.operator @ a.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(view.jacobian, goal.operator @ expected, rtol=1e-8, atol=1e-9)
+    own = samples.estimate(driven.moving).covariance
+    np.testing.assert_allclose(view.own_covariance, goal.operator @ own @ goal.operator.T)
+    np.testing.assert_allclose(view.target_covariance, np.diag([0.01, 0.04, 0.09, 0.16]))
+    assert view.n_effective == pytest.approx(300)
+
+
+def test_dynamics_stands_beside_the_rest_in_the_order_of_the_targets() -> None:
+    driven = Driven(4)
+    rng = np.random.default_rng(32)
+    potential = Linear(np.eye(N), 0.1 * rng.normal(size=N))
+    samples = driven.sample(potential, 300, rng)
+    one, two = (target(driven.observable, np.full(4, x), x) for x in (1.0, 2.0))
+    moving = target(driven.moving, np.zeros(4), 3.0)
+    options = GaussNewtonOptions()
+    view = view_state([one, moving, two], samples, None, options)
+    static = view_state([one, two], samples, None, options)
+    dynamic = view_state([moving], samples, None, options)
+    rest = np.r_[0:4, 8:12]
+    for name in ("prediction", "jacobian", "residual"):
+        np.testing.assert_array_equal(getattr(view, name)[rest], getattr(static, name))
+        np.testing.assert_array_equal(getattr(view, name)[4:8], getattr(dynamic, name))
+    for name in ("own_covariance", "target_covariance"):
+        both = getattr(view, name)
+        np.testing.assert_array_equal(both[np.ix_(rest, rest)], getattr(static, name))
+        np.testing.assert_array_equal(both[4:8, 4:8], getattr(dynamic, name))
+        assert not both[rest, 4:8].any()
+
+
+def test_a_prediction_of_unknown_noise_has_no_weight() -> None:
+    """One frame is one block: its variance is not known, and nothing may rest on it."""
+    driven = Driven(5)
+    rng = np.random.default_rng(33)
+    samples = driven.sample(Linear(np.eye(N), np.zeros(N)), 1, rng)
+    assert np.isinf(samples.estimate(driven.moving).standard_error).all()
+    goal = target(driven.moving, np.zeros(4), 0.1)
+    view = view_state([goal], samples, None, GaussNewtonOptions())
+    np.testing.assert_allclose(view.own_covariance, np.diag(np.full(4, 100.0**2)))
+    assert view.weight.max() < 1.1e-4 and view.noise_ratio() == pytest.approx(1e3)
+
+
+def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
+    """100 runs of 200 segments: variances are known to 14 %, blocks and weights cost a few."""
+    driven = Driven(6, slope_noise=20.0)
+    rng = np.random.default_rng(35)
+    potential = Linear(np.eye(N), np.ones(N))
+    goal = target(driven.moving, np.zeros(4), 1.0)
+    views = [
+        view_state([goal], driven.sample(potential, 200, rng), None, GaussNewtonOptions())
+        for _ in range(100)
+    ]
+    scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
+    claimed = np.mean([(view.jacobian_deviations**2).sum(axis=0) for view in views], axis=0)
+    assert claimed.mean() / scatter.mean() == pytest.approx(1.0, abs=0.15)
+    assert np.abs(claimed / scatter - 1).max() < 5 * 0.14
+
+
+def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
+    views, *_ = random_problem(36, 3, 1)
+    rng = np.random.default_rng(36)
+    view = replace(views[0], jacobian_deviations=rng.normal(size=(5, 8, N)))
+    step = rng.normal(size=N)
+    expected = sum(d @ view.weight @ d for d in view.jacobian_deviations @ step)
+    assert step @ damping(view) @ step == pytest.approx(expected)
+    assert not damping(views[0]).any()
+
+
+def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
+    views, chains, offsets, _ = random_problem(37, 3, 1)
+    noisy = replace(views[0], jacobian_deviations=np.array([100 * views[0].jacobian]))
+    plain, damped = (solve([v], chains, offsets, None) for v in (views[0], noisy))
+    # the same shape of J, 100 times as large: the Hessian is 10001 times as large
+    np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
+    np.testing.assert_allclose(damped.covariance, plain.covariance)
+
+
+def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
+    """The mean of the measured slopes is off by half their size: 20 fits of six rounds each."""
+    driven = Driven(6)
+    exact = driven.along - BETA * driven.matrix @ driven.sigma
+    driven.slope_noise = 0.5 * float(np.sqrt(np.mean(exact**2))) * 10  # 100 segments a round
+    rng = np.random.default_rng(34)
+    matrix = rng.normal(size=(N, 2))
+    truth, start = np.array([0.3, -0.2]), np.array([0.4, -0.1])
+    goal = target(driven.moving, driven.dynamic_mean(matrix @ truth), 0.02)
+    point: Any = type("Point", (), {"temperature": KELVIN})()
+    theory: Any = None
+    away = np.empty((20, 6, 2))
+    for fit in range(20):
+        potential = Linear(matrix, start)
+        for number in range(6):
+            samples = driven.sample(potential, 100, rng)
+            state = StateData(point, [goal], theory, np.zeros((1, N)), samples, samples)
+            GaussNewton().update(potential, [state])
+            away[fit, number] = flat_parameters(potential).numpy() - truth
+    distance = np.linalg.norm(away, axis=-1) / np.linalg.norm(start - truth)
+    assert distance.max() < 1.5, distance
+    assert np.median(distance[:, -1]) < 0.85, distance
 
 
 # The step ---------------------------------------------------------------------------------------

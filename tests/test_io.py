@@ -16,10 +16,14 @@ from openmm import unit
 
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.io import (
+    CorrelationData,
     RDFData,
     atomic_write_bytes,
     check_rdf,
+    check_vacf,
+    clean_correlation,
     clean_rdf,
+    read_correlation,
     read_potential,
     read_rdf,
     write_csv,
@@ -191,6 +195,78 @@ def test_arrays_are_tidied_like_files() -> None:
 def test_bad_arrays_are_refused(r: object, g: object, error: object, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         clean_rdf(r, g, error)
+
+
+# Functions of time ------------------------------------------------------------------------------
+
+T = np.array([0.0, 0.1, 0.2, 0.3])
+C = np.array([0.05, 0.02, -0.01, -0.005])
+
+
+def test_correlation_is_read_sorted_and_without_holes(write: Write) -> None:
+    rows = [f"{t},{c},0.001" for t, c in zip(T[::-1], C[::-1], strict=True)]
+    path = write("\n".join(["t_ps,C", *rows, "0.4,nan,0.001", "0.5,,"]))
+    data = read_correlation(path)
+    np.testing.assert_array_equal(data.t, T)
+    np.testing.assert_array_equal(data.values, C)
+    np.testing.assert_array_equal(data.error, np.full(4, 0.001))
+    assert (data.path, data.n_dropped) == (path, 2)
+
+
+def test_correlation_arrays_are_converted() -> None:
+    data = clean_correlation(
+        unit.Quantity(1000 * T, unit.femtosecond),
+        unit.Quantity(100 * C, unit.angstrom**2 / unit.picosecond**2),
+        unit.Quantity(0.1, unit.angstrom**2 / unit.picosecond**2),
+        kind="squared_velocity",
+    )
+    np.testing.assert_allclose(data.t, T, rtol=1e-14)
+    np.testing.assert_allclose(data.values, C, rtol=1e-14)
+    np.testing.assert_allclose(data.error, 0.001, rtol=1e-14)
+
+
+CORRELATION_REFUSED = {
+    "negative t": ("-0.1 1\n0 1\n0.1 0.5\n0.2 0.3", 1, "got t = -0.1, expected t >= 0"),
+    "few": ("0 1\n0.1 0.5", None, "got 2 usable rows, expected at least 3"),
+    "all NaN": ("0 nan\n0.1 nan\n0.2 nan", None, "t or value is NaN in each"),
+    "zero error": ("0 1 0.1\n0.1 0.5 0\n0.2 0.1 0.1", 2, "got error = 0"),
+    "infinite": ("0 1\n0.1 inf\n0.2 0.1", 2, "expected a finite number"),
+    "swapped": ("0.5 0\n-0.1 1\n0.3 2\n0.1 3\n0.2 4", None, "swapped"),
+    "empty": ("", None, "is empty"),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"), CORRELATION_REFUSED.values(), ids=CORRELATION_REFUSED
+)
+def test_bad_correlation_is_refused(
+    write: Write, content: str, line: int | None, message: str
+) -> None:
+    path = write(content)
+    with pytest.raises(TargetError) as caught:
+        read_correlation(path)
+    place = str(path) if line is None else f"{path}, line {line}"
+    assert str(caught.value).startswith(f"{place}: ")
+    assert message in str(caught.value)
+
+
+def test_bad_correlation_arrays_are_refused_by_name() -> None:
+    with pytest.raises(TargetError, match="function of time: point 1: got value = inf"):
+        clean_correlation(T, [1, np.inf, 0, 0])
+    with pytest.raises(TargetError, match=r"got t, value \(and error\) of shapes"):
+        clean_correlation(T, C[:-1])
+
+
+def test_vacf_is_held_against_equipartition() -> None:
+    def data(c_0: float, t_0: float = 0.0) -> CorrelationData:
+        return CorrelationData(T + t_0, c_0 * C / C[0], None)
+
+    for c_0 in (0.05, 0.03, 0.06):
+        check_vacf(data(c_0), 0.05)
+    check_vacf(data(1.0, t_0=0.1), 0.05)  # does not start at 0: says nothing
+    for c_0 in (1.0, 0.05 / 3, 5.0, -0.05, 0.0):
+        with pytest.raises(TargetError, match=r"C\(0\).*expected about 3RT/m = 0\.05 .*normalised"):
+            check_vacf(data(c_0), 0.05)
 
 
 # Measured data ----------------------------------------------------------------------------------

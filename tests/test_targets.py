@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import openmm
 import pytest
 import torch
 from openmm import unit
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import RDF, Pressure, Target
+from openmm_diffsim import MSD, RDF, VACF, Diffusion, Pressure, Target
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable
-from openmm_diffsim.refinement.targets import interpolation_matrix
+from openmm_diffsim.refinement.targets import interpolation_matrix, timestep_of
+from openmm_diffsim.segments import velocity_verlet
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
 ANYWHERE: Any = None  # a target only keeps its state point
@@ -166,6 +169,161 @@ def test_a_file_without_errors_needs_an_uncertainty_and_is_named(tmp_path: Path)
     with pytest.raises(TargetError, match=r"g\.txt.*no error column.*uncertainty=") as caught:
         Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
     assert caught.value.path == path
+
+
+# Functions of time and diffusion ----------------------------------------------------------------
+
+STEP = 0.002  # ps
+MOVING: Any = SimpleNamespace(
+    simulation=SimpleNamespace(integrator=openmm.LangevinMiddleIntegrator(300, 1, STEP))
+)
+LAGS = [0, 10, 20, 50, 100]  # 0 .. 0.2 ps, not regular
+
+
+def decay(t: np.ndarray) -> np.ndarray:
+    """Something like a velocity autocorrelation function, nm^2/ps^2."""
+    return 0.05 * np.exp(-t / 0.05) * np.cos(20 * t)
+
+
+def over_time(t: np.ndarray, c: Any = None, **options: Any) -> Target:
+    options.setdefault("uncertainty", 1e-3)
+    observable = options.pop("observable", VACF(LAGS))
+    return Target(MOVING, observable, t, decay(t) if c is None else c, **options)
+
+
+def test_a_function_of_time_is_compared_where_it_was_measured() -> None:
+    t = np.array([0.0, 0.013, 0.02, 0.07, 0.2])
+    made = over_time(t)
+    assert made.r is None
+    np.testing.assert_array_equal(made.t, t)
+    np.testing.assert_array_equal(made.values, decay(t))
+    np.testing.assert_array_equal(made.uncertainty, 1e-3)
+    model = np.random.default_rng(5).normal(size=5)
+    expected = np.interp(t, STEP * np.array(LAGS), model)
+    np.testing.assert_allclose(made.operator @ model, expected, atol=1e-12)
+
+
+def test_the_timestep_is_that_of_the_segments() -> None:
+    t = np.linspace(0, 0.05, 6)
+    own = [velocity_verlet(0.0005), openmm.VerletIntegrator(0.0005)]
+    for integrator in own:
+        observable = VACF(LAGS, integrator=integrator)
+        assert timestep_of(observable, MOVING) == pytest.approx(0.0005)
+        made = over_time(t, observable=observable)
+        model = np.random.default_rng(6).normal(size=5)
+        expected = np.interp(t, 0.0005 * np.array(LAGS), model)
+        np.testing.assert_allclose(made.operator @ model, expected, atol=1e-9)
+    assert timestep_of(VACF(LAGS), MOVING) == pytest.approx(STEP)
+
+
+def test_times_out_of_order_beyond_the_lags_and_nan_do_not_count() -> None:
+    t = np.linspace(0, 0.4, 21)
+    c = np.where(t > 0.3, np.nan, decay(t))
+    order = np.random.default_rng(7).permutation(21)
+    made = over_time(t[order], c[order])
+    np.testing.assert_allclose(made.t, t[:11], atol=1e-15)  # up to the last lag, 0.2 ps
+    made = over_time(t, c, window=(0.05, 0.15))
+    np.testing.assert_allclose(made.t, t[3:8], atol=1e-15)
+
+
+def test_a_time_that_was_rounded_to_the_last_lag_counts() -> None:
+    last = 100 * STEP
+    made = over_time(np.array([0.0, 0.1, last * (1 + 1e-8)]))
+    assert len(made.values) == 3
+    np.testing.assert_allclose(made.operator[-1], [0, 0, 0, 0, 1], atol=1e-12)
+
+
+def test_quantities_of_dynamics_are_converted() -> None:
+    t = np.linspace(0, 0.2, 5)
+    speed = unit.angstrom**2 / unit.picosecond**2
+    made = over_time(
+        unit.Quantity(1000 * t, unit.femtosecond),
+        unit.Quantity(100 * decay(t), speed),
+        uncertainty=0.1 * speed,
+    )
+    np.testing.assert_allclose(made.t, t, atol=1e-15)
+    np.testing.assert_allclose(made.values, decay(t), rtol=1e-12)
+    np.testing.assert_allclose(made.uncertainty, 1e-3)
+    squared = unit.angstrom**2
+    made = over_time(t, unit.Quantity(t, squared), uncertainty=1 * squared, observable=MSD(LAGS))
+    np.testing.assert_allclose(made.values, 0.01 * t)
+    np.testing.assert_allclose(made.uncertainty, 0.01)
+    made = Target(
+        MOVING,
+        Diffusion(50),
+        2.4e-5 * unit.centimeter**2 / unit.second,
+        uncertainty=1e-6 * unit.centimeter**2 / unit.second,
+    )
+    np.testing.assert_allclose([*made.values, *made.uncertainty], [2.4e-3, 1e-4])
+    assert made.r is None and made.t is None and made.operator == [[1.0]]
+
+
+def test_an_error_of_zero_at_the_origin_becomes_the_median() -> None:
+    t = np.linspace(0, 0.2, 5)
+    made = over_time(t, 0.01 * t**2, uncertainty=1e-4 * t, observable=MSD(LAGS))
+    np.testing.assert_allclose(made.uncertainty, 1e-4 * np.array([0.125, 0.05, 0.1, 0.15, 0.2]))
+
+
+def test_a_function_of_time_has_no_frames_to_share() -> None:
+    made = over_time(np.linspace(0, 0.2, 40), noise="sampled")
+    assert made.frames_share(np.ones(40)) is None
+
+
+def test_a_function_of_time_comes_from_a_file(tmp_path: Path) -> None:
+    t = np.linspace(0, 0.3, 16)
+    path = write(tmp_path / "c.txt", t, decay(t), np.full(16, 2e-3))
+    made = Target.from_file(MOVING, VACF(LAGS), path, window=(0.0, 0.1))
+    np.testing.assert_array_equal(made.t, t[t <= 0.1])
+    np.testing.assert_array_equal(made.uncertainty, 2e-3)
+    path = write(tmp_path / "c.txt", t, decay(t))
+    with pytest.raises(TargetError, match=r"c\.txt.*no error column"):
+        Target.from_file(MOVING, VACF(LAGS), path)
+
+
+DYNAMICS_REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "t without values": (
+        lambda: Target(MOVING, VACF(LAGS), [0.0, 0.1, 0.2], uncertainty=1.0),
+        r"VACF needs t and values, got 1",
+    ),
+    "all beyond the lags": (
+        lambda: over_time(np.linspace(0.3, 1, 9)),
+        r"only 0 points.*0\.2000 ps.*at least 3",
+    ),
+    "two points": (lambda: over_time(np.array([0.0, 0.1])), r"2 usable rows, expected at least 3"),
+    "too few in the window": (
+        lambda: over_time(np.linspace(0, 0.2, 5), window=(0.04, 0.12)),
+        r"only 2 points.*between 0\.0400 and 0\.1200 ps",
+    ),
+    "negative times": (lambda: over_time(np.array([-0.1, 0, 0.1, 0.2])), r"got t = -0\.1"),
+    "errors of another length": (
+        lambda: over_time(np.linspace(0, 0.2, 5), uncertainty=[1.0, 2.0]),
+        r"uncertainty: expected.*5.*got.*2",
+    ),
+    "a window for lags of fs": (
+        lambda: over_time(1000 * np.linspace(0, 0.2, 9)),
+        r"only 1 points of the target lie between 0\.0000 and 0\.2000 ps",
+    ),
+    "two numbers for diffusion": (
+        lambda: Target(MOVING, Diffusion(50), 1.0, 2.0, uncertainty=1.0),
+        r"needs one value, got 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DYNAMICS_REFUSED)
+def test_dynamics_that_cannot_be_is_refused(case: str) -> None:
+    make, message = DYNAMICS_REFUSED[case]
+    with pytest.raises(TargetError, match=message):
+        make()
+
+
+def test_other_units_of_dynamics_are_refused() -> None:
+    with pytest.raises(UnitError, match="diffusion"):
+        Target(MOVING, Diffusion(50), 1 * unit.bar, uncertainty=1.0)
+    with pytest.raises(UnitError, match="time"):
+        over_time(unit.Quantity(np.linspace(0, 1, 5), unit.nanometer), np.ones(5))
+    with pytest.raises(UnitError, match="squared velocity"):
+        over_time(np.linspace(0, 0.2, 5), uncertainty=1 * unit.nanometer)
 
 
 # What is refused --------------------------------------------------------------------------------
@@ -364,6 +522,15 @@ def test_interpolation_is_that_of_numpy() -> None:
     np.testing.assert_allclose(matrix @ values, np.interp(r, grid, values), atol=1e-12)
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-12)
     assert (matrix >= 0).all() and ((matrix > 0).sum(axis=1) <= 2).all()
+
+
+def test_interpolation_is_that_of_numpy_on_an_irregular_grid_too() -> None:
+    rng = np.random.default_rng(8)
+    grid = np.cumsum(rng.uniform(0.1, 2, 12))
+    x, values = rng.uniform(grid[0], grid[-1], 30), rng.normal(size=12)
+    np.testing.assert_allclose(
+        interpolation_matrix(grid, x) @ values, np.interp(x, grid, values), atol=1e-12
+    )
 
 
 def test_interpolation_goes_on_flat_beyond_the_grid() -> None:

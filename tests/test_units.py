@@ -14,6 +14,7 @@ from openmm_diffsim.units import (
     BAR,
     GRAM_PER_CM3,
     MOLAR_GAS_CONSTANT,
+    UNIT_NAMES,
     beta,
     number_in_md_units,
     value_in_md_units,
@@ -21,11 +22,13 @@ from openmm_diffsim.units import (
 
 CONVERSIONS = [
     (3.4 * unit.angstrom, "length", 0.34),
+    (1 * unit.angstrom**2, "area", 0.01),
     (8 * unit.angstrom**3, "volume", 0.008),
     (2 / unit.angstrom, "wavenumber", 20.0),
     (2 * unit.femtosecond, "time", 0.002),
     (1 / unit.nanosecond, "rate", 0.001),
     (100 * unit.meter / unit.second, "velocity", 0.1),
+    (100 * unit.angstrom**2 / unit.picosecond**2, "squared_velocity", 1.0),
     (1 * unit.centimeter**2 / unit.second, "diffusion", 100.0),
     (1 * unit.kilocalorie_per_mole, "energy", 4.184),
     (1 * unit.kilocalorie_per_mole / unit.angstrom, "force", 41.84),
@@ -109,6 +112,26 @@ def test_message_names_both_units() -> None:
 def test_one_number_is_one_number(x: object) -> None:
     with pytest.raises(UnitError, match="expected one number for a length"):
         number_in_md_units(x, "length")
+
+
+def test_the_name_of_a_unit_is_that_of_the_number_in_it() -> None:
+    names = {
+        "nm": unit.nanometer,
+        "ps": unit.picosecond,
+        "kJ": unit.kilojoule,
+        "mol": unit.mole,
+        "K": unit.kelvin,
+        "bar": unit.bar,
+        "amu": unit.dalton,
+        "e": unit.elementary_charge,
+        "1": unit.dimensionless,
+    }
+    for kind, text in UNIT_NAMES.items():
+        md_unit = unit.dimensionless
+        for place, factor in enumerate(text.split("/") if text else []):
+            name, _, power = factor.partition("^")
+            md_unit *= names[name] ** ((-1 if place else 1) * int(power or 1))
+        assert number_in_md_units(unit.Quantity(2.0, md_unit), kind) == pytest.approx(2.0), kind
 
 
 def test_unknown_kind_is_refused() -> None:

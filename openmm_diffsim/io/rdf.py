@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TargetError
-from ..units import number_in_md_units, value_in_md_units
-from .tables import Table, read_table, require_rows, table_error
+from ..units import number_in_md_units
+from .curves import CurveRules, curve_table, read_curve, tidy_curve
+from .tables import table_error
 
 _NM = {"nm": 1.0, "angstrom": 0.1, "A": 0.1}
+_RULES = CurveRules("g(r)", "r", "g", "length", -0.5, "g of about 0 or more")
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,8 @@ def read_rdf(path: str | os.PathLike[str], length_unit: str = "nm") -> RDFData:
             path=Path(path),
             key="length_unit",
         )
-    table = read_table(path)
-    values = table.values
-    if values.shape[1] == 3 and np.isnan(values[:, 2]).all():
-        table = replace(table, values=values[:, :2])
-    data = _tidy(table, errors_may_be_zero=False)
-    return replace(data, r=data.r * _NM[length_unit])
+    curve = read_curve(path, _RULES)
+    return RDFData(curve.x * _NM[length_unit], curve.y, curve.error, Path(path), curve.n_dropped)
 
 
 def clean_rdf(r: Any, g: ArrayLike, error: ArrayLike | None = None) -> RDFData:
@@ -82,19 +80,9 @@ def clean_rdf(r: Any, g: ArrayLike, error: ArrayLike | None = None) -> RDFData:
         The arrays differ in length; a number is infinite or one that r, g or error cannot have;
         r and g appear to be swapped; or fewer than 5 points are left.
     """
-    columns = [
-        np.asarray(value_in_md_units(r, "length")),
-        np.asarray(value_in_md_units(g, "dimensionless")),
-    ]
-    if error is not None:
-        spread = value_in_md_units(error, "dimensionless")
-        columns.append(
-            np.full_like(columns[0], spread) if np.ndim(spread) == 0 else np.asarray(spread)
-        )
-    shapes = [column.shape for column in columns]
-    if columns[0].ndim != 1 or len(set(shapes)) > 1:
-        raise TargetError(f"got r, g (and error) of shapes {shapes}, expected lists of one length")
-    return _tidy(Table(np.stack(columns, axis=1)), errors_may_be_zero=True)
+    table = curve_table(_RULES, r, g, error, "dimensionless")
+    curve = tidy_curve(table, _RULES, errors_may_be_zero=True)
+    return RDFData(curve.x, curve.y, curve.error, None, curve.n_dropped)
 
 
 def check_rdf(data: RDFData, number_density: Any) -> None:
@@ -165,50 +153,3 @@ def _rise(data: RDFData) -> float:
             "nm and read as angstrom, or does it have noise at small r?",
         )
     return r_rise
-
-
-def _tidy(table: Table, errors_may_be_zero: bool) -> RDFData:
-    """Checked, without holes, ascending, each r once; r in the unit it came in."""
-    values = table.values
-    kept = np.flatnonzero(~np.isnan(values[:, :2]).any(axis=1))
-    if not len(kept):
-        raise table.error("has no row of numbers: r or g is NaN in each")
-    _check_rows(table, kept, errors_may_be_zero)
-    r, g, error = _merge(values[kept])
-    require_rows(table, len(r))
-    return RDFData(r, g, error, table.path, len(values) - len(kept))
-
-
-def _check_rows(table: Table, kept: NDArray[np.intp], errors_may_be_zero: bool) -> None:
-    """Raise for the first row that holds a number that r, g or error cannot be."""
-    values = table.values[kept]
-    r, g = values[:, 0], values[:, 1]
-    if _orderliness(r) < 0.8 and _orderliness(g) > 0.95:
-        raise table.error("columns appear to be swapped: the second is in order; expected r first")
-    wanted = [(r >= 0, 0, "r", "r >= 0"), (g >= -0.5, 1, "g", "g of about 0 or more")]
-    if values.shape[1] == 3 and errors_may_be_zero:
-        wanted.append((values[:, 2] >= 0, 2, "error", "a standard error >= 0"))
-    elif values.shape[1] == 3:
-        wanted.append((values[:, 2] > 0, 2, "error", "a standard error > 0"))
-    for valid, column, name, expected in wanted:
-        for row in np.flatnonzero(~(valid & np.isfinite(values[:, column]))):
-            got = values[row, column]
-            raise table.error(f"got {name} = {got:g}, expected {expected}, finite", kept[row])
-
-
-def _orderliness(x: NDArray[np.float64]) -> float:
-    """The larger share of steps up or down: 1 for a monotonic sequence, 0.5 for a wavy one."""
-    steps = np.sign(np.diff(x))
-    steps = steps[steps != 0]
-    return max(float((steps > 0).mean()), float((steps < 0).mean())) if len(steps) else 0.0
-
-
-def _merge(
-    rows: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
-    """r ascending and unique, g and error averaged over rows of the same r."""
-    r, place, count = np.unique(rows[:, 0], return_inverse=True, return_counts=True)
-    g = np.bincount(place, weights=rows[:, 1]) / count
-    if rows.shape[1] == 2:
-        return r, g, None
-    return r, g, np.sqrt(np.bincount(place, weights=rows[:, 2] ** 2)) / count

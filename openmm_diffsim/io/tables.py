@@ -32,19 +32,23 @@ class Table:
     """The file they were read from, if any."""
     lines: list[int] | None = None
     """[rows], the line of the file each row is on, counted from 1; None if on none of its own."""
+    name: str = "table"
+    """What a message calls it where it came from no file."""
 
     def error(self, what: str, row: SupportsIndex | None = None) -> TargetError:
         """A TargetError that names the file, and the line or else the index of a row."""
         if row is None:
-            return table_error(self.path, what)
+            return table_error(self.path, what, name=self.name)
         if self.lines is None:
-            return table_error(self.path, f"point {row}: {what}")
+            return table_error(self.path, f"point {row}: {what}", name=self.name)
         return table_error(self.path, what, self.lines[row])
 
 
-def table_error(path: Path | None, what: str, line: int | None = None) -> TargetError:
-    """A TargetError that names the file, where there is one, and the line."""
-    place = "g(r)" if path is None else str(path)
+def table_error(
+    path: Path | None, what: str, line: int | None = None, name: str = "g(r)"
+) -> TargetError:
+    """A TargetError that names the file, or else the ``name`` of the table, and the line."""
+    place = name if path is None else str(path)
     return TargetError(
         f"{place}: {what}" if line is None else f"{place}, line {line}: {what}",
         path=path,
@@ -110,11 +114,11 @@ def read_potential(
     return r[order], u[order]
 
 
-def require_rows(table: Table, n_rows: int) -> None:
+def require_rows(table: Table, n_rows: int, fewest: int = _FEWEST_ROWS) -> None:
     """Raise TargetError when a table has too few usable rows to be a curve."""
-    if n_rows < _FEWEST_ROWS:
+    if n_rows < fewest:
         raise table.error(
-            f"got {n_rows} usable rows, expected at least {_FEWEST_ROWS}; is the file truncated?"
+            f"got {n_rows} usable rows, expected at least {fewest}; is the file truncated?"
         )
 
 

@@ -106,6 +106,7 @@ class Observable:
 
     needs_rest_virial: bool = False
     n_values: int = 1
+    kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
 
     def recorder(self, particles: Particles) -> Recorder:
         """A recorder for the given particles.

@@ -131,6 +131,8 @@ class VACF(_LagObservable):
         If an argument is out of range.
     """
 
+    kind = "squared_velocity"
+
     def __init__(
         self,
         lags: int | ArrayLike,
@@ -161,6 +163,8 @@ class MSD(_LagObservable):
     ObservableError
         If an argument is out of range.
     """
+
+    kind = "area"
 
     def __init__(
         self,
@@ -327,6 +331,8 @@ class Diffusion(SegmentObservable):
     ObservableError
         If an argument is out of range.
     """
+
+    kind = "diffusion"
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class Pressure(Observable):
     """
 
     needs_rest_virial = True
+    kind = "pressure"
 
     def recorder(self, particles: Particles) -> Recorder:
         """Keeps the number of molecules and the virial of the other forces."""

@@ -21,6 +21,9 @@ coefficients minimize
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
   prior alone decides.
 
+- The Jacobian of a dynamic observable is measured on few segments. Its noise damps the step: see
+  ``damping``.
+
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
 
@@ -32,13 +35,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from ..observables import Observable
+from ..observables import Observable, SegmentObservable
 from ..potentials import PairPotential, parameter_chain
 from ..samples import Samples
 from ..units import beta
+from .jacobian_noise import jacobian_deviations
 from .targets import Target
 from .theory import LiquidTheory
 
@@ -46,6 +51,7 @@ Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than this
+_UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose error is not known
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class StateView:
     own_covariance: Array  # [points, points], of the prediction
     target_covariance: Array  # [points, points]
     n_effective: float
+    jacobian_deviations: Array | None = None
+    """[blocks, points, pairs of types * coefficients], see ``jacobian_noise``; None: J is exact."""
 
     @property
     def residual(self) -> Array:
@@ -100,20 +108,37 @@ def view_state(
 ) -> StateView:
     """Averages, Jacobian and noise of all targets of one state point, at the present parameters.
 
+    What is measured on trajectory segments has its own frames and no theory: it stands beside the
+    rest, and their noise counts as independent.
+
     Raises
     ------
     OverlapError
         If the pooled frames do not reach the present parameters.
     """
+    dynamic = [t for t in targets if isinstance(t.observable, SegmentObservable)]
+    static = [t for t in targets if t not in dynamic]
+    parts = []
+    if static:
+        parts.append(_view_static(static, samples, theory, options))
+    if dynamic:
+        parts.append(_view_dynamic(dynamic, samples))
+    return parts[0] if len(parts) == 1 else _side_by_side(parts, targets)
+
+
+def _view_static(
+    targets: Sequence[Target],
+    samples: Samples,
+    theory: LiquidTheory | None,
+    options: GaussNewtonOptions,
+) -> StateView:
+    """Of what has a value in every frame."""
     observables = list(dict.fromkeys(t.observable for t in targets))
     with torch.no_grad():
         weights = samples.weights().numpy()
         values = np.concatenate([samples.values(o).numpy() for o in observables], axis=1)
-    mean = np.concatenate([samples.average(o).detach().numpy() for o in observables])
+    mean, jacobian = _averages(samples, observables)
     deviations = values - mean
-    jacobian = np.concatenate(
-        [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
-    )
     frame_covariance = (deviations * weights[:, None]).T @ deviations
     n_effective = samples.n_effective()
     relative_noise = _relative_noise(samples, observables, frame_covariance, n_effective)
@@ -129,7 +154,10 @@ def view_state(
         prior += np.outer(along_volume, along_volume)
         prior[~known, ~known] = np.diag(frame_covariance)[~known]
         frame_covariance = (1 - share) * frame_covariance + share * prior
-    operator, bin_error = _stacked_operator(targets, observables)
+    operator = _stacked_operator(targets, observables)
+    bin_error = np.concatenate(
+        [np.full(len(t.values), 0.0 if t.r is None else _BIN_ERROR) for t in targets]
+    )
     covariance = operator @ frame_covariance @ operator.T
     return StateView(
         targets=targets,
@@ -139,6 +167,83 @@ def view_state(
         target_covariance=_target_covariance(targets, covariance),
         n_effective=n_effective,
     )
+
+
+def _view_dynamic(targets: Sequence[Target], samples: Samples) -> StateView:
+    """Of what is measured on trajectory segments: just as the segments have it."""
+    each = dict.fromkeys(t.observable for t in targets)
+    observables = [o for o in each if isinstance(o, SegmentObservable)]
+    mean, jacobian = _averages(samples, observables)
+    covariance = block_diag(*(samples.estimate(o, check=False).covariance for o in observables))
+    operator = _stacked_operator(targets, observables)
+    uncertainty = np.concatenate([t.uncertainty for t in targets])
+    # Each observable has its own blocks: independent rows, zero in the values of the others.
+    deviations = [
+        columns @ jacobian_deviations(samples, o)
+        for o, columns in zip(observables, _columns(operator, observables), strict=True)
+    ]
+    return StateView(
+        targets=targets,
+        prediction=operator @ mean,
+        jacobian=operator @ jacobian,
+        own_covariance=_propagated(operator, covariance, _UNKNOWN * uncertainty),
+        target_covariance=np.diag(uncertainty**2),
+        n_effective=samples.n_effective(),
+        jacobian_deviations=np.concatenate(deviations),
+    )
+
+
+def _columns(operator: Array, observables: Sequence[Observable]) -> list[Array]:
+    """The part of a stacked operator that acts on each observable."""
+    return np.split(operator, np.cumsum([o.n_values for o in observables])[:-1], axis=1)
+
+
+def _averages(samples: Samples, observables: Sequence[Observable]) -> tuple[Array, Array]:
+    """Averages [values] and their Jacobian [values, pairs * coefficients], stacked."""
+    means = [samples.average(o).detach().numpy() for o in observables]
+    rows = [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
+    return np.concatenate(means), np.concatenate(rows)
+
+
+def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> Array:
+    """Covariance of ``operator @ values``; points of unknown (infinite) variance get an error.
+
+    Too few blocks tell nothing of the noise: ``if_unknown`` [points] has to be large enough to
+    leave such points without weight.
+    """
+    known = np.isfinite(np.diag(covariance))
+    unknown = (operator[:, ~known] != 0).any(axis=1)
+    finite = np.where(np.outer(known, known), covariance, 0.0)
+    return operator @ finite @ operator.T + np.diag(np.where(unknown, if_unknown, 0.0) ** 2)
+
+
+def _side_by_side(parts: Sequence[StateView], targets: Sequence[Target]) -> StateView:
+    """One view of independent parts, its points in the order of ``targets``."""
+    sizes = [len(t.values) for part in parts for t in part.targets]
+    places = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    points_of = dict(zip((id(t) for part in parts for t in part.targets), places, strict=True))
+    order = np.concatenate([points_of[id(target)] for target in targets])
+    both = np.ix_(order, order)
+    return StateView(
+        targets=targets,
+        prediction=np.concatenate([part.prediction for part in parts])[order],
+        jacobian=np.concatenate([part.jacobian for part in parts])[order],
+        own_covariance=block_diag(*(part.own_covariance for part in parts))[both],
+        target_covariance=block_diag(*(part.target_covariance for part in parts))[both],
+        n_effective=min(part.n_effective for part in parts),
+        jacobian_deviations=_deviations_of_all(parts)[:, order],
+    )
+
+
+def _deviations_of_all(parts: Sequence[StateView]) -> Array:
+    """``jacobian_deviations`` in the points of all parts, zero in those of the others."""
+    sizes = [len(part.prediction) for part in parts]
+    rows = []
+    for part, start in zip(parts, np.cumsum([0, *sizes[:-1]]), strict=True):
+        if part.jacobian_deviations is not None:
+            before, after = start, sum(sizes) - start - len(part.prediction)
+            rows.append(np.pad(part.jacobian_deviations, ((0, 0), (before, after), (0, 0))))
+    return np.concatenate(rows)
 
 
 def _volume_modes(samples: Samples, weights: Array, deviations: Array) -> tuple[Array, Array]:
@@ -168,19 +273,16 @@ def _relative_noise(
     return ratio if np.isfinite(ratio) and ratio * n > 1 else 1 / n
 
 
-def _stacked_operator(
-    targets: Sequence[Target], observables: Sequence[Observable]
-) -> tuple[Array, Array]:
-    """From all values of all observables to all points of all targets, and the bin errors."""
+def _stacked_operator(targets: Sequence[Target], observables: Sequence[Observable]) -> Array:
+    """From all values of all observables to all points of all targets."""
     starts = np.cumsum([0, *(o.n_values for o in observables)])
-    blocks, errors = [], []
+    blocks = []
     for target in targets:
         start = starts[observables.index(target.observable)]
         block = np.zeros((len(target.values), starts[-1]))
         block[:, start : start + target.observable.n_values] = target.operator
         blocks.append(block)
-        errors.append(np.full(len(block), _BIN_ERROR if target.r is not None else 0.0))
-    return np.concatenate(blocks), np.concatenate(errors)
+    return np.concatenate(blocks)
 
 
 def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:
@@ -224,6 +326,19 @@ def linear_model(
     return hessian, slope
 
 
+def damping(view: StateView) -> Array:
+    """What the noise of the Jacobian adds to the Hessian, [pairs * coefficients] squared.
+
+    With J + E of which J was measured, the misfit expected after a step x is that of J alone plus
+    x^T <E^T C^-1 E> x: a step is shorter along what was measured badly.
+    """
+    deviations = view.jacobian_deviations
+    if deviations is None:
+        size = view.jacobian.shape[1]
+        return np.zeros((size, size))
+    return np.tensordot(deviations, view.weight @ deviations, ([0, 1], [0, 1]))
+
+
 def solve(
     views: Sequence[StateView],
     chains: Sequence[Array],
@@ -239,14 +354,16 @@ def solve(
     from_prior, precision : see ``linear_model``
     """
     n = chains[0].shape[1]
-    hessian, slope = np.zeros((n, n)), np.zeros(n)
+    hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for view, chain, offset in zip(views, chains, from_prior, strict=True):
         own_hessian, own_slope = linear_model(view, offset, precision)
         hessian += chain.T @ own_hessian @ chain
+        damped += chain.T @ (own_hessian + damping(view)) @ chain
         slope += chain.T @ own_slope
-    hessian[np.diag_indices(n)] += 1e-9 * np.diag(hessian).max()
-    inverse = np.asarray(np.linalg.inv(hessian))
-    return Step(-inverse @ slope, inverse)
+    ridge = 1e-9 * np.eye(n)
+    covariance = np.asarray(np.linalg.inv(hessian + ridge * np.diag(hessian).max()))
+    change = -np.linalg.solve(damped + ridge * np.diag(damped).max(), slope)
+    return Step(change, covariance)
 
 
 def follow(

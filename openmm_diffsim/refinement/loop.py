@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
-from ..observables import RDF, Observable
+from ..observables import RDF, Observable, SegmentObservable
 from ..potentials import PairPotential, SplinePair, parameter_chain
 from ..samples import Run, Samples
 from ..statepoint import StatePoint
@@ -39,7 +39,7 @@ from .methods import (
     is_free_form,
     nearest_distance,
 )
-from .targets import Target
+from .targets import Target, timestep_of
 from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
@@ -474,6 +474,8 @@ class Refinement:
             for array in (target.values, target.uncertainty, target.operator):
                 digest.update(np.ascontiguousarray(array).tobytes())
             digest.update(repr(target.weight).encode())
+            if isinstance(target.observable, SegmentObservable):
+                digest.update(repr(_segment_settings(target)).encode())
         return {
             "potential": repr(self.potential.basis) + str(self.potential.n_types),
             "parameters": [
@@ -510,6 +512,20 @@ def potential_with_error(
         block = covariance[pair * n : (pair + 1) * n, pair * n : (pair + 1) * n]
         errors.append(np.sqrt(np.maximum(np.einsum("ri,ij,rj->r", values, block, values), 0)))
     return potential.energy(r, temperature).detach().numpy(), np.array(errors)
+
+
+def _segment_settings(target: Target) -> list[tuple[str, Any]]:
+    """What records of trajectory segments depend on: they fit no other settings."""
+    observable: Any = target.observable
+    settings = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in vars(observable).items()
+        if isinstance(value, np.ndarray | int | float | str)
+    }
+    settings["type"] = type(observable).__name__
+    settings["integrator"] = type(observable.integrator).__name__
+    settings["timestep"] = timestep_of(observable, target.state_point)
+    return sorted(settings.items())
 
 
 def rdf_rms(views: Sequence[StateView]) -> float:

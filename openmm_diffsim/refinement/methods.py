@@ -27,6 +27,7 @@ from ..units import MOLAR_GAS_CONSTANT, beta
 from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
+    damping,
     flat_parameters,
     follow,
     linear_model,
@@ -128,7 +129,10 @@ class GaussNewton(Stateless):
             add_to_parameters(potential, torch.from_numpy(step.change))
             return
         parts = zip(views, offsets, strict=True)
-        models = [linear_model(view, offset, precision) for view, offset in parts]
+        models = []
+        for view, offset in parts:
+            hessian, slope = linear_model(view, offset, precision)
+            models.append((hessian + damping(view), slope))
         follow(potential, temperatures, models)
 
     def parameter_covariance(self) -> Array | None:

@@ -6,50 +6,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import TargetError
-from ..io import RDFData, clean_rdf, read_rdf
+from ..io import clean_correlation, clean_rdf, read_correlation, read_rdf
 from ..observables import RDF, Observable
 from ..statepoint import StatePoint
-from ..units import value_in_md_units
+from ..units import number_in_md_units, value_in_md_units
 
 Array = NDArray[np.float64]
+
+_FEWEST_POINTS = 3  # of a curve
+_ROUNDING = 1e-6  # of the range of times: how far outside a point may lie that was rounded
 
 
 class Target:
     """A measured value of an observable at a state point.
 
-        Target(liquid, rdf, r, g, uncertainty=0.02)              # r in nm
-        Target(liquid, Pressure(), 1.0, uncertainty=50.0)        # bar
+        Target(liquid, rdf, r, g, uncertainty=0.02)                    # r in nm
+        Target(liquid, Pressure(), 1.0, uncertainty=50.0)              # bar
+        Target(liquid, VACF(range(0, 101, 5)), t, c, uncertainty=4e-4)  # t in ps, c in nm^2/ps^2
+        Target(liquid, Diffusion(200), 2.4e-3, uncertainty=1e-4)       # nm^2/ps
 
-    A measured g(r) may be irregular, unsorted and end in NaN: it is compared where it was
-    measured, with the model's g(r) interpolated linearly between bin centres. Points outside the
-    bins of the observable, or outside ``window``, do not count.
+    A measured g(r) or function of time may be irregular, unsorted and end in NaN: it is compared
+    where it was measured, with the model's interpolated linearly between bin centres, or between
+    lags. Points outside the bins or the lags of the observable, or outside ``window``, do not
+    count.
 
     Parameters
     ----------
     state_point : StatePoint
     observable : Observable
-    *data : ``r, g`` for an RDF, ``value`` for a scalar
+    *data : ``r, g`` for an RDF, ``t, values`` for a function of time, ``value`` for a scalar
     uncertainty : float or array like the data
         Standard error of the measurement, in its units. Points of an array that are zero (a bin
         without counts) get the median of the others.
     weight : float
         Multiplies this target's share of the misfit.
     window : (float, float), optional
-        nm; only points inside are compared.
+        nm, or ps; only points inside are compared.
     noise : "auto", "sampled" or "independent"
         How the errors of a g(r) hang together. "sampled": counted in a simulation of as many
         particles, so that the errors of different r are correlated just like the fluctuations of
         the model; long waves are then known far better than the single points say. "independent":
         each point for itself, as digitised from a figure. "auto": sampled where the errors vary
         with r just as those of a simulation do (to a factor of 1.5 or so), else independent.
+        The errors of anything else count as independent.
 
     Attributes
     ----------
-    r : array [points], nm, or None for a scalar
-    values, uncertainty : arrays [points]
+    r : array [points], nm, of a g(r), else None
+    t : array [points], ps, of a function of time, else None
+    values, uncertainty : arrays [points], md units
     operator : array [points, observable.n_values]; prediction = operator @ <observable>
 
     Raises
@@ -79,39 +87,41 @@ class Target:
         self.weight = float(weight)
         self.noise = noise
         self.r: Array | None = None
+        self.t: Array | None = None
         if isinstance(observable, RDF):
-            if len(data) != 2:
-                raise TargetError(f"an RDF target needs r and g, got {len(data)} arrays")
-            self._take_rdf(observable, data[0], data[1], uncertainty, window)
+            self._take_rdf(observable, data, uncertainty, window)
+        elif is_function_of_time(observable):
+            self._take_function_of_time(observable, data, uncertainty, window)
         else:
-            if len(data) != 1:
-                raise TargetError(f"a scalar target needs one value, got {len(data)}")
-            self.values = np.atleast_1d(np.asarray(value_in_md_units(data[0], "pressure")))
-            self._check_shape("value", self.values, (observable.n_values,))
-            error = np.asarray(value_in_md_units(uncertainty, "pressure"), dtype=np.float64)
-            self.uncertainty = self._spread(error, self.values.shape)
-            self.operator: Array = np.eye(observable.n_values)
+            self._take_scalar(observable, data, uncertainty)
         self._check()
 
     @classmethod
     def from_file(
         cls,
         state_point: StatePoint,
-        observable: RDF,
+        observable: Observable,
         path: str | Path,
         length_unit: str = "nm",
         uncertainty: float | None = None,
         **options: Any,
     ) -> Target:
-        """A g(r) from a text file: see ``openmm_diffsim.io.read_rdf`` for what it may look like.
+        """A g(r), or a function of time, from a text file.
 
-        ``uncertainty`` may be left out where the file has a third column.
+        See ``openmm_diffsim.io.read_rdf`` for what it may look like; ``length_unit`` is that of r.
+        Times are in ps, see ``openmm_diffsim.io.read_correlation``. ``uncertainty`` may be left
+        out where the file has a third column.
         """
-        data = read_rdf(path, length_unit)
-        error = data.error if uncertainty is None else uncertainty
+        if is_function_of_time(observable):
+            series = read_correlation(path)
+            columns, measured = (series.t, series.values), series.error
+        else:
+            rdf = read_rdf(path, length_unit)
+            columns, measured = (rdf.r, rdf.g), rdf.error
+        error = measured if uncertainty is None else uncertainty
         if error is None:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
-        return cls(state_point, observable, data.r, data.g, uncertainty=error, **options)
+        return cls(state_point, observable, *columns, uncertainty=error, **options)
 
     def frames_share(self, one_frame: Array) -> float | None:
         """Variance of the target over that of one frame of the model, or None if independent.
@@ -133,27 +143,52 @@ class Target:
     def _take_rdf(
         self,
         rdf: RDF,
-        r: Any,
-        g: ArrayLike,
+        data: tuple[Any, ...],
         uncertainty: Any,
         window: tuple[float, float] | None,
     ) -> None:
-        r = np.asarray(value_in_md_units(r, "length"), dtype=np.float64)
+        if len(data) != 2:
+            raise TargetError(f"an RDF target needs r and g, got {len(data)} arrays")
+        r = np.asarray(value_in_md_units(data[0], "length"), dtype=np.float64)
         error = self._spread(np.asarray(uncertainty, dtype=np.float64), r.shape)
-        data: RDFData = clean_rdf(r, g, error)
-        assert data.error is not None
-        low, high = window or (0.0, np.inf)
-        inside = (data.r >= max(low, rdf.r[0])) & (data.r <= min(high, rdf.r[-1]))
-        if inside.sum() < 3:
-            raise TargetError(
-                f"only {inside.sum()} points of the target lie between {max(low, rdf.r[0]):.4f} "
-                f"and {min(high, rdf.r[-1]):.4f} nm, where it is compared",
-                n_points=int(inside.sum()),
-            )
-        self.r = data.r[inside]
-        self.values = data.g[inside]
-        self.uncertainty = _fill_zeros(data.error[inside])
+        curve = clean_rdf(r, data[1], error)
+        assert curve.error is not None
+        inside = _inside(curve.r, rdf.r[0], rdf.r[-1], window, "nm")
+        self.r = curve.r[inside]
+        self.values = curve.g[inside]
+        self.uncertainty = _fill_zeros(curve.error[inside])
         self.operator = interpolation_matrix(rdf.r, self.r)
+
+    def _take_function_of_time(
+        self,
+        observable: Observable,
+        data: tuple[Any, ...],
+        uncertainty: Any,
+        window: tuple[float, float] | None,
+    ) -> None:
+        name = type(observable).__name__
+        if len(data) != 2:
+            raise TargetError(f"a target of {name} needs t and values, got {len(data)} arrays")
+        t = np.asarray(value_in_md_units(data[0], "time"), dtype=np.float64)
+        error = np.asarray(value_in_md_units(uncertainty, observable.kind), dtype=np.float64)
+        curve = clean_correlation(t, data[1], self._spread(error, t.shape), observable.kind)
+        assert curve.error is not None
+        grid = times_of(observable, self.state_point)
+        slack = _ROUNDING * (grid[-1] - grid[0])
+        inside = _inside(curve.t, grid[0] - slack, grid[-1] + slack, window, "ps")
+        self.t = curve.t[inside]
+        self.values = curve.values[inside]
+        self.uncertainty = _fill_zeros(curve.error[inside])
+        self.operator = interpolation_matrix(grid, self.t)
+
+    def _take_scalar(self, observable: Observable, data: tuple[Any, ...], uncertainty: Any) -> None:
+        if len(data) != 1:
+            raise TargetError(f"a scalar target needs one value, got {len(data)}")
+        self.values = np.atleast_1d(np.asarray(value_in_md_units(data[0], observable.kind)))
+        self._check_shape("value", self.values, (observable.n_values,))
+        error = np.asarray(value_in_md_units(uncertainty, observable.kind), dtype=np.float64)
+        self.uncertainty = self._spread(error, self.values.shape)
+        self.operator = np.eye(observable.n_values)
 
     def _spread(self, error: Array, shape: tuple[int, ...]) -> Array:
         """One error for every value."""
@@ -180,16 +215,62 @@ class Target:
             )
 
 
-def interpolation_matrix(grid: Array, r: Array) -> Array:
-    """Linear interpolation from a regular ``grid`` [n] to ``r`` [m], shape [m, n]."""
-    x = (r - grid[0]) / (grid[1] - grid[0])
-    cell = np.clip(np.floor(x + 1e-9).astype(np.int64), 0, len(grid) - 2)
-    fraction = np.clip(x - cell, 0.0, 1.0)
-    matrix = np.zeros((len(r), len(grid)))
-    rows = np.arange(len(r))
+def is_function_of_time(observable: Observable) -> bool:
+    """Has it one value for each of its lags?"""
+    lags = getattr(observable, "lags", None)
+    return lags is not None and len(lags) == observable.n_values
+
+
+def times_of(observable: Observable, state_point: StatePoint) -> Array:
+    """The lags of a function of time, ps, [n_values]."""
+    lags = np.asarray(observable.lags, dtype=np.float64)  # type: ignore[attr-defined]
+    return lags * timestep_of(observable, state_point)
+
+
+def timestep_of(observable: Observable, state_point: StatePoint) -> float:
+    """Timestep of the segments of an observable, ps: its own integrator's or the Simulation's."""
+    integrator = getattr(observable, "integrator", None)
+    if integrator is None:
+        integrator = state_point.simulation.integrator
+    if hasattr(integrator, "getStepSize"):
+        return number_in_md_units(integrator.getStepSize(), "time")
+    return number_in_md_units(integrator.timestep, "time")
+
+
+def interpolation_matrix(grid: Array, x: Array) -> Array:
+    """Linear interpolation from an ascending ``grid`` [n] to ``x`` [m], shape [m, n].
+
+    It goes on flat beyond the grid.
+    """
+    cell = np.clip(np.searchsorted(grid, x, side="right") - 1, 0, len(grid) - 2)
+    fraction = np.clip((x - grid[cell]) / (grid[cell + 1] - grid[cell]), 0.0, 1.0)
+    matrix = np.zeros((len(x), len(grid)))
+    rows = np.arange(len(x))
     matrix[rows, cell] = 1 - fraction
     matrix[rows, cell + 1] += fraction
     return matrix
+
+
+def _inside(
+    x: Array, first: float, last: float, window: tuple[float, float] | None, unit: str
+) -> NDArray[np.bool_]:
+    """Which points lie between ``first`` and ``last`` and in the window, bool [points].
+
+    Raises
+    ------
+    TargetError
+        If they are fewer than three.
+    """
+    low, high = window or (0.0, np.inf)
+    low, high = max(low, first), min(high, last)
+    inside = (x >= low) & (x <= high)
+    if inside.sum() < _FEWEST_POINTS:
+        raise TargetError(
+            f"only {inside.sum()} points of the target lie between {low:.4f} and {high:.4f} "
+            f"{unit}, where it is compared; expected at least {_FEWEST_POINTS}",
+            n_points=int(inside.sum()),
+        )
+    return np.asarray(inside)
 
 
 def _fill_zeros(error: Array) -> Array:

@@ -1,0 +1,135 @@
+"""From a configuration to dynamic targets: lags, checks of the data, what a user is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openmm_diffsim import VACF, Diffusion, Refinement
+from openmm_diffsim.build import build_refinement, lags_for
+from openmm_diffsim.config import parse_configuration
+from openmm_diffsim.errors import ConfigurationError, TargetError
+from openmm_diffsim.segments.integrators import Scheme
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT
+
+STEP, KELVIN, MASS = 0.004, 150.0, 39.948  # ps, K, amu
+SQUARED_SPEED = 3 * MOLAR_GAS_CONSTANT * KELVIN / MASS
+T = np.arange(0, 0.401, 0.02)  # ps
+DIFFUSION = {"observable": "diffusion", "value": 2.4e-3, "uncertainty": 1e-4, "length": 0.4}
+
+
+def vacf(folder: Path, t: np.ndarray = T, c_0: float = SQUARED_SPEED, **options: Any) -> Any:
+    c = c_0 * np.exp(-t / 0.1)
+    np.savetxt(folder / "c.csv", np.stack([t, c], axis=1))
+    return {"observable": "vacf", "file": "c.csv", "uncertainty": 1e-3} | options
+
+
+def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -> Refinement:
+    raw = {
+        "system": {"particles": 60, "number_density": 10.0, "mass": MASS},
+        "dynamics": {"temperature": KELVIN, "timestep": STEP, "platform": "Reference"},
+        "potential": {
+            "kind": "lennard-jones",
+            "sigma": 0.34,
+            "epsilon": 1.0,
+            "cutoff": 0.8,
+            "r_min": 0.28,
+        },
+        "target": [target],
+        "refine": {"steps": 1000, "every": 25},
+    }
+    tell: Any = [].append if said is None else said.append
+    return build_refinement(parse_configuration(raw, folder), warn=tell)
+
+
+def test_a_vacf_is_measured_at_the_times_of_the_data(tmp_path: Path) -> None:
+    said: list[str] = []
+    target = build(tmp_path, vacf(tmp_path, t=T[:15]), said).targets[0]
+    observable = target.observable
+    assert isinstance(observable, VACF)
+    np.testing.assert_array_equal(observable.lags, np.arange(0, 71, 5))
+    np.testing.assert_allclose(target.operator, np.eye(15), atol=1e-9)
+    assert (observable.integrator, observable.gradient_every, observable.atoms) == (None, 5, None)
+    assert said == []
+
+
+def test_the_options_of_a_segment_are_passed_on(tmp_path: Path) -> None:
+    more = {"integrator": "nve", "segments_every": 3, "window": [0.0, 0.2], "atoms": "index < 20"}
+    target = build(tmp_path, vacf(tmp_path, weight=2.0, **more)).targets[0]
+    observable: Any = target.observable
+    assert isinstance(observable.integrator, Scheme)
+    assert observable.integrator.name == "velocity Verlet"
+    assert observable.integrator.timestep == pytest.approx(STEP)
+    assert (observable.gradient_every, observable.lags[-1]) == (3, 50)
+    np.testing.assert_array_equal(observable.atoms, np.arange(20))
+    assert target.weight == 2.0 and target.t is not None and target.t[-1] == pytest.approx(0.2)
+
+
+def test_diffusion_is_measured_on_segments_of_its_length(tmp_path: Path) -> None:
+    said: list[str] = []
+    target = build(tmp_path, DIFFUSION | {"method": "einstein"}, said).targets[0]
+    observable: Any = target.observable
+    assert isinstance(observable, Diffusion)
+    assert (observable.steps, observable.method) == (100, "einstein")
+    assert (target.values[0], target.uncertainty[0]) == (2.4e-3, 1e-4)
+    assert said == []
+
+
+def test_segments_that_cost_more_than_the_fit_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    build(tmp_path, DIFFUSION | {"length": 4.0}, said)
+    assert len(said) == 1
+    assert "Diffusion" in said[0] and "1000 steps" in said[0] and "40 times" in said[0]
+
+
+def test_data_that_are_no_vacf_of_these_particles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        TargetError, match=r"c\.csv: got C\(0\) = 1, expected about 3RT/m = 0\.09366"
+    ):
+        build(tmp_path, vacf(tmp_path, c_0=1.0))
+    with pytest.raises(TargetError, match=r"c\.csv: has no third column.*uncertainty"):
+        build(tmp_path, {k: v for k, v in vacf(tmp_path).items() if k != "uncertainty"})
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"window": [0.5, 1.0]}, "target.window", "has 0 points from 0.5 to 1 ps"),
+        ({"atoms": "name Q"}, "target.atoms", "selects no atom"),
+    ],
+)
+def test_a_vacf_that_cannot_be_is_refused(
+    tmp_path: Path, change: dict[str, Any], key: str, words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build(tmp_path, vacf(tmp_path, **change))
+    assert caught.value.key == key and words in str(caught.value)
+
+
+def test_a_segment_too_short_for_diffusion_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"target\.length: 0\.02 ps are 5 steps") as caught:
+        build(tmp_path, DIFFUSION | {"length": 0.02})
+    assert caught.value.key == "target.length"
+
+
+@pytest.mark.parametrize(
+    ("t", "expected"),
+    [
+        (np.arange(0, 0.1001, 0.01), np.arange(0, 51, 5)),  # as the data: 0.002 ps a step
+        (np.arange(0.02, 0.0601, 0.02), [10, 20, 30]),  # starts where they do
+        (np.arange(0, 0.0101, 0.001), np.arange(6)),  # never finer than a step
+        (np.array([0.0, 0.011, 0.021]), [0, 4, 7, 11]),  # and reaches over all of them
+        (np.array([0.0, 0.0005, 0.001]), [0, 1]),
+    ],
+)
+def test_lags_are_as_fine_as_the_data(t: np.ndarray, expected: Any) -> None:
+    np.testing.assert_array_equal(lags_for(t, 0.002), expected)
+
+
+def test_lags_of_many_data_are_no_more_than_twenty() -> None:
+    lags = lags_for(np.arange(0, 1.0001, 0.002), 0.002)
+    assert len(lags) == 20 and (lags[0], lags[-1]) == (0, 500)
+    assert set(np.diff(lags)) <= {26, 27}

@@ -1,0 +1,180 @@
+"""What a fit leaves behind of dynamic targets: tables, scalars in their units, figures."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import openmm
+import pytest
+
+from openmm_diffsim import MSD, RDF, VACF, Diffusion, Pressure, Target, plotting, results
+from openmm_diffsim.refinement.gauss_newton import StateView
+
+POINT: Any = SimpleNamespace(
+    simulation=SimpleNamespace(integrator=openmm.LangevinMiddleIntegrator(300, 1, 0.002))
+)
+LAGS = [0, 20, 50, 100]
+T = np.array(LAGS) * 0.002
+G = RDF(0.9, 45)
+
+
+def targets() -> list[Target]:
+    g = np.where(G.r < 0.3, 0.0, 1 + np.exp(-(((G.r - 0.37) / 0.05) ** 2)))
+    return [
+        Target(POINT, VACF(LAGS), T, 0.05 * np.exp(-T), uncertainty=1e-3),
+        Target(POINT, Diffusion(50), 2.4e-3, uncertainty=1e-4),
+        Target(POINT, G, G.r, g, uncertainty=0.02),
+        Target(POINT, MSD(LAGS), T, 0.1 * T**2, uncertainty=1e-4),
+        Target(POINT, Pressure(), 945.0, uncertainty=4.1),
+        Target(POINT, VACF(LAGS), T, 0.04 * np.exp(-T), uncertainty=2e-3),
+    ]
+
+
+@pytest.fixture
+def fit() -> Any:
+    """A fit whose model is off by half of every error, with errors of twice the targets'."""
+    goals = targets()
+    values = np.concatenate([t.values for t in goals])
+    error = np.concatenate([t.uncertainty for t in goals])
+    n = len(values)
+    covariances = (np.diag(4 * error**2), np.diag(error**2))
+    view = StateView(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
+    return SimpleNamespace(views=lambda: [view])
+
+
+def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
+    found = results.compare(fit)
+    goals = targets()
+    assert [c.name for c in found.over_time] == ["VACF", "MSD", "VACF"]
+    assert [c.unit for c in found.over_time] == ["nm^2/ps^2", "nm^2", "nm^2/ps^2"]
+    curves = [*found.over_time, *found.rdfs]
+    for curve, goal in zip(curves, [goals[i] for i in (0, 3, 5, 2)], strict=True):
+        np.testing.assert_array_equal(curve.x, goal.t if goal.r is None else goal.r)
+        np.testing.assert_array_equal(curve.target, goal.values)
+        np.testing.assert_allclose(curve.model, goal.values + 0.5 * goal.uncertainty)
+        np.testing.assert_allclose(curve.model_error, 2 * goal.uncertainty)
+    assert [(s["observable"], s["unit"]) for s in found.scalars] == [
+        ("diffusion", "nm^2/ps"),
+        ("pressure", "bar"),
+    ]
+    assert found.scalars[0]["model"] == pytest.approx(2.45e-3)
+    assert found.scalars[1]["standard_error"] == pytest.approx(8.2)
+
+
+def test_functions_of_time_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
+    results._write_curves(results.compare(fit), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
+    for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3)):
+        text = (tmp_path / f"{name}.csv").read_text()
+        assert text.startswith("t_ps,target,model,standard_error\n")
+        t, target, model, error = np.loadtxt(text.splitlines(), delimiter=",", skiprows=1).T
+        expected = targets()[goal]
+        np.testing.assert_array_equal(t, expected.t)
+        np.testing.assert_array_equal(target, expected.values)
+        np.testing.assert_allclose(model, target + 0.5 * expected.uncertainty)
+        np.testing.assert_allclose(error, 2 * expected.uncertainty)
+
+
+def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_worth(
+    fit: Any,
+) -> None:
+    final = {
+        "md_steps": 100,
+        "misfit": 0.5,
+        "rdf_rms": 0.0123,
+        "scalars": results.compare(fit).scalars,
+    }
+    assert results._title(final) == (
+        "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
+        "diffusion 0.00245 ± 0.00020 nm^2/ps (target 0.00240 ± 0.00010); "
+        "pressure 947.0 ± 8.2 bar (target 945.0 ± 4.1)"
+    )
+    assert results._title(final | {"rdf_rms": float("nan"), "scalars": []}) == (
+        "100 MD steps, misfit 0.50"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (944.93, 57.3, "945 ± 57"),
+        (0.0024512, 0.00113, "0.0025 ± 0.0011"),
+        (-3.0, 0.5, "-3.00 ± 0.50"),
+        (1.0, np.inf, "1 ± inf"),
+        (1.0, 0.0, "1 ± 0"),
+    ],
+)
+def test_a_number_is_written_with_its_error(value: float, error: float, text: str) -> None:
+    assert results._with_error(value, error) == text
+
+
+# Figures ----------------------------------------------------------------------------------------
+
+ROUNDS = [{"misfit": 3.0}, {"misfit": 1.0}]
+R = np.linspace(0.28, 0.85, 200)
+U = 4 * ((0.34 / R) ** 12 - (0.34 / R) ** 6)
+
+
+def drawn(found: results.Comparisons, rdfs: bool, over_time: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plotting.fit_figure(
+            R,
+            U,
+            0.05 + 0 * U,
+            found.rdfs if rdfs else [],
+            ROUNDS,
+            over_time=found.over_time if over_time else [],
+        )
+        figure.canvas.draw()
+    return figure
+
+
+POTENTIAL = [("r / nm", "u(r) / kJ mol$^{-1}$"), ("round", "misfit")]
+OF_RDF = [("", "g(r)"), ("r / nm", "model - target")]
+OF_VACF = [("", "VACF / nm$^{2}$ ps$^{-2}$"), ("t / ps", "model - target")]
+OF_MSD = [("", "MSD / nm$^{2}$"), ("t / ps", "model - target")]
+
+
+@pytest.mark.parametrize(
+    ("rdfs", "over_time", "expected"),
+    [
+        (True, False, [*POTENTIAL, *OF_RDF]),
+        (True, True, [*POTENTIAL, *OF_RDF, *OF_VACF, *OF_MSD]),
+        (False, True, [*POTENTIAL, *OF_VACF, *OF_MSD]),
+    ],
+)
+def test_each_kind_of_curve_has_its_panels(
+    fit: Any, rdfs: bool, over_time: bool, expected: list[tuple[str, str]]
+) -> None:
+    figure = drawn(results.compare(fit), rdfs, over_time)
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == expected
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(box.width > 0.1 and box.height > 0.1 for box in boxes)
+    assert min(box.x0 for box in boxes) > 0 and max(box.x1 for box in boxes) <= 1
+
+
+def test_targets_of_one_observable_share_a_panel_and_are_told_apart(fit: Any) -> None:
+    figure = drawn(results.compare(fit), True, True)
+    legend = figure.axes[4].get_legend()
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert sorted(labels) == ["model 0", "model 1", "target 0", "target 1"]
+    colors = [line.get_color() for line in figure.axes[4].lines if line.get_linestyle() == "-"]
+    assert len(set(colors[:2])) == 2
+    assert figure.axes[4].get_xlim() == pytest.approx((0.0, 0.2))
+
+
+def test_the_well_is_in_sight_without_a_g_of_r(fit: Any) -> None:
+    low, high = drawn(results.compare(fit), False, True).axes[0].get_ylim()
+    assert low < U.min() and high > 0
+
+
+def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:
+    curve = plotting.TimeComparison(T, T, T, T, T, "IncoherentScattering", "")
+    figure = drawn(results.Comparisons([], [curve], []), False, True)
+    assert figure.axes[2].get_ylabel() == "IncoherentScattering"
