@@ -31,7 +31,7 @@ class Harmonic(PairPotential):
     """u(r) = k (r^2 - R^2) / 2, bent smoothly to zero beyond R, where no particle comes."""
 
     def __init__(self, stiffness: float = STIFFNESS) -> None:
-        super().__init__(SplineBasis(0.004, 1.1, 275), n_types=2)
+        super().__init__(SplineBasis(0.004, 1.1, 138), n_types=2)
         self.stiffness = nn.Parameter(torch.tensor(stiffness, dtype=torch.float64))
         r, end, far = self.basis.centers, 0.75, 1.06
         x = np.clip((r - end) / (far - end), 0, 1)
