@@ -6,7 +6,8 @@ CustomNonbondedForce with a table, which every OpenMM has. Both give the same en
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -90,7 +91,6 @@ def update_force(
         If the coefficients are not finite, the Force was made for other knots, or the Context
         was made before the Force was added to the System.
     """
-    set_coefficients = _set_native if isinstance(force, SplinePairForce) else _set_table
     if not set_coefficients(force, potential.basis, _detached(potential, temperature)):
         raise AttachError(
             f"the force {force.getName()!r} in the System was made for other knots than "
@@ -105,6 +105,35 @@ def update_force(
             f"the Context does not know the force {force.getName()!r} ({error}). It was made "
             "before attach(): attach first, or call context.reinitialize(preserveState=True)"
         ) from error
+
+
+@contextmanager
+def coefficients_in(
+    force: openmm.Force, context: openmm.Context, basis: SplineBasis, coefficients: Array
+) -> Iterator[None]:
+    """Let the force that ``attach`` made have these coefficients, in its Context too.
+
+    Afterwards it has those that it had before.
+    """
+    if isinstance(force, SplinePairForce):
+        before = force.getCoefficients()
+        same = np.array_equal(before, coefficients)
+        put_back = partial(force.setCoefficients, before)
+    else:
+        function = force.getTabulatedFunction(0)
+        table = function.getFunctionParameters()
+        same = np.array_equal(table[0], knot_table(basis, coefficients)[0])
+        put_back = partial(function.setFunctionParameters, *table)
+    if same:
+        yield
+        return
+    try:
+        set_coefficients(force, basis, coefficients)
+        force.updateParametersInContext(context)
+        yield
+    finally:
+        put_back()
+        force.updateParametersInContext(context)
 
 
 def particle_types(force: openmm.Force, n_types: int) -> IntArray:
@@ -269,8 +298,14 @@ def _set_method(force: openmm.Force, periodic: bool) -> None:
     force.setNonbondedMethod(force.CutoffPeriodic if periodic else force.CutoffNonPeriodic)
 
 
-def _set_native(force: SplinePairForce, basis: SplineBasis, coefficients: Array) -> bool:
+def set_coefficients(force: openmm.Force, basis: SplineBasis, coefficients: Array) -> bool:
     """False, and nothing is done, where the force was made for other knots."""
+    if isinstance(force, SplinePairForce):
+        return _set_native(force, basis, coefficients)
+    return _set_table(force, basis, coefficients)
+
+
+def _set_native(force: SplinePairForce, basis: SplineBasis, coefficients: Array) -> bool:
     same = force.getCoefficients().shape == coefficients.shape and np.allclose(
         [force.getRMin(), force.getCutoffDistance()], [basis.r_min, basis.cutoff], 0, 1e-9
     )
@@ -280,7 +315,6 @@ def _set_native(force: SplinePairForce, basis: SplineBasis, coefficients: Array)
 
 
 def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficients: Array) -> bool:
-    """False, and nothing is done, where the force was made for other knots."""
     table, low, high = knot_table(basis, coefficients)
     function = force.getTabulatedFunction(0)
     old, old_low, old_high = function.getFunctionParameters()

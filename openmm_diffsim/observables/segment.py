@@ -36,7 +36,8 @@ class Segment:
 
         |(dL/dx dt, dL/dv) / sqrt(m)|, which grows toward the start of a chaotic segment.
         """
-        return self.diagnostics.get("growth", np.full(len(self.times), np.nan))
+        n_times = len(self.times)
+        return self.diagnostics.get("growth", np.full(n_times, np.nan))[:n_times]
 
     def first(self, steps: int) -> Segment:
         """The first ``steps`` steps of it, steps + 1 times.

@@ -7,7 +7,7 @@ A field is a function of positions [particles, 3] and the index of the time, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from openmm import unit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..forces import other_forces
+from ..forces import coefficients_in, other_forces, set_coefficients
 from ..kernels import PairSums
 from ..native import SplinePairForce
+from ..potentials import SplineBasis
 
 Array = NDArray[np.float64]
 Field = Callable[[Tensor, int], Tensor]
@@ -98,8 +99,11 @@ class ContextField:
         Lent for every evaluation, and then as before.
     force : openmm.Force
         The learned one, that ``PairPotential.attach`` made.
+    basis : SplineBasis
+        Of the learned force.
     coefficients : Tensor [pairs of types, coefficients]
-        Of the learned force, with a graph to what they depend on.
+        Of the learned force, with a graph to what they depend on. They, and the Context's global
+        parameters as they are now, are those of the segment whatever the Context has later.
     sums : callable
         From ``forces.sums_over_pairs``.
     differences : DifferenceContext
@@ -113,6 +117,7 @@ class ContextField:
         self,
         context: openmm.Context,
         force: openmm.Force,
+        basis: SplineBasis,
         coefficients: Tensor,
         sums: Callable[..., PairSums],
         differences: DifferenceContext,
@@ -121,7 +126,9 @@ class ContextField:
     ) -> None:
         self.context = context
         self.force = force
+        self.basis = basis
         self.coefficients = coefficients
+        self.parameters = dict(context.getParameters())
         self.box = box
         self.protocol = dict(protocol or {})
         self.differences = differences
@@ -144,7 +151,10 @@ class ContextField:
         before = context.getState(getPositions=True, getVelocities=True, getParameters=True)
         self._lent = True
         try:
-            with coefficients_in(self.force, context, self.coefficients.detach().numpy()):
+            with self._own_coefficients():
+                for name, value in self.parameters.items():
+                    if context.getParameter(name) != value:
+                        context.setParameter(name, value)
                 if self.box is not None:
                     context.setPeriodicBoxVectors(*self.box)
                 yield
@@ -165,7 +175,7 @@ class ContextField:
     ) -> tuple[Array, Array, list[float]]:
         """Derivatives of w . F with respect to positions, coefficients and global parameters."""
         if isinstance(self.force, SplinePairForce):
-            with coefficients_in(self.force, self.context, self.coefficients.detach().numpy()):
+            with self._own_coefficients():
                 hessian, parameters = self.force.computeProducts(
                     self.context, w[None], positions[None], self._boxes(1)
                 )
@@ -177,7 +187,9 @@ class ContextField:
         by_value = [0.0] * len(values)
         if self.differences.contribute:
             protocol = dict(zip(self.protocol, values, strict=True))
-            self.differences.set_conditions(self.box, protocol)
+            self.differences.set_conditions(
+                self.box, {**self.parameters, **protocol}, self.coefficients.detach().numpy()
+            )
             product, error = self.differences.product(positions, w)
             self.diagnostics["difference_error"] = error
             slope = slope + product
@@ -201,24 +213,12 @@ class ContextField:
         sums = self._sums(frames, self._boxes(2)).basis
         return np.asarray((sums[1] - sums[0]) / (2 * step))
 
+    def _own_coefficients(self) -> AbstractContextManager[None]:
+        c = self.coefficients.detach().numpy()
+        return coefficients_in(self.force, self.context, self.basis, c)
+
     def _boxes(self, frames: int) -> Array | None:
         return None if self.box is None else np.repeat(self.box[None], frames, axis=0)
-
-
-@contextmanager
-def coefficients_in(force: openmm.Force, context: openmm.Context, c: Array) -> Iterator[None]:
-    """Let a native force of a Context have these coefficients, whatever it had before."""
-    if not isinstance(force, SplinePairForce) or np.array_equal(force.getCoefficients(), c):
-        yield
-        return
-    before = force.getCoefficients()
-    try:
-        force.setCoefficients(c)
-        force.updateParametersInContext(context)
-        yield
-    finally:
-        force.setCoefficients(before)
-        force.updateParametersInContext(context)
 
 
 class _ContextForces(torch.autograd.Function):
@@ -247,9 +247,12 @@ class _ContextForces(torch.autograd.Function):
 class DifferenceContext:
     """Directional differences, in double precision, of what has no native derivatives."""
 
-    def __init__(self, context: openmm.Context, force: openmm.Force) -> None:
+    def __init__(self, context: openmm.Context, force: openmm.Force, basis: SplineBasis) -> None:
         # A table's own derivatives are taken by differences, like those of any other force.
-        self._learned = force.getName() if isinstance(force, SplinePairForce) else None
+        is_native = isinstance(force, SplinePairForce)
+        self._learned = force.getName() if is_native else None
+        self._table = None if is_native else force.getName()
+        self._basis = basis
         self._original = context
         self._system = self._copy()
         self._text = openmm.XmlSerializer.serialize(self._system)
@@ -267,14 +270,20 @@ class DifferenceContext:
         if text != self._text:
             self._system, self._text, self._context = system, text, None
 
-    def set_conditions(self, box: Array | None, protocol: Mapping[str, float]) -> None:
-        """Set a box, the global parameters of the original, and those of a protocol."""
+    def set_conditions(
+        self, box: Array | None, parameters: Mapping[str, float], coefficients: Array
+    ) -> None:
+        """Set a box, global parameters, and the coefficients of a table."""
         context = self._made()
         if box is not None:
             context.setPeriodicBoxVectors(*box)
-        for name, value in {**dict(self._original.getParameters()), **protocol}.items():
+        for name, value in parameters.items():
             if name in context.getParameters():
                 context.setParameter(name, value)
+        for force in self._system.getForces():
+            if force.getName() == self._table:
+                set_coefficients(force, self._basis, coefficients)
+                force.updateParametersInContext(context)
 
     def product(self, positions: Array, w: Array) -> tuple[Array, float]:
         """(dF/dx) w, [particles, 3], and its relative error, from twice the displacement."""

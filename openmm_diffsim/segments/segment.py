@@ -68,7 +68,7 @@ class SegmentRunner:
         self.masses = np.array(masses)
         self.periodic = force.usesPeriodicBoundaryConditions()
         self._removes_motion = removes_motion(system)
-        self.differences = DifferenceContext(context, force)
+        self.differences = DifferenceContext(context, force, potential.basis)
         self._sums = sums_over_pairs(potential, force, context, np.arange(n))
 
     def scheme(self, integrator: Any = None) -> Scheme:
@@ -103,6 +103,8 @@ class SegmentRunner:
         _check(steps, every, truncation, clipping)
         values = self._protocol(protocol, steps)
         if noise is not None:
+            if scheme.chain is not None:
+                raise SegmentError("noise: expected none with a Nose-Hoover chain")
             noise = _tensor(noise)
             _check_shape("noise", noise, (*x.shape[:-2], steps, *x.shape[-2:]))
         vectors = self._box(box)
@@ -158,7 +160,14 @@ class SegmentRunner:
             self.differences.refresh()
         coefficients = self.potential.coefficients(self.temperature) if c is None else c
         return ContextField(
-            self.context, self.force, coefficients, self._sums, self.differences, box, protocol
+            self.context,
+            self.force,
+            self.potential.basis,
+            coefficients,
+            self._sums,
+            self.differences,
+            box,
+            protocol,
         )
 
     @property
@@ -179,7 +188,9 @@ class SegmentRunner:
         noise: Noise,
     ) -> tuple[Tensor, Tensor]:
         assert isinstance(self.force, SplinePairForce)
-        run = NativeRun(self.force, self.context, scheme, noise, every, box, adjoint)
+        run = NativeRun(
+            self.force, self.context, self.potential.basis, scheme, noise, every, box, adjoint
+        )
         return run.run(c, x, v, steps)
 
     def _by_torch(

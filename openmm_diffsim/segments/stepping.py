@@ -20,14 +20,18 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import SamplingError
+from ..forces import coefficients_in
 from ..native import NoseHooverChain, SegmentGradient, SegmentRun, SplinePairForce
+from ..potentials import SplineBasis
 from ..units import MOLAR_GAS_CONSTANT
-from .fields import Field, coefficients_in
+from .fields import Field
 from .integrators import Scheme
 
 Array = NDArray[np.float64]
 
 _MOST_NOISE = 8_000_000  # numbers of noise in memory at once
+_LEAST_KINETIC_ENERGY = 1e-8  # kJ/mol, below which OpenMM lets a Nose-Hoover chain rest
+_FARTHEST = 1e9  # nm, from the origin: beyond it, a segment has exploded, as in the plugin
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def integrate(
     With ``every`` > 1 only every so many times are kept; the stretches between them are integrated
     again when gradients are carried back.
     """
-    stepper = _Stepper(force, scheme, masses, noise, _Watch(adjoint, steps))
+    stepper = _Stepper(force, scheme, masses, noise, _Watch(adjoint, steps, every))
     state = stepper.watch(0, x, v, stepper.first_chain())
     xs, vs = [state[0]], [state[1]]
     for first in range(0, steps, every):
@@ -148,10 +152,10 @@ class _Stepper:
             v2 = v2 + noise
         v2 = self.moves * v2 + (1 - self.moves) * v
         x = x + self.moves * (drift1 * v1 + drift2 * v2)
-        v = v2
+        x, v, chain = self.watch(step + 1, x, v2, chain)  # before the last kick, as the plugin
         if kick2:
-            v = v2 + kick2 * self.inverse * self._force(x, step + 1)
-        return self.watch(step + 1, x, v, chain)
+            v = v + kick2 * self.inverse * self._force(x, step + 1)
+        return x, v, chain
 
     def _force(self, x: Tensor, time: int) -> Tensor:
         """Taken once for the two kicks at a time; a cut between them takes it twice."""
@@ -163,8 +167,9 @@ class _Stepper:
 class _Watch:
     """Sees the adjoint at every time, the last first: measures, clips and cuts it."""
 
-    def __init__(self, adjoint: Adjoint, steps: int) -> None:
+    def __init__(self, adjoint: Adjoint, steps: int, every: int) -> None:
         self.adjoint = adjoint
+        self.every = every  # of how many steps one is kept
         self.cuts = adjoint.truncation is not None
         scale = np.divide(
             1, adjoint.masses, out=np.zeros_like(adjoint.masses), where=adjoint.masses > 0
@@ -189,7 +194,7 @@ class _Watch:
         size = float(torch.sqrt(norm))
         if time >= self.reached:  # another pass
             self.latest, self.reference = -1, 0.0
-            self.adjoint.diagnostics["growth"] = np.zeros(self.steps + 1)
+            self.adjoint.diagnostics["growth"] = np.zeros(self.steps // self.every + 1)
         self.reached = time
         if self.latest < 0 and size > 0:
             self.latest, self.reference = time, size
@@ -198,7 +203,8 @@ class _Watch:
             factor = limit * self.reference / size
             gradients = tuple(g * factor for g in gradients)
             size *= factor
-        self.adjoint.diagnostics["growth"][time] = size
+        if time % self.every == 0:
+            self.adjoint.diagnostics["growth"][time // self.every] = size
         return gradients
 
     def drop(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
@@ -231,8 +237,10 @@ def propagate(
     """What to scale velocities with, and the new velocities of the chain, [length].
 
     Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), with the time step split by
-    Yoshida and Suzuki's weights, as in OpenMM.
+    Yoshida and Suzuki's weights, as in OpenMM, whose chain rests where nothing moves.
     """
+    if float(twice_kinetic) < 2 * _LEAST_KINETIC_ENERGY:
+        return torch.ones((), dtype=torch.float64), velocities
     thermal = MOLAR_GAS_CONSTANT * chain.temperature
     masses = [thermal / chain.frequency**2] * chain.length
     masses[0] *= chain.degreesOfFreedom
@@ -253,7 +261,7 @@ def propagate(
             drag = torch.exp(-0.25 * dt * v[bead + 1])
             v[bead] = drag * (drag * v[bead] + 0.5 * dt * force(bead))
 
-    for weight in yoshida_suzuki_weights(chain.yoshidaSuzuki) * chain.multipleTimeSteps:
+    for weight in _YOSHIDA_SUZUKI[chain.yoshidaSuzuki] * chain.multipleTimeSteps:
         dt = weight * timestep / chain.multipleTimeSteps
         for bead in reversed(range(chain.length)):
             kick(bead, dt)
@@ -263,13 +271,15 @@ def propagate(
     return scale, torch.stack(v)
 
 
-def yoshida_suzuki_weights(n: int) -> list[float]:
-    """Weights of a splitting of fourth order, or sixth for 7; Yoshida, Phys. Lett. A 150, 262."""
-    if n == 7:
-        outer = [0.784513610477560, 0.235573213359357, -1.17767998417887]
-    else:
-        outer = [1 / (n - 1 - (n - 1) ** (1 / 3)) for _ in range(n // 2)]
-    return [*outer, 1 - 2 * sum(outer), *outer[::-1]]
+_YOSHIDA_SUZUKI = {  # those of OpenMM, by their number
+    1: [1.0],
+    3: [0.828981543588751, -0.657963087177502, 0.828981543588751],
+    5: [0.2967324292201065] * 2 + [-0.186929716880426] + [0.2967324292201065] * 2,
+    7: [
+        *(0.784513610477560, 0.235573213359357, -1.17767998417887, 1.31518632068391),
+        *(-1.17767998417887, 0.235573213359357, 0.784513610477560),
+    ],
+}
 
 
 # The native force alone: the plugin does it -------------------------------------------------------
@@ -282,6 +292,7 @@ class NativeRun:
         self,
         force: SplinePairForce,
         context: openmm.Context,
+        basis: SplineBasis,
         scheme: Scheme,
         noise: Noise,
         every: int,
@@ -290,6 +301,7 @@ class NativeRun:
     ) -> None:
         self.force = force
         self.context = context
+        self.basis = basis
         self.scheme = scheme
         self.noise = noise
         self.every = every
@@ -350,7 +362,7 @@ class _NativeSegment(torch.autograd.Function):
         xs[0], vs[0] = x.numpy(force=True), v.numpy(force=True)
         chains: list[Array] = []
         length = every if every > 1 else min(steps, max(1, _MOST_NOISE // (3 * n)))
-        with coefficients_in(run.force, run.context, c.numpy(force=True)):
+        with coefficients_in(run.force, run.context, run.basis, c.numpy(force=True)):
             for first in range(0, steps, length):
                 last, row = min(first + length, steps), first // every
                 part = run.forward(first, last, xs[row], vs[row], chains[-1] if chains else None)
@@ -369,10 +381,10 @@ class _NativeSegment(torch.autograd.Function):
         run: NativeRun = ctx.run
         xs, vs, c = (saved.numpy() for saved in ctx.saved_tensors)
         wants_noise = ctx.needs_input_grad[5]
-        with coefficients_in(run.force, run.context, c):
+        with coefficients_in(run.force, run.context, run.basis, c):
             pull = _whole if run.every == 1 else _by_stretches
             found = pull(ctx, run, xs, vs, gx.contiguous().numpy(), gv.contiguous().numpy())
-        run.adjoint.diagnostics["growth"] = found.growth
+        run.adjoint.diagnostics["growth"] = found.growth[:: run.every]
         noise = torch.from_numpy(found.noise) if wants_noise else None
         parts = (found.parameters, found.positions, found.velocities)
         return (None, None, *map(torch.from_numpy, parts), noise)
@@ -410,7 +422,7 @@ def _by_stretches(
 
 
 def _refuse_explosion(x: Tensor, step: int) -> None:
-    if not bool(torch.isfinite(x).all()):
+    if not bool((x.detach().abs() < _FARTHEST).all()):  # nor is NaN
         raise SamplingError(
             f"the segment exploded before step {step}", reason="exploded", step=step
         )
