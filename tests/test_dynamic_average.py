@@ -83,7 +83,7 @@ def test_harmonic_oscillators(name: str, estimator: str) -> None:
     largest, and with the score four times that.
     """
     position, velocity = averages(name, estimator)
-    c_x, c_v, dc_x, dc_v = exact_correlations(SCHEMES[name].splitting, LAGS)
+    c_x, c_v, dc_x, dc_v = exact_correlations(SCHEMES[name], LAGS)
     for average, c, dc in ((position, c_x, dc_x), (velocity, c_v, dc_v)):
         assert deviations(average.value, average.standard_error, c).max() < 3
         total = average.total
@@ -95,7 +95,7 @@ def test_harmonic_oscillators(name: str, estimator: str) -> None:
 def test_without_the_ensemble_term_it_is_wrong() -> None:
     """The classic mistake: how the starting points are distributed depends on the force, too."""
     position, velocity = averages("velocity Verlet", "pathwise")
-    _, _, dc_x, dc_v = exact_correlations(SCHEMES["velocity Verlet"].splitting, LAGS)
+    _, _, dc_x, dc_v = exact_correlations(SCHEMES["velocity Verlet"], LAGS)
     path = position.path
     assert deviations(path.value[:, 0], path.standard_error[:, 0], dc_x).max() > 10
     # For velocities it happens to be zero.
@@ -123,7 +123,7 @@ def test_the_errors_cover() -> None:
         measure, 9, n_values=2, reach=lags, integrator=scheme, estimator="pathwise",
         gradient_every=4,
     )  # fmt: skip
-    c, _, dc, _ = exact_correlations(scheme.splitting, lags)
+    c, _, dc, _ = exact_correlations(scheme, lags)
     ensemble = -c / STIFFNESS
     inside = []
     for repeat in range(200):
