@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NUMBERED = sorted(EXAMPLES.glob("[0-9]*.py"))
+DATA = {"6_rdf_and_vacf": ["diffsim/lj_rdf_rho0.3_T1.2.csv"]}  # beside the repository, or not
 
 
 def test_there_are_numbered_examples() -> None:
-    assert [path.name[0] for path in NUMBERED] == ["1", "2", "3", "4"]
+    assert [path.name[0] for path in NUMBERED] == ["1", "2", "3", "4", "5", "6"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
-def test_example_holds(path: Path, tmp_path: Path) -> None:
+def test_example_holds(path: Path, tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
+    data = [str(shared_data(name).parent) for name in DATA.get(path.stem, [])]
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), *data],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
