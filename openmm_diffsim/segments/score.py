@@ -6,7 +6,7 @@ velocity after the first kick of step t (see ``integrators.Scheme``; kick2 = 0),
 
     d noise_t = -(h + scale) q_t,   dv_{t+1} = -h q_t,   q_{t+1} = -h q_t + kick1 dF_{t+1}/m,
 
-h = drift1/drift2 (1 for LangevinMiddle, 0 for the older Langevin). The probability of the noise
+h = drift1/drift2 (1 for LangevinMiddle, 0 for ``langevin``). The probability of the noise
 changes by -noise . d noise / var(noise), so
 
     d<A> = <(A - <A>) score> + <sum_t dA/dv_t . dv_t>,
