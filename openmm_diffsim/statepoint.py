@@ -225,7 +225,9 @@ class StatePoint:
         positions : array, Quantity or Tensor [particles, 3] or [segments, particles, 3], optional
             nm. Default: the Simulation's, with its velocities.
         velocities : likewise, optional
-            nm/ps. Default: drawn from the Maxwell-Boltzmann distribution.
+            nm/ps. Default: drawn from the Maxwell-Boltzmann distribution and, as OpenMM's
+            setVelocitiesToTemperature does, shifted back by half a step where the integrator's
+            velocities lag behind the positions.
         integrator : openmm.Integrator or Scheme, optional
             Default: that of the Simulation. See ``openmm_diffsim.segments``. Neither a barostat,
             an AndersenThermostat nor a CMMotionRemover acts within a segment.

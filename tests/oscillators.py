@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import openmm_diffsim as diffsim
 from openmm_diffsim.potentials import PairPotential, SplineBasis
 from openmm_diffsim.sampling import FrameRecorder
+from openmm_diffsim.segments import Scheme
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -31,7 +32,7 @@ class Harmonic(PairPotential):
     """u(r) = k (r^2 - R^2) / 2, bent smoothly to zero beyond R, where no particle comes."""
 
     def __init__(self, stiffness: float = STIFFNESS) -> None:
-        super().__init__(SplineBasis(0.004, 1.1, 275), n_types=2)
+        super().__init__(SplineBasis(0.004, 1.1, 138), n_types=2)
         self.stiffness = nn.Parameter(torch.tensor(stiffness, dtype=torch.float64))
         r, end, far = self.basis.centers, 0.75, 1.06
         x = np.clip((r - end) / (far - end), 0, 1)
@@ -108,15 +109,15 @@ def oscillators(
 
 
 def exact_correlations(
-    splitting: tuple[float, ...], lags: NDArray[np.int64], stiffness: float = STIFFNESS
+    scheme: Scheme, lags: NDArray[np.int64], stiffness: float = STIFFNESS
 ) -> tuple[Array, Array, Array, Array]:
     """<x(0).x(t)>, <v(0).v(t)> and their derivatives with respect to k, [lags] each.
 
-    A step is linear, (x, v)' = M (x, v) + noise; so C_x = 3 (RT/k) (M^t)_xx and
-    C_v = 3 (RT/m) (M^t)_vv, whose derivatives torch takes.
+    A step is linear, (x, v)' = M (x, v) + noise, and at the start v = drawn + lag k x / m; so the
+    correlations are those of the start times powers of M, whose derivatives torch takes.
     """
     k = torch.tensor(stiffness, dtype=torch.float64, requires_grad=True)
-    kick1, drift1, scale, drift2, kick2 = splitting
+    kick1, drift1, scale, drift2, kick2 = scheme.splitting
     one, nothing = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
     def matrix(rows: list[list[Tensor]]) -> Tensor:
@@ -126,11 +127,12 @@ def exact_correlations(
     middle = matrix([[one, one * (drift1 + drift2 * scale)], [nothing, one * scale]])
     last = matrix([[one, nothing], [-kick2 * k / MASS, one]])
     step = last @ middle @ first
-    powers = [torch.linalg.matrix_power(step, int(lag)) for lag in lags]
-    results = [
-        [3 * THERMAL / k * power[0, 0] for power in powers],
-        [3 * THERMAL / MASS * power[1, 1] + 0 * k for power in powers],
-    ]
+    shift = scheme.lag * k / MASS
+    xx, vx = THERMAL / k, shift * THERMAL / k
+    vv = THERMAL / MASS + shift**2 * THERMAL / k
+    start = 3 * matrix([[xx, vx], [vx, vv]])
+    later = [torch.linalg.matrix_power(step, int(lag)) @ start for lag in lags]
+    results = [[correlation[i, i] for correlation in later] for i in (0, 1)]
     slopes = [[float(torch.autograd.grad(c, k, retain_graph=True)[0]) for c in r] for r in results]
     values = [[float(c.detach()) for c in r] for r in results]
     return (*(np.array(part) for part in values), *(np.array(part) for part in slopes))

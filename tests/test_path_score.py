@@ -83,8 +83,8 @@ def shifts(scheme: Scheme, masses: Array, force_change: Array) -> tuple[Array, A
     h = drift1 / drift2
     inverse = np.divide(1, masses, out=np.zeros_like(masses), where=masses > 0)[:, None]
     kicks = kick1 * inverse * force_change
-    q = kicks[0] / (1 + h)
-    by_noise, by_velocity = [], [-h / (1 + h) * kicks[0]]
+    by_velocity = [-scheme.lag / kick1 * kicks[0]]
+    by_noise, q = [], kicks[0] + by_velocity[0]
     for step in range(len(kicks)):
         by_noise.append(-(h + scale) * q)
         by_velocity.append(-h * q)
@@ -114,26 +114,26 @@ def test_shifted_noise_and_velocities_keep_the_positions(name: str) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 10, STEPS])
 @pytest.mark.parametrize("name", SCHEMES)
 def test_score_is_the_change_of_the_probability(name: str, steps: int) -> None:
-    """Of the noise of so many steps and of the first velocities, by four-point differences.
+    """Of the noise of so many steps, by four-point differences.
 
-    -log p = sum noise^2 / (2 var) + m v_0^2 / (2 R T), at what keeps the positions.
+    -log p = sum noise^2 / (2 var) at what keeps the positions; that of drawn velocities
+    stays, as they do not change.
     """
     start = Start(SCHEMES[name])
     slopes = start.force_slopes(start.run())[:steps]
-    by_noise, by_velocity = shifts(start.scheme, start.runner.masses, slopes)
+    by_noise, _ = shifts(start.scheme, start.runner.masses, slopes)
     moves = start.moves
     variance = THERMAL * (1 - start.scheme.splitting[2] ** 2) / MASS
 
     def log_probability(dk: float) -> float:
         noise = (start.noise[:steps] + dk * by_noise)[:, moves]
-        v = (start.v + dk * by_velocity[0])[moves]
-        return -np.sum(noise**2) / (2 * variance) - MASS * np.sum(v**2) / (2 * THERMAL)
+        return -np.sum(noise**2) / (2 * variance)
 
     h = 1.0
     near = log_probability(h) - log_probability(-h)
     far = log_probability(2 * h) - log_probability(-2 * h)
     expected = (8 * near - far) / (12 * h)
-    weights = score_weights(start.scheme, start.noise, start.v, steps, KELVIN)
+    weights = score_weights(start.scheme, start.noise[:steps])
     assert weights.shape == slopes.shape
     assert np.sum(weights * slopes) == pytest.approx(expected, rel=1e-8)
 
@@ -153,17 +153,35 @@ def test_explicit_part_is_the_change_of_the_velocities(name: str, steps: int) ->
     assert np.sum(weights * slopes) == pytest.approx(
         np.sum(factors * by_velocity), rel=1e-12, abs=1e-14 * scale
     )
-    if name == "Langevin":  # velocities are differences of positions
-        np.testing.assert_array_equal(weights, 0)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_value_of_the_first_time_has_no_score(name: str) -> None:
-    """Nothing acts before it; its velocities are those that were drawn."""
+    """No noise acts before it, and its velocities lag behind those drawn by lag F_0/m."""
     scheme = SCHEMES[name]
-    v = np.ones((4, 3))
-    assert score_weights(scheme, np.ones((5, 4, 3)), v, 0, KELVIN).shape == (0, 4, 3)
-    assert explicit_weights(scheme, v[None], np.ones(4)).shape == (0, 4, 3)
+    factors = np.random.default_rng(1).normal(size=(1, 4, 3))
+    assert score_weights(scheme, np.zeros((0, 4, 3))).shape == (0, 4, 3)
+    found = explicit_weights(scheme, factors, np.array([1.0, 2.0, 0.0, 4.0]))
+    inverse = np.array([1.0, 0.5, 0.0, 0.25])[:, None]
+    np.testing.assert_allclose(found, -scheme.lag * inverse * factors, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_velocities_lag_behind_those_drawn(name: str) -> None:
+    """By lag F_0/m, and with the graph of the force."""
+    start = Start(SCHEMES[name])
+    runner, k = start.runner, start.system.potential.stiffness
+    segment = runner.run(1, start.x, integrator=start.scheme, seed=7)
+    still = start.run().positions  # of the same start
+    slope = start.force_slopes(Segment(still[:2], still[:2], np.zeros(2), runner.masses, None))[0]
+    inverse = np.where(start.moves, 1 / MASS, 0.0)[:, None]
+    lag = start.scheme.lag * inverse * slope
+    drawn = runner.draw_velocities((7, 0))
+    found = segment.velocities[0]
+    expected = drawn - lag * float(k.detach())
+    np.testing.assert_allclose(found.detach(), expected, rtol=0, atol=1e-12)
+    (gradient,) = torch.autograd.grad(found.sum(), k)
+    assert float(gradient) == pytest.approx(-lag.sum(), rel=1e-9)
 
 
 def test_score_has_mean_zero() -> None:
@@ -175,7 +193,7 @@ def test_score_has_mean_zero() -> None:
         noise = Noise(start.scheme.noise_scale(start.runner.masses), (seed, 1)).steps(0, STEPS)
         assert noise is not None
         start.noise = noise
-        weights = score_weights(start.scheme, noise, start.v, STEPS, KELVIN)
+        weights = score_weights(start.scheme, noise)
         scores.append(np.sum(weights * start.force_slopes(start.run())))
     assert abs(np.mean(scores)) < 4 * np.std(scores) / len(scores) ** 0.5
 

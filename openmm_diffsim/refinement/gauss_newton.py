@@ -42,8 +42,8 @@ from torch import Tensor
 from ..observables import Observable, SegmentObservable
 from ..potentials import PairPotential, parameter_chain
 from ..samples import Samples
+from ..segments import jacobian_deviations
 from ..units import beta
-from .jacobian_noise import jacobian_deviations
 from .targets import Target
 from .theory import LiquidTheory
 
@@ -74,7 +74,7 @@ class StateView:
     target_covariance: Array  # [points, points]
     n_effective: float
     jacobian_deviations: Array | None = None
-    """[blocks, points, pairs of types * coefficients], see ``jacobian_noise``; None: J is exact."""
+    """[blocks, points, pairs of types * coefficients], see ``segments``; None: J is exact."""
 
     @property
     def residual(self) -> Array:

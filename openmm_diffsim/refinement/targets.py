@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from ..errors import TargetError
 from ..io import clean_correlation, clean_rdf, read_correlation, read_rdf
@@ -29,9 +30,9 @@ class Target:
         Target(liquid, Diffusion(200), 2.4e-3, uncertainty=1e-4)       # nm^2/ps
 
     A measured g(r) or function of time may be irregular, unsorted and end in NaN: it is compared
-    where it was measured, with the model's interpolated linearly between bin centres, or between
-    lags. Points outside the bins or the lags of the observable, or outside ``window``, do not
-    count.
+    where it was measured, with the model's interpolated linearly between bin centres, or by a cubic
+    spline between lags. Points outside the bins or the lags of the observable, or outside
+    ``window``, do not count.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ class Target:
         self.t = curve.t[inside]
         self.values = curve.values[inside]
         self.uncertainty = _fill_zeros(curve.error[inside])
-        self.operator = interpolation_matrix(grid, self.t)
+        self.operator = spline_matrix(grid, self.t)
 
     def _take_scalar(self, observable: Observable, data: tuple[Any, ...], uncertainty: Any) -> None:
         if len(data) != 1:
@@ -249,6 +250,13 @@ def interpolation_matrix(grid: Array, x: Array) -> Array:
     matrix[rows, cell] = 1 - fraction
     matrix[rows, cell + 1] += fraction
     return matrix
+
+
+def spline_matrix(grid: Array, x: Array) -> Array:
+    """Cubic spline interpolation from an ascending ``grid`` [n] to ``x`` [m], shape [m, n]."""
+    if len(grid) < 4:
+        return interpolation_matrix(grid, x)
+    return np.asarray(CubicSpline(grid, np.eye(len(grid)))(np.clip(x, grid[0], grid[-1])))
 
 
 def _inside(

@@ -12,7 +12,7 @@ from .integrators import (
 )
 from .recorder import SegmentRecorder
 from .segment import SegmentRunner
-from .total import Derivative, DynamicAverage, dynamic_average
+from .total import Derivative, DynamicAverage, dynamic_average, jacobian_deviations
 
 __all__ = [
     "ContextField",
@@ -23,6 +23,7 @@ __all__ = [
     "SegmentRunner",
     "TorchField",
     "dynamic_average",
+    "jacobian_deviations",
     "langevin",
     "langevin_middle",
     "leapfrog",

@@ -26,11 +26,15 @@ class Scheme:
 
     The noise of Langevin dynamics is normal with variance R T (1 - scale^2) / m. With a
     Nose-Hoover chain, ``scale`` follows from the kinetic energy of v1 and the state of the chain.
+
+    Velocities of leapfrog and of all "middle" schemes are half a step behind the positions:
+    what has a Maxwell-Boltzmann distribution, whatever the positions, is v + lag F(x)/m.
     """
 
     name: str
     timestep: float  # ps
     splitting: tuple[float, float, float, float, float]  # kick1, drift1, scale, drift2, kick2
+    lag: float  # ps
     temperature: float | None = None  # K, of the noise; None without noise
     chain: NoseHooverChain | None = None
     counts_freedom: bool = False  # the chain's degrees of freedom are those of the System
@@ -52,13 +56,13 @@ class Scheme:
 def velocity_verlet(timestep: Any) -> Scheme:
     """Velocity Verlet, for constant energy; ``timestep`` in ps."""
     dt = _positive("timestep", timestep, "time")
-    return Scheme("velocity Verlet", dt, (dt / 2, dt, 1.0, 0.0, dt / 2))
+    return Scheme("velocity Verlet", dt, (dt / 2, dt, 1.0, 0.0, dt / 2), 0.0)
 
 
 def leapfrog(timestep: Any) -> Scheme:
     """What OpenMM's VerletIntegrator does: velocities are half a step behind; ps."""
     dt = _positive("timestep", timestep, "time")
-    return Scheme("leapfrog Verlet", dt, (dt, dt, 1.0, 0.0, 0.0))
+    return Scheme("leapfrog Verlet", dt, (dt, dt, 1.0, 0.0, 0.0), dt / 2)
 
 
 def langevin_middle(timestep: Any, temperature: Any, friction: Any) -> Scheme:
@@ -69,7 +73,7 @@ def langevin_middle(timestep: Any, temperature: Any, friction: Any) -> Scheme:
     dt = _positive("timestep", timestep, "time")
     kelvin = _positive("temperature", temperature, "temperature")
     scale = float(np.exp(-dt * _positive("friction", friction, "rate")))
-    return Scheme("LangevinMiddle", dt, (dt, dt / 2, scale, dt / 2, 0.0), kelvin)
+    return Scheme("LangevinMiddle", dt, (dt, dt / 2, scale, dt / 2, 0.0), dt / 2, kelvin)
 
 
 def langevin(timestep: Any, temperature: Any, friction: Any) -> Scheme:
@@ -82,7 +86,7 @@ def langevin(timestep: Any, temperature: Any, friction: Any) -> Scheme:
     gamma = _positive("friction", friction, "rate")
     scale = float(np.exp(-dt * gamma))
     kick = (1 - scale) / gamma
-    return Scheme("Langevin", dt, (kick / scale, 0.0, scale, dt, 0.0), kelvin)
+    return Scheme("Langevin", dt, (kick / scale, 0.0, scale, dt, 0.0), dt / 2, kelvin)
 
 
 def nose_hoover(
@@ -110,7 +114,7 @@ def nose_hoover(
     )
     counts = degrees_of_freedom is None
     splitting = (dt, dt / 2, 1.0, dt / 2, 0.0)
-    return Scheme("Nose-Hoover", dt, splitting, chain=chain, counts_freedom=counts)
+    return Scheme("Nose-Hoover", dt, splitting, dt / 2, chain=chain, counts_freedom=counts)
 
 
 def read_scheme(integrator: openmm.Integrator | Scheme, system: openmm.System) -> Scheme:
@@ -149,7 +153,7 @@ def _from_openmm(integrator: Any) -> Scheme:
 def _from_nose_hoover(integrator: openmm.NoseHooverIntegrator) -> Scheme:
     dt = number_in_md_units(integrator.getStepSize(), "time")
     if integrator.getNumThermostats() == 0:
-        return Scheme("Verlet in the middle", dt, (dt, dt / 2, 1.0, dt / 2, 0.0))
+        return Scheme("Verlet in the middle", dt, (dt, dt / 2, 1.0, dt / 2, 0.0), dt / 2)
     if integrator.hasSubsystemThermostats() or integrator.getNumThermostats() > 1:
         raise SegmentError(
             "integrator: a segment follows a NoseHooverIntegrator with one thermostat for all "

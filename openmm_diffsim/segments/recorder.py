@@ -50,11 +50,9 @@ class SegmentRecorder:
         self._frames += 1
         c = runner.potential.coefficients(runner.temperature).detach()
         c.requires_grad_(takes_gradient and self.takes_adjoint)
-        v0 = runner.draw_velocities((*seed, 0))
         segment = runner.run(
             observable.steps,
             frame.positions,
-            v0,
             integrator=self.scheme,
             seed=seed,
             box=frame.box,
@@ -70,7 +68,7 @@ class SegmentRecorder:
             growth = _exponent(segment)
         if takes_gradient and self.takes_score:
             noise = Noise(self.scheme.noise_scale(runner.masses), (*seed, 1))
-            score, explicit = self._score(segment, noise, v0, frame.box)
+            score, explicit = self._score(segment, noise, frame.box)
         return SegmentRecords.pack(values.numpy(force=True), pathwise, score, explicit, growth)
 
     def _measure(self, segment: Segment) -> Tensor:
@@ -88,9 +86,7 @@ class SegmentRecorder:
         (slope,) = torch.autograd.grad(value, c, retain_graph=True, allow_unused=True)
         return np.zeros(c.numel()) if slope is None else slope.numpy().ravel()
 
-    def _score(
-        self, segment: Segment, noise: Noise, v0: Array, box: Array | None
-    ) -> tuple[Array, Array]:
+    def _score(self, segment: Segment, noise: Noise, box: Array | None) -> tuple[Array, Array]:
         """Score and explicit part of each value, [n_values, coefficients] each."""
         all_noise = noise.steps(0, self.observable.steps)
         assert all_noise is not None
@@ -109,9 +105,7 @@ class SegmentRecorder:
         slopes = self._by_velocity(segment)
         for steps, slope in zip(self.observable.reach().tolist(), slopes, strict=True):
             if steps not in by_steps:
-                by_steps[steps] = products(
-                    score_weights(self.scheme, all_noise, v0, steps, self.runner.temperature)
-                )
+                by_steps[steps] = products(score_weights(self.scheme, all_noise[:steps]))
             weights = explicit_weights(self.scheme, slope[: steps + 1], self.runner.masses)
             scores.append(by_steps[steps])
             explicits.append(products(weights))

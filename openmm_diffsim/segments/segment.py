@@ -99,7 +99,7 @@ class SegmentRunner:
         """
         scheme = self.scheme(integrator)
         seeds = (seed,) if isinstance(seed, int) else seed
-        x, v = self._start(positions, velocities, seeds)
+        x, v, drawn = self._start(positions, velocities, seeds)
         _check(steps, every, truncation, clipping)
         values = self._protocol(protocol, steps)
         if noise is not None:
@@ -120,7 +120,10 @@ class SegmentRunner:
         for index in np.ndindex(batch):
             given = None if noise is None else noise[index]
             own = Noise(scheme.noise_scale(self.masses), (*seeds, 1, *index), given)
-            parts.append(one(x[index], v[index], steps, own))
+            v0 = v[index]
+            if drawn:
+                v0 = self._lagging(scheme, c, values, field, vectors, x[index], v0)
+            parts.append(one(x[index], v0, steps, own))
         xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
@@ -209,17 +212,35 @@ class SegmentRunner:
     ) -> tuple[Tensor, Tensor]:
         own = self.field(box, c, protocol)
         own.diagnostics = adjoint.diagnostics
-
-        def forces(positions: Tensor, time: int) -> Tensor:
-            found = own(positions, time)
-            return found if field is None else found + field(positions, time)
-
+        forces = own if field is None else _sum_of(own, field)
         with own.lent():
             return integrate(forces, scheme, self.masses, x, v, steps, noise, every, adjoint)
 
+    def _lagging(
+        self,
+        scheme: Scheme,
+        c: Tensor,
+        protocol: Mapping[str, Tensor],
+        field: Field | None,
+        box: Array | None,
+        x: Tensor,
+        drawn: Tensor,
+    ) -> Tensor:
+        """Velocities that belong to positions x and those drawn for the same time, with a graph.
+
+        As OpenMM's setVelocitiesToTemperature does.
+        """
+        if scheme.lag == 0:
+            return drawn
+        own = self.field(box, c, protocol)
+        force = (own if field is None else _sum_of(own, field))(x, 0)
+        inverse = np.divide(1, self.masses, out=np.zeros_like(self.masses), where=self.masses > 0)
+        return drawn - scheme.lag * torch.from_numpy(inverse)[:, None] * force
+
     def _start(
         self, positions: Any, velocities: Any, seed: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, bool]:
+        """Positions, velocities, and whether these were drawn."""
         shape = (len(self.masses), 3)
         if positions is None:
             state = self.context.getState(getPositions=True, getVelocities=velocities is None)
@@ -229,14 +250,15 @@ class SegmentRunner:
         else:
             x = _tensor(positions, "length")
         _check_shape("positions", x, (*x.shape[:-2], *shape))
-        if velocities is None:
+        drawn = velocities is None
+        if drawn:
             velocities = self.draw_velocities((*seed, 0), tuple(x.shape[:-2]))
         v = _tensor(velocities, "velocity")
         _check_shape("velocities", v, tuple(x.shape))
         for name, start in (("positions", x), ("velocities", v)):
             if not bool(torch.isfinite(start).all()):
                 raise SegmentError(f"{name}: expected finite numbers to start from, got NaN or inf")
-        return x, v
+        return x, v, drawn
 
     def _box(self, box: Any) -> Array | None:
         if not self.periodic:
@@ -259,6 +281,10 @@ class SegmentRunner:
                 )
             _check_shape(f"protocol[{name!r}]", series, (steps + 1,))
         return values
+
+
+def _sum_of(first: Field, second: Field) -> Field:
+    return lambda positions, time: first(positions, time) + second(positions, time)
 
 
 def _tensor(values: Any, kind: str | None = None) -> Tensor:

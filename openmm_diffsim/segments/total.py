@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from ..averages import effective_blocks, jackknife_standard_error
+from ..averages import effective_blocks
 from ..errors import SegmentError
 from ..observables import SegmentObservable
 from ..observables.segment import SegmentRecords
@@ -18,6 +18,8 @@ from ..samples import Samples
 from ..units import beta
 
 Array = NDArray[np.float64]
+
+_FEWEST_BLOCKS = 1.5  # effective ones, for an error bar
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,8 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         )
     part = samples.near(observable)
     estimate = part.estimate(observable)
-    with torch.no_grad():
-        weights = part.weights().numpy()
-        values = part.values(observable).numpy()
-        records = torch.from_numpy(part.records[observable])
-        data = SegmentRecords.unpack(records, observable.n_values)
-        slopes = data.derivatives(observable.estimator)
-    chain = parameter_chain(part.potential, part.temperature)
-    sums = _BlockSums(
-        weights,
-        weights * slopes.computed.numpy(),
-        values,
-        part.basis_sums.reshape(len(part), -1) @ chain,
-        slopes.filled.numpy() @ chain,
-        -beta(part.temperature),
-        part.blocks_of(values),
-    )
-
+    sums, data = _block_sums(part, observable)
+    slopes = data.derivatives(observable.estimator)
     growth = data.growth[torch.isfinite(data.growth)].numpy()
     return DynamicAverage(
         value=estimate.value,
@@ -103,6 +90,45 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         n_gradients=int(slopes.computed.sum()),
         n_effective=estimate.n_effective,
     )
+
+
+def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Array:
+    """Rows D with Cov(J_vk, J_wl) = sum_b D_bvk D_bwl, [blocks, values, coefficients].
+
+    J = d<A>/dc is the total derivative with respect to the coefficients. Where fewer than two
+    blocks carry the weight there is nothing to take its noise from: it is then taken for noise
+    altogether.
+    """
+    sums, _ = _block_sums(samples.near(observable), observable, by_coefficient=True)
+    if sums.n_blocks < _FEWEST_BLOCKS:
+        return sums.derivative(path=True, ensemble=True).value[None]
+    return sums.deviations(path=True, ensemble=True)
+
+
+def _block_sums(
+    part: Samples, observable: SegmentObservable, by_coefficient: bool = False
+) -> tuple[_BlockSums, SegmentRecords]:
+    with torch.no_grad():
+        weights = part.weights().numpy()
+        values = part.values(observable).numpy()
+        data = SegmentRecords.unpack(
+            torch.from_numpy(part.records[observable]), observable.n_values
+        )
+        slopes = data.derivatives(observable.estimator)
+    basis_sums, along = part.basis_sums.reshape(len(part), -1), slopes.filled.numpy()
+    if not by_coefficient:
+        chain = parameter_chain(part.potential, part.temperature)
+        basis_sums, along = basis_sums @ chain, along @ chain
+    sums = _BlockSums(
+        weights,
+        weights * slopes.computed.numpy(),
+        values,
+        basis_sums,
+        along,
+        -beta(part.temperature),
+        part.blocks_of(values),
+    )
+    return sums, data
 
 
 class _BlockSums:
@@ -140,13 +166,18 @@ class _BlockSums:
 
     def derivative(self, path: bool = False, ensemble: bool = False) -> Derivative:
         """The parts that are asked for, and the jackknife over blocks of their sum."""
-        everything = np.ones((1, len(self.w)))
-        (value,) = self._estimates(everything, path, ensemble)
-        left_out = self._estimates(1 - np.eye(len(self.w)), path, ensemble)
-        error = jackknife_standard_error(left_out)
-        if self.n_blocks < 1.5:
+        (value,) = self._estimates(np.ones((1, len(self.w))), path, ensemble)
+        error = np.sqrt(np.sum(self.deviations(path, ensemble) ** 2, axis=0))
+        if self.n_blocks < _FEWEST_BLOCKS:
             error = np.full_like(error, np.inf)
         return Derivative(value, error, self.n_blocks)
+
+    def deviations(self, path: bool = False, ensemble: bool = False) -> Array:
+        """Of the estimates without one block each, scaled so that their squares add up to the
+        variance, [blocks, values, parameters]."""
+        n = len(self.w)
+        left_out = self._estimates(1 - np.eye(n), path, ensemble)
+        return np.asarray(np.sqrt((n - 1) / n) * (left_out - left_out.mean(axis=0)))
 
     def _estimates(self, keep: Array, path: bool, ensemble: bool) -> Array:
         """For each row of ``keep`` [sets, blocks], [sets, values, parameters]."""
