@@ -37,6 +37,7 @@ SPLITTINGS = {  # kick1, drift1, scale, drift2, kick2
     "leapfrog Verlet": (DT, DT, 1.0, 0.0, 0.0),
     "velocity Verlet": (DT / 2, DT, 1.0, 0.0, DT / 2),
     "LangevinMiddle": (DT, DT / 2, float(np.exp(-5 * DT)), DT / 2, 0.0),
+    "Langevin": ((np.exp(5 * DT) - 1) / 5, 0.0, float(np.exp(-5 * DT)), DT, 0.0),
     "Nose-Hoover": (DT, DT / 2, np.nan, DT / 2, 0.0),
 }
 CHAIN = native.NoseHooverChain(200.0, 20.0, 24, multipleTimeSteps=2, yoshidaSuzuki=3)
@@ -68,7 +69,7 @@ def start(n_steps: int, splitting: str) -> Start:
         [(0, 1), (2, 7)], (), masses,
     )  # fmt: skip
     velocities = rng.normal(size=(9, 3)) * (masses > 0)[:, None]
-    noise = rng.normal(size=(n_steps, 9, 3)) * (splitting == "LangevinMiddle") * 0.1
+    noise = rng.normal(size=(n_steps, 9, 3)) * splitting.startswith("Langevin") * 0.1
     noise *= (masses > 0)[:, None]
     return Start(fluid, velocities, noise, rng.uniform(0.5, 1.5, (2, n_steps + 1, 9, 3)))
 

@@ -191,13 +191,24 @@ class SegmentRecords:
         )
 
     def derivatives(self, estimator: str) -> PathDerivatives:
-        """dA/dc along each segment by one of the ``ESTIMATORS``."""
+        """dA/dc along each segment by one of the ``ESTIMATORS``.
+
+        Raises
+        ------
+        ObservableError
+            If it was computed for none.
+        """
         by_score = (self.values - self.values.mean(0))[:, :, None] * self.score + self.explicit
         share = self._pathwise_share(estimator, by_score)[:, None]
         # Zero times NaN is NaN: what has no share may not have been computed.
         slopes = torch.where(share > 0, share * self.pathwise, 0.0)
         slopes = slopes + torch.where(share < 1, (1 - share) * by_score, 0.0)
         computed = torch.isfinite(slopes).all(dim=2).all(dim=1)
+        if not bool(computed.any()):
+            raise ObservableError(
+                f"none of {len(slopes)} frames has a derivative along its segment, expected one at "
+                "least: take a smaller gradient_every, or more frames"
+            )
         mean = slopes[computed].mean(dim=0)
         filled = torch.where(computed[:, None, None], slopes, mean)
         return PathDerivatives(filled, computed, share[:, 0])

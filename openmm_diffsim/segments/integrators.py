@@ -77,7 +77,10 @@ def langevin_middle(timestep: Any, temperature: Any, friction: Any) -> Scheme:
 
 
 def langevin(timestep: Any, temperature: Any, friction: Any) -> Scheme:
-    """Langevin dynamics as OpenMM's older LangevinIntegrator; ps, K, 1/ps."""
+    """Langevin dynamics with one kick, one friction and one drift in a step; ps, K, 1/ps.
+
+    What OpenMM's LangevinIntegrator was until it became another name of LangevinMiddleIntegrator.
+    """
     dt = _positive("timestep", timestep, "time")
     kelvin = _positive("temperature", temperature, "temperature")
     gamma = _positive("friction", friction, "rate")
@@ -133,14 +136,10 @@ def read_scheme(integrator: openmm.Integrator | Scheme, system: openmm.System) -
 def _from_openmm(integrator: Any) -> Scheme:
     if isinstance(integrator, openmm.VerletIntegrator):
         return leapfrog(integrator.getStepSize())
-    for kind, scheme in (
-        (openmm.LangevinMiddleIntegrator, langevin_middle),
-        (openmm.LangevinIntegrator, langevin),
-    ):
-        if isinstance(integrator, kind):
-            return scheme(
-                integrator.getStepSize(), integrator.getTemperature(), integrator.getFriction()
-            )
+    if isinstance(integrator, openmm.LangevinMiddleIntegrator):  # LangevinIntegrator is one, too
+        return langevin_middle(
+            integrator.getStepSize(), integrator.getTemperature(), integrator.getFriction()
+        )
     if isinstance(integrator, openmm.NoseHooverIntegrator):
         return _from_nose_hoover(integrator)
     raise SegmentError(
@@ -152,14 +151,14 @@ def _from_openmm(integrator: Any) -> Scheme:
 
 
 def _from_nose_hoover(integrator: openmm.NoseHooverIntegrator) -> Scheme:
+    dt = number_in_md_units(integrator.getStepSize(), "time")
+    if integrator.getNumThermostats() == 0:
+        return Scheme("Verlet in the middle", dt, (dt, dt / 2, 1.0, dt / 2, 0.0), dt / 2)
     if integrator.hasSubsystemThermostats() or integrator.getNumThermostats() > 1:
         raise SegmentError(
             "integrator: a segment follows a NoseHooverIntegrator with one thermostat for all "
             f"particles, got {integrator.getNumThermostats()} for subsystems"
         )
-    dt = number_in_md_units(integrator.getStepSize(), "time")
-    if integrator.getNumThermostats() == 0:
-        return Scheme("Verlet in the middle", dt, (dt, dt / 2, 1.0, dt / 2, 0.0), dt / 2)
     chain = integrator.getThermostat(0)
     return nose_hoover(
         dt,

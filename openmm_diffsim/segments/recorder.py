@@ -41,6 +41,7 @@ class SegmentRecorder:
         self.takes_adjoint = observable.estimator != "score"
         self._frames = 0
 
+    @torch.enable_grad()
     def record(self, frame: Frame, counts: Sequence[NDArray[np.int64]]) -> Array:
         """Values, and every ``gradient_every`` frames derivatives, of one segment."""
         observable, runner = self.observable, self.runner

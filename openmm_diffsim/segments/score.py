@@ -6,7 +6,7 @@ velocity after the first kick of step t (see ``integrators.Scheme``; kick2 = 0),
 
     d noise_t = -(h + scale) q_t,   dv_{t+1} = -h q_t,   q_{t+1} = -h q_t + kick1 dF_{t+1}/m,
 
-h = drift1/drift2 (1 for LangevinMiddle, 0 for the older Langevin). A velocity that is drawn lags
+h = drift1/drift2 (1 for LangevinMiddle, 0 for ``langevin``). A velocity that is drawn lags
 behind, v_0 = drawn - lag F_0/m, so dv_0 = -lag dF_0/m and q_0 = (kick1 - lag) dF_0/m. The
 probability of the noise changes by -noise . d noise / var(noise), so
 

@@ -300,6 +300,12 @@ def _check(steps: int, every: int, truncation: int | None, clipping: float | Non
             "expected steps >= 1, and every a divisor of it, got "
             f"steps = {steps} and every = {every}"
         )
+    if truncation is not None and truncation < 1:
+        raise SegmentError(
+            f"truncation: expected at least one step, got {truncation}", got=truncation
+        )
+    if clipping is not None and not clipping >= 1:
+        raise SegmentError(f"clipping: expected a number >= 1, got {clipping}", got=clipping)
     if every > 1 and (truncation is not None or clipping is not None):
         raise SegmentError(
             f"truncation and clipping follow the adjoint at every step: expected every = 1 with "

@@ -97,6 +97,8 @@ def integrate(
     With ``every`` > 1 only every so many times are kept; the stretches between them are integrated
     again when gradients are carried back.
     """
+    if not (x.requires_grad or v.requires_grad) and force(x, 0).requires_grad:
+        x = x.detach().requires_grad_(True)  # so that the adjoint comes as far as the start
     stepper = _Stepper(force, scheme, masses, noise, _Watch(adjoint, steps, every))
     state = stepper.watch(0, x, v, stepper.first_chain())
     xs, vs = [state[0]], [state[1]]
@@ -105,7 +107,6 @@ def integrate(
             state = checkpoint(stepper.stretch, first, every, *state, use_reentrant=False)
         else:
             state = stepper.stretch(first, 1, *state)
-        _refuse_explosion(state[0], first + every)
         xs.append(state[0])
         vs.append(state[1])
     return torch.stack(xs), torch.stack(vs)
@@ -152,6 +153,7 @@ class _Stepper:
             v2 = v2 + noise
         v2 = self.moves * v2 + (1 - self.moves) * v
         x = x + self.moves * (drift1 * v1 + drift2 * v2)
+        _refuse_explosion(x, step + 1)  # no force is asked for there
         x, v, chain = self.watch(step + 1, x, v2, chain)  # before the last kick, as the plugin
         if kick2:
             v = v + kick2 * self.inverse * self._force(x, step + 1)
@@ -198,13 +200,12 @@ class _Watch:
         self.reached = time
         if self.latest < 0 and size > 0:
             self.latest, self.reference = time, size
+        if time % self.every == 0:
+            self.adjoint.diagnostics["growth"][time // self.every] = size
         limit = self.adjoint.clipping
         if limit is not None and size > limit * self.reference:
             factor = limit * self.reference / size
             gradients = tuple(g * factor for g in gradients)
-            size *= factor
-        if time % self.every == 0:
-            self.adjoint.diagnostics["growth"][time // self.every] = size
         return gradients
 
     def drop(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
@@ -239,7 +240,7 @@ def propagate(
     Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), with the time step split by
     Yoshida and Suzuki's weights, as in OpenMM, whose chain rests where nothing moves.
     """
-    if float(twice_kinetic) < 2 * _LEAST_KINETIC_ENERGY:
+    if float(twice_kinetic.detach()) < 2 * _LEAST_KINETIC_ENERGY:
         return torch.ones((), dtype=torch.float64), velocities
     thermal = MOLAR_GAS_CONSTANT * chain.temperature
     masses = [thermal / chain.frequency**2] * chain.length
@@ -423,6 +424,4 @@ def _by_stretches(
 
 def _refuse_explosion(x: Tensor, step: int) -> None:
     if not bool((x.detach().abs() < _FARTHEST).all()):  # nor is NaN
-        raise SamplingError(
-            f"the segment exploded before step {step}", reason="exploded", step=step
-        )
+        raise SamplingError(f"the segment exploded at step {step}", reason="exploded", step=step)
