@@ -164,7 +164,7 @@ def test_smooth_rdf_along_segments_agrees_with_reweighting() -> None:
     )
     samples = point.sample(250 * 30, 30, [hard, smooth], equilibration=2000)
     average = point.dynamic_average(smooth, samples)
-    assert np.abs(average.path.value).max() > 5 * np.abs(average.total.standard_error).max()
+    assert np.abs(average.path.value).max() > 3 * np.abs(average.total.standard_error).max()
     seen = hard.r > 0.95 * SIGMA
     for k in np.flatnonzero(seen):
         gradient, error = samples.gradient(lambda s, k=k: s.average(hard)[k])
