@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -141,12 +141,21 @@ def timed(run: Callable[..., Any], start: dict[str, Any]) -> dict[str, Any]:
     if overflow:
         raise RuntimeError("a neighbor list overflowed: give it more capacity")
     by_parameter = [float(gradient[key]) for key in ("sigma", "epsilon")]
-    return {"seconds": seconds, "value": float(value), "gradient": by_parameter, "mb": resident()}
+    return {
+        "seconds": seconds,
+        "value": float(value),
+        "gradient": by_parameter,
+        "mb": most_memory(),
+    }
 
 
-def resident() -> float:
-    """Most memory this process has had so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def most_memory() -> float:
+    """Most memory this process has had so far, MB; Linux.
+
+    Not ru_maxrss, which a new process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
@@ -162,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", options.precision == "64")
     peer = Peer(np.load(options.task), options)
-    before = resident()
+    before = most_memory()
     for line in sys.stdin:
         answer = timed(peer.losses[line.strip()], peer.start)
         print(json.dumps({**answer, "mb": answer["mb"] - before}), flush=True)

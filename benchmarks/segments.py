@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -267,10 +266,11 @@ def measure_alone(file: str, steps: int, every: int) -> None:
     point = state_point(len(start["x"]))
     warm_up()
     run = Differentiated(point, (start["x"], start["v"]), correlation, steps, every=every)
-    before = resident()
+    forget_most_memory()
+    before = most_memory()
     timed = {"": cpu_seconds(run.value_and_gradient)}
     seconds = take_turns(timed, 5)[""]
-    print(json.dumps({"seconds": seconds, "mb": resident() - before}))
+    print(json.dumps({"seconds": seconds, "mb": most_memory() - before}))
 
 
 def warm_up() -> None:
@@ -279,9 +279,18 @@ def warm_up() -> None:
     torch.sum(x**2).backward()
 
 
-def resident() -> float:
-    """Most memory this process has had so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def forget_most_memory() -> None:
+    """What the start of the process took and gave back would hide what a segment takes."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def most_memory() -> float:
+    """Most memory this process has had since, MB; Linux.
+
+    Not ru_maxrss, which a new process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
