@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from ..errors import ObservableError
-from ..kernels import largest_range, pair_blocks
+from ..kernels import largest_range, smeared_counts, smeared_gradient
 from ..units import number_in_md_units, value_in_md_units
 from .base import Array, IntArray
 from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers
@@ -560,13 +560,7 @@ class SmoothRDF(SegmentObservable):
         n = x.shape[-2]
         if n < 2:
             raise ObservableError("SmoothRDF: the selection holds no pair to count", n_pairs=0)
-        # Pairs are found again in the backward pass: kept are positions, not pairs, of each time.
-        counts = [
-            checkpoint(
-                self._bins.count_pairs, frame, box, use_reentrant=False, preserve_rng_state=False
-            )
-            for frame in x.reshape(-1, n, 3)
-        ]
+        counts = [self._bins.count_pairs(frame, box) for frame in x.reshape(-1, n, 3)]
         mean = torch.stack(counts).reshape(*x.shape[:-2], -1).mean(dim=-2)
         n_pairs = n * (n - 1) / 2
         return mean * torch.from_numpy(np.prod(np.diag(box)) / (n_pairs * self.shells))
@@ -632,14 +626,31 @@ class _SmoothBins:
 
     def count_pairs(self, positions: Tensor, box: Array) -> Tensor:
         """What falls into each bin, [bins], of the pairs of positions [particles, 3] in a box."""
-        total = positions.new_zeros(len(self.edges) - 1)
-        for i, j, nearest, _ in pair_blocks(positions.detach().numpy(), box, self.reach):
-            # Copies: the next block overwrites this one, and the graph keeps what it needs.
-            difference = positions[torch.tensor(i)] - positions[torch.tensor(j)]
-            image = torch.tensor(nearest) - difference.detach()
-            distances = torch.linalg.vector_norm(difference + image, dim=-1)
-            total = total + self.count(distances)
-        return total
+        return _PairCounts.apply(self, positions, box)  # type: ignore[no-untyped-call]
+
+
+class _PairCounts(torch.autograd.Function):
+    """Pairs are found again in the backward pass: kept are the positions alone."""
+
+    @staticmethod
+    def forward(ctx: Any, bins: _SmoothBins, positions: Tensor, box: Array) -> Tensor:
+        ctx.bins, ctx.box = bins, box
+        ctx.save_for_backward(positions)
+        spacing, n_bins = float(bins.edges[1]), len(bins.edges) - 1
+        x = positions.numpy(force=True)
+        counts = smeared_counts(x, box, bins.reach, spacing, bins.width, n_bins)
+        return torch.from_numpy(counts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes: Tensor) -> tuple[None, Tensor, None]:
+        (positions,) = ctx.saved_tensors
+        bins, x = ctx.bins, positions.numpy(force=True)
+        spacing = float(bins.edges[1])
+        gradient = smeared_gradient(
+            x, ctx.box, bins.reach, spacing, bins.width, slopes.contiguous().numpy()
+        )
+        return None, torch.from_numpy(gradient), None
 
 
 def _check_lags(lags: int | ArrayLike) -> IntArray:
