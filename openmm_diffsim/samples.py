@@ -220,7 +220,7 @@ class Samples:
             temperature=self.temperature,
             virial_sums=self._virial_sums,
             volume=self._volume,
-            sampled_coefficients=self._sampled_coefficients,
+            sampled_coefficients=self.sampled_coefficients,
         )
         return observable.values(torch.from_numpy(self.records[observable]), conditions)
 
@@ -235,9 +235,18 @@ class Samples:
         ------
         OverlapError
             If the nearest run is further away than five times that.
+        StatePointError
+            If the segments ran at another temperature: that of their velocities and their noise.
         """
         if not isinstance(observable, SegmentObservable) or observable not in self.records:
             return self
+        others = {run.temperature for run in self.runs} - {self.temperature}
+        if others:
+            raise StatePointError(
+                f"{type(observable).__name__}: segments at {min(others):g} K cannot be reweighted "
+                f"to {self.temperature:g} K, which their velocities and noise would have to have; "
+                "sample there"
+            )
         changes = np.array([self._first_order_change(run, observable) for run in self._runs()])
         if changes.min() > _MOST_CHANGE:
             raise OverlapError(
@@ -319,7 +328,8 @@ class Samples:
         return torch.from_numpy(self.volume)
 
     @cached_property
-    def _sampled_coefficients(self) -> Tensor:
+    def sampled_coefficients(self) -> Tensor:
+        """What each frame was sampled with, kJ/mol, [frames, pairs of types, coefficients]."""
         each = torch.from_numpy(np.array([run.coefficients for run in self.runs]))
         return each.repeat_interleave(torch.tensor([run.n_frames for run in self.runs]), dim=0)
 

@@ -244,7 +244,7 @@ class StatePoint:
             nm. Default: the Simulation's.
         every : int
             Keep only every so many steps. What lies between is integrated again for the gradient:
-            a third to a half more time, and ``every`` times less memory.
+            about half as much time again, and ``every`` times less memory.
         truncation : int, optional
             Steps after which the adjoint is dropped: the gradient then leaves out how a force acts
             on what comes later than that.

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from oscillators import oscillators
 from segment_systems import BOX, KELVIN, SCHEMES, N, fluid, spline
 from systems import FreePair, lattice
 from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import VACF, Samples, Segment, SegmentFunction
-from openmm_diffsim.errors import ObservableError, OverlapError, SegmentError
+from openmm_diffsim.errors import ObservableError, OverlapError, SegmentError, StatePointError
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import SplineBasis, parameter_chain
@@ -24,6 +25,7 @@ from openmm_diffsim.segments import SegmentRecorder, SegmentRunner, dynamic_aver
 Array = NDArray[np.float64]
 
 VALUES, SIZE = 2, 3  # per frame: values, and coefficients
+STRENGTH = torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64).expand(50, SIZE)  # of the potential
 
 
 # Records ------------------------------------------------------------------------------------------
@@ -55,8 +57,8 @@ def by_score(arrays: dict[str, Array]) -> Array:
 
 
 def variances(slopes: Array) -> Array:
-    """Over frames, summed over coefficients, [values]."""
-    return slopes.var(axis=0).sum(axis=1)
+    """Over frames, of the derivative along the coefficients, [values]."""
+    return (slopes @ STRENGTH[0].numpy()).var(axis=0)
 
 
 def test_what_is_packed_is_unpacked() -> None:
@@ -70,7 +72,7 @@ def test_what_is_packed_is_unpacked() -> None:
 @pytest.mark.parametrize("estimator", ["pathwise", "score"])
 def test_one_estimator_alone(estimator: str) -> None:
     arrays = random_records()
-    found = records(**arrays).derivatives(estimator)
+    found = records(**arrays).derivatives(estimator, STRENGTH)
     expected = arrays["pathwise"] if estimator == "pathwise" else by_score(arrays)
     np.testing.assert_allclose(found.filled, expected, rtol=1e-12)
     np.testing.assert_array_equal(found.pathwise_share, float(estimator == "pathwise"))
@@ -80,7 +82,7 @@ def test_one_estimator_alone(estimator: str) -> None:
 def test_combined_weighs_by_inverse_variances() -> None:
     arrays = random_records(pathwise=np.array([0.5, 5.0]))
     other = by_score(arrays)
-    found = records(**arrays).derivatives("combined")
+    found = records(**arrays).derivatives("combined", STRENGTH)
     inverse = 1 / variances(arrays["pathwise"]), 1 / variances(other)
     share = inverse[0] / (inverse[0] + inverse[1])
     assert share[0] > 0.7 and share[1] < 0.3
@@ -92,7 +94,7 @@ def test_combined_weighs_by_inverse_variances() -> None:
 def test_auto_takes_what_varies_least() -> None:
     """For each value by itself."""
     arrays = random_records(pathwise=np.array([0.5, 5.0]))
-    found = records(**arrays).derivatives("auto")
+    found = records(**arrays).derivatives("auto", STRENGTH)
     np.testing.assert_array_equal(found.pathwise_share, [1.0, 0.0])
     np.testing.assert_array_equal(found.filled[:, 0], arrays["pathwise"][:, 0])
     np.testing.assert_allclose(found.filled[:, 1], by_score(arrays)[:, 1], rtol=1e-12)
@@ -103,7 +105,7 @@ def test_without_any_variance_the_adjoint_is_taken(estimator: str) -> None:
     """As where a value does not depend on the forces."""
     arrays = random_records(pathwise=0.0, score=0.0, explicit=0.0)
     arrays["score"][:], arrays["explicit"][:] = 0.0, 1.0
-    found = records(**arrays).derivatives(estimator)
+    found = records(**arrays).derivatives(estimator, STRENGTH)
     np.testing.assert_array_equal(found.pathwise_share, 1.0)
 
 
@@ -115,7 +117,7 @@ def test_what_was_not_computed_is_filled_with_the_mean(estimator: str) -> None:
     whole = dict(arrays)
     for name in ("pathwise", "score", "explicit"):
         arrays[name] = np.where(has[:, None, None], arrays[name], np.nan)
-    found = records(**arrays).derivatives(estimator)
+    found = records(**arrays).derivatives(estimator, STRENGTH)
     np.testing.assert_array_equal(found.computed, has)
     slopes = {"pathwise": whole["pathwise"][has], "score": by_score(whole)[has]}
     v = {name: variances(s) for name, s in slopes.items()}
@@ -141,9 +143,9 @@ def test_where_there_is_one_it_is_taken(missing: str, estimator: str) -> None:
     data = records(**arrays)
     if estimator == missing and missing == "pathwise":
         with pytest.raises(ObservableError, match="none of 50 frames has a derivative"):
-            data.derivatives(estimator)
+            data.derivatives(estimator, STRENGTH)
         return
-    np.testing.assert_allclose(data.derivatives(estimator).filled, expected, rtol=1e-12)
+    np.testing.assert_allclose(data.derivatives(estimator, STRENGTH).filled, expected, rtol=1e-12)
 
 
 # Which runs an average rests on -------------------------------------------------------------------
@@ -415,3 +417,12 @@ def test_what_was_not_recorded(
     liquid, samples, _ = sampled
     with pytest.raises(SegmentError, match="VACF was not recorded"):
         liquid.dynamic_average(VACF(3), samples)
+
+
+def test_segments_cannot_be_reweighted_to_another_temperature() -> None:
+    """Their velocities and noise are those of their own."""
+    system = oscillators(2)
+    vacf = VACF(2, atoms=system.atoms)
+    samples = system.sample([vacf], 8, seed=1)
+    with pytest.raises(StatePointError, match=r"VACF: segments at 300 K cannot .* 310 K"):
+        samples.reweight(310.0).average(vacf)

@@ -149,7 +149,7 @@ class SegmentObservable(Observable):
         from the one that the segment ran with, so its gradient is that along the segment."""
         data = SegmentRecords.unpack(records, self.n_values)
         moved = (conditions.coefficients - conditions.sampled_coefficients).flatten(1)
-        slopes = data.derivatives(self.estimator).filled
+        slopes = data.derivatives(self.estimator, conditions.sampled_coefficients).filled
         return data.values + torch.einsum("fvk,fk->fv", slopes, moved)
 
 
@@ -190,8 +190,12 @@ class SegmentRecords:
             records[:, :n_values], parts[:, 0], parts[:, 1], parts[:, 2], records[:, -1]
         )
 
-    def derivatives(self, estimator: str) -> PathDerivatives:
+    def derivatives(self, estimator: str, coefficients: Tensor) -> PathDerivatives:
         """dA/dc along each segment by one of the ``ESTIMATORS``.
+
+        Variances are those of the derivative with respect to the strength of the whole potential,
+        c . dA/dc with the ``coefficients`` [frames, ...] that the segments ran with: single
+        coefficients say more of narrow knots than of any parameter.
 
         Raises
         ------
@@ -199,7 +203,7 @@ class SegmentRecords:
             If it was computed for none.
         """
         by_score = (self.values - self.values.mean(0))[:, :, None] * self.score + self.explicit
-        share = self._pathwise_share(estimator, by_score)[:, None]
+        share = self._pathwise_share(estimator, by_score, coefficients.flatten(1))[:, None]
         # Zero times NaN is NaN: what has no share may not have been computed.
         slopes = torch.where(share > 0, share * self.pathwise, 0.0)
         slopes = slopes + torch.where(share < 1, (1 - share) * by_score, 0.0)
@@ -213,7 +217,7 @@ class SegmentRecords:
         filled = torch.where(computed[:, None, None], slopes, mean)
         return PathDerivatives(filled, computed, share[:, 0])
 
-    def _pathwise_share(self, estimator: str, by_score: Tensor) -> Tensor:
+    def _pathwise_share(self, estimator: str, by_score: Tensor, c: Tensor) -> Tensor:
         n_values = self.values.shape[1]
         has_pathwise, has_score = (
             bool(torch.isfinite(part).any()) for part in (self.pathwise, self.score)
@@ -222,17 +226,17 @@ class SegmentRecords:
             return torch.ones(n_values, dtype=torch.float64)
         if not has_pathwise or estimator == "score":
             return torch.zeros(n_values, dtype=torch.float64)
-        pathwise, score = (_variance(part) for part in (self.pathwise, by_score))
+        pathwise, score = (_variance(part, c) for part in (self.pathwise, by_score))
         if estimator == "auto":
             return (pathwise <= score).to(torch.float64)
         total = pathwise + score
         return torch.where(total > 0, score / torch.where(total > 0, total, 1.0), 1.0)
 
 
-def _variance(slopes: Tensor) -> Tensor:
-    """Summed over the coefficients, of the frames where it was computed, [n_values]."""
-    computed = torch.isfinite(slopes).all(dim=2).all(dim=1)
-    return slopes[computed].var(dim=0, correction=0).sum(dim=1)
+def _variance(slopes: Tensor, c: Tensor) -> Tensor:
+    """Of c . slopes, in the frames where it was computed, [n_values]."""
+    along = torch.einsum("fvk,fk->fv", slopes, c)
+    return along[torch.isfinite(along).all(dim=1)].var(dim=0, correction=0)
 
 
 def at_least(least: int, name: str, value: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from ..averages import effective_blocks
+from ..averages import effective_blocks, jackknife_standard_error
 from ..errors import SegmentError
 from ..observables import SegmentObservable
 from ..observables.segment import SegmentRecords
@@ -75,8 +75,8 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
     part = samples.near(observable)
     estimate = part.estimate(observable)
     sums, data = _block_sums(part, observable)
-    slopes = data.derivatives(observable.estimator)
-    growth = data.growth[torch.isfinite(data.growth)].numpy()
+    slopes = data.derivatives(observable.estimator, part.sampled_coefficients)
+    growth, growth_error = _mean_growth(data.growth.numpy(), part.blocks)
     return DynamicAverage(
         value=estimate.value,
         standard_error=estimate.standard_error,
@@ -84,8 +84,8 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         ensemble=sums.derivative(ensemble=True),
         total=sums.derivative(path=True, ensemble=True),
         pathwise_share=slopes.pathwise_share.numpy(),
-        growth=float(growth.mean()) if len(growth) else float("nan"),
-        growth_error=float(growth.std() / np.sqrt(len(growth))) if len(growth) else float("nan"),
+        growth=growth,
+        growth_error=growth_error,
         n_segments=len(part),
         n_gradients=int(slopes.computed.sum()),
         n_effective=estimate.n_effective,
@@ -114,7 +114,7 @@ def _block_sums(
         data = SegmentRecords.unpack(
             torch.from_numpy(part.records[observable]), observable.n_values
         )
-        slopes = data.derivatives(observable.estimator)
+        slopes = data.derivatives(observable.estimator, part.sampled_coefficients)
     basis_sums, along = part.basis_sums.reshape(len(part), -1), slopes.filled.numpy()
     if not by_coefficient:
         chain = parameter_chain(part.potential, part.temperature)
@@ -129,6 +129,20 @@ def _block_sums(
         part.blocks_of(values),
     )
     return sums, data
+
+
+def _mean_growth(growth: Array, blocks: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard error of what was measured for some of the frames."""
+    known = np.isfinite(growth)
+    if not known.any():
+        return float("nan"), float("nan")
+    _, blocks = np.unique(blocks[known], return_inverse=True)
+    sums, sizes = np.bincount(blocks, growth[known]), np.bincount(blocks)
+    mean = float(sums.sum() / sizes.sum())
+    if len(sums) < 2:
+        return mean, float("inf")
+    left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
+    return mean, float(jackknife_standard_error(left_out[:, None])[0])
 
 
 class _BlockSums:
