@@ -163,9 +163,11 @@ def draw(
                 label=estimator,
             )
             size = total.standard_error[:, index] / span
-            error.loglog(t, size, "o-", ms=4, color=colors[estimator])
+            style = "--" if estimator == "combined" else "-"  # it lies on the better of the others
+            error.loglog(t, size, "o", ls=style, ms=4, color=colors[estimator])
         error.loglog(t, exact_error / span, color="0.6")
-        value.set(ylabel=f"dD(t)/d{name}", ylim=(-2 * span, 1.2 * span), xscale="log")
+        unit_of = {"sigma": "nm ps$^{-1}$", "epsilon": "nm$^2$ ps$^{-1}$ / kJ mol$^{-1}$"}[name]
+        value.set(ylabel=f"dD(t)/d{name} / ({unit_of})", ylim=(-2 * span, 1.2 * span), xscale="log")
         value.set_title(name)
         value.axhline(0, color="0.7", lw=0.8)
         error.axhline(0.1, color="0.7", lw=0.8, ls="--")

@@ -44,7 +44,7 @@ Loss = Callable[[Segment], Tensor]
 
 N, STEPS, FRAME_EVERY = 864, 100, 5
 ROUNDS = 15
-SIZES, SIZE_STEPS = (1000, 4000, 16_000, 64_000), 20
+SIZES, SIZE_STEPS = (1000, 4000, 16_000, 100_000), 20
 LENGTHS = (20, 50, 100, 200, 400)
 SMALLEST = 500  # particles of a liquid that larger ones are made of
 RDF = SmoothRDF(2.4 * SIGMA, 96, STEPS, FRAME_EVERY)
