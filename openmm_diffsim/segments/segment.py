@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,33 @@ from .integrators import Scheme, read_scheme, removes_motion
 from .stepping import Adjoint, NativeRun, Noise, integrate
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all segments of a call have in common."""
+
+    scheme: Scheme
+    coefficients: Tensor  # with a graph
+    protocol: Mapping[str, Tensor]
+    field: Field | None
+    box: Array | None
+    steps: int
+    every: int
+    adjoint: Adjoint
+
+    @property
+    def is_plain(self) -> bool:
+        """Can the plugin do it, where the native force is the only one?"""
+        carries_chain = self.every > 1 and self.scheme.chain is not None
+        return not self.protocol and self.field is None and not carries_chain
+
+    def with_field(self, own: Field) -> Field:
+        """The forces of the Context, and those of the additional field."""
+        more = self.field
+        if more is None:
+            return own
+        return lambda positions, time: own(positions, time) + more(positions, time)
 
 
 class SegmentRunner:
@@ -109,21 +136,16 @@ class SegmentRunner:
             _check_shape("noise", noise, (*x.shape[:-2], steps, *x.shape[-2:]))
         vectors = self._box(box)
         adjoint = Adjoint(scheme.timestep, self.masses, truncation, clipping)
-        batch = x.shape[:-2]
-        parts = []
         update_force(self.potential, self.force, self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
-        if protocol or field is not None or not self.is_native or (every > 1 and scheme.chain):
-            one = partial(self._by_torch, c, scheme, values, field, vectors, every, adjoint)
-        else:
-            one = partial(self._natively, c, scheme, vectors, every, adjoint)
+        plan = _Plan(scheme, c, values, field, vectors, steps, every, adjoint)
+        one = self._natively if self.is_native and plan.is_plain else self._by_torch
+        batch, parts = x.shape[:-2], []
         for index in np.ndindex(batch):
             given = None if noise is None else noise[index]
             own = Noise(scheme.noise_scale(self.masses), (*seeds, 1, *index), given)
-            v0 = v[index]
-            if drawn:
-                v0 = self._lagging(scheme, c, values, field, vectors, x[index], v0)
-            parts.append(one(x[index], v0, steps, own))
+            v0 = self._lagging(plan, x[index], v[index]) if drawn else v[index]
+            parts.append(one(plan, x[index], v0, own))
         xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
@@ -178,64 +200,40 @@ class SegmentRunner:
         """Is the learned force native, and the only one there is?"""
         return isinstance(self.force, SplinePairForce) and not self.differences.contribute
 
-    def _natively(
-        self,
-        c: Tensor,
-        scheme: Scheme,
-        box: Array | None,
-        every: int,
-        adjoint: Adjoint,
-        x: Tensor,
-        v: Tensor,
-        steps: int,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor]:
+    def _natively(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         assert isinstance(self.force, SplinePairForce)
         run = NativeRun(
-            self.force, self.context, self.potential.basis, scheme, noise, every, box, adjoint
+            self.force,
+            self.context,
+            self.potential.basis,
+            plan.scheme,
+            noise,
+            plan.every,
+            plan.box,
+            plan.adjoint,
         )
-        return run.run(c, x, v, steps)
+        return run.run(plan.coefficients, x, v, plan.steps)
 
-    def _by_torch(
-        self,
-        c: Tensor,
-        scheme: Scheme,
-        protocol: Mapping[str, Tensor],
-        field: Field | None,
-        box: Array | None,
-        every: int,
-        adjoint: Adjoint,
-        x: Tensor,
-        v: Tensor,
-        steps: int,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor]:
-        own = self.field(box, c, protocol)
-        own.diagnostics = adjoint.diagnostics
-        forces = own if field is None else _sum_of(own, field)
+    def _by_torch(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        own = self.field(plan.box, plan.coefficients, plan.protocol)
+        own.diagnostics = plan.adjoint.diagnostics
+        forces = plan.with_field(own)
         with own.lent():
-            return integrate(forces, scheme, self.masses, x, v, steps, noise, every, adjoint)
+            return integrate(
+                forces, plan.scheme, self.masses, x, v, plan.steps, noise, plan.every, plan.adjoint
+            )
 
-    def _lagging(
-        self,
-        scheme: Scheme,
-        c: Tensor,
-        protocol: Mapping[str, Tensor],
-        field: Field | None,
-        box: Array | None,
-        x: Tensor,
-        drawn: Tensor,
-    ) -> Tensor:
+    def _lagging(self, plan: _Plan, x: Tensor, drawn: Tensor) -> Tensor:
         """Velocities that belong to positions x and those drawn for the same time, with a graph.
 
         As OpenMM's setVelocitiesToTemperature does.
         """
-        if scheme.lag == 0:
+        if plan.scheme.lag == 0:
             return drawn
-        own = self.field(box, c, protocol)
-        force = (own if field is None else _sum_of(own, field))(x, 0)
+        own = self.field(plan.box, plan.coefficients, plan.protocol)
+        force = plan.with_field(own)(x, 0)
         inverse = np.divide(1, self.masses, out=np.zeros_like(self.masses), where=self.masses > 0)
-        return drawn - scheme.lag * torch.from_numpy(inverse)[:, None] * force
+        return drawn - plan.scheme.lag * torch.from_numpy(inverse)[:, None] * force
 
     def _start(
         self, positions: Any, velocities: Any, seed: tuple[int, ...]
@@ -281,10 +279,6 @@ class SegmentRunner:
                 )
             _check_shape(f"protocol[{name!r}]", series, (steps + 1,))
         return values
-
-
-def _sum_of(first: Field, second: Field) -> Field:
-    return lambda positions, time: first(positions, time) + second(positions, time)
 
 
 def _tensor(values: Any, kind: str | None = None) -> Tensor:
