@@ -100,9 +100,10 @@ def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Arra
     altogether.
     """
     sums, _ = _block_sums(samples.near(observable), observable, by_coefficient=True)
-    if sums.n_blocks < _FEWEST_BLOCKS:
+    deviations = sums.deviations(path=True, ensemble=True)
+    if sums.n_blocks < _FEWEST_BLOCKS or not np.isfinite(deviations).all():
         return sums.derivative(path=True, ensemble=True).value[None]
-    return sums.deviations(path=True, ensemble=True)
+    return deviations
 
 
 def _block_sums(
@@ -182,15 +183,16 @@ class _BlockSums:
         """The parts that are asked for, and the jackknife over blocks of their sum."""
         (value,) = self._estimates(np.ones((1, len(self.w))), path, ensemble)
         error = np.sqrt(np.sum(self.deviations(path, ensemble) ** 2, axis=0))
-        if self.n_blocks < _FEWEST_BLOCKS:
-            error = np.full_like(error, np.inf)
+        # Not finite: one block has all derivatives along segments.
+        error = np.where((self.n_blocks >= _FEWEST_BLOCKS) & np.isfinite(error), error, np.inf)
         return Derivative(value, error, self.n_blocks)
 
     def deviations(self, path: bool = False, ensemble: bool = False) -> Array:
         """Of the estimates without one block each, scaled so that their squares add up to the
         variance, [blocks, values, parameters]."""
         n = len(self.w)
-        left_out = self._estimates(1 - np.eye(n), path, ensemble)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            left_out = self._estimates(1 - np.eye(n), path, ensemble)
         return np.asarray(np.sqrt((n - 1) / n) * (left_out - left_out.mean(axis=0)))
 
     def _estimates(self, keep: Array, path: bool, ensemble: bool) -> Array:
