@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +33,6 @@ from openmm_diffsim import (
 from openmm_diffsim.averages import Estimate
 from openmm_diffsim.errors import OverlapError, TargetError
 from openmm_diffsim.refinement.initial import match_potential
-from openmm_diffsim.refinement.interrupt import Interrupts
 from openmm_diffsim.refinement.methods import StateData, Stateless
 from openmm_diffsim.units import BAR
 
@@ -636,27 +633,3 @@ def test_a_summary_of_parameters_that_were_never_near_is_refused(truth: Truth) -
         fit.potential.epsilon += 10.0  # type: ignore[union-attr, operator]
     with pytest.raises(OverlapError):
         fit.summary()
-
-
-def test_an_interrupt_that_gets_lost_is_raised_again() -> None:
-    """As by a library that catches everything, or a destructor."""
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupts() as interrupts:
-        interrupts.check()
-        with contextlib.suppress(BaseException):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.check()
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_another_handler_of_interrupts_is_left_alone() -> None:
-    heard = []
-    before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
-    try:
-        with Interrupts() as interrupts:
-            signal.raise_signal(signal.SIGINT)
-            interrupts.check()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert heard == [True]

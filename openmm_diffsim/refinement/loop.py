@@ -30,7 +30,6 @@ from .gauss_newton import (
     view_state,
 )
 from .initial import boltzmann_inversion, contact
-from .interrupt import Interrupts
 from .methods import (
     METHODS,
     GaussNewton,
@@ -118,7 +117,6 @@ class Refinement:
         self.converged = False
         self.md_steps = 0
         self._seconds = 0.0
-        self._interrupts = Interrupts()
         self._trust = 1.0
         self._rollbacks = 0
         self._best_rms = np.inf
@@ -156,14 +154,13 @@ class Refinement:
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
         """
-        self._interrupts = Interrupts()
         leads = [
             equilibration if equilibration is not None else (steps // 10 if n else steps // 2)
             for n in range(rounds)
         ]
         left = leads[len(self.history) :]
         total = (len(left) * steps + sum(left)) * len(self.states)
-        with self._interrupts, tqdm(total=total, unit="step", disable=not progress) as bar:
+        with tqdm(total=total, unit="step", disable=not progress) as bar:
             while len(self.history) < rounds and not self.converged:
                 self._round(steps, every, leads[len(self.history)], bar)
                 if self.checkpoint is not None:
@@ -259,7 +256,6 @@ class Refinement:
         self, state: StateData, steps: int, every: int, equilibration: int, bar: Any
     ) -> Samples:
         def count(n: int) -> None:
-            self._interrupts.check()
             self.md_steps += n
             bar.total = max(bar.total, bar.n + n)
             bar.update(n)
