@@ -75,6 +75,23 @@ def find_force(potential: PairPotential, system: openmm.System) -> openmm.Force 
     return None
 
 
+def attached_force(potential: PairPotential, system: openmm.System) -> openmm.Force:
+    """The Force that ``attach`` added for this potential.
+
+    Raises
+    ------
+    AttachError
+        If the System has none.
+    """
+    force = find_force(potential, system)
+    if force is None:
+        raise AttachError(
+            f"the System has no force named {potential.name!r}: call potential.attach(system) "
+            "before the Simulation is made"
+        )
+    return force
+
+
 def update_force(
     potential: PairPotential,
     force: openmm.Force,

@@ -11,8 +11,8 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from .errors import AttachError, SamplingError
-from .forces import find_force, other_forces, particle_types, sums_over_pairs
+from .errors import SamplingError
+from .forces import attached_force, other_forces, particle_types, sums_over_pairs
 from .kernels import largest_range
 from .observables import Frame, Observable, Particles, Recorder, SegmentObservable, record_frame
 from .potentials import PairPotential
@@ -37,13 +37,7 @@ class FrameRecorder:
         observables: Sequence[Observable],
         temperature: float | None = None,
     ) -> None:
-        system = context.getSystem()
-        force = find_force(potential, system)
-        if force is None:
-            raise AttachError(
-                f"the System has no force named {potential.name!r}: call potential.attach(system) "
-                "before the Simulation is made"
-            )
+        force = attached_force(potential, context.getSystem())
         self.potential = potential
         self.observables = tuple(observables)
         self.periodic = force.usesPeriodicBoundaryConditions()

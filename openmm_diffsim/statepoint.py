@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from .averages import detect_equilibration, drift
-from .errors import AttachError, EquilibrationError, SamplingError, StatePointError
-from .forces import find_force, update_force
+from .errors import EquilibrationError, SamplingError, StatePointError
+from .forces import attached_force, update_force
 from .observables import Observable, Segment, SegmentObservable
 from .potentials import PairPotential
 from .samples import Samples
@@ -72,13 +72,7 @@ class StatePoint:
             if pressure is None
             else float(value_in_md_units(pressure, "pressure"))
         )
-        force = find_force(potential, simulation.system)
-        if force is None:
-            raise AttachError(
-                f"the Simulation's System has no force named {potential.name!r}: call "
-                "potential.attach(system) before the Simulation is made"
-            )
-        self.force = force
+        self.force = attached_force(potential, simulation.system)
         self.apply()
 
     def apply(self) -> None:

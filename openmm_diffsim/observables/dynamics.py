@@ -39,9 +39,9 @@ class _LagObservable(SegmentObservable):
     def __init__(
         self,
         lags: int | ArrayLike,
-        atoms: ArrayLike | None,
-        origins: int,
-        origin_spacing: int | None,
+        atoms: ArrayLike | None = None,
+        origins: int = 1,
+        origin_spacing: int | None = None,
         **options: Any,
     ) -> None:
         self.lags: IntArray = _check_lags(lags)
@@ -133,16 +133,6 @@ class VACF(_LagObservable):
 
     kind = "squared_velocity"
 
-    def __init__(
-        self,
-        lags: int | ArrayLike,
-        atoms: ArrayLike | None = None,
-        origins: int = 1,
-        origin_spacing: int | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(lags, atoms, origins, origin_spacing, **options)
-
     def _moving(self, segment: Segment) -> Tensor:
         return segment.velocities
 
@@ -165,16 +155,6 @@ class MSD(_LagObservable):
     """
 
     kind = "area"
-
-    def __init__(
-        self,
-        lags: int | ArrayLike,
-        atoms: ArrayLike | None = None,
-        origins: int = 1,
-        origin_spacing: int | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(lags, atoms, origins, origin_spacing, **options)
 
     def _compare(self, first: Tensor, later: Tensor) -> Tensor:
         return (later - first[..., None, :, :]).square().sum(dim=-1).mean(dim=-1)

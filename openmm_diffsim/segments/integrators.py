@@ -46,11 +46,10 @@ class Scheme:
 
     def noise_scale(self, masses: Array) -> Array:
         """Standard deviation of the noise of each particle, nm/ps, [particles, 1]."""
-        variance = np.zeros(len(masses))
-        if self.temperature is not None:
-            thermal = MOLAR_GAS_CONSTANT * self.temperature * (1 - self.splitting[2] ** 2)
-            np.divide(thermal, masses, out=variance, where=masses > 0)
-        return np.sqrt(variance)[:, None]
+        if self.temperature is None:
+            return np.zeros((len(masses), 1))
+        thermal = MOLAR_GAS_CONSTANT * self.temperature * (1 - self.splitting[2] ** 2)
+        return np.asarray(np.sqrt(thermal * inverse_masses(masses)))
 
 
 def velocity_verlet(timestep: Any) -> Scheme:
@@ -181,6 +180,12 @@ def _degrees_of_freedom(system: openmm.System) -> int:
 def removes_motion(system: openmm.System) -> bool:
     """Has the System a CMMotionRemover?"""
     return any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces())
+
+
+def inverse_masses(masses: Array) -> Array:
+    """1/m of each particle, 1/amu, [particles, 1]; zero for those that do not move."""
+    inverse = np.divide(1, masses, out=np.zeros_like(masses), where=masses > 0)
+    return np.asarray(inverse[:, None])
 
 
 def _positive(name: str, value: Any, kind: str) -> float:

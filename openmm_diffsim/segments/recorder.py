@@ -15,6 +15,7 @@ from ..errors import SegmentError
 from ..kernels import PairHistogram
 from ..observables import Frame, Segment, SegmentObservable
 from ..observables.segment import SegmentRecords
+from .fields import ContextField
 from .score import check_has_score, explicit_weights, score_weights
 from .segment import SegmentRunner
 from .stepping import Noise
@@ -68,7 +69,7 @@ class SegmentRecorder:
             growth = _exponent(segment)
         if takes_gradient and self.takes_score:
             noise = Noise(self.scheme.noise_scale(runner.masses), (*seed, 1))
-            score, explicit = self._score(segment, noise, frame.box)
+            score, explicit = self._score(segment, noise, runner.field(frame.box, c.detach()))
         return SegmentRecords.pack(values.numpy(force=True), pathwise, score, explicit, growth)
 
     def _measure(self, segment: Segment) -> Tensor:
@@ -86,18 +87,15 @@ class SegmentRecorder:
         (slope,) = torch.autograd.grad(value, c, retain_graph=True, allow_unused=True)
         return np.zeros(c.numel()) if slope is None else slope.numpy().ravel()
 
-    def _score(self, segment: Segment, noise: Noise, box: Array | None) -> tuple[Array, Array]:
+    def _score(self, segment: Segment, noise: Noise, field: ContextField) -> tuple[Array, Array]:
         """Score and explicit part of each value, [n_values, coefficients] each."""
         all_noise = noise.steps(0, self.observable.steps)
         assert all_noise is not None
         x = segment.positions.numpy(force=True)
-        field = self.runner.field(box)
-
-        size = self.runner.potential.coefficients(self.runner.temperature).numel()
 
         def products(weights: Array) -> Array:
             if not weights.any():
-                return np.zeros(size)
+                return np.zeros(field.coefficients.numel())
             return field.parameter_products(x[: len(weights)], weights).sum(axis=0).ravel()
 
         by_steps: dict[int, Array] = {}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import SegmentError
 from ..units import MOLAR_GAS_CONSTANT
-from .integrators import Scheme
+from .integrators import Scheme, inverse_masses
 
 Array = NDArray[np.float64]
 
@@ -58,13 +58,12 @@ def explicit_weights(scheme: Scheme, by_velocity: Array, masses: Array) -> Array
     ``by_velocity`` is dA/dv_t, [steps + 1, particles, 3]. With no step, one weight is left.
     """
     kick1, h, _ = _constants(scheme)
-    inverse = np.divide(1, masses, out=np.zeros_like(masses), where=masses > 0)[:, None]
     w = np.zeros((max(len(by_velocity) - 1, 1), *by_velocity.shape[1:]))
     if len(by_velocity) > 1:
         w = kick1 * _backward(-h * by_velocity[1:], h)
         w[0] *= 1 - scheme.lag / kick1
     w[0] -= scheme.lag * by_velocity[0]
-    return np.asarray(inverse * w)
+    return np.asarray(inverse_masses(masses) * w)
 
 
 def _constants(scheme: Scheme) -> tuple[float, float, float]:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from openmm import unit
 from torch import Tensor
 
-from ..errors import AttachError, SegmentError
-from ..forces import find_force, sums_over_pairs, update_force
+from ..errors import SegmentError
+from ..forces import attached_force, sums_over_pairs, update_force
 from ..native import SplinePairForce
 from ..observables import Segment
 from ..potentials import PairPotential
 from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
 from .fields import ContextField, DifferenceContext, Field, box_of
-from .integrators import Scheme, read_scheme, removes_motion
+from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
 from .stepping import Adjoint, NativeRun, Noise, integrate
 
 Array = NDArray[np.float64]
@@ -79,12 +79,7 @@ class SegmentRunner:
         self, potential: PairPotential, context: openmm.Context, temperature: float
     ) -> None:
         system = context.getSystem()
-        force = find_force(potential, system)
-        if force is None:
-            raise AttachError(
-                f"the System has no force named {potential.name!r}: call potential.attach(system) "
-                "before the Simulation is made"
-            )
+        force = attached_force(potential, system)
         _refuse_constraints(system)
         self.potential = potential
         self.context = context
@@ -136,6 +131,8 @@ class SegmentRunner:
             _check_shape("noise", noise, (*x.shape[:-2], steps, *x.shape[-2:]))
         vectors = self._box(box)
         adjoint = Adjoint(scheme.timestep, self.masses, truncation, clipping)
+        if self.differences.contribute:
+            self.differences.refresh()
         update_force(self.potential, self.force, self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
         plan = _Plan(scheme, c, values, field, vectors, steps, every, adjoint)
@@ -162,11 +159,7 @@ class SegmentRunner:
         Where the System has a CMMotionRemover, without motion of the whole.
         """
         mass = self.masses[:, None]
-        scale = np.sqrt(
-            np.divide(
-                MOLAR_GAS_CONSTANT * self.temperature, mass, out=np.zeros_like(mass), where=mass > 0
-            )
-        )
+        scale = np.sqrt(MOLAR_GAS_CONSTANT * self.temperature * inverse_masses(self.masses))
         rng = np.random.default_rng(seed)
         v = scale * rng.standard_normal((*segments, len(self.masses), 3))
         if self._removes_motion:
@@ -181,8 +174,6 @@ class SegmentRunner:
         protocol: Mapping[str, Tensor] | None = None,
     ) -> ContextField:
         """The forces of this Context in a box, as a field; ``c`` are coefficients with a graph."""
-        if self.differences.contribute:
-            self.differences.refresh()
         coefficients = self.potential.coefficients(self.temperature) if c is None else c
         return ContextField(
             self.context,
@@ -232,8 +223,7 @@ class SegmentRunner:
             return drawn
         own = self.field(plan.box, plan.coefficients, plan.protocol)
         force = plan.with_field(own)(x, 0)
-        inverse = np.divide(1, self.masses, out=np.zeros_like(self.masses), where=self.masses > 0)
-        return drawn - plan.scheme.lag * torch.from_numpy(inverse)[:, None] * force
+        return drawn - plan.scheme.lag * torch.from_numpy(inverse_masses(self.masses)) * force
 
     def _start(
         self, positions: Any, velocities: Any, seed: tuple[int, ...]

@@ -25,7 +25,7 @@ from ..native import NoseHooverChain, SegmentGradient, SegmentRun, SplinePairFor
 from ..potentials import SplineBasis
 from ..units import MOLAR_GAS_CONSTANT
 from .fields import Field
-from .integrators import Scheme
+from .integrators import Scheme, inverse_masses
 
 Array = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ class _Stepper:
         self.noise = noise
         self.watch = watch
         self.masses = torch.from_numpy(masses)[:, None]
-        self.inverse = torch.where(self.masses > 0, 1 / self.masses, 0.0)
+        self.inverse = torch.from_numpy(inverse_masses(masses))
         self.moves = (self.masses > 0).to(torch.float64)
         self._last: tuple[int, Tensor] | None = None  # the force at a time, for two kicks
 
@@ -173,10 +173,7 @@ class _Watch:
         self.adjoint = adjoint
         self.every = every  # of how many steps one is kept
         self.cuts = adjoint.truncation is not None
-        scale = np.divide(
-            1, adjoint.masses, out=np.zeros_like(adjoint.masses), where=adjoint.masses > 0
-        )
-        self.scale = torch.from_numpy(scale)[:, None]
+        self.scale = torch.from_numpy(inverse_masses(adjoint.masses))
         self.steps = steps
         self.latest = -1  # where this pass started
         self.reached = -1  # how far back it has come

@@ -12,7 +12,7 @@ from scipy.stats import t
 from ..averages import effective_blocks, jackknife_standard_error
 from ..errors import SegmentError
 from ..observables import SegmentObservable
-from ..observables.segment import SegmentRecords
+from ..observables.segment import PathDerivatives, SegmentRecords
 from ..potentials import parameter_chain
 from ..samples import Samples
 from ..units import beta
@@ -74,8 +74,7 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         )
     part = samples.near(observable)
     estimate = part.estimate(observable)
-    sums, data = _block_sums(part, observable)
-    slopes = data.derivatives(observable.estimator, part.sampled_coefficients)
+    sums, data, slopes = _block_sums(part, observable)
     growth, growth_error = _mean_growth(data.growth.numpy(), part.blocks)
     return DynamicAverage(
         value=estimate.value,
@@ -99,7 +98,7 @@ def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Arra
     blocks carry the weight there is nothing to take its noise from: it is then taken for noise
     altogether.
     """
-    sums, _ = _block_sums(samples.near(observable), observable, by_coefficient=True)
+    sums, *_ = _block_sums(samples.near(observable), observable, by_coefficient=True)
     deviations = sums.deviations(path=True, ensemble=True)
     if sums.n_blocks < _FEWEST_BLOCKS or not np.isfinite(deviations).all():
         return sums.derivative(path=True, ensemble=True).value[None]
@@ -108,7 +107,7 @@ def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Arra
 
 def _block_sums(
     part: Samples, observable: SegmentObservable, by_coefficient: bool = False
-) -> tuple[_BlockSums, SegmentRecords]:
+) -> tuple[_BlockSums, SegmentRecords, PathDerivatives]:
     with torch.no_grad():
         weights = part.weights().numpy()
         values = part.values(observable).numpy()
@@ -129,7 +128,7 @@ def _block_sums(
         -beta(part.temperature),
         part.blocks_of(values),
     )
-    return sums, data
+    return sums, data, slopes
 
 
 def _mean_growth(growth: Array, blocks: NDArray[np.int64]) -> tuple[float, float]:
