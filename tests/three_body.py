@@ -37,8 +37,8 @@ class StillingerWeber(nn.Module):
     The cutoff must not exceed half the box. Its three parameters are epsilon (kJ/mol), sigma (nm)
     and lambda; c stays where it is. TorchScript takes it.
 
-    With the unit vectors n_j to the neighbours of a particle, f_j = exp(gamma sigma / (r_j - c)) and
-    b = -1/3, the sum over its pairs of neighbours is one over its neighbours:
+    With the unit vectors n_j to the neighbours of a particle, b = -1/3 and
+    f_j = exp(gamma sigma / (r_j - c)), the sum over its pairs of neighbours is one over neighbours:
 
         sum_{j<k} f_j f_k (n_j.n_k - b)^2
             = [M:M - 2 b V.V + b^2 F^2 - (1 - b)^2 sum_j f_j^2] / 2,
@@ -165,7 +165,7 @@ def python_force(module: nn.Module) -> openmm.PythonForce:
 
 
 def system(n: int) -> tuple[app.Topology, openmm.System, Array]:
-    """Topology, System without forces and positions (a jittered lattice) of n molecules, nm."""
+    """Topology, System without forces, and positions near a lattice, nm, of n molecules."""
     length = (n / DENSITY) ** (1 / 3)
     made = openmm.System()
     made.setDefaultPeriodicBoxVectors(*np.eye(3) * length)
@@ -181,18 +181,11 @@ def system(n: int) -> tuple[app.Topology, openmm.System, Array]:
     return topology, made, (grid[:n] + 0.5 + jitter) * length / side
 
 
-def simulation(
-    n: int,
-    forces: list[openmm.Force],
-    seed: int = 1,
-    timestep: float = 0.005,
-    friction: float = 5.0,
+def simulate(
+    topology: app.Topology, made: openmm.System, positions: Array, seed: int = 1
 ) -> app.Simulation:
-    """n molecules at 298 K and 0.997 g/cm3 with the given forces, on the CPU platform."""
-    topology, made, positions = system(n)
-    for force in forces:
-        made.addForce(force)
-    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, friction, timestep)
+    """A Simulation of a System with its forces, at 298 K on the CPU platform."""
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 5.0, 0.005)
     integrator.setRandomNumberSeed(seed)
     platform = openmm.Platform.getPlatform("CPU")
     sim = app.Simulation(topology, made, integrator, platform, {"Threads": "1"})
