@@ -9,6 +9,7 @@ from .network import NetworkPotential
 from .neural import NeuralPair
 from .pair_energy import PairEnergy
 from .spline import SplinePair
+from .torchmdnet import TorchMDNet
 
 __all__ = [
     "LennardJones",
@@ -25,6 +26,7 @@ __all__ = [
     "SplineBasis",
     "SplinePair",
     "TemperatureDependent",
+    "TorchMDNet",
     "Yukawa",
     "n_pairs_of_types",
     "pair_index",
