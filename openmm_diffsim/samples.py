@@ -20,9 +20,10 @@ from .averages import (
     jackknife_standard_error,
     statistical_inefficiency,
 )
+from .energies import BasisSums, LearnedEnergy
 from .errors import OverlapError, StatePointError
 from .observables import Conditions, Observable, SegmentObservable
-from .potentials import PairPotential
+from .potentials import Potential, learned_parameters
 from .units import BAR, beta, number_in_md_units
 from .weights import log_mixture, n_effective, softmax_weights
 
@@ -36,7 +37,7 @@ _FIRST_ORDER, _MOST_CHANGE = 0.1, 0.5
 class Run:
     """One stretch of MD with one potential at one temperature (and pressure)."""
 
-    coefficients: Array  # [pairs of types, coefficients], kJ/mol, that the MD ran with
+    coefficients: Array  # the potential's, [pairs of types, coefficients], that the MD ran with
     temperature: float  # K
     pressure: float | None  # bar; None at constant volume
     n_frames: int
@@ -48,18 +49,18 @@ class Run:
 class Samples:
     """Frames recorded from one system, in one or several runs.
 
-    U(x) = c . S(x) + U_rest(x): with the basis sums S, the energy of a frame for any parameters,
-    and so its weight in any state, is a dot product.
+    U(x) = U_learned(x; c) + U_rest(x): what ``learned`` knows gives the energy of a frame for any
+    parameters, and so its weight in any state. For a pair potential that is a dot product with
+    the basis sums, U_learned = c . S(x); a network is evaluated anew.
 
     ``average`` and everything else refers to the present parameters of ``potential``, at
     ``temperature`` and ``pressure``, whatever the frames were sampled with; n_effective says how
     well that works.
     """
 
-    potential: PairPotential
+    potential: Potential
     runs: tuple[Run, ...]
-    basis_sums: Array  # [frames, pairs of types, coefficients]
-    virial_sums: Array  # [frames, pairs of types, coefficients]
+    learned: LearnedEnergy
     volume: Array  # [frames], nm^3; NaN without a box
     rest_energy: Array  # [frames], kJ/mol, of all forces but the learned one
     records: Mapping[Observable, Array]  # [frames, n_recorded] each
@@ -68,7 +69,7 @@ class Samples:
     floor: float = 20.0  # least n_effective that an average is trusted with
 
     def __len__(self) -> int:
-        return len(self.basis_sums)
+        return len(self.learned)
 
     def __add__(self, other: Samples) -> Samples:
         return Samples.pool([self, other])
@@ -95,8 +96,7 @@ class Samples:
         return replace(
             last,
             runs=tuple(run for part in parts for run in part.runs),
-            basis_sums=np.concatenate([part.basis_sums for part in parts]),
-            virial_sums=np.concatenate([part.virial_sums for part in parts]),
+            learned=parts[0].learned.pooled([part.learned for part in parts[1:]]),
             volume=np.concatenate([part.volume for part in parts]),
             rest_energy=np.concatenate([part.rest_energy for part in parts]),
             records={o: np.concatenate([part.records[o] for part in parts]) for o in common},
@@ -124,6 +124,22 @@ class Samples:
             temperature=number_in_md_units(temperature, "temperature"),
             pressure=None if pressure is None else number_in_md_units(pressure, "pressure"),
         )
+
+    @property
+    def basis_sums(self) -> BasisSums:
+        """What is kept of the frames of a pair potential.
+
+        Raises
+        ------
+        StatePointError
+            If the potential is a network, whose energy is not linear in anything.
+        """
+        if not isinstance(self.learned, BasisSums):
+            raise StatePointError(
+                f"{type(self.potential).__name__} has no basis sums: its energy is not linear; "
+                "take a SplinePair, or another pair potential"
+            )
+        return self.learned
 
     def coefficients(self) -> Tensor:
         """Present coefficients of the potential at this temperature, with their graph."""
@@ -184,19 +200,34 @@ class Samples:
         )
 
     def jacobian(self, observable: Observable) -> Tensor:
-        """d<A>/dc, shape [values, pairs of types, coefficients]."""
-        c = self.coefficients().detach()
+        """d<A>/dc = <dA/dc> - beta Cov(A, dU/dc), [values, pairs of types, coefficients]."""
+        c = self.coefficients().detach().requires_grad_(True)
         part = self.near(observable)
-        part._average(observable, c)  # fills the caches, which must not be made inside jacrev
-        return torch.func.jacrev(lambda x: part._average(observable, x))(c)
+        weights = part.weights(c.detach())
+        part._check_overlap(weights)
+        values = part.values(observable, c)
+        w, a = weights.numpy(), values.detach().numpy()
+        rows = -beta(part.temperature) * (w[:, None] * (a - w @ a)).T
+        total = torch.from_numpy(part.learned.response("energy", c, rows)).reshape(-1, *c.shape)
+        if values.requires_grad:
+            explicit = [
+                torch.autograd.grad(mean, c, retain_graph=True, allow_unused=True)[0]
+                for mean in weights @ values
+            ]
+            total = total + torch.stack([torch.zeros_like(c) if e is None else e for e in explicit])
+        return total
 
     def gradient(self, loss: Callable[[Samples], Tensor]) -> tuple[Array, Array]:
         """Gradient of a scalar loss and its standard error, each flat over the parameters.
 
         ``loss`` takes Samples and returns a scalar Tensor, for example
         ``lambda s: ((s.average(rdf) - g) ** 2).mean()``. The error is a jackknife over blocks.
+
+        Of a network, the gradient of each frame's energy is kept meanwhile: frames times
+        parameters numbers.
         """
-        parameters = [p for p in self.potential.parameters() if p.requires_grad]
+        parameters = learned_parameters(self.potential)
+        blocks, whole = self.blocks, self._linear()
 
         def flat_gradient(samples: Samples) -> Array:
             parts = torch.autograd.grad(loss(samples), parameters, allow_unused=True)
@@ -205,9 +236,15 @@ class Samples:
                 [(z if g is None else g).numpy().ravel() for g, z in zip(parts, zeros, strict=True)]
             )
 
-        blocks = self.blocks
-        parts = [flat_gradient(self._without(blocks == b)) for b in range(blocks.max() + 1)]
-        return flat_gradient(self), jackknife_standard_error(np.array(parts))
+        parts = [flat_gradient(whole._without(blocks == b)) for b in range(blocks.max() + 1)]
+        return flat_gradient(whole), jackknife_standard_error(np.array(parts))
+
+    def _linear(self) -> Samples:
+        """To first order about the present parameters, with the same weights there."""
+        virials = any(observable.needs_virial for observable in self.records)
+        part = replace(self, learned=self.learned.linear(self.coefficients(), virials))
+        part.__dict__["_log_mixture"] = self._log_mixture
+        return part
 
     def values(self, observable: Observable, coefficients: Tensor | None = None) -> Tensor:
         """A_n, the observable in each frame, shape [frames, values]."""
@@ -218,9 +255,9 @@ class Samples:
         conditions = Conditions(
             coefficients=self.coefficients() if coefficients is None else coefficients,
             temperature=self.temperature,
-            virial_sums=self._virial_sums,
+            learned_virial=self.learned.virial,
             volume=self._volume,
-            sampled_coefficients=self.sampled_coefficients,
+            sampled_coefficients=lambda: self.sampled_coefficients,
         )
         return observable.values(torch.from_numpy(self.records[observable]), conditions)
 
@@ -297,8 +334,8 @@ class Samples:
     def run_energies(self) -> Array:
         """Potential energy of each frame in the run that it came from, kJ/mol, shape [frames]."""
         learned = [
-            np.einsum("fpk,pk->f", part, run.coefficients)
-            for part, run in zip(self._split(self.basis_sums), self.runs, strict=True)
+            part.learned.energy(torch.from_numpy(part.runs[0].coefficients)).numpy()
+            for part in self._runs()
         ]
         return np.concatenate(learned) + self.rest_energy
 
@@ -306,7 +343,7 @@ class Samples:
         return np.split(array, np.cumsum([run.n_frames for run in self.runs])[:-1])
 
     def _reduced_potential(self, coefficients: Tensor) -> Tensor:
-        learned = self._basis_sums @ coefficients.reshape(-1)
+        learned = self.learned.energy(coefficients)
         return _reduced(learned, self._rest, self._volume, self.temperature, self.pressure)
 
     @cached_property
@@ -314,14 +351,6 @@ class Samples:
         """Rest energies, or zeros where one temperature makes them cancel."""
         temperatures = {run.temperature for run in self.runs} | {self.temperature}
         return torch.from_numpy(self.rest_energy) * float(len(temperatures) > 1)
-
-    @cached_property
-    def _basis_sums(self) -> Tensor:
-        return torch.from_numpy(self.basis_sums.reshape(len(self), -1))
-
-    @cached_property
-    def _virial_sums(self) -> Tensor:
-        return torch.from_numpy(self.virial_sums)
 
     @cached_property
     def _volume(self) -> Tensor:
@@ -338,7 +367,7 @@ class Samples:
         u_kn = torch.stack(
             [
                 _reduced(
-                    self._basis_sums @ torch.from_numpy(run.coefficients).reshape(-1),
+                    self.learned.energy(torch.from_numpy(run.coefficients)),
                     self._rest,
                     self._volume,
                     run.temperature,
@@ -361,8 +390,7 @@ class Samples:
     def _select(self, keep: NDArray[np.bool_]) -> Samples:
         return replace(
             self,
-            basis_sums=self.basis_sums[keep],
-            virial_sums=self.virial_sums[keep],
+            learned=self.learned.select(keep),
             volume=self.volume[keep],
             rest_energy=self.rest_energy[keep],
             records={o: a[keep] for o, a in self.records.items()},
