@@ -20,7 +20,7 @@ from . import native
 from .errors import AttachError
 from .kernels import PairSums, SplineInteraction, pair_sums
 from .native import SplinePairForce
-from .potentials import PairPotential, SplineBasis, pair_index
+from .potentials import PairPotential, Potential, SplineBasis, pair_index
 from .units import value_in_md_units
 
 Array = NDArray[np.float64]
@@ -39,8 +39,14 @@ def attach(
     periodic: bool | None = None,
     temperature: Any = None,
     backend: str | None = None,
+    precision: str | None = None,
 ) -> openmm.Force:
-    """Add ``potential`` to ``system``; see ``PairPotential.attach``."""
+    """Add ``potential`` to ``system``; see ``Potential.attach``."""
+    if precision is not None:
+        raise AttachError(
+            f"precision: only a network runs in a precision of its own, got {precision!r} for the "
+            f"pair potential {potential.name!r}"
+        )
     make = _BACKENDS[_choose(backend)]
     if find_force(potential, system) is not None:
         raise AttachError(
@@ -61,7 +67,7 @@ def attach(
     return force
 
 
-PairPotential.force_builder = staticmethod(attach)
+Potential.force_builder = staticmethod(attach)
 
 
 def find_force(potential: PairPotential, system: openmm.System) -> openmm.Force | None:

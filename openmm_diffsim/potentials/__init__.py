@@ -1,19 +1,26 @@
-"""What is learned: pair potentials as torch modules."""
+"""What is learned: pair potentials and networks, as torch modules."""
 
 from .analytic import LennardJones, Mie, Morse, SoftSphere, Yukawa
-from .base import PairPotential, parameter_chain
+from .base import PairPotential, Potential, parameter_chain
 from .basis import SplineBasis, n_pairs_of_types, pair_index
 from .composite import PairSum, TemperatureDependent
+from .neighbors import NeighborPairs
+from .network import NetworkPotential
 from .neural import NeuralPair
+from .pair_energy import PairEnergy
 from .spline import SplinePair
 
 __all__ = [
     "LennardJones",
     "Mie",
     "Morse",
+    "NeighborPairs",
+    "NetworkPotential",
     "NeuralPair",
+    "PairEnergy",
     "PairPotential",
     "PairSum",
+    "Potential",
     "SoftSphere",
     "SplineBasis",
     "SplinePair",

@@ -1,7 +1,5 @@
 """Analytic pair potentials, switched smoothly to zero at the cutoff."""
 
-from __future__ import annotations
-
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -32,6 +30,8 @@ class AnalyticPair(PairPotential):
         Where the switching function starts, nm. Default 0.9 cutoff.
     """
 
+    interpolation: Tensor
+
     def __init__(
         self,
         r_min: float,
@@ -42,6 +42,8 @@ class AnalyticPair(PairPotential):
         name: str | None = None,
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
+        self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
+        self.cutoff = cutoff
         self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
@@ -55,11 +57,13 @@ class AnalyticPair(PairPotential):
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
         raise NotImplementedError
 
+    def switched_form(self, r: Tensor) -> Tensor:
+        """u(r) in kJ/mol, the closed form times the switching function; shape [pairs, n]."""
+        return self.closed_form(r) * switching_function(r, self.switch_distance, self.cutoff)
+
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
-        r = torch.from_numpy(self.basis.centers)
-        switch = switching_function(r, self.switch_distance, self.basis.cutoff)
-        return self.basis.interpolate(self.closed_form(r) * switch)
+        return self.switched_form(self.centers) @ self.interpolation.T
 
 
 class LennardJones(AnalyticPair):

@@ -1,9 +1,9 @@
-"""What every learnable pair potential is: coefficients on a spline basis, as a torch module."""
+"""What every learnable potential is, as a torch module."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,104 @@ from torch import Tensor, nn
 from ..errors import PotentialError
 from .basis import SplineBasis, n_pairs_of_types
 
+if TYPE_CHECKING:
+    from .network import NetworkPotential
 
-class PairPotential(nn.Module):
+
+class Potential(nn.Module):
+    """Something that is learned and that OpenMM can run: a name, particle types, ``attach``.
+
+    Parameters
+    ----------
+    n_types : int
+        Number of particle types.
+    name : str
+        Name of the OpenMM Force. Two potentials in one System need different names.
+    """
+
+    # What ``attach`` calls: supplied by the layer that knows OpenMM (``forces``).
+    force_builder: ClassVar[Callable[..., Any] | None] = None
+
+    def __init__(self, n_types: int = 1, name: str | None = None) -> None:
+        super().__init__()
+        if n_types < 1:
+            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        self.n_types = n_types
+        self.name = name or type(self).__name__
+
+    def attach(
+        self,
+        system: Any,
+        atoms: ArrayLike | None = None,
+        types: ArrayLike | None = None,
+        exclusions: Any = None,
+        periodic: bool | None = None,
+        temperature: float | None = None,
+        backend: str | None = None,
+        precision: str | None = None,
+    ) -> Any:
+        """Add this potential to an OpenMM System as one Force.
+
+        Call it before the Context (the Simulation) is made.
+
+        Parameters
+        ----------
+        system : openmm.System
+            The user's System; nothing else in it changes.
+        atoms : sequence of int, optional
+            Particles that interact through this potential. Default: all.
+        types : sequence of int, optional
+            Type of each of ``atoms``, 0 .. n_types - 1. Default: all 0.
+        exclusions : sequence of (int, int), optional
+            Pairs that do not interact, for a pair potential. Default: the exclusions of the
+            System's own nonbonded force, which OpenMM wants to be the same for all.
+        periodic : bool, optional
+            Default: as the System's nonbonded forces; periodic if it has none.
+        temperature : float or Quantity, optional
+            K, for a temperature-dependent potential.
+        backend : str, optional
+            Which Force. For a pair potential "native", the plugin's SplinePairForce, on the
+            platforms Reference, CPU, OpenCL and CUDA, or "table", a CustomNonbondedForce with a
+            table, slower and on every platform, with the same energy. Default: native where the
+            plugin is there. Take "table" for a platform that OpenMM says lacks
+            CalcSplinePairForce when the Context is made, such as HIP, and for a System that is to
+            run without the plugin (or see ``portable_system``).
+
+            For a network "torchforce", the TorchForce of openmm-torch, which needs a network that
+            ``torch.jit.script`` compiles; "pythontorchforce", OpenMM's own PythonTorchForce;
+            "python", a PythonForce; or "auto", the first of these that there is. Default: "auto".
+        precision : "single" or "double", optional
+            Of a network in the simulation. Default: that of its parameters.
+
+        Returns
+        -------
+        openmm.Force
+            SplinePairForce or openmm.CustomNonbondedForce for a pair potential, that of the
+            backend for a network.
+
+        Raises
+        ------
+        AttachError
+            If an index or type is out of range, the System already has a force of this name, the
+            exclusions disagree with those of another nonbonded force, there is no plugin for the
+            backend, or an argument is not one of this kind of potential.
+        """
+        if Potential.force_builder is None:
+            raise RuntimeError("import openmm_diffsim, which connects potentials to OpenMM")
+        return Potential.force_builder(
+            self,
+            system,
+            atoms=atoms,
+            types=types,
+            exclusions=exclusions,
+            periodic=periodic,
+            temperature=temperature,
+            backend=backend,
+            precision=precision,
+        )
+
+
+class PairPotential(Potential):
     """A pair potential u(r) per pair of types, as coefficients on a cubic B-spline basis.
 
     U(x) = sum over pairs of u_{type_i type_j}(r_ij),  u_p(r) = sum_k c_pk B_k(r).
@@ -33,17 +129,14 @@ class PairPotential(nn.Module):
         Name of the OpenMM Force. Two potentials in one System need different names.
     """
 
-    # What ``attach`` calls: supplied by the layer that knows OpenMM (``forces``).
-    force_builder: ClassVar[Callable[..., Any] | None] = None
+    if TYPE_CHECKING:  # torch.jit cannot read it as a string
+        centers: Tensor
 
     def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:
-        super().__init__()
-        if n_types < 1:
-            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        super().__init__(n_types, name)
         self.basis = basis
-        self.n_types = n_types
         self.n_pairs = n_pairs_of_types(n_types)
-        self.name = name or type(self).__name__
+        self.register_buffer("centers", torch.from_numpy(basis.centers), persistent=False)
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
@@ -60,66 +153,16 @@ class PairPotential(nn.Module):
         """-du/dr in kJ/mol/nm, shape [pairs of types, len(r)], for r in nm; differentiable."""
         return -self.coefficients(temperature) @ torch.from_numpy(self.basis.derivatives(r)).T
 
-    def attach(
-        self,
-        system: Any,
-        atoms: ArrayLike | None = None,
-        types: ArrayLike | None = None,
-        exclusions: Any = None,
-        periodic: bool | None = None,
-        temperature: float | None = None,
-        backend: str | None = None,
-    ) -> Any:
-        """Add this potential to an OpenMM System as one Force.
+    def as_network(self, temperature: float | None = None) -> NetworkPotential:
+        """The same potential with the same parameters, evaluated in torch pair by pair.
 
-        Call it before the Context (the Simulation) is made.
-
-        Parameters
-        ----------
-        system : openmm.System
-            The user's System; nothing else in it changes.
-        atoms : sequence of int, optional
-            Particles that interact through this potential. Default: all.
-        types : sequence of int, optional
-            Type of each of ``atoms``, 0 .. n_types - 1. Default: all 0.
-        exclusions : sequence of (int, int), optional
-            Pairs that do not interact. Default: the exclusions of the System's own nonbonded
-            force, which OpenMM wants to be the same for all.
-        periodic : bool, optional
-            Default: as the System's nonbonded forces; periodic if it has none.
-        temperature : float or Quantity, optional
-            K, for a temperature-dependent potential.
-        backend : "native" or "table", optional
-            Which Force: the plugin's SplinePairForce, on the platforms Reference, CPU, OpenCL and
-            CUDA, or a CustomNonbondedForce with a table, slower and on every platform, with the
-            same energy. Default: native where the plugin is there. Take "table" for a platform
-            that OpenMM says lacks CalcSplinePairForce when the Context is made, such as HIP, and
-            for a System that is to run without the plugin (or see ``portable_system``).
-
-        Returns
-        -------
-        openmm.Force
-            SplinePairForce or openmm.CustomNonbondedForce.
-
-        Raises
-        ------
-        AttachError
-            If an index or type is out of range, the System already has a force of this name, the
-            exclusions disagree with those of another nonbonded force, or there is no plugin for
-            the backend "native".
+        An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
+        only to a temperature-dependent potential.
         """
-        if PairPotential.force_builder is None:
-            raise RuntimeError("import openmm_diffsim, which connects potentials to OpenMM")
-        return PairPotential.force_builder(
-            self,
-            system,
-            atoms=atoms,
-            types=types,
-            exclusions=exclusions,
-            periodic=periodic,
-            temperature=temperature,
-            backend=backend,
-        )
+        from .network import NetworkPotential
+        from .pair_energy import PairEnergy
+
+        return NetworkPotential(PairEnergy(self, temperature), n_types=self.n_types, name=self.name)
 
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
         """A parameter of shape [pairs of types] from a number or one number per pair of types."""

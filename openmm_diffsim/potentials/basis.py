@@ -114,7 +114,8 @@ class SplineBasis:
         return out
 
     @cached_property
-    def _interpolation(self) -> torch.Tensor:
+    def interpolation(self) -> torch.Tensor:
+        """From values at the ``centers`` to coefficients, [coefficients, coefficients]."""
         return torch.from_numpy(np.linalg.inv(self.values(self.centers)))
 
     def interpolate(self, u: torch.Tensor) -> torch.Tensor:
@@ -130,7 +131,7 @@ class SplineBasis:
         -------
         Tensor [..., coefficients], kJ/mol, differentiable with respect to ``u``.
         """
-        return u @ self._interpolation.T
+        return u @ self.interpolation.T
 
 
 def _cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,9 @@ class PairSum(PairPotential):
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
-        parts = [cast(PairPotential, term).coefficients(temperature) for term in self.terms]
+        parts = []
+        for term in self.terms:
+            parts.append(term.coefficients(temperature))  # type: ignore[operator]
         return torch.stack(parts).sum(dim=0)
 
 

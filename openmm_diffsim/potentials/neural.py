@@ -1,7 +1,5 @@
 """A neural pair potential on a repulsive prior."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

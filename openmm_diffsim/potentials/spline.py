@@ -1,7 +1,5 @@
 """A free-form pair potential: the spline coefficients themselves are the parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -54,6 +52,7 @@ class SplinePair(PairPotential):
                 f"core_slope: expected a positive number, got {core_slope}", got=core_slope
             )
         self.core_slope = core_slope
+        self._least_fall = core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
         )
@@ -67,15 +66,13 @@ class SplinePair(PairPotential):
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
         fall = self.values[:, :-1] - self.values[:, 1:]
-        least = self.core_slope * self.basis.spacing
-        centers = torch.from_numpy(self.basis.centers[:-1])
-        in_core = centers <= self.core_radius[:, None] + 1e-9
-        missing = torch.where(in_core, (least - fall).clamp(min=0.0), 0.0)
+        in_core = self.centers[:-1] <= self.core_radius[:, None] + 1e-9
+        missing = torch.where(in_core, (self._least_fall - fall).clamp(min=0.0), 0.0)
         lift = missing.flip(1).cumsum(1).flip(1)
         return self.values + torch.nn.functional.pad(lift, (0, 1))
 
     @torch.no_grad()
-    def set_coefficients(self, coefficients: Tensor | ArrayLike) -> SplinePair:
+    def set_coefficients(self, coefficients: Tensor | ArrayLike) -> "SplinePair":
         """Set the parameters to [pairs of types, coefficients], kJ/mol. Returns self."""
         array = torch.as_tensor(coefficients, dtype=torch.float64)
         if array.shape != self.values.shape or not bool(torch.isfinite(array).all()):
@@ -89,7 +86,7 @@ class SplinePair(PairPotential):
         self.values.copy_(array)
         return self
 
-    def set_table(self, r: ArrayLike, u: ArrayLike, pair: int = 0) -> SplinePair:
+    def set_table(self, r: ArrayLike, u: ArrayLike, pair: int = 0) -> "SplinePair":
         """Take one pair of types from a table u(r), kJ/mol at nm. Returns self.
 
         The table is interpolated by cubic Hermite pieces without overshoot; below its first
