@@ -307,7 +307,7 @@ class EvaluatedFrames:
         return EvaluatedFrames(potential, tuple(runs))
 
     def evaluate(self, kind: str, theta: Tensor) -> Array:
-        """"energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet."""
+        """ "energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet."""
         key = hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
         known = [run.values(kind, key) for run, _ in self.runs]
         saved = time.monotonic()
@@ -352,7 +352,7 @@ class EvaluatedFrames:
         particles: NetworkParticles,
         differentiable: bool = False,
     ) -> Tensor:
-        """"energy" or "virial" of a batch, [frames]."""
+        """ "energy" or "virial" of a batch, [frames]."""
         dtype = learned_parameters(self.potential)[0].dtype
         types = torch.from_numpy(particles.types)
         x = torch.from_numpy(positions[:, particles.atoms]).to(dtype)

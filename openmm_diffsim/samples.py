@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,11 @@ from .averages import (
     jackknife_standard_error,
     statistical_inefficiency,
 )
-from .energies import BasisSums, LearnedEnergy
+from .energies import BasisSums, EvaluatedFrames, LearnedEnergy
 from .errors import OverlapError, StatePointError
+from .io import atomic_write_bytes
 from .observables import Conditions, Observable, SegmentObservable
-from .potentials import Potential, learned_parameters
+from .potentials import NetworkPotential, Potential, learned_parameters
 from .units import BAR, beta, number_in_md_units
 from .weights import log_mixture, n_effective, softmax_weights
 
@@ -115,6 +118,119 @@ class Samples:
         part = self._select(np.arange(len(self)) >= first)
         return replace(part, runs=self.runs[-1:])
 
+    def relevant(self, least_share: float) -> Samples:
+        """Without runs whose share of the weight, at the present parameters, is less than that.
+
+        The last run stays.
+        """
+        weights = self.weights().detach().numpy()
+        shares = np.array([part.sum() for part in self._split(weights)])
+        chosen = shares >= least_share
+        chosen[-1] = True
+        return self._of_runs(chosen)
+
+    def reduced_energies(self) -> Array:
+        """The learned energy of each frame at the present parameters over kT, [frames]."""
+        with torch.no_grad():
+            return beta(self.temperature) * self.learned.energy(self.coefficients()).numpy()
+
+    def save(self, path: str | Path) -> None:
+        """Keep everything in a file (.npz), for ``load``.
+
+        The frames of a network stay in the trajectory that ``sample`` was given.
+
+        Raises
+        ------
+        StatePointError
+            If they are in a temporary file.
+        """
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, **self.arrays(list(self.records)))
+        atomic_write_bytes(path, stream.getvalue())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, potential: Potential, observables: Sequence[Observable]
+    ) -> Samples:
+        """What ``save`` kept, for a potential of the same form, with what was recorded, in order.
+
+        Raises
+        ------
+        StatePointError
+            If the file holds another number of records, or was made with another form of
+            potential.
+        FramesError
+            If the trajectory of a network is gone.
+        """
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        kept = sum(name.startswith("record/") for name in arrays)
+        if kept != len(observables):
+            raise StatePointError(
+                f"{path} holds records of {kept} observables, got {len(observables)}"
+            )
+        return cls.from_arrays(potential, observables, arrays)
+
+    def arrays(self, observables: Sequence[Observable]) -> dict[str, NDArray[Any]]:
+        """All that these samples are, and the records of these observables, as arrays."""
+        runs = [
+            [r.temperature, _or_nan(r.pressure), r.n_frames, r.every, r.rms_displacement]
+            for r in self.runs
+        ]
+        return {
+            "settings": np.array([self.temperature, _or_nan(self.pressure), self.floor]),
+            "runs": np.array(runs),
+            "coefficients": np.array([run.coefficients for run in self.runs]),
+            "volume": self.volume,
+            "rest_energy": self.rest_energy,
+            **{f"record/{i}": self.records[o] for i, o in enumerate(observables)},
+            **{f"learned/{name}": array for name, array in self.learned.arrays().items()},
+        }
+
+    @classmethod
+    def from_arrays(
+        cls,
+        potential: Potential,
+        observables: Sequence[Observable],
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> Samples:
+        """From what ``arrays`` gave.
+
+        Raises
+        ------
+        StatePointError
+            If they are of another form of potential.
+        """
+        present = potential.coefficients(float(arrays["settings"][0]))
+        if arrays["coefficients"].shape[1:] != present.shape:
+            raise StatePointError(
+                f"these samples were made with coefficients of shape "
+                f"{arrays['coefficients'].shape[1:]}, {type(potential).__name__} has "
+                f"{tuple(present.shape)}"
+            )
+        prefix = "learned/"
+        learned = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
+        temperature, pressure, floor = arrays["settings"].tolist()
+        runs = zip(arrays["coefficients"], arrays["runs"].tolist(), strict=True)
+        return cls(
+            potential=potential,
+            runs=tuple(
+                Run(c, t, None if np.isnan(p) else p, int(n), int(every), moved)
+                for c, (t, p, n, every, moved) in runs
+            ),
+            learned=(
+                EvaluatedFrames.from_arrays(potential, learned)
+                if isinstance(potential, NetworkPotential)
+                else BasisSums.from_arrays(learned)
+            ),
+            volume=arrays["volume"],
+            rest_energy=arrays["rest_energy"],
+            records={o: arrays[f"record/{i}"] for i, o in enumerate(observables)},
+            temperature=temperature,
+            pressure=None if np.isnan(pressure) else pressure,
+            floor=floor,
+        )
+
     def reweight(self, temperature: Any, pressure: Any = None) -> Samples:
         """The same frames, to be averaged at another temperature (K) and pressure (bar)."""
         if (pressure is None) != (self.pressure is None):
@@ -126,18 +242,26 @@ class Samples:
         )
 
     @property
-    def basis_sums(self) -> BasisSums:
-        """What is kept of the frames of a pair potential.
+    def basis_sums(self) -> Array:
+        """S = dU/dc of a pair potential, [frames, pairs of types, coefficients].
 
         Raises
         ------
         StatePointError
-            If the potential is a network, whose energy is not linear in anything.
+            If the potential is a network, whose energy is linear in nothing.
         """
+        return self._sums().basis
+
+    @property
+    def virial_sums(self) -> Array:
+        """dW/dc of a pair potential, [frames, pairs of types, coefficients]; see ``basis_sums``."""
+        return self._sums().virials
+
+    def _sums(self) -> BasisSums:
         if not isinstance(self.learned, BasisSums):
             raise StatePointError(
-                f"{type(self.potential).__name__} has no basis sums: its energy is not linear; "
-                "take a SplinePair, or another pair potential"
+                f"{type(self.potential).__name__} has no basis sums: its energy is not linear in "
+                "coefficients; take a pair potential"
             )
         return self.learned
 
@@ -412,6 +536,10 @@ class Samples:
                 n_frames=len(self),
                 floor=floor,
             )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _reduced(

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from openmm import unit
 
-from .errors import SamplingError
 from .energies import BasisSums, EvaluatedFrames, NetworkParticles, StoredRun
+from .errors import SamplingError
 from .forces import attached_force, other_forces, particle_types, sums_over_pairs
 from .io import FrameWriter
 from .kernels import PairHistogram, PairSums, largest_range, pair_sums
@@ -68,10 +68,7 @@ class FrameRecorder:
         self._needs_virial = self.others.contribute and any(
             o.needs_virial for o in self.observables
         )
-        self._frames: list[tuple[float, float]] = []
-        self._records: list[list[Array]] = []
-        self._first: Array | None = None
-        self._last: Array | None = None
+        self.clear()
 
     def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
         if not isinstance(observable, SegmentObservable):
@@ -84,6 +81,14 @@ class FrameRecorder:
         if self._runner is None:
             self._runner = SegmentRunner(self.potential, context, self._temperature)
         return SegmentRecorder(observable, self._runner)
+
+    def clear(self) -> None:
+        """Forget what was recorded."""
+        self._keeper.clear()
+        self._frames: list[tuple[float, float]] = []
+        self._records: list[list[Array]] = []
+        self._first: Array | None = None
+        self._last: Array | None = None
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -159,6 +164,10 @@ class SumsKeeper:
         self.types = particle_types(force, potential.n_types)
         self._cutoff = potential.basis.cutoff
         self._sums = sums_over_pairs(potential, force, context, particles.molecule_of)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was kept."""
         self._kept: list[tuple[Array, Array]] = []
 
     def check(self, box: Array | None) -> None:
@@ -201,7 +210,12 @@ class FramesKeeper:
         atoms = np.flatnonzero(self.types >= 0)
         self._potential = potential
         self._particles = NetworkParticles(atoms, self.types[atoms], particles.molecule_of)
-        self._writer = FrameWriter(trajectory)
+        self._trajectory = trajectory
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was kept; a trajectory with a name begins anew."""
+        self._writer = FrameWriter(self._trajectory)
 
     def check(self, box: Array | None) -> None:
         """A network's own neighbour list takes any box."""

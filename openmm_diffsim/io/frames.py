@@ -37,8 +37,8 @@ class FrameWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._temporary = None if path is not None else _TemporaryFile()
-        self.path = Path(path if self._temporary is None else self._temporary.path)
+        self._temporary = _TemporaryFile() if path is None else None
+        self.path = self._temporary.path if self._temporary else Path(path or "")
         self._boxes: list[Array] = []
         self._n = 0
         try:
@@ -92,9 +92,10 @@ class Frames:
     ) -> None:
         self.path = Path(path)
         self.boxes = None if boxes is None else np.asarray(boxes, dtype=np.float64)
+        self.temporary: object | None = None
         try:
-            with DCDTrajectoryFile(str(self.path)) as file:
-                found = len(file)
+            start, self._frame = _layout(self.path)
+            found = (self.path.stat().st_size - start) // self._frame.itemsize
         except (OSError, ValueError) as error:
             raise FramesError(
                 f"cannot read the frames in {self.path}: {error}; the samples need that file"
@@ -104,22 +105,42 @@ class Frames:
                 f"{self.path} holds {found} frames, expected {n_frames}: it was cut short or "
                 "belongs to other samples"
             )
-        self._n = n_frames
-        self.temporary: object | None = None
+        self._start, self._n = start, n_frames
 
     def __len__(self) -> int:
         return self._n
 
     def read(self, indices: IntArray) -> tuple[Array, Array | None]:
-        """Positions [frames, particles, 3] and boxes [frames, 3, 3] of ascending indices, nm."""
-        stretches = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-        parts = []
-        with DCDTrajectoryFile(str(self.path)) as file:
-            for stretch in stretches:
-                file.seek(int(stretch[0]))
-                parts.append(file.read(len(stretch))[0])
-        positions = np.concatenate(parts).astype(np.float64) * _ANGSTROM
-        return positions, None if self.boxes is None else self.boxes[indices]
+        """Positions [frames, particles, 3] and boxes [frames, 3, 3] of some frames, nm."""
+        records = np.memmap(self.path, self._frame, "r", self._start, self._n)[indices]
+        xyz = np.stack([records[axis] for axis in ("x", "y", "z")], axis=-1)
+        boxes = None if self.boxes is None else self.boxes[indices]
+        return xyz.astype(np.float64) * _ANGSTROM, boxes
+
+
+def _layout(path: Path) -> tuple[int, np.dtype[np.void]]:
+    """Where the frames of a DCD file begin, and what one of them is.
+
+    The file is a sequence of Fortran records, each between two copies of its length in bytes:
+    three of header, then for each frame one of the unit cell and one for each coordinate.
+    """
+    with open(path, "rb") as file:
+        headers = []
+        for _ in range(3):
+            length = int(np.frombuffer(file.read(4), dtype="<i4")[0])
+            headers.append(file.read(length))
+            if file.read(4) != np.array(length, dtype="<i4").tobytes():
+                raise ValueError("it is no DCD file")
+        start = file.tell()
+    if headers[0][:4] != b"CORD":
+        raise ValueError("it is no DCD file")
+    has_cell = int(np.frombuffer(headers[0], dtype="<i4")[11])
+    n = int(np.frombuffer(headers[2], dtype="<i4")[0])
+    fields: list[tuple[str, str] | tuple[str, str, int]] = []
+    for name, kind, size in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
+        if name != "cell" or has_cell:
+            fields += [(f"{name} begins", "<i4"), (name, kind, size), (f"{name} ends", "<i4")]
+    return start, np.dtype(fields)
 
 
 def _cell(box: Array) -> tuple[Array, Array]:

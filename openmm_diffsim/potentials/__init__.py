@@ -8,6 +8,13 @@ from .neighbors import NeighborPairs
 from .network import NetworkPotential
 from .neural import NeuralPair
 from .pair_energy import PairEnergy
+from .parameters import (
+    flat_parameters,
+    learned_parameters,
+    parameter_vector,
+    parameters_at,
+    set_flat_parameters,
+)
 from .spline import SplinePair
 
 __all__ = [
@@ -26,7 +33,12 @@ __all__ = [
     "SplinePair",
     "TemperatureDependent",
     "Yukawa",
+    "flat_parameters",
+    "learned_parameters",
     "n_pairs_of_types",
     "pair_index",
     "parameter_chain",
+    "parameter_vector",
+    "parameters_at",
+    "set_flat_parameters",
 ]
