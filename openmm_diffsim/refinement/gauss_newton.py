@@ -60,6 +60,8 @@ class GaussNewtonOptions:
     prior_frames: float = 1500.0  # M_0: frames' worth of trust in liquid-state theory
     roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
     theory: bool = True  # False: the covariance of the frames alone
+    network_steps: int = 5  # most steps of an update of a network
+    largest_variance: float = 0.5  # of the change of U/kT in each of them
 
 
 @dataclass(frozen=True)

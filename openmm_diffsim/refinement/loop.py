@@ -89,7 +89,7 @@ class Refinement:
         Any number, at any number of state points.
     method : str or Method
         "gauss-newton", "ibi", "relative-entropy", "adam", or an object such as
-        ``TorchOptimizer(...)``. Default: "gauss-newton" for a pair potential, "adam" for a network.
+        ``TorchOptimizer(...)``.
     largest_step : float
         Most that u(r) of a pair potential may change per round where g > 0.1, in kT.
     checkpoint : path, optional
@@ -104,7 +104,7 @@ class Refinement:
         self,
         potential: Potential,
         targets: Sequence[Target],
-        method: str | Method | None = None,
+        method: str | Method = "gauss-newton",
         *,
         largest_step: float = 1.0,
         checkpoint: str | Path | None = None,
@@ -115,8 +115,6 @@ class Refinement:
         for target in targets:
             if target.state_point.potential is not potential:
                 raise TargetError("a target's state point holds another potential")
-        if method is None:
-            method = "gauss-newton" if isinstance(potential, PairPotential) else "adam"
         if isinstance(method, str) and method not in METHODS:
             raise TargetError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
         self.potential = potential

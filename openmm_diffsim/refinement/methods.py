@@ -28,6 +28,8 @@ from ..potentials import (
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
+from .frame_space import rows_of
+from .frame_space import step as frame_space_step
 from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
@@ -42,6 +44,11 @@ from .targets import Target
 from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
+
+_LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
+_LONGEST = 0.1  # of the norm of its parameters: how far a step goes
+_MOST_HALVINGS = 5  # of one of its steps
+_WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ class Stateless:
 class GaussNewton(Stateless):
     """Noise-aware Gauss-Newton on all pooled frames; see ``refinement.gauss_newton``.
 
-    Works with every potential: its parameters enter through the coefficients. The smoothness
-    prior is for splines and networks only.
+    Works with every pair potential: its parameters enter through the coefficients. The smoothness
+    prior is for splines and ``NeuralPair`` only. A network is moved in the space of the frames, see
+    ``refinement.frame_space``.
     """
 
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
@@ -138,7 +146,9 @@ class GaussNewton(Stateless):
 
     def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """Move to the minimum of the linear model."""
-        potential = _pair(potential, "Gauss-Newton")
+        if not isinstance(potential, PairPotential):
+            self._update_network(potential, states)
+            return
         views = self.views(states)
         temperatures = [state.state_point.temperature for state in states]
         chains = [parameter_chain(potential, t) for t in temperatures]
@@ -166,8 +176,40 @@ class GaussNewton(Stateless):
             models.append((hessian + damping(view), slope))
         follow(potential, temperatures, models)
 
+    def _update_network(self, potential: Potential, states: Sequence[StateData]) -> None:
+        """Steps, each with the averages and gradients of where the last one led to.
+
+        A step that makes the misfit larger, or leaves the frames behind, is shortened.
+        """
+        enough = [
+            max(_LEAST_OVERLAP * state.frames.n_effective(), state.frames.least_effective)
+            for state in states
+        ]
+        for _ in range(self.options.network_steps):
+            views = [
+                view_state(s.targets, s.frames, None, self.options, jacobian=False) for s in states
+            ]
+            rows = [rows_of(v, s.frames) for v, s in zip(views, states, strict=True)]
+            start, before = flat_parameters(potential), _misfit(views, states)
+            longest = _LONGEST * float(start.norm())
+            change = torch.from_numpy(
+                frame_space_step(views, rows, self.options.largest_variance, longest)
+            )
+            for halvings in range(_MOST_HALVINGS):
+                set_flat_parameters(potential, start + 0.5**halvings * change)
+                pairs = zip(states, enough, strict=True)
+                reached = all(state.frames.n_effective() >= least for state, least in pairs)
+                after = _misfit(views, states) if reached else np.inf
+                if after < before:
+                    break
+            else:
+                set_flat_parameters(potential, start)
+                return
+            if after > _WORTHWHILE * before:
+                return
+
     def parameter_covariance(self) -> Array | None:
-        """Inverse Hessian of the last update."""
+        """Inverse Hessian of the last update; None for a network."""
         return self.covariance
 
 
@@ -347,6 +389,19 @@ class TorchOptimizer:
                     full["state"].setdefault(int(index), {})[name] = torch.as_tensor(value)
                 self.optimizer.load_state_dict(full)
         return self.optimizer
+
+
+def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
+    """r^T C^-1 r of the present averages, with C as the views have it."""
+    total = 0.0
+    for view, state in zip(views, states, strict=True):
+        with torch.no_grad():
+            averages = [
+                t.operator @ state.frames.average(t.observable).numpy() for t in view.targets
+            ]
+        residual = np.concatenate(averages) - np.concatenate([t.values for t in view.targets])
+        total += float(residual @ view.weight @ residual)
+    return total
 
 
 def reweighted_loss(state: StateData) -> Tensor:
