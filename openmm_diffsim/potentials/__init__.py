@@ -9,6 +9,7 @@ from .network import NetworkPotential
 from .neural import NeuralPair
 from .pair_energy import PairEnergy
 from .spline import SplinePair
+from .table_error import TableError
 from .torchmdnet import TorchMDNet
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SoftSphere",
     "SplineBasis",
     "SplinePair",
+    "TableError",
     "TemperatureDependent",
     "TorchMDNet",
     "Yukawa",
