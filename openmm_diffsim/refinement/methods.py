@@ -17,9 +17,13 @@ from ..observables import RDF
 from ..potentials import (
     NeuralPair,
     PairPotential,
+    Potential,
     SplinePair,
     TemperatureDependent,
+    flat_parameters,
+    learned_parameters,
     parameter_chain,
+    set_flat_parameters,
 )
 from ..samples import Samples
 from ..statepoint import StatePoint
@@ -28,10 +32,8 @@ from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
     damping,
-    flat_parameters,
     follow,
     linear_model,
-    set_flat_parameters,
     smoothness_precision,
     solve,
     view_state,
@@ -42,16 +44,38 @@ from .theory import LiquidTheory
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class PairKnowledge:
+    """What is known of a pair potential at a state point before anything is sampled."""
+
+    theory: LiquidTheory
+    prior_mean: Array  # c_0, [pairs of types, coefficients]
+
+
 @dataclass
 class StateData:
     """One state point: its targets, and everything sampled there so far."""
 
     state_point: StatePoint
     targets: list[Target]
-    theory: LiquidTheory
-    prior_mean: Array  # c_0, [pairs of types, coefficients]
+    knowledge: PairKnowledge | None = None  # None for a network
     pool: Samples | None = None
     last: Samples | None = None
+
+    @property
+    def theory(self) -> LiquidTheory:
+        """Liquid-state theory of a pair potential."""
+        return self._known().theory
+
+    @property
+    def prior_mean(self) -> Array:
+        """c_0 of the smoothness prior, [pairs of types, coefficients]."""
+        return self._known().prior_mean
+
+    def _known(self) -> PairKnowledge:
+        if self.knowledge is None:
+            raise TargetError("nothing is known of a network before it was sampled")
+        return self.knowledge
 
     @property
     def frames(self) -> Samples:
@@ -63,8 +87,14 @@ class StateData:
 class Method(Protocol):
     """Moves the parameters of a potential; ``Refinement`` bounds the step."""
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-        """Set the parameters to where they should go next."""
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
+        """Set the parameters to where they should go next.
+
+        Raises
+        ------
+        TargetError
+            If the method is not for such a potential or such targets.
+        """
 
     def parameter_covariance(self) -> Array | None:
         """Covariance of the parameters [parameters, parameters], or None if not estimated."""
@@ -106,8 +136,9 @@ class GaussNewton(Stateless):
         """Averages, Jacobian and noise at every state point."""
         return [view_state(s.targets, s.frames, s.theory, self.options) for s in states]
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """Move to the minimum of the linear model."""
+        potential = _pair(potential, "Gauss-Newton")
         views = self.views(states)
         temperatures = [state.state_point.temperature for state in states]
         chains = [parameter_chain(potential, t) for t in temperatures]
@@ -151,7 +182,7 @@ class IterativeBoltzmannInversion(Stateless):
     damping: float = 1.0
     least_g: float = 0.05
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One iteration with the g(r) of the last round alone."""
         if not isinstance(potential, SplinePair):
             raise TargetError("iterative Boltzmann inversion needs a SplinePair")
@@ -184,8 +215,9 @@ class RelativeEntropy(Stateless):
 
     roughness: float = 200.0
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One Newton step on all pooled frames."""
+        potential = _pair(potential, "relative entropy")
         total_hessian: Array | None = None
         total_slope: Array | None = None
         for state in states:
@@ -245,7 +277,7 @@ class TorchOptimizer:
         self.optimizer: torch.optim.Optimizer | None = None
         self._saved: dict[str, Any] | None = None
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """Steps of the optimizer, as far as the frames reach."""
         optimizer = self._optimizer(potential)
         enough = [
@@ -305,9 +337,9 @@ class TorchOptimizer:
         self._saved = state
         self.optimizer = None
 
-    def _optimizer(self, potential: PairPotential) -> torch.optim.Optimizer:
+    def _optimizer(self, potential: Potential) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = self.factory(p for p in potential.parameters() if p.requires_grad)
+            self.optimizer = self.factory(learned_parameters(potential))
             if self._saved:
                 full = self.optimizer.state_dict()
                 for key, value in self._saved.items():
@@ -376,14 +408,23 @@ def target_basis_sums(state: StateData, potential: PairPotential) -> Array:
     return sums
 
 
-def is_linear(potential: PairPotential) -> bool:
+def _pair(potential: Potential, method: str) -> PairPotential:
+    if not isinstance(potential, PairPotential):
+        raise TargetError(
+            f"{method} is for a pair potential, got {type(potential).__name__}; take "
+            'method="adam", or TorchOptimizer(...)'
+        )
+    return potential
+
+
+def is_linear(potential: Potential) -> bool:
     """Are the parameters spline coefficients?"""
     if isinstance(potential, TemperatureDependent):
         return is_linear(potential.energetic) and is_linear(potential.entropic)
     return isinstance(potential, SplinePair)
 
 
-def is_free_form(potential: PairPotential) -> bool:
+def is_free_form(potential: Potential) -> bool:
     """Can the potential have any shape, so that it needs a smoothness prior?"""
     return is_linear(potential) or isinstance(potential, NeuralPair)
 
@@ -397,7 +438,7 @@ def nearest_distance(state: StateData) -> float:
 
 
 @torch.no_grad()
-def add_to_parameters(potential: PairPotential, change: Tensor) -> None:
+def add_to_parameters(potential: Potential, change: Tensor) -> None:
     """theta += change, flat over the parameters that require a gradient."""
     set_flat_parameters(potential, flat_parameters(potential) + change)
 
