@@ -29,6 +29,7 @@ from .potentials import (
     SoftSphere,
     SplinePair,
     TemperatureDependent,
+    TorchMDNet,
     Yukawa,
 )
 from .refinement import (
@@ -86,6 +87,7 @@ __all__ = [
     "StatePoint",
     "Target",
     "TemperatureDependent",
+    "TorchMDNet",
     "TorchOptimizer",
     "Yukawa",
     "boltzmann_inversion",

@@ -16,6 +16,8 @@ from .parameters import (
     set_flat_parameters,
 )
 from .spline import SplinePair
+from .table_error import TableError
+from .torchmdnet import TorchMDNet
 
 __all__ = [
     "LennardJones",
@@ -31,7 +33,9 @@ __all__ = [
     "SoftSphere",
     "SplineBasis",
     "SplinePair",
+    "TableError",
     "TemperatureDependent",
+    "TorchMDNet",
     "Yukawa",
     "flat_parameters",
     "learned_parameters",
