@@ -15,10 +15,15 @@ from openmm import unit
 
 from .energies import BasisSums, EvaluatedFrames, NetworkParticles, StoredRun
 from .errors import SamplingError
-from .forces import attached_force, other_forces, particle_types, sums_over_pairs
+from .forces import (
+    attached_force,
+    network_types,
+    other_forces,
+    particle_types,
+    sums_over_pairs,
+)
 from .io import FrameWriter
 from .kernels import PairHistogram, PairSums, largest_range, pair_sums
-from .network_forces import network_types
 from .observables import Frame, Observable, Particles, Recorder, SegmentObservable, record_frame
 from .potentials import NetworkPotential, PairPotential, Potential
 from .samples import Run, Samples

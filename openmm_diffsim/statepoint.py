@@ -78,7 +78,9 @@ class StatePoint:
 
     def apply(self) -> None:
         """Copy the potential's present parameters to the System and the live Context."""
-        update_force(self.potential, self.force, self.simulation.context, self.temperature)
+        self.force = update_force(
+            self.potential, self.force, self.simulation.context, self.temperature
+        )
 
     def snapshot(self) -> openmm.State:
         """Positions, velocities, box and parameters, to come back to with ``restore``."""

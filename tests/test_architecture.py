@@ -24,7 +24,6 @@ LAYERS = [
     {"samples"},
     {"native"},
     {"forces"},
-    {"network_forces"},
     {"segments"},
     {"statepoint", "sampling"},
     {"refinement"},
