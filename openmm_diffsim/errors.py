@@ -83,6 +83,10 @@ class CheckpointError(DiffsimError):
     reason: str | None = None
 
 
+class FramesError(DiffsimError, OSError):
+    """Stored configurations cannot be written or read."""
+
+
 class SegmentError(DiffsimError, ValueError):
     """A trajectory segment cannot be made of what was given, or not in this System."""
 

@@ -41,7 +41,7 @@ def write_results(
     OSError
         If a file cannot be written.
     """
-    basis = fit.potential.basis
+    basis = fit.pair_potential().basis
     r = np.linspace(basis.r_min, basis.cutoff, 400)
     u, error = (table[0] for table in fit.potential_table(r))
     found = compare(fit)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from .averages import (
     jackknife_standard_error,
     statistical_inefficiency,
 )
+from .energies import BasisSums, EvaluatedFrames, LearnedEnergy
 from .errors import OverlapError, StatePointError
+from .io import atomic_write_bytes
 from .observables import Conditions, Observable, SegmentObservable
-from .potentials import PairPotential
+from .potentials import NetworkPotential, Potential, learned_parameters
 from .units import BAR, beta, number_in_md_units
 from .weights import log_mixture, n_effective, softmax_weights
 
@@ -36,7 +40,7 @@ _FIRST_ORDER, _MOST_CHANGE = 0.1, 0.5
 class Run:
     """One stretch of MD with one potential at one temperature (and pressure)."""
 
-    coefficients: Array  # [pairs of types, coefficients], kJ/mol, that the MD ran with
+    coefficients: Array  # the potential's, [pairs of types, coefficients], that the MD ran with
     temperature: float  # K
     pressure: float | None  # bar; None at constant volume
     n_frames: int
@@ -48,18 +52,18 @@ class Run:
 class Samples:
     """Frames recorded from one system, in one or several runs.
 
-    U(x) = c . S(x) + U_rest(x): with the basis sums S, the energy of a frame for any parameters,
-    and so its weight in any state, is a dot product.
+    U(x) = U_learned(x; c) + U_rest(x): what ``learned`` knows gives the energy of a frame for any
+    parameters, and so its weight in any state. For a pair potential that is a dot product with
+    the basis sums, U_learned = c . S(x); a network is evaluated anew.
 
     ``average`` and everything else refers to the present parameters of ``potential``, at
     ``temperature`` and ``pressure``, whatever the frames were sampled with; n_effective says how
     well that works.
     """
 
-    potential: PairPotential
+    potential: Potential
     runs: tuple[Run, ...]
-    basis_sums: Array  # [frames, pairs of types, coefficients]
-    virial_sums: Array  # [frames, pairs of types, coefficients]
+    learned: LearnedEnergy
     volume: Array  # [frames], nm^3; NaN without a box
     rest_energy: Array  # [frames], kJ/mol, of all forces but the learned one
     records: Mapping[Observable, Array]  # [frames, n_recorded] each
@@ -68,7 +72,7 @@ class Samples:
     floor: float = 20.0  # least n_effective that an average is trusted with
 
     def __len__(self) -> int:
-        return len(self.basis_sums)
+        return len(self.learned)
 
     def __add__(self, other: Samples) -> Samples:
         return Samples.pool([self, other])
@@ -95,8 +99,7 @@ class Samples:
         return replace(
             last,
             runs=tuple(run for part in parts for run in part.runs),
-            basis_sums=np.concatenate([part.basis_sums for part in parts]),
-            virial_sums=np.concatenate([part.virial_sums for part in parts]),
+            learned=parts[0].learned.pooled([part.learned for part in parts[1:]]),
             volume=np.concatenate([part.volume for part in parts]),
             rest_energy=np.concatenate([part.rest_energy for part in parts]),
             records={o: np.concatenate([part.records[o] for part in parts]) for o in common},
@@ -115,6 +118,119 @@ class Samples:
         part = self._select(np.arange(len(self)) >= first)
         return replace(part, runs=self.runs[-1:])
 
+    def relevant(self, least_share: float) -> Samples:
+        """Without runs whose share of the weight, at the present parameters, is less than that.
+
+        The last run stays.
+        """
+        weights = self.weights().detach().numpy()
+        shares = np.array([part.sum() for part in self._split(weights)])
+        chosen = shares >= least_share
+        chosen[-1] = True
+        return self._of_runs(chosen)
+
+    def reduced_energies(self) -> Array:
+        """The learned energy of each frame at the present parameters over kT, [frames]."""
+        with torch.no_grad():
+            return beta(self.temperature) * self.learned.energy(self.coefficients()).numpy()
+
+    def save(self, path: str | Path) -> None:
+        """Keep everything in a file (.npz), for ``load``.
+
+        The frames of a network stay in the trajectory that ``sample`` was given.
+
+        Raises
+        ------
+        StatePointError
+            If they are in a temporary file.
+        """
+        stream = io.BytesIO()
+        np.savez(stream, allow_pickle=False, **self.arrays(list(self.records)))
+        atomic_write_bytes(path, stream.getvalue())
+
+    @classmethod
+    def load(
+        cls, path: str | Path, potential: Potential, observables: Sequence[Observable]
+    ) -> Samples:
+        """What ``save`` kept, for a potential of the same form, with what was recorded, in order.
+
+        Raises
+        ------
+        StatePointError
+            If the file holds another number of records, or was made with another form of
+            potential.
+        FramesError
+            If the trajectory of a network is gone.
+        """
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        kept = sum(name.startswith("record/") for name in arrays)
+        if kept != len(observables):
+            raise StatePointError(
+                f"{path} holds records of {kept} observables, got {len(observables)}"
+            )
+        return cls.from_arrays(potential, observables, arrays)
+
+    def arrays(self, observables: Sequence[Observable]) -> dict[str, NDArray[Any]]:
+        """All that these samples are, and the records of these observables, as arrays."""
+        runs = [
+            [r.temperature, _or_nan(r.pressure), r.n_frames, r.every, r.rms_displacement]
+            for r in self.runs
+        ]
+        return {
+            "settings": np.array([self.temperature, _or_nan(self.pressure), self.floor]),
+            "runs": np.array(runs),
+            "coefficients": np.array([run.coefficients for run in self.runs]),
+            "volume": self.volume,
+            "rest_energy": self.rest_energy,
+            **{f"record/{i}": self.records[o] for i, o in enumerate(observables)},
+            **{f"learned/{name}": array for name, array in self.learned.arrays().items()},
+        }
+
+    @classmethod
+    def from_arrays(
+        cls,
+        potential: Potential,
+        observables: Sequence[Observable],
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> Samples:
+        """From what ``arrays`` gave.
+
+        Raises
+        ------
+        StatePointError
+            If they are of another form of potential.
+        """
+        present = potential.coefficients(float(arrays["settings"][0]))
+        if arrays["coefficients"].shape[1:] != present.shape:
+            raise StatePointError(
+                f"these samples were made with coefficients of shape "
+                f"{arrays['coefficients'].shape[1:]}, {type(potential).__name__} has "
+                f"{tuple(present.shape)}"
+            )
+        prefix = "learned/"
+        learned = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
+        temperature, pressure, floor = arrays["settings"].tolist()
+        runs = zip(arrays["coefficients"], arrays["runs"].tolist(), strict=True)
+        return cls(
+            potential=potential,
+            runs=tuple(
+                Run(c, t, None if np.isnan(p) else p, int(n), int(every), moved)
+                for c, (t, p, n, every, moved) in runs
+            ),
+            learned=(
+                EvaluatedFrames.from_arrays(potential, learned)
+                if isinstance(potential, NetworkPotential)
+                else BasisSums.from_arrays(learned)
+            ),
+            volume=arrays["volume"],
+            rest_energy=arrays["rest_energy"],
+            records={o: arrays[f"record/{i}"] for i, o in enumerate(observables)},
+            temperature=temperature,
+            pressure=None if np.isnan(pressure) else pressure,
+            floor=floor,
+        )
+
     def reweight(self, temperature: Any, pressure: Any = None) -> Samples:
         """The same frames, to be averaged at another temperature (K) and pressure (bar)."""
         if (pressure is None) != (self.pressure is None):
@@ -124,6 +240,30 @@ class Samples:
             temperature=number_in_md_units(temperature, "temperature"),
             pressure=None if pressure is None else number_in_md_units(pressure, "pressure"),
         )
+
+    @property
+    def basis_sums(self) -> Array:
+        """S = dU/dc of a pair potential, [frames, pairs of types, coefficients].
+
+        Raises
+        ------
+        StatePointError
+            If the potential is a network, whose energy is linear in nothing.
+        """
+        return self._sums().basis
+
+    @property
+    def virial_sums(self) -> Array:
+        """dW/dc of a pair potential, [frames, pairs of types, coefficients]; see ``basis_sums``."""
+        return self._sums().virials
+
+    def _sums(self) -> BasisSums:
+        if not isinstance(self.learned, BasisSums):
+            raise StatePointError(
+                f"{type(self.potential).__name__} has no basis sums: its energy is not linear in "
+                "coefficients; take a pair potential"
+            )
+        return self.learned
 
     def coefficients(self) -> Tensor:
         """Present coefficients of the potential at this temperature, with their graph."""
@@ -184,19 +324,34 @@ class Samples:
         )
 
     def jacobian(self, observable: Observable) -> Tensor:
-        """d<A>/dc, shape [values, pairs of types, coefficients]."""
-        c = self.coefficients().detach()
+        """d<A>/dc = <dA/dc> - beta Cov(A, dU/dc), [values, pairs of types, coefficients]."""
+        c = self.coefficients().detach().requires_grad_(True)
         part = self.near(observable)
-        part._average(observable, c)  # fills the caches, which must not be made inside jacrev
-        return torch.func.jacrev(lambda x: part._average(observable, x))(c)
+        weights = part.weights(c.detach())
+        part._check_overlap(weights)
+        values = part.values(observable, c)
+        w, a = weights.numpy(), values.detach().numpy()
+        rows = -beta(part.temperature) * (w[:, None] * (a - w @ a)).T
+        total = torch.from_numpy(part.learned.response("energy", c, rows)).reshape(-1, *c.shape)
+        if values.requires_grad:
+            explicit = [
+                torch.autograd.grad(mean, c, retain_graph=True, allow_unused=True)[0]
+                for mean in weights @ values
+            ]
+            total = total + torch.stack([torch.zeros_like(c) if e is None else e for e in explicit])
+        return total
 
     def gradient(self, loss: Callable[[Samples], Tensor]) -> tuple[Array, Array]:
         """Gradient of a scalar loss and its standard error, each flat over the parameters.
 
         ``loss`` takes Samples and returns a scalar Tensor, for example
         ``lambda s: ((s.average(rdf) - g) ** 2).mean()``. The error is a jackknife over blocks.
+
+        Of a network, the gradient of each frame's energy is kept meanwhile: frames times
+        parameters numbers.
         """
-        parameters = [p for p in self.potential.parameters() if p.requires_grad]
+        parameters = learned_parameters(self.potential)
+        blocks, whole = self.blocks, self._linear()
 
         def flat_gradient(samples: Samples) -> Array:
             parts = torch.autograd.grad(loss(samples), parameters, allow_unused=True)
@@ -205,9 +360,15 @@ class Samples:
                 [(z if g is None else g).numpy().ravel() for g, z in zip(parts, zeros, strict=True)]
             )
 
-        blocks = self.blocks
-        parts = [flat_gradient(self._without(blocks == b)) for b in range(blocks.max() + 1)]
-        return flat_gradient(self), jackknife_standard_error(np.array(parts))
+        parts = [flat_gradient(whole._without(blocks == b)) for b in range(blocks.max() + 1)]
+        return flat_gradient(whole), jackknife_standard_error(np.array(parts))
+
+    def _linear(self) -> Samples:
+        """To first order about the present parameters, with the same weights there."""
+        virials = any(observable.needs_virial for observable in self.records)
+        part = replace(self, learned=self.learned.linear(self.coefficients(), virials))
+        part.__dict__["_log_mixture"] = self._log_mixture
+        return part
 
     def values(self, observable: Observable, coefficients: Tensor | None = None) -> Tensor:
         """A_n, the observable in each frame, shape [frames, values]."""
@@ -218,9 +379,9 @@ class Samples:
         conditions = Conditions(
             coefficients=self.coefficients() if coefficients is None else coefficients,
             temperature=self.temperature,
-            virial_sums=self._virial_sums,
+            learned_virial=self.learned.virial,
             volume=self._volume,
-            sampled_coefficients=self.sampled_coefficients,
+            sampled_coefficients=lambda: self.sampled_coefficients,
         )
         return observable.values(torch.from_numpy(self.records[observable]), conditions)
 
@@ -297,8 +458,8 @@ class Samples:
     def run_energies(self) -> Array:
         """Potential energy of each frame in the run that it came from, kJ/mol, shape [frames]."""
         learned = [
-            np.einsum("fpk,pk->f", part, run.coefficients)
-            for part, run in zip(self._split(self.basis_sums), self.runs, strict=True)
+            part.learned.energy(torch.from_numpy(part.runs[0].coefficients)).numpy()
+            for part in self._runs()
         ]
         return np.concatenate(learned) + self.rest_energy
 
@@ -306,7 +467,7 @@ class Samples:
         return np.split(array, np.cumsum([run.n_frames for run in self.runs])[:-1])
 
     def _reduced_potential(self, coefficients: Tensor) -> Tensor:
-        learned = self._basis_sums @ coefficients.reshape(-1)
+        learned = self.learned.energy(coefficients)
         return _reduced(learned, self._rest, self._volume, self.temperature, self.pressure)
 
     @cached_property
@@ -314,14 +475,6 @@ class Samples:
         """Rest energies, or zeros where one temperature makes them cancel."""
         temperatures = {run.temperature for run in self.runs} | {self.temperature}
         return torch.from_numpy(self.rest_energy) * float(len(temperatures) > 1)
-
-    @cached_property
-    def _basis_sums(self) -> Tensor:
-        return torch.from_numpy(self.basis_sums.reshape(len(self), -1))
-
-    @cached_property
-    def _virial_sums(self) -> Tensor:
-        return torch.from_numpy(self.virial_sums)
 
     @cached_property
     def _volume(self) -> Tensor:
@@ -338,7 +491,7 @@ class Samples:
         u_kn = torch.stack(
             [
                 _reduced(
-                    self._basis_sums @ torch.from_numpy(run.coefficients).reshape(-1),
+                    self.learned.energy(torch.from_numpy(run.coefficients)),
                     self._rest,
                     self._volume,
                     run.temperature,
@@ -361,8 +514,7 @@ class Samples:
     def _select(self, keep: NDArray[np.bool_]) -> Samples:
         return replace(
             self,
-            basis_sums=self.basis_sums[keep],
-            virial_sums=self.virial_sums[keep],
+            learned=self.learned.select(keep),
             volume=self.volume[keep],
             rest_energy=self.rest_energy[keep],
             records={o: a[keep] for o, a in self.records.items()},
@@ -384,6 +536,10 @@ class Samples:
                 n_frames=len(self),
                 floor=floor,
             )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _reduced(

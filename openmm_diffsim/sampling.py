@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
+import torch
 from numpy.typing import NDArray
 from openmm import unit
 
+from .energies import BasisSums, EvaluatedFrames, NetworkParticles, StoredRun
 from .errors import SamplingError
-from .forces import attached_force, other_forces, particle_types, sums_over_pairs
-from .kernels import largest_range
+from .forces import (
+    attached_force,
+    network_types,
+    other_forces,
+    particle_types,
+    sums_over_pairs,
+)
+from .io import FrameWriter
+from .kernels import PairHistogram, PairSums, largest_range, pair_sums
 from .observables import Frame, Observable, Particles, Recorder, SegmentObservable, record_frame
-from .potentials import PairPotential
+from .potentials import NetworkPotential, PairPotential, Potential
 from .samples import Run, Samples
 from .segments import SegmentRecorder, SegmentRunner
 from .units import number_in_md_units
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 class FrameRecorder:
-    """Turns configurations into the numbers that ``Samples`` keeps.
+    """Turns configurations into what ``Samples`` keep.
 
     It knows the particles and the learned force of one System, and nothing of how the
     configurations come about.
@@ -32,24 +43,35 @@ class FrameRecorder:
 
     def __init__(
         self,
-        potential: PairPotential,
+        potential: Potential,
         context: openmm.Context,
         observables: Sequence[Observable],
         temperature: float | None = None,
+        trajectory: str | Path | None = None,
     ) -> None:
         force = attached_force(potential, context.getSystem())
         self.potential = potential
         self.observables = tuple(observables)
         self.periodic = force.usesPeriodicBoundaryConditions()
         self.particles = describe_particles(context)
-        self._types = particle_types(force, potential.n_types)
         self._runner: SegmentRunner | None = None
         self._temperature = temperature
         self._recorders = [self._recorder_of(o, context) for o in self.observables]
-        self._sums = sums_over_pairs(potential, force, context, self.particles.molecule_of)
+        self._keeper: SumsKeeper | FramesKeeper
+        if isinstance(potential, PairPotential):
+            if trajectory is not None:
+                raise SamplingError(
+                    "trajectory: a pair potential needs none, its sums are kept; add OpenMM's "
+                    "DCDReporter to the Simulation for a trajectory",
+                    reason="arguments",
+                )
+            self._keeper = SumsKeeper(potential, context, self.particles)
+        else:
+            assert isinstance(potential, NetworkPotential)
+            self._keeper = FramesKeeper(potential, context, self.particles, trajectory)
         self.others = RestForces(potential, context)
         self._needs_virial = self.others.contribute and any(
-            o.needs_rest_virial for o in self.observables
+            o.needs_virial for o in self.observables
         )
         self.clear()
 
@@ -67,7 +89,8 @@ class FrameRecorder:
 
     def clear(self) -> None:
         """Forget what was recorded."""
-        self._frames: list[tuple[Array, Array, float, float]] = []
+        self._keeper.clear()
+        self._frames: list[tuple[float, float]] = []
         self._records: list[list[Array]] = []
         self._first: Array | None = None
         self._last: Array | None = None
@@ -89,36 +112,35 @@ class FrameRecorder:
                 reason="box",
             )
         box = box if self.periodic else None
-        self._check_range(box)
+        self._keeper.check(box)
         self._last = positions.copy()
         self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
-        boxes = None if box is None else box[None]
         records, sums = record_frame(
-            self._recorders, frame, partial(self._sums, positions[None], boxes)
+            self._recorders, frame, partial(self._keeper.sums, positions, box)
         )
-        self._frames.append((sums.basis[0], sums.virial[0], volume, total_energy or 0.0))
+        self._keeper.keep(positions, box, sums)
+        self._frames.append((volume, total_energy or 0.0))
         self._records.append(records)
 
     def samples(
         self, coefficients: Array, temperature: float, pressure: float | None, every: int
     ) -> Samples:
-        """Everything recorded since ``clear``, as sampled with ``coefficients``."""
+        """Everything recorded, as sampled with ``coefficients``."""
         if not self._frames:
             raise SamplingError("no frame was recorded", reason="empty")
-        sums, virials, volume, energy = (
-            np.array(column) for column in zip(*self._frames, strict=True)
-        )
-        learned = np.einsum("fpk,pk->f", sums, coefficients)
-        rest = energy - learned if self.others.contribute else np.zeros(len(sums))
-        run = Run(coefficients, temperature, pressure, len(sums), every, self._displacement())
+        volume, energy = (np.array(column) for column in zip(*self._frames, strict=True))
+        learned = self._keeper.learned()
+        rest = np.zeros(len(volume))
+        if self.others.contribute:
+            rest = energy - learned.energy(torch.from_numpy(coefficients)).numpy()
+        run = Run(coefficients, temperature, pressure, len(rest), every, self._displacement())
         return Samples(
             potential=self.potential,
             runs=(run,),
-            basis_sums=sums,
-            virial_sums=virials,
+            learned=learned,
             volume=volume,
             rest_energy=rest,
             records={
@@ -132,17 +154,104 @@ class FrameRecorder:
     def _displacement(self) -> float:
         """Root mean square from the first frame to the last, nm."""
         assert self._first is not None and self._last is not None
-        moved = (self._last - self._first)[self._types >= 0]
+        moved = (self._last - self._first)[self._keeper.types >= 0]
         moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
         return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
 
-    def _check_range(self, box: Array | None) -> None:
-        if box is not None and self.potential.basis.cutoff > largest_range(box) + 1e-9:
+
+class SumsKeeper:
+    """Of a pair potential: basis and virial sums of each frame."""
+
+    def __init__(
+        self, potential: PairPotential, context: openmm.Context, particles: Particles
+    ) -> None:
+        force = attached_force(potential, context.getSystem())
+        self.types = particle_types(force, potential.n_types)
+        self._cutoff = potential.basis.cutoff
+        self._sums = sums_over_pairs(potential, force, context, particles.molecule_of)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was kept."""
+        self._kept: list[tuple[Array, Array]] = []
+
+    def check(self, box: Array | None) -> None:
+        """SamplingError where a pair within the cutoff has no unique minimum image."""
+        if box is not None and self._cutoff > largest_range(box) + 1e-9:
             raise SamplingError(
-                f"the cutoff, {self.potential.basis.cutoff:.4f} nm, is beyond half the box, "
+                f"the cutoff, {self._cutoff:.4f} nm, is beyond half the box, "
                 f"{largest_range(box):.4f} nm",
                 reason="box",
             )
+
+    def sums(
+        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
+    ) -> PairSums:
+        """One pass over the pairs of a frame."""
+        boxes = None if box is None else box[None]
+        return self._sums(positions[None], boxes, histograms=histograms)
+
+    def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
+        """Keep a frame."""
+        self._kept.append((sums.basis[0], sums.virial[0]))
+
+    def learned(self) -> BasisSums:
+        """All frames so far."""
+        basis, virial = zip(*self._kept, strict=True)
+        return BasisSums(np.array(basis), np.array(virial))
+
+
+class FramesKeeper:
+    """Of a network: the configurations themselves, in a DCD file."""
+
+    def __init__(
+        self,
+        potential: NetworkPotential,
+        context: openmm.Context,
+        particles: Particles,
+        trajectory: str | Path | None,
+    ) -> None:
+        self.types = network_types(potential, context.getSystem())
+        atoms = np.flatnonzero(self.types >= 0)
+        self._potential = potential
+        self._particles = NetworkParticles(atoms, self.types[atoms], particles.molecule_of)
+        self._trajectory = trajectory
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was kept; a trajectory with a name begins anew."""
+        self._writer = FrameWriter(self._trajectory)
+
+    def check(self, box: Array | None) -> None:
+        """A network's own neighbour list takes any box."""
+
+    def sums(
+        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
+    ) -> PairSums:
+        """One pass over the pairs of a frame, if anything is to be counted."""
+        boxes = None if box is None else box[None]
+        return pair_sums(positions[None], boxes, histograms)
+
+    def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
+        """Keep a frame, its molecules near the origin: a DCD file has single precision."""
+        if box is not None:
+            positions = _wrapped(positions, box, self._particles.molecule_of)
+        self._writer.write(positions, box)
+
+    def learned(self) -> EvaluatedFrames:
+        """All frames so far."""
+        frames = self._writer.frames()
+        run = StoredRun(frames, self._particles)
+        return EvaluatedFrames(self._potential, ((run, np.arange(len(frames))),))
+
+
+def _wrapped(positions: Array, box: Array, molecule_of: IntArray) -> Array:
+    """Each molecule moved as a whole, so that its centre is in the box."""
+    count = np.bincount(molecule_of)
+    sums = [np.bincount(molecule_of, positions[:, axis]) for axis in range(3)]
+    centres = np.stack(sums, axis=1) / count[:, None]
+    shifts = np.floor(centres @ np.linalg.inv(box)) @ box
+    return np.asarray(positions - shifts[molecule_of])
 
 
 class RestForces:
@@ -150,7 +259,7 @@ class RestForces:
 
     scaling = 1e-3  # of the box length, for the central difference
 
-    def __init__(self, potential: PairPotential, context: openmm.Context) -> None:
+    def __init__(self, potential: Potential, context: openmm.Context) -> None:
         self._system = other_forces(context.getSystem(), potential.name)
         self.contribute = self._system.getNumForces() > 0
         self._original = context
@@ -206,27 +315,32 @@ class SampleReporter:
     ----------
     interval : int
         Steps between frames.
-    potential : PairPotential
+    potential : Potential
         Attached to the Simulation's System; its parameters must not change while it reports.
     record : sequence of Observable
         What else to record.
     temperature, pressure : float or Quantity
         K and bar, of the state point.
+    trajectory : path, optional
+        The DCD file that a network's frames are kept in. Default: a temporary one, which goes with
+        the samples.
     """
 
     def __init__(
         self,
         interval: int,
-        potential: PairPotential,
+        potential: Potential,
         record: Sequence[Observable] = (),
         *,
         temperature: Any,
         pressure: Any = None,
+        trajectory: str | Path | None = None,
     ) -> None:
         self.interval = interval
         self.potential = potential
         self.observables = tuple(record)
         self.temperature, self.pressure = _numbers(temperature, pressure)
+        self.trajectory = trajectory
         self.recorder: FrameRecorder | None = None
         self._coefficients: Array = potential.coefficients(self.temperature).detach().numpy().copy()
 
@@ -234,7 +348,11 @@ class SampleReporter:
         """Tell OpenMM when the next frame is due and what it needs."""
         if self.recorder is None:
             self.recorder = FrameRecorder(
-                self.potential, simulation.context, self.observables, self.temperature
+                self.potential,
+                simulation.context,
+                self.observables,
+                self.temperature,
+                self.trajectory,
             )
         include = ["positions"] + (["energy"] if self.recorder.others.contribute else [])
         steps = self.interval - simulation.currentStep % self.interval
@@ -259,7 +377,7 @@ class SampleReporter:
 
 
 def sample_trajectory(
-    potential: PairPotential,
+    potential: Potential,
     trajectory: Any,
     context: openmm.Context,
     record: Sequence[Observable] = (),

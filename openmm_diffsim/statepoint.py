@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from .averages import detect_equilibration, drift
 from .errors import EquilibrationError, SamplingError, StatePointError
 from .forces import attached_force, update_force
 from .observables import Observable, Segment, SegmentObservable
-from .potentials import PairPotential
+from .potentials import Potential
 from .samples import Samples
 from .sampling import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentRunner, dynamic_average
@@ -38,7 +39,7 @@ class StatePoint:
     ----------
     simulation : openmm.app.Simulation
         Made after ``potential.attach(system)``, with positions set.
-    potential : PairPotential
+    potential : Potential
     temperature : float or Quantity, optional
         K. Default: read from the integrator or the Andersen thermostat.
     pressure : float or Quantity, optional
@@ -56,7 +57,7 @@ class StatePoint:
     def __init__(
         self,
         simulation: Any,
-        potential: PairPotential,
+        potential: Potential,
         temperature: Any = None,
         pressure: Any = None,
     ) -> None:
@@ -77,7 +78,9 @@ class StatePoint:
 
     def apply(self) -> None:
         """Copy the potential's present parameters to the System and the live Context."""
-        update_force(self.potential, self.force, self.simulation.context, self.temperature)
+        self.force = update_force(
+            self.potential, self.force, self.simulation.context, self.temperature
+        )
 
     def snapshot(self) -> openmm.State:
         """Positions, velocities, box and parameters, to come back to with ``restore``."""
@@ -117,10 +120,15 @@ class StatePoint:
             return None
         return configuration(self.simulation.context.getState(getPositions=True))[1]
 
+    @property
+    def n_particles(self) -> int:
+        """Of the System."""
+        return int(self.simulation.system.getNumParticles())
+
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""
         box = self.simulation.context.getState().getPeriodicBoxVolume()
-        n = self.simulation.system.getNumParticles() if n_atoms is None else n_atoms
+        n = self.n_particles if n_atoms is None else n_atoms
         return n / float(box.value_in_unit(unit.nanometer**3))
 
     def sample(
@@ -131,6 +139,7 @@ class StatePoint:
         equilibration: int = 0,
         discard_transient: bool = False,
         progress: Callable[[int], None] | None = None,
+        trajectory: str | Path | None = None,
     ) -> Samples:
         """Run MD with the present parameters and record every ``every`` steps.
 
@@ -148,6 +157,9 @@ class StatePoint:
             its last ``steps`` count.
         progress : callable, optional
             Called with the number of steps just done.
+        trajectory : path, optional
+            The DCD file that a network's frames are kept in. Default: a temporary one, which goes
+            with the samples.
 
         Returns
         -------
@@ -174,6 +186,7 @@ class StatePoint:
             record,
             temperature=self.temperature,
             pressure=self.pressure,
+            trajectory=trajectory,
         )
         self.simulation.reporters.append(reporter)
         try:

@@ -21,6 +21,7 @@ from openmm_diffsim.averages import (
     jackknife_standard_error,
     statistical_inefficiency,
 )
+from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Run
@@ -62,8 +63,7 @@ def slope_samples(x: Array, sampled: float, now: float) -> Samples:
     return Samples(
         potential=potential,
         runs=(Run(coefficients, 1 / MOLAR_GAS_CONSTANT, None, len(x), every=1),),
-        basis_sums=sums,
-        virial_sums=np.zeros_like(sums),
+        learned=BasisSums(sums, np.zeros_like(sums)),
         volume=np.full(len(x), np.nan),
         rest_energy=np.zeros(len(x)),
         records={RECORDED: x[:, None]},

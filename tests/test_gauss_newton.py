@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, GaussNewtonOptions, SplinePair, Target
+from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import OverlapError
 from openmm_diffsim.observables import Observable, SegmentObservable
 from openmm_diffsim.observables.segment import SegmentRecords
@@ -31,7 +32,7 @@ from openmm_diffsim.refinement.gauss_newton import (
     solve,
     view_state,
 )
-from openmm_diffsim.refinement.methods import GaussNewton, StateData
+from openmm_diffsim.refinement.methods import GaussNewton, PairKnowledge, StateData
 from openmm_diffsim.refinement.theory import LiquidTheory
 from openmm_diffsim.samples import Run, Samples
 from openmm_diffsim.units import beta
@@ -108,8 +109,7 @@ class Harmonic:
         return Samples(
             potential=potential,
             runs=(Run(c, temperature, None, frames, 1),),
-            basis_sums=s[:, None, :],
-            virial_sums=np.zeros((frames, 1, N)),
+            learned=BasisSums(s[:, None, :], np.zeros((frames, 1, N))),
             volume=np.ones(frames),
             rest_energy=np.zeros(frames),
             records={self.observable: s @ self.matrix.T + noise},
@@ -363,7 +363,9 @@ def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
         potential = Linear(matrix, start)
         for number in range(6):
             samples = driven.sample(potential, 100, rng)
-            state = StateData(point, [goal], theory, np.zeros((1, N)), samples, samples)
+            state = StateData(
+                point, [goal], PairKnowledge(theory, np.zeros((1, N))), samples, samples
+            )
             GaussNewton().update(potential, [state])
             away[fit, number] = flat_parameters(potential).numpy() - truth
     distance = np.linalg.norm(away, axis=-1) / np.linalg.norm(start - truth)
@@ -525,7 +527,7 @@ def test_the_method_moves_a_potential_to_the_closed_form_and_remembers_the_covar
     goal = target(harmonic.observable, harmonic.mean(matrix @ np.array([0.1, 0.1])), 0.1)
     point: Any = type("Point", (), {"temperature": KELVIN})()
     theory: Any = None
-    state = StateData(point, [goal], theory, np.zeros((1, N)), samples, samples)
+    state = StateData(point, [goal], PairKnowledge(theory, np.zeros((1, N))), samples, samples)
     method = GaussNewton()
     assert method.parameter_covariance() is None
     method.update(potential, [state])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.errors import PotentialError
 from openmm_diffsim.potentials import SplineBasis, pair_index
+from openmm_diffsim.potentials.analytic import AnalyticPair
 
 Array = NDArray[np.float64]
 
@@ -318,6 +320,136 @@ def test_neural_pair_depends_on_its_seed_alone() -> None:
     torch.manual_seed(1)
     assert torch.equal(NeuralPair(prior_sigma=0.3, seed=1, **KNOTS).coefficients(), first)
     assert not torch.equal(NeuralPair(prior_sigma=0.3, seed=2, **KNOTS).coefficients(), first)
+
+
+# Splines of closed forms ------------------------------------------------------------------------
+
+
+class SineCore(AnalyticPair):
+    """A steep core, far beyond any thermal energy below 0.3 nm, and a sine beyond."""
+
+    def __init__(self, knots: int, waves: float = 2.0, **options: Any) -> None:
+        super().__init__(0.2, CUTOFF, knots, **options)
+        self.waves = waves
+
+    def closed_form(self, r: torch.Tensor) -> torch.Tensor:
+        return (torch.sin(2 * np.pi * self.waves * r) + 100 * torch.exp(-40 * (r - 0.3)))[None]
+
+
+def fluid_points(pair: AnalyticPair, kt: float) -> tuple[Array, Array, Array]:
+    """Many points between the fourth knot and the cutoff where u < 10 kT, u and -du/dr there."""
+    r = torch.linspace(
+        pair.basis.r_min + 4 * pair.basis.spacing, CUTOFF, 40_001, dtype=torch.float64
+    ).requires_grad_()
+    u = pair.switched_form(r)[0]
+    (slope,) = torch.autograd.grad(u.sum(), r)
+    reached = (u < 10 * kt).detach()
+    return r[reached].detach().numpy(), u[reached].detach().numpy(), -slope[reached].numpy()
+
+
+@pytest.mark.parametrize("temperature", [100.0, 300.0])
+def test_table_error_is_the_largest_difference_where_the_fluid_goes(temperature: float) -> None:
+    pair = SineCore(60)
+    r, u, force = fluid_points(pair, 8.314462618e-3 * temperature)
+    du = np.abs(pair.energy(r).detach().numpy()[0] - u)
+    df = np.abs(pair.force(r).detach().numpy()[0] - force)
+    df /= np.maximum(np.abs(force), np.abs(force).mean())
+    error = pair.table_error(temperature)
+    assert error.energy == pytest.approx(du.max(), rel=0.1)
+    assert error.force == pytest.approx(df.max(), rel=0.1)
+    assert error.energy_at == pytest.approx(r[du.argmax()], abs=2 * pair.basis.spacing)
+    assert error.force_at == pytest.approx(r[df.argmax()], abs=2 * pair.basis.spacing)
+    assert error.largest == max(error.energy, error.force)
+    assert pair.table_error(1000.0).energy > pair.table_error(100.0).energy
+
+
+def test_table_error_at_given_distances() -> None:
+    pair = SineCore(60)
+    r = np.array([0.21, 0.5])
+    difference = np.abs((pair.energy(r)[0] - pair.switched_form(torch.tensor(r))[0]).detach())
+    error = pair.table_error(r=r)
+    assert error.energy == pytest.approx(float(difference.max()), rel=1e-12)
+    assert error.energy_at == 0.21
+
+
+def test_table_error_is_of_the_worst_pair_of_types() -> None:
+    sigma = [0.30, 0.34, 0.40]
+    alone = [LennardJones(s, 0.9, **KNOTS).table_error() for s in sigma]
+    together = LennardJones(sigma, 0.9, n_types=2, **KNOTS).table_error()
+    assert together.energy == pytest.approx(max(error.energy for error in alone), rel=1e-9)
+    assert together.force == pytest.approx(max(error.force for error in alone), rel=1e-9)
+
+
+def test_refined_knots_are_within_tolerance_and_keep_the_potential() -> None:
+    pair = SineCore(20)
+    assert pair.table_error().largest > 1e-3
+    assert pair.refine_knots()
+    assert pair.table_error().largest <= 1e-3
+    knots = pair.basis.knots
+    assert not pair.refine_knots() and pair.basis.knots == knots
+    assert pair.refine_knots(tolerance=1e-5) and pair.basis.knots > knots
+    assert pair.coefficients().shape == (1, pair.basis.knots - 2)
+    r = pair.basis.centers
+    np.testing.assert_allclose(
+        pair.energy(r).detach(), pair.switched_form(torch.from_numpy(r)).detach(), atol=1e-10
+    )
+    assert pickle.loads(pickle.dumps(pair)).table_error() == pair.table_error()
+
+
+def test_form_too_rough_for_any_knots_is_refused() -> None:
+    pair = SineCore(20, waves=1e4)
+    with pytest.raises(PotentialError, match="with 2000 knots its spline is still off by"):
+        pair.refine_knots()
+    assert pair.basis.knots == 20
+
+
+def trained(pair: NeuralPair, roughness: float = 1.0, size: float = 5.0) -> NeuralPair:
+    """As it may be after training: an output layer of full size, of ``size`` kJ/mol."""
+    layers = [layer for layer in pair.network if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for layer in layers[:-1]:
+            layer.weight.mul_(roughness)
+        layers[-1].weight.mul_(100 * size)  # it starts at a hundredth
+    return pair
+
+
+def test_default_knots_do_for_the_weights_of_training() -> None:
+    """At least nine of ten draws; the others are warned of."""
+    assert NeuralPair(0.25, CUTOFF, 0.3).table_error().largest < 3e-4
+    within = 0
+    for seed in range(20):
+        pair = trained(NeuralPair(0.25, CUTOFF, 0.3, seed=seed))
+        fine = pair.table_error().largest <= 1e-3
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pair.check_table()
+        assert bool(caught) != fine
+        within += fine
+    assert within >= 18
+
+
+def test_network_too_rough_for_its_knots_is_warned_of_until_it_has_more() -> None:
+    pair = trained(NeuralPair(0.25, CUTOFF, 0.3), roughness=5.0)
+    with pytest.warns(RuntimeWarning, match=r"spline on 288 knots is off by .*refine_knots\(\)"):
+        error = pair.check_table(300.0)
+    assert error == pair.table_error(300.0)
+    assert pair.refine_knots()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pair.check_table()
+
+
+def test_tolerance_decides_on_the_knots_of_a_neural_pair() -> None:
+    knots = [
+        NeuralPair(0.25, CUTOFF, 0.3, centers=8, tolerance=tolerance).basis.knots
+        for tolerance in (1e-2, 1e-3, 1e-4)
+    ]
+    assert 96 == knots[0] < knots[1] < knots[2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # knots that are given are not checked
+        assert trained(NeuralPair(0.25, CUTOFF, 0.3, knots=20)).check_table() is None
+    with pytest.raises(PotentialError, match="knots: expected a number or 'auto', got 'many'"):
+        NeuralPair(0.25, CUTOFF, 0.3, knots="many")
 
 
 # Types, sums, temperature -----------------------------------------------------------------------

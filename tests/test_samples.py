@@ -17,6 +17,7 @@ from torch import Tensor
 
 from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
 from openmm_diffsim.averages import statistical_inefficiency
+from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import OverlapError, StatePointError
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
@@ -86,8 +87,10 @@ def synthetic(
             Samples(
                 potential=potential,
                 runs=(run,),
-                basis_sums=0.3 * rng.normal(size=shape) / (1 + np.abs(present)),
-                virial_sums=10 * rng.normal(size=shape) / (1 + np.abs(present)),
+                learned=BasisSums(
+                    0.3 * rng.normal(size=shape) / (1 + np.abs(present)),
+                    10 * rng.normal(size=shape) / (1 + np.abs(present)),
+                ),
                 volume=volume,
                 rest_energy=rng.normal(-100.0, 2.0, n_frames),
                 records=records,
@@ -396,8 +399,7 @@ def oscillator(
             Samples(
                 potential=potential,
                 runs=(Run(coefficients, temperature, None, n, every=1),),
-                basis_sums=sums,
-                virial_sums=np.zeros_like(sums),
+                learned=BasisSums(sums, np.zeros_like(sums)),
                 volume=np.full(n, np.nan),
                 rest_energy=0.5 * rest_constant * y**2,
                 records={squares: np.stack([x**2, y**2], axis=1)},
@@ -457,8 +459,7 @@ def test_another_pressure_is_reached_exactly_within_the_errors() -> None:
     samples = Samples(
         potential=FreePair(TINY),
         runs=(Run(sums[0], temperature, pressure, n, every=1),),
-        basis_sums=sums,
-        virial_sums=sums,
+        learned=BasisSums(sums, sums),
         volume=volume,
         rest_energy=np.zeros(n),
         records={volumes: volume[:, None]},
@@ -508,7 +509,7 @@ def test_blocks_are_longer_where_the_energy_is_correlated() -> None:
     independent = synthetic(potential, [recorded], [{}], 1000)
     assert statistical_inefficiency(independent.run_energies()) < 1.5
     slow = np.repeat(independent.basis_sums[:50], 20, axis=0)
-    correlated = replace(independent, basis_sums=slow, rest_energy=np.zeros(1000))
+    correlated = replace(independent, learned=BasisSums(slow, slow), rest_energy=np.zeros(1000))
     assert independent.blocks.max() + 1 == 50
     assert correlated.blocks.max() + 1 < 20
 

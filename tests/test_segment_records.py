@@ -15,6 +15,7 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import VACF, Samples, Segment, SegmentFunction
+from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import ObservableError, OverlapError, SegmentError, StatePointError
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
@@ -174,8 +175,11 @@ def made_up(changes: list[float], frames: int = 30) -> tuple[Samples, Recorded]:
         parts.append(
             Samples(
                 potential, (Run(c, KELVIN, None, frames, 10),),
-                1e-3 * rng.normal(size=(frames, *present.shape)),
-                np.zeros((frames, *present.shape)), np.full(frames, 2.0), np.zeros(frames),
+                BasisSums(
+                    1e-3 * rng.normal(size=(frames, *present.shape)),
+                    np.zeros((frames, *present.shape)),
+                ),
+                np.full(frames, 2.0), np.zeros(frames),
                 {observable: np.tile(row, (frames, 1))}, KELVIN,
             )
         )  # fmt: skip

@@ -3,12 +3,15 @@
 from .angles import AngleData, clean_angles, read_angles
 from .correlation import CorrelationData, check_vacf, clean_correlation, read_correlation
 from .files import atomic_write_bytes, write_csv, write_json
+from .frames import Frames, FrameWriter
 from .rdf import RDFData, check_rdf, clean_rdf, read_rdf
 from .tables import read_potential
 
 __all__ = [
     "AngleData",
     "CorrelationData",
+    "FrameWriter",
+    "Frames",
     "RDFData",
     "atomic_write_bytes",
     "check_rdf",

@@ -45,11 +45,11 @@ class Frame:
 class Conditions:
     """What an observable may need, besides its own record, to give its value in each frame."""
 
-    coefficients: Tensor  # [pairs of types, coefficients], kJ/mol
+    coefficients: Tensor  # of the potential, [pairs of types, coefficients]
     temperature: float  # K
-    virial_sums: Tensor  # [frames, pairs of types, coefficients]
+    learned_virial: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
     volume: Tensor  # [frames], nm^3
-    sampled_coefficients: Tensor  # [frames, pairs of types, coefficients], kJ/mol
+    sampled_coefficients: Callable[[], Tensor]  # [frames, pairs of types, coefficients]
 
 
 class Recorder(Protocol):
@@ -104,7 +104,7 @@ class Observable:
     To add one: make a ``Recorder``, which says what pairs to count, and turn records into values.
     """
 
-    needs_rest_virial: bool = False
+    needs_virial: bool = False
     n_values: int = 1
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
 

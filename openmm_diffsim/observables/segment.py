@@ -148,8 +148,9 @@ class SegmentObservable(Observable):
         """Value in each frame, [frames, n_values]; to first order in how far the potential is
         from the one that the segment ran with, so its gradient is that along the segment."""
         data = SegmentRecords.unpack(records, self.n_values)
-        moved = (conditions.coefficients - conditions.sampled_coefficients).flatten(1)
-        slopes = data.derivatives(self.estimator, conditions.sampled_coefficients).filled
+        sampled = conditions.sampled_coefficients()
+        moved = (conditions.coefficients - sampled).flatten(1)
+        slopes = data.derivatives(self.estimator, sampled).filled
         return data.values + torch.einsum("fvk,fk->fv", slopes, moved)
 
 

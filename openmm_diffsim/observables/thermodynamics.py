@@ -19,9 +19,9 @@ class Pressure(Observable):
         P = [N_mol R T + (W_learned + W_rest) / 3] / V,   W = -3 V dU/dV,
 
     where the volume derivative moves whole molecules, as OpenMM's barostats do, so constraints
-    need no forces. W_learned = c . W_k is linear in the coefficients, so its gradient is exact:
+    need no forces. The gradient has both parts,
 
-        d<P>/dc_k = <W_k / (3 V)> - beta Cov(P, S_k).
+        d<P>/dc = <dW_learned/dc / (3 V)> - beta Cov(P, dU/dc).
 
     W_rest, of all other forces, is a central difference of OpenMM's own energy (0.1 % in the box
     length); it is zero, and costs nothing, where the learned force is the only one.
@@ -30,7 +30,7 @@ class Pressure(Observable):
     beyond the cutoff count only as far as the System's own forces count them.
     """
 
-    needs_rest_virial = True
+    needs_virial = True
     kind = "pressure"
 
     def recorder(self, particles: Particles) -> Recorder:
@@ -40,7 +40,7 @@ class Pressure(Observable):
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """Pressure in each frame, bar, shape [frames, 1]."""
         n_molecules, rest_virial = records[:, 0], records[:, 1]
-        learned = (conditions.virial_sums * conditions.coefficients).sum(dim=(1, 2))
+        learned = conditions.learned_virial(conditions.coefficients)
         kinetic = n_molecules * MOLAR_GAS_CONSTANT * conditions.temperature
         return (BAR * (kinetic + (learned + rest_virial) / 3) / conditions.volume)[:, None]
 

@@ -8,7 +8,15 @@ from .neighbors import NeighborPairs
 from .network import NetworkPotential
 from .neural import NeuralPair
 from .pair_energy import PairEnergy
+from .parameters import (
+    flat_parameters,
+    learned_parameters,
+    parameter_vector,
+    parameters_at,
+    set_flat_parameters,
+)
 from .spline import SplinePair
+from .table_error import TableError
 from .torchmdnet import TorchMDNet
 
 __all__ = [
@@ -25,10 +33,16 @@ __all__ = [
     "SoftSphere",
     "SplineBasis",
     "SplinePair",
+    "TableError",
     "TemperatureDependent",
     "TorchMDNet",
     "Yukawa",
+    "flat_parameters",
+    "learned_parameters",
     "n_pairs_of_types",
     "pair_index",
     "parameter_chain",
+    "parameter_vector",
+    "parameters_at",
+    "set_flat_parameters",
 ]

@@ -1,5 +1,7 @@
 """Analytic pair potentials, switched smoothly to zero at the cutoff."""
 
+import warnings
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -7,6 +9,9 @@ from torch import Tensor
 from ..errors import PotentialError
 from .base import PairPotential
 from .basis import SplineBasis
+from .table_error import TableError, table_error
+
+_MOST_KNOTS = 2000
 
 
 def switching_function(r: Tensor, start: float, end: float) -> Tensor:
@@ -44,6 +49,7 @@ class AnalyticPair(PairPotential):
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
         self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
         self.cutoff = cutoff
+        self.tolerance: float | None = None
         self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
@@ -64,6 +70,85 @@ class AnalyticPair(PairPotential):
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
         return self.switched_form(self.centers) @ self.interpolation.T
+
+    def table_error(self, temperature: float = 300.0, r: ArrayLike | None = None) -> TableError:
+        """How far the spline, which OpenMM runs, is from the form that it interpolates.
+
+        Where the fluid goes: at every r up to the cutoff where u is less than 10 kT, beyond the
+        first four knots, where the spline bends into the straight line below ``r_min``.
+
+        Parameters
+        ----------
+        temperature : float
+            K.
+        r : array [n], nm, optional
+            Compare at these distances, wherever they are.
+        """
+        return table_error(self, temperature, r)
+
+    def check_table(self, temperature: float = 300.0) -> TableError | None:
+        """Warn if the spline's error is above ``tolerance``, which is None for knots given.
+
+        ``temperature`` in K.
+        """
+        if self.tolerance is None:
+            return None
+        error = self.table_error(temperature)
+        if error.largest > self.tolerance:
+            warnings.warn(
+                f"{self.name}: its spline on {self.basis.knots} knots is off by "
+                f"{error.energy:.2g} kJ/mol at {error.energy_at:.3f} nm and by {error.force:.2g} "
+                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}; take more "
+                "knots by refine_knots(), and attach it to a new System",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return error
+
+    def refine_knots(self, tolerance: float | None = None, temperature: float = 300.0) -> bool:
+        """Take more knots until the spline's error is below a tolerance.
+
+        A force that was attached before has the old knots: where this returns True, attach the
+        potential to a new System.
+
+        Parameters
+        ----------
+        tolerance : float, optional
+            Largest error of the energy, kJ/mol, and of the force, relative; see ``table_error``.
+            Default: that of the potential, or 1e-3.
+        temperature : float
+            K.
+
+        Returns
+        -------
+        bool
+            Are there more knots than before?
+
+        Raises
+        ------
+        PotentialError
+            If 2000 knots are not enough.
+        """
+        bound = tolerance or self.tolerance or 1e-3
+        before = self.basis
+        while (error := self.table_error(temperature)).largest > bound:
+            if self.basis.knots >= _MOST_KNOTS:
+                self._set_knots(before.knots)
+                raise PotentialError(
+                    f"{self.name}: with {_MOST_KNOTS} knots its spline is still off by "
+                    f"{error.energy:.2g} kJ/mol and {error.force:.2g} of the force, expected at "
+                    f"most {bound:g}: the form is not smooth, or r_min = {before.r_min} nm is far "
+                    "inside the core",
+                    error=error,
+                    tolerance=bound,
+                )
+            self._set_knots(min(3 * self.basis.knots // 2, _MOST_KNOTS))
+        return self.basis.knots != before.knots
+
+    def _set_knots(self, knots: int) -> None:
+        self.basis = SplineBasis(self.basis.r_min, self.basis.cutoff, knots)
+        self.centers = torch.from_numpy(self.basis.centers).to(self.centers)
+        self.interpolation = self.basis.interpolation.to(self.interpolation)
 
 
 class LennardJones(AnalyticPair):

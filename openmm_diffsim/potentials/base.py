@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError
 from .basis import SplineBasis, n_pairs_of_types
+from .parameters import learned_parameters, parameter_vector
 
 if TYPE_CHECKING:
     from .network import NetworkPotential
@@ -37,6 +38,14 @@ class Potential(nn.Module):
             raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
         self.n_types = n_types
         self.name = name or type(self).__name__
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """What the energy depends on, with a graph to the parameters: [1, parameters], flat.
+
+        Of a pair potential, the coefficients of its spline. ``temperature`` (K) matters only to a
+        temperature-dependent potential.
+        """
+        return parameter_vector(self)[None]
 
     def attach(
         self,
@@ -186,7 +195,7 @@ class PairPotential(Potential):
 
 def parameter_chain(potential: PairPotential, temperature: float) -> NDArray[np.float64]:
     """dc/dtheta at a temperature, [pairs * coefficients, parameters that require a gradient]."""
-    parameters = [p for p in potential.parameters() if p.requires_grad]
+    parameters = learned_parameters(potential)
     c = potential.coefficients(temperature).reshape(-1)
     rows = torch.autograd.grad(
         c, parameters, torch.eye(len(c), dtype=c.dtype), is_grads_batched=True, allow_unused=True

@@ -7,7 +7,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..errors import PotentialError
 from .analytic import AnalyticPair
+
+_KNOTS_PER_CENTER = 12
 
 
 class NeuralPair(AnalyticPair):
@@ -15,12 +18,19 @@ class NeuralPair(AnalyticPair):
 
     The prior (fixed sigma and epsilon) keeps the core repulsive where no pair was ever seen; the
     network starts near zero. Interpolated on the spline basis like every other form, so that the
-    MD costs the same, and a gradient is one small matrix product.
+    MD costs the same, and a gradient is one small matrix product. ``table_error`` says how far the
+    spline is from the network.
 
     Parameters
     ----------
-    r_min, cutoff, knots, n_types, switch_distance
+    r_min, cutoff, n_types, switch_distance
         See ``SplineBasis``, ``PairPotential`` and ``AnalyticPair``.
+    knots : int or "auto"
+        "auto": 12 for each of ``centers``, which is enough for weights of the usual size, or more
+        until the spline is within ``tolerance``, see ``refine_knots``. That the network has become
+        too rough for its knots is warned of, see ``check_table``.
+    tolerance : float
+        Of the spline's energy, kJ/mol, and of its force, relative to it, for "auto".
     prior_sigma, prior_epsilon : float or [pairs of types]
         nm and kJ/mol.
     centers : int
@@ -41,15 +51,17 @@ class NeuralPair(AnalyticPair):
         cutoff: float,
         prior_sigma: ArrayLike,
         prior_epsilon: ArrayLike = 1.0,
-        knots: int = 60,
+        knots: int | str = "auto",
         n_types: int = 1,
         centers: int = 24,
         hidden: Sequence[int] = (32, 32),
         seed: int = 0,
         switch_distance: float | None = None,
+        tolerance: float = 1e-3,
         name: str | None = None,
     ) -> None:
-        super().__init__(r_min, cutoff, knots, n_types, switch_distance, name)
+        first = _KNOTS_PER_CENTER * centers if isinstance(knots, str) else knots
+        super().__init__(r_min, cutoff, first, n_types, switch_distance, name)
         mu = torch.linspace(r_min, cutoff, centers, dtype=torch.float64)
         self.register_buffer("mu", mu)
         self.register_buffer("prior_sigma", self.per_pair("prior_sigma", prior_sigma).detach())
@@ -57,6 +69,11 @@ class NeuralPair(AnalyticPair):
             "prior_epsilon", self.per_pair("prior_epsilon", prior_epsilon).detach()
         )
         self.network = _mlp([centers, *hidden, self.n_pairs], seed)
+        if isinstance(knots, str):
+            if knots != "auto":
+                raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
+            self.tolerance = tolerance
+            self.refine_knots()
 
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""

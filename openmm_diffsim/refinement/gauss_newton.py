@@ -37,10 +37,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import least_squares
-from torch import Tensor
 
 from ..observables import Observable, SegmentObservable
-from ..potentials import PairPotential, parameter_chain
+from ..potentials import PairPotential, flat_parameters, parameter_chain, set_flat_parameters
 from ..samples import Samples
 from ..segments import jacobian_deviations
 from ..units import beta
@@ -61,6 +60,8 @@ class GaussNewtonOptions:
     prior_frames: float = 1500.0  # M_0: frames' worth of trust in liquid-state theory
     roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
     theory: bool = True  # False: the covariance of the frames alone
+    network_steps: int = 5  # most steps of an update of a network
+    largest_variance: float = 0.5  # of the change of U/kT in each of them
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class StateView:
 
     targets: Sequence[Target]
     prediction: Array  # [points]
-    jacobian: Array  # [points, pairs of types * coefficients]
+    jacobian: Array  # [points, pairs of types * coefficients]; [points, 0] if not asked for
     own_covariance: Array  # [points, points], of the prediction
     target_covariance: Array  # [points, points]
     n_effective: float
@@ -105,8 +106,11 @@ def view_state(
     samples: Samples,
     theory: LiquidTheory | None,
     options: GaussNewtonOptions,
+    jacobian: bool = True,
 ) -> StateView:
     """Averages, Jacobian and noise of all targets of one state point, at the present parameters.
+
+    ``jacobian=False`` leaves out the Jacobian and what theory says of it.
 
     What is measured on trajectory segments has its own frames and no theory: it stands beside the
     rest, and their noise counts as independent.
@@ -120,9 +124,9 @@ def view_state(
     static = [t for t in targets if t not in dynamic]
     parts = []
     if static:
-        parts.append(_view_static(static, samples, theory, options))
+        parts.append(_view_static(static, samples, theory, options, jacobian))
     if dynamic:
-        parts.append(_view_dynamic(dynamic, samples))
+        parts.append(_view_dynamic(dynamic, samples, jacobian))
     return parts[0] if len(parts) == 1 else _side_by_side(parts, targets)
 
 
@@ -131,18 +135,20 @@ def _view_static(
     samples: Samples,
     theory: LiquidTheory | None,
     options: GaussNewtonOptions,
+    wants_jacobian: bool,
 ) -> StateView:
     """Of what has a value in every frame."""
     observables = list(dict.fromkeys(t.observable for t in targets))
     with torch.no_grad():
         weights = samples.weights().numpy()
         values = np.concatenate([samples.values(o).numpy() for o in observables], axis=1)
-    mean, jacobian = _averages(samples, observables)
+    mean, jacobian = _averages(samples, observables, wants_jacobian)
     deviations = values - mean
     frame_covariance = (deviations * weights[:, None]).T @ deviations
     n_effective = samples.n_effective()
     relative_noise = _relative_noise(samples, observables, frame_covariance, n_effective)
-    structure = theory.structure(samples) if theory is not None and options.theory else None
+    asks_theory = theory is not None and options.theory and wants_jacobian
+    structure = theory.structure(samples) if theory is not None and asks_theory else None
     if theory is not None and structure is not None:
         share = options.prior_frames / (options.prior_frames + n_effective)
         c = samples.coefficients().detach().numpy()
@@ -169,19 +175,21 @@ def _view_static(
     )
 
 
-def _view_dynamic(targets: Sequence[Target], samples: Samples) -> StateView:
+def _view_dynamic(targets: Sequence[Target], samples: Samples, wants_jacobian: bool) -> StateView:
     """Of what is measured on trajectory segments: just as the segments have it."""
     each = dict.fromkeys(t.observable for t in targets)
     observables = [o for o in each if isinstance(o, SegmentObservable)]
-    mean, jacobian = _averages(samples, observables)
+    mean, jacobian = _averages(samples, observables, wants_jacobian)
     covariance = block_diag(*(samples.estimate(o, check=False).covariance for o in observables))
     operator = _stacked_operator(targets, observables)
     uncertainty = np.concatenate([t.uncertainty for t in targets])
     # Each observable has its own blocks: independent rows, zero in the values of the others.
-    deviations = [
-        columns @ jacobian_deviations(samples, o)
-        for o, columns in zip(observables, _columns(operator, observables), strict=True)
-    ]
+    deviations = [np.zeros((0, *(operator @ jacobian).shape))]
+    if wants_jacobian:
+        deviations += [
+            columns @ jacobian_deviations(samples, o)
+            for o, columns in zip(observables, _columns(operator, observables), strict=True)
+        ]
     return StateView(
         targets=targets,
         prediction=operator @ mean,
@@ -198,9 +206,13 @@ def _columns(operator: Array, observables: Sequence[Observable]) -> list[Array]:
     return np.split(operator, np.cumsum([o.n_values for o in observables])[:-1], axis=1)
 
 
-def _averages(samples: Samples, observables: Sequence[Observable]) -> tuple[Array, Array]:
+def _averages(
+    samples: Samples, observables: Sequence[Observable], wants_jacobian: bool
+) -> tuple[Array, Array]:
     """Averages [values] and their Jacobian [values, pairs * coefficients], stacked."""
     means = [samples.average(o).detach().numpy() for o in observables]
+    if not wants_jacobian:
+        return np.concatenate(means), np.zeros((sum(o.n_values for o in observables), 0))
     rows = [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]
     return np.concatenate(means), np.concatenate(rows)
 
@@ -415,18 +427,3 @@ def smoothness_precision(
     second = np.eye(n) - 2 * np.eye(n, k=1) + np.eye(n, k=2)  # c = 0 beyond the last
     variance = roughness * thermal_energy**2 * (h / length) ** 3
     return np.asarray(np.kron(np.eye(potential.n_pairs), second.T @ second / variance))
-
-
-def flat_parameters(potential: PairPotential) -> Tensor:
-    """A copy of theta, flat over the parameters that require a gradient."""
-    return torch.cat([p.detach().reshape(-1) for p in potential.parameters() if p.requires_grad])
-
-
-@torch.no_grad()
-def set_flat_parameters(potential: PairPotential, theta: Tensor) -> None:
-    """Set theta, flat over the parameters that require a gradient."""
-    start = 0
-    for p in potential.parameters():
-        if p.requires_grad:
-            p.copy_(theta[start : start + p.numel()].reshape(p.shape))
-            start += p.numel()

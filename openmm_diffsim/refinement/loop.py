@@ -17,16 +17,22 @@ from tqdm import tqdm
 
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
 from ..observables import RDF, AngleDistribution, Observable, SegmentObservable
-from ..potentials import PairPotential, SplinePair, parameter_chain
-from ..samples import Run, Samples
+from ..potentials import (
+    NetworkPotential,
+    PairPotential,
+    Potential,
+    SplinePair,
+    flat_parameters,
+    parameter_chain,
+    set_flat_parameters,
+)
+from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT
 from .checkpoint import read_checkpoint, write_checkpoint
 from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
-    flat_parameters,
-    set_flat_parameters,
     view_state,
 )
 from .initial import boltzmann_inversion, contact
@@ -34,6 +40,7 @@ from .methods import (
     METHODS,
     GaussNewton,
     Method,
+    PairKnowledge,
     StateData,
     TorchOptimizer,
     is_free_form,
@@ -47,6 +54,7 @@ Array = NDArray[np.float64]
 _MOST_ROLLBACKS = 4  # in a row
 _MOST_TRIES = 40  # at the length of a step
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
+_LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
@@ -75,17 +83,18 @@ class Refinement:
 
     Parameters
     ----------
-    potential : PairPotential
+    potential : Potential
         Its present parameters are the first guess.
     targets : sequence of Target
         Any number, at any number of state points.
     method : str or Method
-        "gauss-newton" (default), "ibi", "relative-entropy", "adam", or an object such as
+        "gauss-newton", "ibi", "relative-entropy", "adam", or an object such as
         ``TorchOptimizer(...)``.
     largest_step : float
-        Most that u(r) may change per round where g > 0.1, in kT.
+        Most that u(r) of a pair potential may change per round where g > 0.1, in kT.
     checkpoint : path, optional
-        Written after every round.
+        Written after every round. The frames of a network lie beside it, in a folder of its name
+        that ends in _frames.
     prior : "auto" or Tensor [pairs of types, coefficients]
         c_0 of the smoothness prior. "auto": the potential of mean force of the g(r) targets,
         where there is one for each pair of types, else the first guess.
@@ -93,7 +102,7 @@ class Refinement:
 
     def __init__(
         self,
-        potential: PairPotential,
+        potential: Potential,
         targets: Sequence[Target],
         method: str | Method = "gauss-newton",
         *,
@@ -180,7 +189,7 @@ class Refinement:
             If the frames sampled so far do not reach the present parameters.
         """
         options = GaussNewtonOptions(theory=False)
-        return [view_state(s.targets, s.frames, None, options) for s in self.states]
+        return [view_state(s.targets, s.frames, None, options, jacobian=False) for s in self.states]
 
     def summary(self) -> dict[str, float]:
         """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
@@ -202,14 +211,28 @@ class Refinement:
         targets and of the frames, and what the data leave to the prior.
         """
         kelvin = self.states[0].state_point.temperature if temperature is None else temperature
-        return potential_with_error(self.potential, self.states, r, kelvin)
+        return potential_with_error(self.pair_potential(), self.states, r, kelvin)
 
     def first_contact(self) -> float:
         """Where g(r) of the targets rises above 0.1, nm: below, the potential was not seen."""
         return min(self._first_contact(state) for state in self.states)
 
+    def pair_potential(self) -> PairPotential:
+        """The potential, where it is one of pairs.
+
+        Raises
+        ------
+        TargetError
+            If it is a network.
+        """
+        if not isinstance(self.potential, PairPotential):
+            raise TargetError(f"{type(self.potential).__name__} is no function of a distance")
+        return self.potential
+
     def _state(self, state_point: StatePoint, prior: Any) -> StateData:
         targets = [t for t in self.targets if t.state_point is state_point]
+        if not isinstance(self.potential, PairPotential):
+            return StateData(state_point, targets)
         widths = [
             float(np.diff(t.observable.edges)[0]) for t in targets if isinstance(t.observable, RDF)
         ]
@@ -218,13 +241,16 @@ class Refinement:
             mean = _mean_force(self.potential, state_point, targets, theory)
         else:
             mean = torch.as_tensor(prior).numpy()
-        return StateData(state_point, targets, theory, mean)
+        return StateData(state_point, targets, PairKnowledge(theory, mean))
 
     def _round(self, steps: int, every: int, equilibration: int, bar: Any) -> None:
         start = time.perf_counter()
         before = [s.state_point.snapshot() for s in self.states]
         try:
-            fresh = [self._sample(s, steps, every, equilibration, bar) for s in self.states]
+            fresh = [
+                self._sample(index, steps, every, equilibration, bar)
+                for index in range(len(self.states))
+            ]
             problem = self._problem(fresh)
         except (SamplingError, EquilibrationError) as error:
             if not self.history:
@@ -236,6 +262,8 @@ class Refinement:
         for state, samples in zip(self.states, fresh, strict=True):
             state.last = samples
             state.pool = samples if state.pool is None else Samples.pool([state.pool, samples])
+            if isinstance(self.potential, NetworkPotential):
+                state.pool = state.pool.relevant(_LEAST_SHARE)
         self._rollbacks = 0
         self._trust = min(1.0, 1.5 * self._trust)
         views = self.views()
@@ -252,9 +280,9 @@ class Refinement:
             f"round {len(self.history)}, misfit {misfit:.2f}, n_effective {effective:.0f}"
         )
 
-    def _sample(
-        self, state: StateData, steps: int, every: int, equilibration: int, bar: Any
-    ) -> Samples:
+    def _sample(self, index: int, steps: int, every: int, equilibration: int, bar: Any) -> Samples:
+        state = self.states[index]
+
         def count(n: int) -> None:
             self.md_steps += n
             bar.total = max(bar.total, bar.n + n)
@@ -267,8 +295,16 @@ class Refinement:
             equilibration=equilibration,
             discard_transient=True,
             progress=count,
+            trajectory=self._trajectory(index),
         )
         return replace(samples, floor=min(samples.floor, 0.5 * len(samples)))
+
+    def _trajectory(self, index: int) -> Path | None:
+        """Where this round's frames of a network go."""
+        if self.checkpoint is None or isinstance(self.potential, PairPotential):
+            return None
+        folder = self.checkpoint.with_name(f"{self.checkpoint.stem}_frames")
+        return folder / f"state_{index}_round_{len(self.history)}.dcd"
 
     def _problem(self, fresh: Sequence[Samples]) -> str:
         """Why this round cannot be trusted, or an empty string."""
@@ -324,9 +360,12 @@ class Refinement:
         """One update by the method, bounded; returns the largest change of u(r) in kT.
 
         Too long a step is shortened along its direction, which for a potential that is not
-        linear in its parameters takes more than one try.
+        linear in its parameters takes more than one try. The step of a network is bounded by the
+        overlap of the frames, in kT of all particles together; see ``TorchOptimizer``.
         """
         old = flat_parameters(self.potential)
+        if not isinstance(self.potential, PairPotential):
+            return self._update_network(old)
         u_old = self._energies()
         self.method.update(self.potential, self.states)
         step = flat_parameters(self.potential) - old
@@ -342,13 +381,30 @@ class Refinement:
             "the update gave parameters, or a potential, that are not finite", reason="update"
         )
 
+    def _update_network(self, old: Tensor) -> float:
+        """One update by the method, shortened after a rollback.
+
+        Returns the largest spread, over the frames, of the change of U/kT.
+        """
+        before = [state.frames.reduced_energies() for state in self.states]
+        self.method.update(self.potential, self.states)
+        step = flat_parameters(self.potential) - old
+        if not bool(torch.isfinite(step).all()):
+            set_flat_parameters(self.potential, old)
+            raise SamplingError("the update gave parameters that are not finite", reason="update")
+        if self._trust < 1:
+            set_flat_parameters(self.potential, old + self._trust * step)
+        after = [state.frames.reduced_energies() for state in self.states]
+        return max(float(np.std(b - a)) for a, b in zip(before, after, strict=True))
+
     def _energies(self) -> Array:
         """u(r)/kT where pairs are found, for all pairs and state points, flat."""
+        potential = self.pair_potential()
         parts = []
         for state in self.states:
             kelvin = state.state_point.temperature
-            r = np.linspace(self._first_contact(state), self.potential.basis.cutoff, 200)
-            u = self.potential.energy(r, kelvin).detach().numpy()
+            r = np.linspace(self._first_contact(state), potential.basis.cutoff, 200)
+            u = potential.energy(r, kelvin).detach().numpy()
             parts.append(u.ravel() / (MOLAR_GAS_CONSTANT * kelvin))
         return np.concatenate(parts)
 
@@ -359,7 +415,7 @@ class Refinement:
             for t in state.targets
             if t.r is not None and bool((t.values > 0.5).any())
         ]
-        basis = self.potential.basis
+        basis = self.pair_potential().basis
         return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)
 
     def settle(self) -> None:
@@ -389,9 +445,6 @@ class Refinement:
             "rollbacks": self._rollbacks,
             "best_rms": self._best_rms,
             "states": [s.state_point.serialize() for s in self.states],
-            "runs": [
-                [asdict(r) | {"coefficients": None} for r in s.frames.runs] for s in self.states
-            ],
         }
         arrays: dict[str, NDArray[Any]] = {"theta": flat_parameters(self.potential).numpy()}
         if self._previous is not None:
@@ -401,7 +454,8 @@ class Refinement:
         for key, value in self.method.state_dict().items():
             arrays[f"method/{key}"] = np.asarray(value)
         for index, state in enumerate(self.states):
-            arrays |= _pack(f"state/{index}", state, self._recorded(state))
+            packed = state.frames.arrays(self._recorded(state))
+            arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
         write_checkpoint(Path(path), meta, arrays)
 
     def resume(self, path: str | Path) -> Refinement:
@@ -433,8 +487,8 @@ class Refinement:
             names = ("converged", "md_steps", "seconds", "trust", "rollbacks", "best_rms", "states")
             rest = {name: meta[name] for name in names}
             pools = [
-                _unpack(f"state/{index}", state, self._recorded(state), runs, arrays)
-                for index, (state, runs) in enumerate(zip(self.states, meta["runs"], strict=True))
+                self._unpack(f"state/{index}/", state, arrays)
+                for index, state in enumerate(self.states)
             ]
         except (LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -464,9 +518,18 @@ class Refinement:
             state.state_point.deserialize(context)
         return self
 
+    def _unpack(self, prefix: str, state: StateData, arrays: dict[str, NDArray[Any]]) -> Samples:
+        own = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
+        samples = Samples.from_arrays(self.potential, self._recorded(state), own)
+        last = samples.runs[-1].n_frames
+        return replace(samples, floor=min(Samples.floor, 0.5 * last))
+
     @staticmethod
     def _recorded(state: StateData) -> list[Observable]:
-        return list(dict.fromkeys([*(t.observable for t in state.targets), *state.theory.rdfs]))
+        observables = [t.observable for t in state.targets]
+        if state.knowledge is not None:
+            observables += state.knowledge.theory.rdfs
+        return list(dict.fromkeys(observables))
 
     def _fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
@@ -479,7 +542,12 @@ class Refinement:
             if isinstance(target.observable, SegmentObservable):
                 digest.update(repr(_segment_settings(target)).encode())
         return {
-            "potential": repr(self.potential.basis) + str(self.potential.n_types),
+            "potential": (
+                repr(self.potential.basis)
+                if isinstance(self.potential, PairPotential)
+                else repr(self.potential)
+            )
+            + str(self.potential.n_types),
             "parameters": [
                 f"{n} {tuple(p.shape)}" + ("" if p.requires_grad else f" = {p.tolist()}")
                 for n, p in self.potential.named_parameters()
@@ -488,7 +556,7 @@ class Refinement:
             + (f" {self.method.name()}" if isinstance(self.method, TorchOptimizer) else ""),
             "targets": digest.hexdigest(),
             "state points": [
-                [s.state_point.temperature, s.state_point.pressure, len(s.theory.type_of)]
+                [s.state_point.temperature, s.state_point.pressure, s.state_point.n_particles]
                 for s in self.states
             ],
         }
@@ -569,42 +637,3 @@ def _mean_force(
         if pair in covered:
             present[pair] = mean_force[pair]
     return present
-
-
-def _pack(prefix: str, state: StateData, recorded: Sequence[Observable]) -> dict[str, NDArray[Any]]:
-    samples = state.frames
-    arrays: dict[str, NDArray[Any]] = {
-        f"{prefix}/basis_sums": samples.basis_sums,
-        f"{prefix}/virial_sums": samples.virial_sums,
-        f"{prefix}/volume": samples.volume,
-        f"{prefix}/rest_energy": samples.rest_energy,
-        f"{prefix}/coefficients": np.array([run.coefficients for run in samples.runs]),
-    }
-    for index, observable in enumerate(recorded):
-        arrays[f"{prefix}/record/{index}"] = samples.records[observable]
-    return arrays
-
-
-def _unpack(
-    prefix: str,
-    state: StateData,
-    recorded: Sequence[Observable],
-    runs: Sequence[dict[str, Any]],
-    arrays: dict[str, NDArray[Any]],
-) -> Samples:
-    coefficients = arrays[f"{prefix}/coefficients"]
-    last = runs[-1]["n_frames"]
-    return Samples(
-        potential=state.state_point.potential,
-        runs=tuple(
-            Run(**(run | {"coefficients": c})) for run, c in zip(runs, coefficients, strict=True)
-        ),
-        basis_sums=arrays[f"{prefix}/basis_sums"],
-        virial_sums=arrays[f"{prefix}/virial_sums"],
-        volume=arrays[f"{prefix}/volume"],
-        rest_energy=arrays[f"{prefix}/rest_energy"],
-        records={o: arrays[f"{prefix}/record/{i}"] for i, o in enumerate(recorded)},
-        temperature=state.state_point.temperature,
-        pressure=state.state_point.pressure,
-        floor=min(Samples.floor, 0.5 * last),
-    )

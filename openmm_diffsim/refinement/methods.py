@@ -17,21 +17,25 @@ from ..observables import RDF
 from ..potentials import (
     NeuralPair,
     PairPotential,
+    Potential,
     SplinePair,
     TemperatureDependent,
+    flat_parameters,
+    learned_parameters,
     parameter_chain,
+    set_flat_parameters,
 )
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
+from .frame_space import rows_of
+from .frame_space import step as frame_space_step
 from .gauss_newton import (
     GaussNewtonOptions,
     StateView,
     damping,
-    flat_parameters,
     follow,
     linear_model,
-    set_flat_parameters,
     smoothness_precision,
     solve,
     view_state,
@@ -41,6 +45,19 @@ from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
 
+_LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
+_LONGEST = 0.1  # of the norm of its parameters: how far a step goes
+_MOST_HALVINGS = 5  # of one of its steps
+_WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
+
+
+@dataclass(frozen=True)
+class PairKnowledge:
+    """What is known of a pair potential at a state point before anything is sampled."""
+
+    theory: LiquidTheory
+    prior_mean: Array  # c_0, [pairs of types, coefficients]
+
 
 @dataclass
 class StateData:
@@ -48,10 +65,24 @@ class StateData:
 
     state_point: StatePoint
     targets: list[Target]
-    theory: LiquidTheory
-    prior_mean: Array  # c_0, [pairs of types, coefficients]
+    knowledge: PairKnowledge | None = None  # None for a network
     pool: Samples | None = None
     last: Samples | None = None
+
+    @property
+    def theory(self) -> LiquidTheory:
+        """Liquid-state theory of a pair potential."""
+        return self._known().theory
+
+    @property
+    def prior_mean(self) -> Array:
+        """c_0 of the smoothness prior, [pairs of types, coefficients]."""
+        return self._known().prior_mean
+
+    def _known(self) -> PairKnowledge:
+        if self.knowledge is None:
+            raise TargetError("nothing is known of a network before it was sampled")
+        return self.knowledge
 
     @property
     def frames(self) -> Samples:
@@ -63,8 +94,14 @@ class StateData:
 class Method(Protocol):
     """Moves the parameters of a potential; ``Refinement`` bounds the step."""
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-        """Set the parameters to where they should go next."""
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
+        """Set the parameters to where they should go next.
+
+        Raises
+        ------
+        TargetError
+            If the method is not for such a potential or such targets.
+        """
 
     def parameter_covariance(self) -> Array | None:
         """Covariance of the parameters [parameters, parameters], or None if not estimated."""
@@ -95,8 +132,9 @@ class Stateless:
 class GaussNewton(Stateless):
     """Noise-aware Gauss-Newton on all pooled frames; see ``refinement.gauss_newton``.
 
-    Works with every potential: its parameters enter through the coefficients. The smoothness
-    prior is for splines and networks only.
+    Works with every pair potential: its parameters enter through the coefficients. The smoothness
+    prior is for splines and ``NeuralPair`` only. A network is moved in the space of the frames, see
+    ``refinement.frame_space``.
     """
 
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
@@ -106,8 +144,11 @@ class GaussNewton(Stateless):
         """Averages, Jacobian and noise at every state point."""
         return [view_state(s.targets, s.frames, s.theory, self.options) for s in states]
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """Move to the minimum of the linear model."""
+        if not isinstance(potential, PairPotential):
+            self._update_network(potential, states)
+            return
         views = self.views(states)
         temperatures = [state.state_point.temperature for state in states]
         chains = [parameter_chain(potential, t) for t in temperatures]
@@ -135,8 +176,40 @@ class GaussNewton(Stateless):
             models.append((hessian + damping(view), slope))
         follow(potential, temperatures, models)
 
+    def _update_network(self, potential: Potential, states: Sequence[StateData]) -> None:
+        """Steps, each with the averages and gradients of where the last one led to.
+
+        A step that makes the misfit larger, or leaves the frames behind, is shortened.
+        """
+        enough = [
+            max(_LEAST_OVERLAP * state.frames.n_effective(), state.frames.least_effective)
+            for state in states
+        ]
+        for _ in range(self.options.network_steps):
+            views = [
+                view_state(s.targets, s.frames, None, self.options, jacobian=False) for s in states
+            ]
+            rows = [rows_of(v, s.frames) for v, s in zip(views, states, strict=True)]
+            start, before = flat_parameters(potential), _misfit(views, states)
+            longest = _LONGEST * float(start.norm())
+            change = torch.from_numpy(
+                frame_space_step(views, rows, self.options.largest_variance, longest)
+            )
+            for halvings in range(_MOST_HALVINGS):
+                set_flat_parameters(potential, start + 0.5**halvings * change)
+                pairs = zip(states, enough, strict=True)
+                reached = all(state.frames.n_effective() >= least for state, least in pairs)
+                after = _misfit(views, states) if reached else np.inf
+                if after < before:
+                    break
+            else:
+                set_flat_parameters(potential, start)
+                return
+            if after > _WORTHWHILE * before:
+                return
+
     def parameter_covariance(self) -> Array | None:
-        """Inverse Hessian of the last update."""
+        """Inverse Hessian of the last update; None for a network."""
         return self.covariance
 
 
@@ -151,7 +224,7 @@ class IterativeBoltzmannInversion(Stateless):
     damping: float = 1.0
     least_g: float = 0.05
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One iteration with the g(r) of the last round alone."""
         if not isinstance(potential, SplinePair):
             raise TargetError("iterative Boltzmann inversion needs a SplinePair")
@@ -184,8 +257,9 @@ class RelativeEntropy(Stateless):
 
     roughness: float = 200.0
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One Newton step on all pooled frames."""
+        potential = _pair(potential, "relative entropy")
         total_hessian: Array | None = None
         total_slope: Array | None = None
         for state in states:
@@ -245,7 +319,7 @@ class TorchOptimizer:
         self.optimizer: torch.optim.Optimizer | None = None
         self._saved: dict[str, Any] | None = None
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """Steps of the optimizer, as far as the frames reach."""
         optimizer = self._optimizer(potential)
         enough = [
@@ -305,9 +379,9 @@ class TorchOptimizer:
         self._saved = state
         self.optimizer = None
 
-    def _optimizer(self, potential: PairPotential) -> torch.optim.Optimizer:
+    def _optimizer(self, potential: Potential) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = self.factory(p for p in potential.parameters() if p.requires_grad)
+            self.optimizer = self.factory(learned_parameters(potential))
             if self._saved:
                 full = self.optimizer.state_dict()
                 for key, value in self._saved.items():
@@ -315,6 +389,19 @@ class TorchOptimizer:
                     full["state"].setdefault(int(index), {})[name] = torch.as_tensor(value)
                 self.optimizer.load_state_dict(full)
         return self.optimizer
+
+
+def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
+    """r^T C^-1 r of the present averages, with C as the views have it."""
+    total = 0.0
+    for view, state in zip(views, states, strict=True):
+        with torch.no_grad():
+            averages = [
+                t.operator @ state.frames.average(t.observable).numpy() for t in view.targets
+            ]
+        residual = np.concatenate(averages) - np.concatenate([t.values for t in view.targets])
+        total += float(residual @ view.weight @ residual)
+    return total
 
 
 def reweighted_loss(state: StateData) -> Tensor:
@@ -376,14 +463,23 @@ def target_basis_sums(state: StateData, potential: PairPotential) -> Array:
     return sums
 
 
-def is_linear(potential: PairPotential) -> bool:
+def _pair(potential: Potential, method: str) -> PairPotential:
+    if not isinstance(potential, PairPotential):
+        raise TargetError(
+            f"{method} is for a pair potential, got {type(potential).__name__}; take "
+            'method="adam", or TorchOptimizer(...)'
+        )
+    return potential
+
+
+def is_linear(potential: Potential) -> bool:
     """Are the parameters spline coefficients?"""
     if isinstance(potential, TemperatureDependent):
         return is_linear(potential.energetic) and is_linear(potential.entropic)
     return isinstance(potential, SplinePair)
 
 
-def is_free_form(potential: PairPotential) -> bool:
+def is_free_form(potential: Potential) -> bool:
     """Can the potential have any shape, so that it needs a smoothness prior?"""
     return is_linear(potential) or isinstance(potential, NeuralPair)
 
@@ -397,7 +493,7 @@ def nearest_distance(state: StateData) -> float:
 
 
 @torch.no_grad()
-def add_to_parameters(potential: PairPotential, change: Tensor) -> None:
+def add_to_parameters(potential: Potential, change: Tensor) -> None:
     """theta += change, flat over the parameters that require a gradient."""
     set_flat_parameters(potential, flat_parameters(potential) + change)
 

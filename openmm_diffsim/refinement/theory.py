@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..forces import particle_types
 from ..kernels import largest_range
 from ..observables import RDF, Observable, Pressure
+from ..potentials import PairPotential
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import beta
@@ -31,6 +32,7 @@ class LiquidTheory:
     Parameters
     ----------
     state_point : StatePoint
+        Of a pair potential.
     bin_width : float, nm
 
     Attributes
@@ -41,6 +43,7 @@ class LiquidTheory:
 
     def __init__(self, state_point: StatePoint, bin_width: float) -> None:
         potential = state_point.potential
+        assert isinstance(potential, PairPotential)
         self.basis = potential.basis
         self.type_of = particle_types(state_point.force, potential.n_types)
         self.n_of_type = np.array(

@@ -13,7 +13,7 @@ from ..averages import effective_blocks, jackknife_standard_error
 from ..errors import SegmentError
 from ..observables import SegmentObservable
 from ..observables.segment import PathDerivatives, SegmentRecords
-from ..potentials import parameter_chain
+from ..potentials import PairPotential, parameter_chain
 from ..samples import Samples
 from ..units import beta
 
@@ -115,8 +115,9 @@ def _block_sums(
             torch.from_numpy(part.records[observable]), observable.n_values
         )
         slopes = data.derivatives(observable.estimator, part.sampled_coefficients)
-    basis_sums, along = part.basis_sums.reshape(len(part), -1), slopes.filled.numpy()
-    if not by_coefficient:
+    linear = part.learned.linear(part.coefficients(), virials=False)
+    basis_sums, along = linear.flat, slopes.filled.numpy()
+    if isinstance(part.potential, PairPotential) and not by_coefficient:
         chain = parameter_chain(part.potential, part.temperature)
         basis_sums, along = basis_sums @ chain, along @ chain
     sums = _BlockSums(

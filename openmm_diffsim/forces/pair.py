@@ -1,6 +1,6 @@
-"""From a potential to an OpenMM Force, and back.
+"""A pair potential as an OpenMM Force, and back.
 
-A potential is run by one of two backends: "native", the plugin's SplinePairForce, or "table", a
+It is run by one of two backends: "native", the plugin's SplinePairForce, or "table", a
 CustomNonbondedForce with a table, which every OpenMM has. Both give the same energy.
 """
 
@@ -11,26 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
-from . import native
-from .errors import AttachError
-from .kernels import PairSums, SplineInteraction, pair_sums
-from .native import SplinePairForce
-from .potentials import PairPotential, Potential, SplineBasis, pair_index
-from .units import value_in_md_units
+from .. import native
+from ..errors import AttachError
+from ..kernels import PairSums, SplineInteraction, pair_sums
+from ..native import SplinePairForce
+from ..potentials import PairPotential, Potential, SplineBasis, pair_index
+from ..units import value_in_md_units
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
 _TABLE = "spline"
+NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python", "auto")
 
 
-def attach(
+def make_force(
     potential: PairPotential,
     system: openmm.System,
     atoms: ArrayLike | None = None,
@@ -41,79 +43,31 @@ def attach(
     backend: str | None = None,
     precision: str | None = None,
 ) -> openmm.Force:
-    """Add ``potential`` to ``system``; see ``Potential.attach``."""
+    """The Force of a pair potential; see ``Potential.attach``."""
     if precision is not None:
         raise AttachError(
             f"precision: only a network runs in a precision of its own, got {precision!r} for the "
             f"pair potential {potential.name!r}"
-        )
-    make = _BACKENDS[_choose(backend)]
-    if find_force(potential, system) is not None:
-        raise AttachError(
-            f"the System already has a force named {potential.name!r}; give this potential "
-            "another name= to attach both"
         )
     content = _Content(
         potential.name,
         potential.basis,
         potential.n_types,
         _detached(potential, temperature),
-        _type_of_particle(potential, system.getNumParticles(), atoms, types),
+        type_of_particle(potential, system.getNumParticles(), atoms, types),
         _exclusions(system, exclusions),
-        _is_periodic(system, periodic),
+        is_periodic(system, periodic),
     )
-    force = make(content)
-    system.addForce(force)
-    return force
+    return _BACKENDS[_choose(backend)](content)
 
 
-Potential.force_builder = staticmethod(attach)
-
-
-def find_force(potential: PairPotential, system: openmm.System) -> openmm.Force | None:
-    """The Force that ``attach`` added for this potential (by its name), or None.
-
-    A SplinePairForce or a CustomNonbondedForce.
-    """
-    for force in system.getForces():
-        if force.getName() == potential.name and _is_pair_force(force):
-            return _whole(force)
-    return None
-
-
-def attached_force(potential: PairPotential, system: openmm.System) -> openmm.Force:
-    """The Force that ``attach`` added for this potential.
-
-    Raises
-    ------
-    AttachError
-        If the System has none.
-    """
-    force = find_force(potential, system)
-    if force is None:
-        raise AttachError(
-            f"the System has no force named {potential.name!r}: call potential.attach(system) "
-            "before the Simulation is made"
-        )
-    return force
-
-
-def update_force(
+def update(
     potential: PairPotential,
     force: openmm.Force,
     context: openmm.Context | None = None,
     temperature: Any = None,
 ) -> None:
-    """Copy the potential's present parameters to its Force and, if given, to a live Context.
-
-    Nothing is rebuilt.
-
-    Raises
-    ------
-    AttachError
-        If the coefficients are not finite, the Force was made for other knots, or the Context
-        was made before the Force was added to the System.
-    """
+    """Copy the present parameters to a Force and a Context; see ``update_force``."""
     if not set_coefficients(force, potential.basis, _detached(potential, temperature)):
         raise AttachError(
             f"the force {force.getName()!r} in the System was made for other knots than "
@@ -181,13 +135,24 @@ def other_forces(system: openmm.System, name: str | None = None, groups: int = -
 
     ``groups`` is a bit mask of the force groups to keep.
     """
-    copy = openmm.XmlSerializer.clone(system)
-    for index in reversed(range(copy.getNumForces())):
-        force = copy.getForce(index)
+
+    def is_kept(force: openmm.Force) -> bool:
         in_groups = bool(groups & (1 << force.getForceGroup()))
-        if force.getName() == name or not _has_energy(force) or not in_groups:
-            copy.removeForce(index)
-    return copy
+        return force.getName() != name and _has_energy(force) and in_groups
+
+    return copy_with(system, is_kept)
+
+
+def copy_with(system: openmm.System, is_kept: Callable[[openmm.Force], bool]) -> openmm.System:
+    """A copy of a System with some of its forces. Of the others no copy is made, even in between:
+    openmmtorch 1.5 crashes where a TorchForce is to be read."""
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(system))
+    node = root.find("Forces")
+    assert node is not None
+    for element, force in zip(list(node), system.getForces(), strict=True):
+        if not is_kept(force):
+            node.remove(element)
+    return openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
 
 
 def sums_over_pairs(
@@ -216,26 +181,6 @@ def sums_over_pairs(
 def has_native_force(system: openmm.System) -> bool:
     """Does the System need the plugin?"""
     return any(SplinePairForce.isinstance(force) for force in system.getForces())
-
-
-def portable_system(system: openmm.System) -> openmm.System:
-    """A copy of a System that runs without the plugin, with the same energy to rounding.
-
-    In place of each SplinePairForce stands a CustomNonbondedForce of the same name and force
-    group. Write it to XML for anyone who has OpenMM alone:
-
-        text = openmm.XmlSerializer.serialize(diffsim.portable_system(system))
-    """
-    copy = openmm.XmlSerializer.clone(system)
-    for _ in range(copy.getNumForces()):  # from the front to the back, which keeps their order
-        force = copy.getForce(0)
-        copy.addForce(
-            _as_table(SplinePairForce.cast(force))
-            if SplinePairForce.isinstance(force)
-            else openmm.XmlSerializer.clone(force)
-        )
-        copy.removeForce(0)
-    return copy
 
 
 # The two backends ---------------------------------------------------------------------------------
@@ -307,7 +252,12 @@ def _choose(backend: str | None) -> str:
     if backend is None:
         return "native" if native.available() else "table"
     if backend not in _BACKENDS:
-        raise AttachError(f"backend: expected 'native' or 'table', got {backend!r}", got=backend)
+        hint = "; a pair potential runs as a network by potential.as_network().attach(...)"
+        raise AttachError(
+            f"backend: expected 'native' or 'table', got {backend!r}"
+            + (hint if backend in NETWORK_BACKENDS else ""),
+            got=backend,
+        )
     if backend == "native" and not native.available():
         raise AttachError(
             f"backend='native': there is no native plugin: {native.why_not}; backend='table' "
@@ -347,7 +297,7 @@ def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficie
     return same
 
 
-def _as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
+def as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
     table = _table_force(
         _Content(
             force.getName(),
@@ -363,11 +313,11 @@ def _as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
     return table
 
 
-def _is_pair_force(force: openmm.Force) -> bool:
+def is_pair_force(force: openmm.Force) -> bool:
     return isinstance(force, openmm.CustomNonbondedForce) or SplinePairForce.isinstance(force)
 
 
-def _whole(force: openmm.Force) -> openmm.Force:
+def whole(force: openmm.Force) -> openmm.Force:
     """The same force with its own class: OpenMM gives a plain Force for that of a plugin."""
     return SplinePairForce.cast(force) if SplinePairForce.isinstance(force) else force
 
@@ -432,8 +382,8 @@ def _detached(potential: PairPotential, temperature: Any) -> Array:
     return c
 
 
-def _type_of_particle(
-    potential: PairPotential, n: int, atoms: ArrayLike | None, types: ArrayLike | None
+def type_of_particle(
+    potential: Potential, n: int, atoms: ArrayLike | None, types: ArrayLike | None
 ) -> IntArray:
     chosen = np.arange(n) if atoms is None else np.asarray(atoms, dtype=np.int64).ravel()
     if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= n:
@@ -462,8 +412,8 @@ def _exclusions(system: openmm.System, exclusions: Any) -> IntArray:
     for force in system.getForces():
         if isinstance(force, openmm.NonbondedForce):
             pairs = [force.getExceptionParameters(i)[:2] for i in range(force.getNumExceptions())]
-        elif _is_pair_force(force):
-            pairs = force_exclusions(_whole(force)).tolist()
+        elif is_pair_force(force):
+            pairs = force_exclusions(whole(force)).tolist()
         else:
             continue
         present = sorted((min(a, b), max(a, b)) for a, b in pairs)
@@ -483,11 +433,11 @@ def _exclusions(system: openmm.System, exclusions: Any) -> IntArray:
     return np.array(wanted, dtype=np.int64).reshape(-1, 2)
 
 
-def _is_periodic(system: openmm.System, periodic: bool | None) -> bool:
+def is_periodic(system: openmm.System, periodic: bool | None) -> bool:
     if periodic is not None:
         return periodic
     return all(
         force.usesPeriodicBoundaryConditions()
         for force in system.getForces()
-        if isinstance(force, openmm.NonbondedForce) or _is_pair_force(force)
+        if isinstance(force, openmm.NonbondedForce) or is_pair_force(force)
     )

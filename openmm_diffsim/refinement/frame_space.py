@@ -1,0 +1,113 @@
+"""Gauss-Newton for a network: the step in the space that the sampled frames span.
+
+A network has too many parameters for a Hessian, but frames see only a few directions of them. With
+B the gradients of U/kT in each frame, about their mean and times sqrt(w), the Jacobian of all
+averages is J = -a^T B + E: a the values about their mean times sqrt(w), E what depends on the
+parameters explicitly (a virial, a segment). The step x minimizes
+
+    (r + J x)^T C^-1 (r + J x) + m |B x|^2 + e |x|^2,
+
+with r the residuals and C their covariance, in an orthonormal basis of the rows of B and E, so
+with as many unknowns as there are frames.
+
+- |B x|^2 is the variance of the change of U/kT, the Fisher metric: reweighting reaches as far as
+  that is of order one. m >= tr(C^-1 C_own), the noise of J in that metric: with a Jacobian J + F of
+  which J was measured, the misfit expected after the step has <x^T F^T C^-1 F x> besides.
+- m is raised until the step is one that the frames reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import block_diag
+
+from ..samples import Samples
+from ..units import beta
+from .gauss_newton import StateView
+
+Array = NDArray[np.float64]
+
+_SEEN = 1e-6  # of the largest weight: frames with less say nothing
+_RIDGE = 1e-6  # e, of the largest eigenvalue
+_MOST_DOUBLINGS = 60
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One state point in the space of its frames."""
+
+    energies: Array  # B, [frames, parameters]
+    values: Array  # -a^T of all points, [points, frames]
+    explicit: Array  # E, [points, parameters]
+
+
+def rows_of(view: StateView, samples: Samples) -> Rows:
+    """B, a and E of all targets of a state point, at the present parameters."""
+    c = samples.coefficients().detach().requires_grad_(True)
+    weights = samples.weights(c.detach()).detach()
+    w = weights.numpy()
+    part = samples.learned.select(w > _SEEN * w.max())
+    root = np.sqrt(w[w > _SEEN * w.max()])
+    slopes = part.linear(c.detach(), virials=False).flat
+    slopes = slopes - root**2 @ slopes / np.sum(root**2)
+    points, explicit = [], []
+    for target in view.targets:
+        values = samples.values(target.observable, c)
+        a = values.detach().numpy()
+        points.append(target.operator @ ((a - w @ a)[w > _SEEN * w.max()] * root[:, None]).T)
+        along = np.zeros((values.shape[1], c.numel()))
+        if values.requires_grad:
+            along = np.array(
+                [
+                    torch.autograd.grad(mean, c, retain_graph=True)[0].numpy().ravel()
+                    for mean in weights @ values
+                ]
+            )
+        explicit.append(target.operator @ along)
+    energies = beta(samples.temperature) * root[:, None] * slopes
+    return Rows(energies, -np.concatenate(points), np.concatenate(explicit))
+
+
+def step(
+    views: Sequence[StateView], rows: Sequence[Rows], largest_variance: float, longest: float
+) -> Array:
+    """The step x, [parameters].
+
+    Its change of U/kT has at most that variance at each state, and |x| is at most ``longest``: a
+    network is linear in its parameters over a short way only.
+    """
+    energies = np.concatenate([r.energies for r in rows])
+    explicit = np.concatenate([r.explicit for r in rows])
+    has_explicit = explicit.any(axis=1)
+    everything = np.concatenate([energies, explicit[has_explicit]])
+    squares, vectors = np.linalg.eigh(everything @ everything.T)
+    seen = squares > 1e-12 * squares[-1]
+    scaled = vectors[:, seen] * np.sqrt(squares[seen])  # all rows in the orthonormal basis
+    own, other = scaled[: len(energies)], np.zeros((len(explicit), scaled.shape[1]))
+    other[has_explicit] = scaled[len(energies) :]
+    jacobian = block_diag(*(r.values for r in rows)) @ own + other
+    weight = block_diag(*(view.weight for view in views))
+    residual = np.concatenate([view.residual for view in views])
+    hessian, slope = jacobian.T @ weight @ jacobian, jacobian.T @ weight @ residual
+    ridge = _RIDGE * float(np.linalg.norm(hessian, 2))
+    identity = np.eye(len(hessian))
+    noise = [float(np.sum(view.weight * view.own_covariance)) for view in views]
+    splits = np.cumsum([len(r.energies) for r in rows])[:-1]
+    metrics = [part.T @ part for part in np.split(own, splits)]
+    m = np.array(noise)
+    for _ in range(_MOST_DOUBLINGS):
+        damped = hessian + sum(k * metric for k, metric in zip(m, metrics, strict=True))
+        z = -np.linalg.solve(damped + ridge * identity, slope)
+        variances = np.array([z @ metric @ z for metric in metrics])
+        length = float(np.linalg.norm(z))
+        if variances.max() <= largest_variance and length <= longest:
+            break
+        ridge *= 2 if length > longest else 1
+        m = np.where(variances > largest_variance, 2 * np.maximum(m, 1e-3), m)
+    basis = vectors[:, seen] / np.sqrt(squares[seen])
+    return np.asarray(everything.T @ (basis @ z))
