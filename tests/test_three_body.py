@@ -78,3 +78,18 @@ def test_a_dimer_and_a_trimer_by_hand() -> None:
     module = StillingerWeber().requires_grad_(False)
     assert float(module(dimer)) == pytest.approx(pair, rel=1e-12)
     assert float(module(trimer)) == pytest.approx(2 * pair, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_the_liquid_has_the_energy_that_was_published() -> None:
+    topology, system, x = three_body.system(216)
+    system.addForce(python_force(StillingerWeber()))
+    simulation = three_body.simulate(topology, system, x, seed=5)
+    simulation.step(1500)
+    energies = []
+    for _ in range(40):
+        simulation.step(50)
+        state = simulation.context.getState(getEnergy=True)
+        energies.append(state.getPotentialEnergy()._value / 216)
+    # Of one frame the standard deviation is 0.26 kJ/mol, and four frames are worth one.
+    assert np.mean(energies) == pytest.approx(three_body.ENERGY, abs=4 * 0.26 / 10**0.5)
