@@ -15,9 +15,8 @@ from openmm import unit
 from torch import Tensor
 
 from ..errors import SegmentError
-from ..forces import attached_force, sums_over_pairs, update_force
+from ..forces import attached_force, network_types, sums_over_pairs, update_force
 from ..native import SplinePairForce
-from ..network_forces import network_types
 from ..observables import Segment
 from ..potentials import NetworkPotential, PairPotential, Potential
 from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
