@@ -255,8 +255,8 @@ class ContextField(SystemField):
             boxes = self._boxes(len(positions))
             each = self.force.computeForceParameterProduct(self.context, w, positions, boxes)
             return np.asarray(each.sum(axis=0))
-        each = [self._table_product(x, row) for x, row in zip(positions, w, strict=True)]
-        return np.sum(each, axis=0)
+        rows = [self._table_product(x, row) for x, row in zip(positions, w, strict=True)]
+        return np.asarray(np.sum(rows, axis=0))
 
     def _table_product(self, positions: Array, w: Array) -> Array:
         """By differences of the basis sums: dF/dc = -dS/dx."""

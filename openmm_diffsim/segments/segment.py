@@ -158,8 +158,8 @@ class SegmentRunner:
             Noise(scale, (*seeds, 1, *index), None if noise is None else noise[index])
             for index in np.ndindex(batch)
         ]
-        starts = (tensor.reshape(-1, *tensor.shape[-2:]) for tensor in (x, v))
-        xs, vs = self._all(plan, *starts, drawn, noises)
+        flat = (len(noises), *x.shape[-2:])
+        xs, vs = self._all(plan, x.reshape(flat), v.reshape(flat), drawn, noises)
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
             vs.reshape(*batch, *vs.shape[1:]),
