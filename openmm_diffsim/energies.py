@@ -314,7 +314,11 @@ class EvaluatedFrames:
         with parameters_at(self.potential, theta.detach()), torch.no_grad():
             for k, indices, x, boxes in self._missing(kind, known):
                 run = self.runs[k][0]
-                value = self._compute(kind, x, boxes, run.particles)
+                try:
+                    value = self._compute(kind, x, boxes, run.particles)
+                except BaseException:  # an interrupt too
+                    run.save_progress(kind, key)
+                    raise
                 known[k][indices] = value.double().numpy()
                 if time.monotonic() - saved > _SAVED_EVERY:
                     run.save_progress(kind, key)

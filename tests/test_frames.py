@@ -46,7 +46,7 @@ def test_frames_are_there_while_writing_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("boxed", [True, False])
 def test_another_program_reads_the_same(tmp_path: Path, boxed: bool) -> None:
-    writer, positions, boxes = written(tmp_path / "run.dcd", boxed=boxed)
+    writer, _, boxes = written(tmp_path / "run.dcd", boxed=boxed)
     ours, cells = writer.frames().read(np.arange(6))
     del writer
     theirs = mdtraj.load_dcd(str(tmp_path / "run.dcd"), mdtraj.Topology.from_openmm(topology(N)))

@@ -23,7 +23,7 @@ from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 from openmm_diffsim.sampling import sample_trajectory
 
-RDF_ = RDF(0.6, 12)
+RDF_ = RDF(0.5, 10)
 PRESSURE = Pressure()
 
 
@@ -180,13 +180,14 @@ class _Interrupting(Embedded):
 
 @pytest.mark.parametrize("again", ["in the same process", "from the files"])
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(again: str, tmp_path: Path) -> None:
-    potential = NetworkPotential(Embedded(), prior=embedded().prior.potential, name="net")
+    potential = embedded()
     samples = fluid(potential).sample(
         400, 10, [RDF_], equilibration=50, trajectory=tmp_path / "run.dcd"
     )
     samples.save(tmp_path / "run.npz")
     expected = samples.run_energies()
-    halting = NetworkPotential(_Interrupting(25), prior=embedded().prior.potential, name="net")
+    halting = embedded()
+    halting.network = _Interrupting(25)
 
     def loaded() -> Samples:
         part = Samples.load(tmp_path / "run.npz", halting, [RDF_])
