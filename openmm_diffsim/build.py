@@ -23,16 +23,18 @@ from .fluid import (
     start_from,
 )
 from .io import (
+    AngleData,
     CorrelationData,
     RDFData,
     check_rdf,
     check_vacf,
+    read_angles,
     read_correlation,
     read_potential,
     read_rdf,
 )
 from .kernels import largest_range
-from .observables import RDF, VACF, Diffusion, Pressure, SegmentObservable
+from .observables import RDF, VACF, AngleDistribution, Diffusion, Pressure, SegmentObservable
 from .potentials import (
     LennardJones,
     Mie,
@@ -49,6 +51,7 @@ from .segments import velocity_verlet
 from .statepoint import StatePoint
 from .units import MOLAR_GAS_CONSTANT, number_in_md_units
 
+MeasuredCurve = RDFData | AngleData | CorrelationData
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -184,12 +187,14 @@ def _guess(kind: str, rise: float, peak: float, thermal: float) -> dict[str, flo
     return guesses.get(kind, {})
 
 
-def _read_target(section: TargetSection) -> RDFData | CorrelationData | None:
+def _read_target(section: TargetSection) -> MeasuredCurve | None:
     if section.file is None:
         return None
-    data: RDFData | CorrelationData
+    data: MeasuredCurve
     if section.observable == "rdf":
         data = read_rdf(section.file, section.length_unit)
+    elif section.observable == "angles":
+        data = read_angles(section.file, section.angle_unit)
     else:
         data = read_correlation(section.file)
     if data.error is None and section.uncertainty is None:
@@ -204,7 +209,7 @@ def _read_target(section: TargetSection) -> RDFData | CorrelationData | None:
 def _make_target(
     point: StatePoint,
     section: TargetSection,
-    data: RDFData | CorrelationData | None,
+    data: MeasuredCurve | None,
     atoms: IntArray | None,
     reach: float,
     warn: Any,
@@ -213,6 +218,8 @@ def _make_target(
         atoms = select_atoms(point.simulation.topology, section.atoms, "target.atoms")
     if isinstance(data, RDFData):
         return _rdf_target(point, section, data, atoms, reach, warn)
+    if isinstance(data, AngleData):
+        return _angle_target(point, section, data, atoms, reach)
     if isinstance(data, CorrelationData):
         return _vacf_target(point, section, data, atoms)
     observable = (
@@ -257,6 +264,33 @@ def _rdf_target(
         rdf_for(data, reach, atoms, second),
         data.r,
         data.g,
+        uncertainty=data.error if section.uncertainty is None else section.uncertainty,
+        weight=section.weight,
+        window=section.window,
+        noise=section.noise,
+    )
+
+
+def _angle_target(
+    point: StatePoint,
+    section: TargetSection,
+    data: AngleData,
+    atoms: IntArray | None,
+    reach: float,
+) -> Target:
+    if section.r_max is not None and section.r_max > reach:
+        raise ConfigurationError(
+            f"target.r_max: {section.r_max} nm is beyond half the box, {reach:.4f} nm; take more "
+            "particles or a smaller r_max",
+            key="target.r_max",
+            got=section.r_max,
+            expected=reach,
+        )
+    return Target(
+        point,
+        AngleDistribution(section.r_max, section.bins, atoms=atoms),
+        data.theta,
+        data.p,
         uncertainty=data.error if section.uncertainty is None else section.uncertainty,
         weight=section.weight,
         window=section.window,

@@ -33,7 +33,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "yukawa": ("strength", "kappa"),
     "soft-sphere": ("sigma", "epsilon", "exponent"),
 }
-OBSERVABLES = ("rdf", "pressure", "vacf", "diffusion")
+OBSERVABLES = ("rdf", "angles", "pressure", "vacf", "diffusion")
+_NOISE = ("auto", "sampled", "independent")
 REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
 
 
@@ -83,8 +84,11 @@ class TargetSection:
     weight: float
     file: Path | None = None  # of a curve
     length_unit: str = "nm"  # of the r in the file of an rdf
-    window: tuple[float, float] | None = None  # nm, or ps, of a curve
-    noise: str = "auto"  # of an rdf
+    angle_unit: str = "rad"  # of the theta in the file of angles
+    window: tuple[float, float] | None = None  # nm, rad or ps, of a curve
+    noise: str = "auto"  # of an rdf or of angles
+    r_max: float | None = None  # nm, between neighbours, of angles
+    bins: int = 60  # of angles
     atoms: str | None = None
     atoms2: str | None = None
     value: float | None = None  # bar or nm^2/ps, of a pressure or diffusion
@@ -246,7 +250,13 @@ def _potential(section: _Section) -> PotentialSection:
 
 def _target(section: _Section) -> TargetSection:
     observable = section.choice("observable", OBSERVABLES)
-    read = {"rdf": _rdf, "pressure": _pressure, "vacf": _vacf, "diffusion": _diffusion}[observable]
+    read = {
+        "rdf": _rdf,
+        "angles": _angles,
+        "pressure": _pressure,
+        "vacf": _vacf,
+        "diffusion": _diffusion,
+    }[observable]
     made = TargetSection(
         observable=observable,
         uncertainty=section.number("uncertainty", None, above=0),
@@ -262,9 +272,21 @@ def _rdf(section: _Section) -> dict[str, Any]:
         "file": section.path("file"),
         "length_unit": section.choice("length_unit", ("nm", "angstrom"), "nm"),
         "window": section.pair("window", "nm"),
-        "noise": section.choice("noise", ("auto", "sampled", "independent"), "auto"),
+        "noise": section.choice("noise", _NOISE, "auto"),
         "atoms": section.text("atoms", None),
         "atoms2": section.text("atoms2", None),
+    }
+
+
+def _angles(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "angle_unit": section.choice("angle_unit", ("rad", "degree"), "rad"),
+        "window": section.pair("window", "rad"),
+        "noise": section.choice("noise", _NOISE, "auto"),
+        "r_max": section.number("r_max", above=0),
+        "bins": section.integer("bins", TargetSection.bins, at_least=8),
+        "atoms": section.text("atoms", None),
     }
 
 

@@ -484,3 +484,32 @@ def _smear_gradient(block, spacing, width, distribution, density, slopes, gradie
             pull = slope / (width * r) * displacement[m, axis]
             gradient[i[m], axis] += pull
             gradient[j[m], axis] -= pull
+
+
+# Angles -------------------------------------------------------------------------------------------
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def count_angles(heads, vectors, bins):
+    """Angles between all pairs of vectors of the same particle, int [bins] from 0 to pi.
+
+    Parameters
+    ----------
+    heads : int array [particles + 1]; vectors[heads[i]:heads[i + 1]] are those of particle i
+    vectors : array [vectors, 3]
+    bins : int
+    """
+    counts = np.zeros(bins, dtype=np.int64)
+    unit = np.empty_like(vectors)
+    for m in range(len(vectors)):
+        x, y, z = vectors[m]
+        length = np.sqrt(x * x + y * y + z * z)
+        unit[m, 0], unit[m, 1], unit[m, 2] = x / length, y / length, z / length
+    per_bin = bins / np.pi
+    for i in range(len(heads) - 1):
+        for m in range(heads[i], heads[i + 1]):
+            for o in range(m + 1, heads[i + 1]):
+                cosine = unit[m, 0] * unit[o, 0] + unit[m, 1] * unit[o, 1] + unit[m, 2] * unit[o, 2]
+                theta = np.arccos(min(max(cosine, -1.0), 1.0))
+                counts[min(int(theta * per_bin), bins - 1)] += 1
+    return counts

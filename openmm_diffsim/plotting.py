@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
-_MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions of time in one panel
+_MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions in one panel
 _MARKERS = ("o", "s", "^")
 
 
@@ -37,6 +37,22 @@ class RDFComparison:
 
 
 @dataclass(frozen=True)
+class AngleComparison:
+    """One measured distribution of angles and the model's."""
+
+    theta: Array  # [points], rad
+    target: Array  # [points], 1/rad
+    target_error: Array  # [points], standard error
+    model: Array  # [points], 1/rad
+    model_error: Array  # [points], standard error
+
+    @property
+    def x(self) -> Array:
+        """Where it was measured: theta."""
+        return self.theta
+
+
+@dataclass(frozen=True)
 class TimeComparison:
     """One measured function of time and the model's."""
 
@@ -54,7 +70,7 @@ class TimeComparison:
         return self.t
 
 
-Comparison = RDFComparison | TimeComparison
+Comparison = RDFComparison | AngleComparison | TimeComparison
 
 
 def fit_figure(
@@ -65,12 +81,13 @@ def fit_figure(
     rounds: Sequence[Mapping[str, Any]],
     truth: tuple[Array, Array] | None = None,
     title: str = "",
+    angles: Sequence[AngleComparison] = (),
     over_time: Sequence[TimeComparison] = (),
 ) -> Figure:
     """Potential, curves against their targets, and the misfit per round.
 
-    Bands are two standard errors. Functions of time stand to the right of g(r), or in its place
-    where there is none; those of one observable share a panel.
+    Bands are two standard errors. Angles, and then functions of time, stand to the right of g(r),
+    or in its place where there is none; those of one observable share a panel.
 
     Parameters
     ----------
@@ -79,11 +96,14 @@ def fit_figure(
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
         A known potential to hold the fit against.
+    angles : one per target that is a distribution of angles
     over_time : one per target that is a function of time
     """
-    names = list(dict.fromkeys(c.name for c in over_time))
-    with_rdfs = bool(comparisons) or not over_time
-    columns = 1 + with_rdfs + len(names)
+    others: list[Sequence[Comparison]] = [angles] if angles else []
+    for name in dict.fromkeys(c.name for c in over_time):
+        others.append([c for c in over_time if c.name == name])
+    with_rdfs = bool(comparisons) or not others
+    columns = 1 + with_rdfs + len(others)
     figure = Figure(figsize=(5 * columns + 1, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
     widths = (1, *[1.25] * (columns - 1))
@@ -94,13 +114,12 @@ def fit_figure(
         top = figure.add_subplot(grid[0, 1])
         _draw_rdfs(top, comparisons)
         _draw_residuals(figure.add_subplot(grid[1, 1], sharex=top), comparisons, "r / nm")
-    for column, name in enumerate(names, columns - len(names)):
-        same = [c for c in over_time if c.name == name]
+    for column, same in enumerate(others, columns - len(others)):
         top = figure.add_subplot(grid[0, column])
-        _draw_over_time(top, same)
-        _draw_residuals(
-            figure.add_subplot(grid[1, column], sharex=top), same, "t / ps", styled=True
-        )
+        _draw_functions(top, same)
+        xlabel = "t / ps" if isinstance(same[0], TimeComparison) else "theta / rad"
+        below = figure.add_subplot(grid[1, column], sharex=top)
+        _draw_residuals(below, same, xlabel, styled=True)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
@@ -157,14 +176,17 @@ def _draw_rdfs(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _draw_over_time(axes: Any, comparisons: Sequence[TimeComparison]) -> None:
+def _draw_functions(axes: Any, comparisons: Sequence[Comparison]) -> None:
     for index, c in enumerate(comparisons):
         many = len(comparisons) > 1
         _draw_comparison(axes, c, f" {index}" if many else "", style=index)
     axes.axhline(0, color="0.7", lw=0.8)
-    axes.set_xlim(min(c.t[0] for c in comparisons), max(c.t[-1] for c in comparisons))
-    unit = f" / {_as_math(comparisons[0].unit)}" if comparisons[0].unit else ""
-    axes.set(ylabel=comparisons[0].name + unit)
+    axes.set_xlim(min(c.x[0] for c in comparisons), max(c.x[-1] for c in comparisons))
+    first = comparisons[0]
+    label = "P(theta) / rad$^{-1}$"
+    if isinstance(first, TimeComparison):
+        label = first.name + (f" / {_as_math(first.unit)}" if first.unit else "")
+    axes.set(ylabel=label)
     axes.legend(frameon=False)
     axes.tick_params(labelbottom=False)
 

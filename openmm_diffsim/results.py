@@ -22,6 +22,8 @@ from .units import MOLAR_GAS_CONSTANT, UNIT_NAMES
 
 Array = NDArray[np.float64]
 
+_ANGLES = "theta_rad,p_target,p_model,standard_error"
+
 
 def write_results(
     fit: Refinement, folder: Path, configuration: Mapping[str, Any]
@@ -61,7 +63,14 @@ def write_results(
     _write_simulation(fit, folder)
     title = _title(summary["final"])
     figure = plotting.fit_figure(
-        r, u, error, found.rdfs, summary["rounds"], title=title, over_time=found.over_time
+        r,
+        u,
+        error,
+        found.rdfs,
+        summary["rounds"],
+        title=title,
+        angles=found.angles,
+        over_time=found.over_time,
     )
     plotting.save_figure(figure, folder / "figure.png")
     io.write_json(folder / "summary.json", summary)
@@ -73,13 +82,14 @@ class Comparisons:
     """Each target beside the model's value, in their order."""
 
     rdfs: list[plotting.RDFComparison]
+    angles: list[plotting.AngleComparison]
     over_time: list[plotting.TimeComparison]
     scalars: list[dict[str, Any]]
 
 
 def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
-    found = Comparisons([], [], [])
+    found = Comparisons([], [], [], [])
     for view in fit.views():
         error = np.sqrt(np.diag(view.own_covariance))
         start = 0
@@ -95,6 +105,8 @@ def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None
     name, unit = type(target.observable).__name__, UNIT_NAMES[target.observable.kind]
     if target.r is not None:
         found.rdfs.append(plotting.RDFComparison(target.r, *columns))
+    elif target.theta is not None:
+        found.angles.append(plotting.AngleComparison(target.theta, *columns))
     elif target.t is not None:
         found.over_time.append(plotting.TimeComparison(target.t, *columns, name, unit))
     else:
@@ -111,10 +123,13 @@ def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None
 
 
 def _write_curves(found: Comparisons, folder: Path) -> None:
-    """rdf_0.csv, rdf_1.csv, ..., vacf_0.csv, ...: counted for each observable."""
+    """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
     for index, c in enumerate(found.rdfs):
         header = "r_nm,g_target,g_model,standard_error"
         io.write_csv(folder / f"rdf_{index}.csv", header, c.r, c.target, c.model, c.model_error)
+    for index, a in enumerate(found.angles):
+        columns = (a.theta, a.target, a.model, a.model_error)
+        io.write_csv(folder / f"angles_{index}.csv", _ANGLES, *columns)
     written: Counter[str] = Counter()
     for curve in found.over_time:
         name = curve.name.lower()

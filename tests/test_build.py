@@ -1,4 +1,4 @@
-"""From a configuration to dynamic targets: lags, checks of the data, what a user is told."""
+"""From a configuration to targets: angles, lags, checks of the data, what a user is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openmm_diffsim import VACF, Diffusion, Refinement
+from openmm_diffsim import VACF, AngleDistribution, Diffusion, Refinement
 from openmm_diffsim.build import build_refinement, lags_for
 from openmm_diffsim.config import parse_configuration
 from openmm_diffsim.errors import ConfigurationError, TargetError
@@ -43,6 +43,30 @@ def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -
     }
     tell: Any = [].append if said is None else said.append
     return build_refinement(parse_configuration(raw, folder), warn=tell)
+
+
+def angles(folder: Path, **options: Any) -> Any:
+    theta = np.linspace(0, np.pi, 31)
+    np.savetxt(folder / "p.csv", np.stack([theta, np.sin(theta) / 2], axis=1))
+    return {"observable": "angles", "file": "p.csv", "r_max": 0.5, "uncertainty": 0.02} | options
+
+
+def test_angles_are_counted_between_the_neighbors_that_are_asked_for(tmp_path: Path) -> None:
+    more = {"bins": 45, "atoms": "index < 20", "window": [1.0, 2.0], "weight": 3.0}
+    target = build(tmp_path, angles(tmp_path, noise="independent", **more)).targets[0]
+    observable = target.observable
+    assert isinstance(observable, AngleDistribution)
+    assert (observable.r_max, observable.n_values) == (0.5, 45)
+    np.testing.assert_array_equal(observable.atoms, np.arange(20))
+    assert (target.weight, target.noise) == (3.0, "independent")
+    assert target.theta is not None and 1 <= target.theta[0] < target.theta[-1] <= 2
+    np.testing.assert_array_equal(target.uncertainty, 0.02)
+
+
+def test_neighbors_beyond_half_the_box_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"beyond half the box, 0\.9086 nm") as caught:
+        build(tmp_path, angles(tmp_path, r_max=1.0))
+    assert caught.value.key == "target.r_max"
 
 
 def test_a_vacf_is_measured_at_the_times_of_the_data(tmp_path: Path) -> None:

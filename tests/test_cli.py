@@ -156,6 +156,36 @@ integrator = "nve"
     assert run("refine", config, "--resume") == cli.BAD_INPUT  # its records are of other segments
 
 
+def test_angles_are_refined_and_written(here: Path) -> None:
+    theta = np.linspace(0, np.pi, 37)
+    np.savetxt(here / "p.csv", np.stack([np.degrees(theta), np.radians(np.sin(theta) / 2)], axis=1))
+    more = """uncertainty = 0.02
+[[target]]
+observable = "angles"
+file = "p.csv"
+angle_unit = "degree"
+r_max = 0.55
+bins = 30
+uncertainty = 0.02
+"""
+    config = configure(here, target=more, rounds=1)
+    assert run("refine", config) == cli.FINISHED
+    header, *rows = (here / "out/angles_0.csv").read_text().splitlines()
+    assert header == "theta_rad,p_target,p_model,standard_error"
+    x, target, model, error = np.loadtxt(rows, delimiter=",").T
+    np.testing.assert_allclose(x, theta[1:-1], rtol=1e-9)
+    np.testing.assert_allclose(target, np.sin(x) / 2, atol=1e-9)
+    assert model[np.degrees(x) < 20].max() < 0.02  # neighbours keep apart
+    assert np.sum(model) * np.pi / 36 == pytest.approx(1, abs=0.02)
+    assert (error > 0).all() and error.max() < 0.1
+    summary = json.loads((here / "out/summary.json").read_text())
+    g_target, g_model = np.loadtxt(here / "out/rdf_0.csv", delimiter=",", skiprows=1).T[1:3]
+    rms = np.sqrt(np.mean((g_target - g_model) ** 2))  # that of g(r) alone
+    assert summary["final"]["rdf_rms"] == pytest.approx(rms, rel=1e-6)
+    config.write_text(config.read_text().replace("r_max = 0.55", "r_max = 0.50"))
+    assert run("refine", config, "--resume") == cli.BAD_INPUT  # its records are of other angles
+
+
 @pytest.mark.usefixtures("plugin")
 def test_native_system_lies_beside_the_portable_one(here: Path) -> None:
     assert run("refine", configure(here, rounds=1, platform="Reference")) == cli.FINISHED

@@ -118,11 +118,34 @@ def test_dynamic_targets_are_read_in_full(folder: Path) -> None:
     assert made.targets[2].method == "einstein"
 
 
+ANGLES = {"observable": "angles", "file": "g.csv", "r_max": 0.35, "uncertainty": 0.02}
+
+
+def test_angles_are_read_in_full(folder: Path) -> None:
+    plain = changed(folder, target=[*ISSUE_EXAMPLE["target"], dict(ANGLES)]).targets[2]
+    assert (plain.file, plain.r_max, plain.bins) == (folder / "g.csv", 0.35, 60)
+    assert (plain.angle_unit, plain.window, plain.noise, plain.atoms) == ("rad", None, "auto", None)
+    more = {"bins": 36, "angle_unit": "degree", "window": [0.5, 2.5], "noise": "independent"}
+    full = changed(
+        folder, target=[ISSUE_EXAMPLE["target"][0], ANGLES | more | {"atoms": "name O"}]
+    ).targets[1]
+    assert (full.bins, full.angle_unit, full.window) == (36, "degree", (0.5, 2.5))
+    assert (full.noise, full.atoms) == ("independent", "name O")
+
+
 def without(section: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in section.items() if name != key}
 
 
-DYNAMICS_REFUSED = [
+SECTIONS_REFUSED = [
+    (without(ANGLES, "r_max"), "r_max", "missing"),
+    (without(ANGLES, "file"), "file", "missing"),
+    (ANGLES | {"r_max": -0.3}, "r_max", "above 0"),
+    (ANGLES | {"bins": 4}, "bins", ">= 8"),
+    (ANGLES | {"angle_unit": "deg"}, "angle_unit", "one of rad, degree; did you mean 'degree'?"),
+    (ANGLES | {"window": [2.0, 1.0]}, "window", "[low, high] in rad"),
+    (ANGLES | {"length_unit": "nm"}, "length_unit", "unknown key"),
+    (ANGLES | {"observable": "angle"}, "observable", "did you mean 'angles'?"),
     (VACF | {"winodw": [0, 1]}, "winodw", "did you mean window?"),
     (VACF | {"integrator": "nvt"}, "integrator", "one of simulation, nve; did you mean 'nve'?"),
     (VACF | {"segments_every": 0}, "segments_every", ">= 1"),
@@ -143,9 +166,9 @@ DYNAMICS_REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "words"), DYNAMICS_REFUSED, ids=[row[1] for row in DYNAMICS_REFUSED]
+    ("section", "key", "words"), SECTIONS_REFUSED, ids=[row[1] for row in SECTIONS_REFUSED]
 )
-def test_refusal_of_dynamics_names_the_key(
+def test_refusal_of_a_target_names_the_key(
     folder: Path, section: dict[str, Any], key: str, words: str
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -15,7 +15,7 @@ from liquids import Array
 from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import RDF, GaussNewtonOptions, SplinePair, Target
+from openmm_diffsim import RDF, AngleDistribution, GaussNewtonOptions, SplinePair, Target
 from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import OverlapError
 from openmm_diffsim.observables import Observable, SegmentObservable
@@ -622,8 +622,9 @@ def gas() -> dict[str, Any]:
     point = diffsim.StatePoint(liquids.simulation(pair, 64, 0.3, 1.5, seed=2), pair)
     rdf = RDF(2.4 * liquids.SIGMA, 40)
     theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
-    samples = point.sample(4000, 20, [rdf, *theory.rdfs], equilibration=1000)
-    return {"point": point, "rdf": rdf, "theory": theory, "samples": samples}
+    angles = AngleDistribution(1.5 * liquids.SIGMA, 18)
+    samples = point.sample(4000, 20, [rdf, angles, *theory.rdfs], equilibration=1000)
+    return {"point": point, "rdf": rdf, "angles": angles, "theory": theory, "samples": samples}
 
 
 def rdf_target(gas: dict[str, Any], **options: Any) -> Target:
@@ -685,6 +686,30 @@ def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) 
     np.testing.assert_allclose(mixed.prediction, frames.prediction, rtol=1e-12)
     eigenvalues = np.linalg.eigvalsh(mixed.own_covariance + mixed.target_covariance)
     assert eigenvalues.min() > 0
+
+
+def test_angles_beside_an_rdf_answer_as_the_frames_say(gas: dict[str, Any]) -> None:
+    samples, theory, angles = gas["samples"], gas["theory"], gas["angles"]
+    p = samples.estimate(angles)
+    goal = Target(gas["point"], angles, angles.theta, p.value, uncertainty=p.standard_error)
+    options = GaussNewtonOptions(prior_frames=100)
+    alone = view_state([goal], samples, None, options)
+    view = view_state([rdf_target(gas), goal], samples, theory, options)
+    # dP/dc_k = -beta Cov(P, S_k)
+    sums = samples.basis_sums[:, 0]
+    values = samples.values(angles).numpy()
+    expected = -beta(samples.temperature) * np.cov(values.T, sums.T, bias=True)[:18, 18:]
+    np.testing.assert_allclose(alone.jacobian, goal.operator @ expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(view.jacobian[40:], alone.jacobian, rtol=1e-12)
+    np.testing.assert_allclose(view.residual[40:], 0, atol=1e-12)
+    mixed = rdf_target(gas)
+    np.testing.assert_allclose(
+        view.jacobian[:40], view_state([mixed], samples, theory, options).jacobian, rtol=1e-9
+    )
+    # P sums to 1: its covariance alone is singular, and the error of a bin mends that
+    total = view.own_covariance + view.target_covariance
+    assert np.linalg.eigvalsh(total).min() > 0.5e-6
+    assert np.isfinite(view.misfit()) and np.isfinite(view.weight).all()
 
 
 @pytest.fixture(scope="module")

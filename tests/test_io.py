@@ -21,8 +21,10 @@ from openmm_diffsim.io import (
     atomic_write_bytes,
     check_rdf,
     check_vacf,
+    clean_angles,
     clean_correlation,
     clean_rdf,
+    read_angles,
     read_correlation,
     read_potential,
     read_rdf,
@@ -267,6 +269,62 @@ def test_vacf_is_held_against_equipartition() -> None:
     for c_0 in (1.0, 0.05 / 3, 5.0, -0.05, 0.0):
         with pytest.raises(TargetError, match=r"C\(0\).*expected about 3RT/m = 0\.05 .*normalised"):
             check_vacf(data(c_0), 0.05)
+
+
+# Angles -----------------------------------------------------------------------------------------
+
+THETA = np.linspace(0.0, np.pi, 13)
+P = np.sin(THETA) / 2  # of random directions
+
+
+@pytest.mark.parametrize("angle_unit", ["rad", "degree"])
+def test_angles_are_read_sorted_and_without_holes(write: Write, angle_unit: str) -> None:
+    scale = 1.0 if angle_unit == "rad" else 180 / np.pi
+    rows = [
+        f"{scale * t:.17g};{p / scale:.17g};{0.01 / scale:.17g}"
+        for t, p in zip(THETA[::-1], P[::-1], strict=True)
+    ]
+    path = write("\n".join(["theta;P;error", *rows, "1.0;nan;0.1"]))
+    data = read_angles(path, angle_unit)
+    np.testing.assert_allclose(data.theta, THETA, rtol=1e-12)
+    np.testing.assert_allclose(data.p, P, rtol=1e-12)
+    np.testing.assert_allclose(data.error, 0.01, rtol=1e-12)
+    assert (data.path, data.n_dropped) == (path, 1)
+
+
+def test_part_of_the_angles_may_have_any_integral() -> None:
+    part = THETA < 2
+    np.testing.assert_array_equal(clean_angles(THETA[part], 3 * P[part]).p, 3 * P[part])
+    with pytest.raises(TargetError, match=r"P\(theta\): the integral of P over theta is 2\.98"):
+        clean_angles(THETA, 3 * P)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0 0\n45 0.005\n90 0.01\n135 0.005\n180 0", "got angles up to 180 rad, expected at most"),
+        ("0 0\n1 1\n2 -1\n2.5 1\n3 0", "got P = -1, expected P of about 0 or more"),
+        ("0 0\n1 1\n2 1\n3 0", "got 4 usable rows"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_angles_are_refused(write: Write, content: str, message: str) -> None:
+    path = write(content)
+    with pytest.raises(TargetError, match=message) as caught:
+        read_angles(path)
+    assert caught.value.path == path
+
+
+def test_other_angle_units_are_refused(write: Write) -> None:
+    with pytest.raises(TargetError, match="expected one of 'rad', 'degree'") as caught:
+        read_angles(write("0 0"), "gon")
+    assert caught.value.key == "angle_unit"
+
+
+def test_measured_angles_of_water_are_a_distribution(shared_data: Callable[[str], Path]) -> None:
+    data = read_angles(shared_data("experiment/water_ooo_angles.csv"))
+    assert len(data.theta) > 80 and data.error is None
+    assert np.degrees(data.theta[np.argmax(data.p)]) == pytest.approx(98, abs=2)
 
 
 # Measured data ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a fit leaves behind of dynamic targets: tables, scalars in their units, figures."""
+"""What a fit leaves behind of its targets: tables, scalars in their units, figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ import numpy as np
 import openmm
 import pytest
 
-from openmm_diffsim import MSD, RDF, VACF, Diffusion, Pressure, Target, plotting, results
+from openmm_diffsim import (
+    MSD,
+    RDF,
+    VACF,
+    AngleDistribution,
+    Diffusion,
+    Pressure,
+    Target,
+    plotting,
+    results,
+)
 from openmm_diffsim.refinement.gauss_newton import StateView
 
 POINT: Any = SimpleNamespace(
@@ -20,6 +30,7 @@ POINT: Any = SimpleNamespace(
 LAGS = [0, 20, 50, 100]
 T = np.array(LAGS) * 0.002
 G = RDF(0.9, 45)
+ANGLES = AngleDistribution(0.35, 30)
 
 
 def targets() -> list[Target]:
@@ -31,6 +42,7 @@ def targets() -> list[Target]:
         Target(POINT, MSD(LAGS), T, 0.1 * T**2, uncertainty=1e-4),
         Target(POINT, Pressure(), 945.0, uncertainty=4.1),
         Target(POINT, VACF(LAGS), T, 0.04 * np.exp(-T), uncertainty=2e-3),
+        Target(POINT, ANGLES, ANGLES.theta, np.sin(ANGLES.theta) / 2, uncertainty=0.03),
     ]
 
 
@@ -51,9 +63,10 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
     goals = targets()
     assert [c.name for c in found.over_time] == ["VACF", "MSD", "VACF"]
     assert [c.unit for c in found.over_time] == ["nm^2/ps^2", "nm^2", "nm^2/ps^2"]
-    curves = [*found.over_time, *found.rdfs]
-    for curve, goal in zip(curves, [goals[i] for i in (0, 3, 5, 2)], strict=True):
-        np.testing.assert_array_equal(curve.x, goal.t if goal.r is None else goal.r)
+    curves = [*found.over_time, *found.rdfs, *found.angles]
+    for curve, goal in zip(curves, [goals[i] for i in (0, 3, 5, 2, 6)], strict=True):
+        (x,) = (x for x in (goal.r, goal.theta, goal.t) if x is not None)
+        np.testing.assert_array_equal(curve.x, x)
         np.testing.assert_array_equal(curve.target, goal.values)
         np.testing.assert_allclose(curve.model, goal.values + 0.5 * goal.uncertainty)
         np.testing.assert_allclose(curve.model_error, 2 * goal.uncertainty)
@@ -65,16 +78,17 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
     assert found.scalars[1]["standard_error"] == pytest.approx(8.2)
 
 
-def test_functions_of_time_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
+def test_curves_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
     results._write_curves(results.compare(fit), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
-    for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3)):
+    assert names == ["angles_0.csv", "msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
+    for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3), ("angles_0", 6)):
         text = (tmp_path / f"{name}.csv").read_text()
-        assert text.startswith("t_ps,target,model,standard_error\n")
-        t, target, model, error = np.loadtxt(text.splitlines(), delimiter=",", skiprows=1).T
+        columns = "theta_rad,p_target,p_model" if goal == 6 else "t_ps,target,model"
+        assert text.startswith(f"{columns},standard_error\n")
+        x, target, model, error = np.loadtxt(text.splitlines(), delimiter=",", skiprows=1).T
         expected = targets()[goal]
-        np.testing.assert_array_equal(t, expected.t)
+        np.testing.assert_array_equal(x, expected.theta if goal == 6 else expected.t)
         np.testing.assert_array_equal(target, expected.values)
         np.testing.assert_allclose(model, target + 0.5 * expected.uncertainty)
         np.testing.assert_allclose(error, 2 * expected.uncertainty)
@@ -120,7 +134,7 @@ R = np.linspace(0.28, 0.85, 200)
 U = 4 * ((0.34 / R) ** 12 - (0.34 / R) ** 6)
 
 
-def drawn(found: results.Comparisons, rdfs: bool, over_time: bool) -> Any:
+def drawn(found: results.Comparisons, rdfs: bool, over_time: bool, angles: bool = False) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = plotting.fit_figure(
@@ -129,6 +143,7 @@ def drawn(found: results.Comparisons, rdfs: bool, over_time: bool) -> Any:
             0.05 + 0 * U,
             found.rdfs if rdfs else [],
             ROUNDS,
+            angles=found.angles if angles else [],
             over_time=found.over_time if over_time else [],
         )
         figure.canvas.draw()
@@ -137,22 +152,25 @@ def drawn(found: results.Comparisons, rdfs: bool, over_time: bool) -> Any:
 
 POTENTIAL = [("r / nm", "u(r) / kJ mol$^{-1}$"), ("round", "misfit")]
 OF_RDF = [("", "g(r)"), ("r / nm", "model - target")]
+OF_ANGLES = [("", "P(theta) / rad$^{-1}$"), ("theta / rad", "model - target")]
 OF_VACF = [("", "VACF / nm$^{2}$ ps$^{-2}$"), ("t / ps", "model - target")]
 OF_MSD = [("", "MSD / nm$^{2}$"), ("t / ps", "model - target")]
 
 
 @pytest.mark.parametrize(
-    ("rdfs", "over_time", "expected"),
+    ("rdfs", "angles", "over_time", "expected"),
     [
-        (True, False, [*POTENTIAL, *OF_RDF]),
-        (True, True, [*POTENTIAL, *OF_RDF, *OF_VACF, *OF_MSD]),
-        (False, True, [*POTENTIAL, *OF_VACF, *OF_MSD]),
+        (True, False, False, [*POTENTIAL, *OF_RDF]),
+        (True, False, True, [*POTENTIAL, *OF_RDF, *OF_VACF, *OF_MSD]),
+        (False, False, True, [*POTENTIAL, *OF_VACF, *OF_MSD]),
+        (True, True, True, [*POTENTIAL, *OF_RDF, *OF_ANGLES, *OF_VACF, *OF_MSD]),
+        (False, True, False, [*POTENTIAL, *OF_ANGLES]),
     ],
 )
 def test_each_kind_of_curve_has_its_panels(
-    fit: Any, rdfs: bool, over_time: bool, expected: list[tuple[str, str]]
+    fit: Any, rdfs: bool, angles: bool, over_time: bool, expected: list[tuple[str, str]]
 ) -> None:
-    figure = drawn(results.compare(fit), rdfs, over_time)
+    figure = drawn(results.compare(fit), rdfs, over_time, angles)
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == expected
     boxes = [axes.get_position() for axes in figure.axes]
     assert all(box.width > 0.1 and box.height > 0.1 for box in boxes)
@@ -176,5 +194,5 @@ def test_the_well_is_in_sight_without_a_g_of_r(fit: Any) -> None:
 
 def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:
     curve = plotting.TimeComparison(T, T, T, T, T, "IncoherentScattering", "")
-    figure = drawn(results.Comparisons([], [curve], []), False, True)
+    figure = drawn(results.Comparisons([], [], [curve], []), False, True)
     assert figure.axes[2].get_ylabel() == "IncoherentScattering"

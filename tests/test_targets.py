@@ -14,7 +14,7 @@ import torch
 from openmm import unit
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import MSD, RDF, VACF, Diffusion, Pressure, Target
+from openmm_diffsim import MSD, RDF, VACF, AngleDistribution, Diffusion, Pressure, Target
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable
 from openmm_diffsim.refinement.targets import interpolation_matrix, timestep_of
@@ -169,6 +169,100 @@ def test_a_file_without_errors_needs_an_uncertainty_and_is_named(tmp_path: Path)
     with pytest.raises(TargetError, match=r"g\.txt.*no error column.*uncertainty=") as caught:
         Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
     assert caught.value.path == path
+
+
+# Angles -----------------------------------------------------------------------------------------
+
+ANGLES = AngleDistribution(0.35, 60)  # bins of 3 degrees
+
+
+def bent(theta: np.ndarray) -> np.ndarray:
+    """Something like the angles of water, 1/rad: a peak near 100 degrees, of integral 1."""
+    p = np.exp(-(((theta - 1.75) / 0.4) ** 2)) + 0.3 * np.sin(theta) ** 2
+    return p / (0.4 * np.pi**0.5 + 0.15 * np.pi)
+
+
+THETA = np.linspace(0.0, np.pi, 46)
+
+
+def angles(theta: Any = THETA, p: Any = None, **options: Any) -> Target:
+    options.setdefault("uncertainty", 0.02)
+    return Target(ANYWHERE, ANGLES, theta, bent(theta) if p is None else p, **options)
+
+
+def test_angles_are_compared_between_the_first_and_the_last_bin() -> None:
+    made = angles(np.random.default_rng(1).permutation(THETA))
+    assert made.theta is not None and made.r is None and made.t is None
+    np.testing.assert_array_equal(made.theta, THETA[1:-1])
+    np.testing.assert_array_equal(made.values, bent(THETA[1:-1]))
+    p = bent(ANGLES.theta)
+    np.testing.assert_allclose(made.operator @ p, np.interp(made.theta, ANGLES.theta, p))
+    np.testing.assert_allclose(made.operator @ p, made.values, atol=5e-3)  # h^2 P'' / 8
+
+
+def test_angles_may_be_in_degrees_and_in_a_window() -> None:
+    made = angles(
+        unit.Quantity(np.degrees(THETA), unit.degree),
+        unit.Quantity(np.radians(bent(THETA)), unit.degree**-1),
+        uncertainty=np.radians(0.01) / unit.degree,
+        window=(1.0, 2.0),
+    )
+    inside = (THETA >= 1) & (THETA <= 2)
+    np.testing.assert_allclose(made.theta, THETA[inside], rtol=1e-12)
+    np.testing.assert_allclose(made.values, bent(THETA[inside]), rtol=1e-12)
+    np.testing.assert_allclose(made.uncertainty, 0.01)
+
+
+@pytest.mark.parametrize("angle_unit", ["rad", "degree"])
+def test_angles_come_from_a_file(tmp_path: Path, angle_unit: str) -> None:
+    scale = 1.0 if angle_unit == "rad" else 180 / np.pi
+    path = write(tmp_path / "p.txt", scale * THETA, bent(THETA) / scale)
+    made = Target.from_file(ANYWHERE, ANGLES, path, angle_unit=angle_unit, uncertainty=0.02)
+    np.testing.assert_allclose(made.theta, THETA[1:-1], rtol=1e-12)
+    np.testing.assert_allclose(made.values, bent(THETA[1:-1]), rtol=1e-12)
+    error = 0.02 + 0.01 * THETA
+    path = write(tmp_path / "p.txt", scale * THETA, bent(THETA) / scale, error / scale)
+    made = Target.from_file(ANYWHERE, ANGLES, path, angle_unit=angle_unit)
+    np.testing.assert_allclose(made.uncertainty, error[1:-1], rtol=1e-12)
+
+
+ANGLES_REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "theta without p": (
+        lambda: Target(ANYWHERE, ANGLES, THETA, uncertainty=0.1),
+        r"needs theta and p, got 1",
+    ),
+    "degrees": (lambda: angles(np.degrees(THETA), bent(THETA)), r"up to 180 rad.*in degrees\?"),
+    "divided by the sine": (
+        lambda: angles(THETA[1:-1], bent(THETA[1:-1]) / np.sin(THETA[1:-1]) / 1.5),
+        r"integral of P over theta is .*expected 1",
+    ),
+    "a window of degrees": (lambda: angles(window=(60, 120)), r"only 0 points.*rad"),
+}
+
+
+@pytest.mark.parametrize("case", ANGLES_REFUSED)
+def test_angles_that_cannot_be_are_refused(case: str) -> None:
+    make, message = ANGLES_REFUSED[case]
+    with pytest.raises(TargetError, match=message):
+        make()
+
+
+def test_other_units_of_angles_are_refused() -> None:
+    with pytest.raises(UnitError, match="angle"):
+        angles(unit.Quantity(THETA, unit.nanometer), bent(THETA))
+    with pytest.raises(UnitError, match="angular density"):
+        angles(uncertainty=1 * unit.degree)
+
+
+def test_the_noise_of_angles_hangs_together_like_that_of_an_rdf() -> None:
+    fine = ANGLES.theta
+    one_frame = np.maximum(bent(fine), 1e-3)  # variance of a count: Poisson
+    error = np.sqrt(one_frame / 400)
+    for noise, expected in (("auto", 1 / 400), ("sampled", 1 / 400), ("independent", None)):
+        made = angles(fine, uncertainty=error, noise=noise)
+        found = made.frames_share(made.operator @ one_frame)
+        assert found == (None if expected is None else pytest.approx(expected, rel=1e-6))
+    assert angles(fine).frames_share(one_frame) is None  # one error for all: digitised
 
 
 # Functions of time and diffusion ----------------------------------------------------------------

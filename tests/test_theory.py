@@ -15,7 +15,7 @@ from liquids import CUTOFF, EPSILON, SIGMA, Array
 from openmm import app
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import RDF, Pressure, SplinePair, boltzmann_inversion
+from openmm_diffsim import RDF, AngleDistribution, Pressure, SplinePair, boltzmann_inversion
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.potentials import SplineBasis, pair_index
 from openmm_diffsim.refinement.liquid_theory import LiquidStructure, radial_transforms
@@ -439,7 +439,7 @@ def test_shares_say_which_pairs_of_types_an_rdf_counts() -> None:
     assert theory.shares(Pressure()) is None
 
 
-def test_theory_does_not_know_an_rdf_of_particles_that_the_potential_leaves_alone() -> None:
+def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leaves_alone() -> None:
     pair = liquids.lennard_jones()
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*(2.0 * np.eye(3)))
@@ -457,12 +457,18 @@ def test_theory_does_not_know_an_rdf_of_particles_that_the_potential_leaves_alon
     assert theory.shares(RDF(0.7, 10)) is None
     np.testing.assert_allclose(theory.shares(RDF(0.7, 10, atoms=range(30))), [1.0])
     rdf, mine = RDF(0.7, 10), RDF(0.7, 12, atoms=range(30))
+    angles = AngleDistribution(0.7, 8)
     point = diffsim.StatePoint(sim, pair)
-    samples = point.sample(40, 10, [rdf, mine, *theory.rdfs])
+    samples = point.sample(40, 10, [rdf, mine, angles, *theory.rdfs])
     structure = theory.structure(samples)
     assert structure is not None
-    _, known = theory.jacobian(structure, [rdf, mine], pair.coefficients().detach().numpy())
-    np.testing.assert_array_equal(known, [False] * 10 + [True] * 12)
+    c = pair.coefficients().detach().numpy()
+    expected = [False] * 10 + [True] * 12 + [False] * 8
+    for _, known in (
+        theory.jacobian(structure, [rdf, mine, angles], c),
+        theory.covariance(structure, [rdf, mine, angles]),
+    ):
+        np.testing.assert_array_equal(known, expected)
 
 
 # Boltzmann inversion ----------------------------------------------------------------------------

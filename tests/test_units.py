@@ -32,6 +32,8 @@ CONVERSIONS = [
     (1 * unit.centimeter**2 / unit.second, "diffusion", 100.0),
     (1 * unit.kilocalorie_per_mole, "energy", 4.184),
     (1 * unit.kilocalorie_per_mole / unit.angstrom, "force", 41.84),
+    (180 * unit.degree, "angle", np.pi),
+    (1 / unit.degree, "angular_density", 180 / np.pi),
     (300 * unit.kelvin, "temperature", 300.0),
     (1 * unit.atmosphere, "pressure", 1.01325),
     (1 * unit.kilojoule_per_mole / unit.nanometer**3, "pressure", 16.6053906717385),
@@ -124,6 +126,7 @@ def test_the_name_of_a_unit_is_that_of_the_number_in_it() -> None:
         "bar": unit.bar,
         "amu": unit.dalton,
         "e": unit.elementary_charge,
+        "rad": unit.radian,
         "1": unit.dimensionless,
     }
     for kind, text in UNIT_NAMES.items():

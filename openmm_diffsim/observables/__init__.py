@@ -1,5 +1,6 @@
 """What is measured, per frame."""
 
+from .angles import AngleDistribution
 from .base import Conditions, Frame, Observable, Particles, Recorder, record_frame
 from .configurations import Configurations
 from .dynamics import (
@@ -19,6 +20,7 @@ __all__ = [
     "MSD",
     "RDF",
     "VACF",
+    "AngleDistribution",
     "Conditions",
     "Configurations",
     "Diffusion",

@@ -49,7 +49,7 @@ from .theory import LiquidTheory
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
-_BIN_ERROR = 1e-3  # of a binned, interpolated g(r): never known better than this
+_BIN_ERROR = 1e-3  # of a g(r) or P(theta), binned and interpolated: never known better than this
 _UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose error is not known
 
 
@@ -162,7 +162,7 @@ def _view_static(
         frame_covariance = (1 - share) * frame_covariance + share * prior
     operator = _stacked_operator(targets, observables)
     bin_error = np.concatenate(
-        [np.full(len(t.values), 0.0 if t.r is None else _BIN_ERROR) for t in targets]
+        [np.full(len(t.values), _BIN_ERROR if t.is_histogram else 0.0) for t in targets]
     )
     covariance = operator @ frame_covariance @ operator.T
     return StateView(

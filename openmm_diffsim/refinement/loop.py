@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
-from ..observables import RDF, Observable, SegmentObservable
+from ..observables import RDF, AngleDistribution, Observable, SegmentObservable
 from ..potentials import (
     NetworkPotential,
     PairPotential,
@@ -537,6 +537,8 @@ class Refinement:
             for array in (target.values, target.uncertainty, target.operator):
                 digest.update(np.ascontiguousarray(array).tobytes())
             digest.update(repr(target.weight).encode())
+            if isinstance(target.observable, AngleDistribution):
+                digest.update(repr(target.observable.r_max).encode())
             if isinstance(target.observable, SegmentObservable):
                 digest.update(repr(_segment_settings(target)).encode())
         return {

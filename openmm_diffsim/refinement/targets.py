@@ -10,14 +10,22 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from ..errors import TargetError
-from ..io import clean_correlation, clean_rdf, read_correlation, read_rdf
-from ..observables import RDF, Observable
+from ..io import (
+    clean_angles,
+    clean_correlation,
+    clean_rdf,
+    read_angles,
+    read_correlation,
+    read_rdf,
+)
+from ..observables import RDF, AngleDistribution, Observable
 from ..statepoint import StatePoint
 from ..units import number_in_md_units, value_in_md_units
 
 Array = NDArray[np.float64]
 
 _FEWEST_POINTS = 3  # of a curve
+_SEEN = 0.3  # of 1 for a g(r), of the peak for a distribution: bins that are counted often
 _ROUNDING = 1e-6  # of the range of times: how far outside a point may lie that was rounded
 
 
@@ -25,38 +33,42 @@ class Target:
     """A measured value of an observable at a state point.
 
         Target(liquid, rdf, r, g, uncertainty=0.02)                    # r in nm
+        Target(liquid, angles, theta, p, uncertainty=0.02)             # theta in rad, p in 1/rad
         Target(liquid, Pressure(), 1.0, uncertainty=50.0)              # bar
         Target(liquid, VACF(range(0, 101, 5)), t, c, uncertainty=4e-4)  # t in ps, c in nm^2/ps^2
         Target(liquid, Diffusion(200), 2.4e-3, uncertainty=1e-4)       # nm^2/ps
 
-    A measured g(r) or function of time may be irregular, unsorted and end in NaN: it is compared
-    where it was measured, with the model's interpolated linearly between bin centres, or by a cubic
-    spline between lags. Points outside the bins or the lags of the observable, or outside
-    ``window``, do not count.
+    A measured g(r), distribution of angles or function of time may be irregular, unsorted and end
+    in NaN: it is compared where it was measured, with the model's interpolated linearly between bin
+    centres, or by a cubic spline between lags. Points outside the bins or the lags of the
+    observable, or outside ``window``, do not count.
 
     Parameters
     ----------
     state_point : StatePoint
     observable : Observable
-    *data : ``r, g`` for an RDF, ``t, values`` for a function of time, ``value`` for a scalar
+    *data : ``r, g`` for an RDF, ``theta, p`` for an AngleDistribution, ``t, values`` for a function
+        of time, ``value`` for a scalar
     uncertainty : float or array like the data
         Standard error of the measurement, in its units. Points of an array that are zero (a bin
         without counts) get the median of the others.
     weight : float
         Multiplies this target's share of the misfit.
     window : (float, float), optional
-        nm, or ps; only points inside are compared.
+        nm, rad or ps; only points inside are compared.
     noise : "auto", "sampled" or "independent"
-        How the errors of a g(r) hang together. "sampled": counted in a simulation of as many
-        particles, so that the errors of different r are correlated just like the fluctuations of
-        the model; long waves are then known far better than the single points say. "independent":
-        each point for itself, as digitised from a figure. "auto": sampled where the errors vary
-        with r just as those of a simulation do (to a factor of 1.5 or so), else independent.
+        How the errors of a g(r) or a distribution of angles hang together. "sampled": counted in a
+        simulation of as many particles, so that the errors of different points are correlated just
+        like the fluctuations of the model; long waves are then known far better than the single
+        points say. "independent": each point for itself, as digitised from a figure. "auto":
+        sampled where the errors vary from point to point just as those of a simulation do (to a
+        factor of 1.5 or so), else independent.
         The errors of anything else count as independent.
 
     Attributes
     ----------
     r : array [points], nm, of a g(r), else None
+    theta : array [points], rad, of a distribution of angles, else None
     t : array [points], ps, of a function of time, else None
     values, uncertainty : arrays [points], md units
     operator : array [points, observable.n_values]; prediction = operator @ <observable>
@@ -88,9 +100,12 @@ class Target:
         self.weight = float(weight)
         self.noise = noise
         self.r: Array | None = None
+        self.theta: Array | None = None
         self.t: Array | None = None
         if isinstance(observable, RDF):
             self._take_rdf(observable, data, uncertainty, window)
+        elif isinstance(observable, AngleDistribution):
+            self._take_angles(observable, data, uncertainty, window)
         elif is_function_of_time(observable):
             self._take_function_of_time(observable, data, uncertainty, window)
         else:
@@ -104,16 +119,21 @@ class Target:
         observable: Observable,
         path: str | Path,
         length_unit: str = "nm",
+        angle_unit: str = "rad",
         uncertainty: float | None = None,
         **options: Any,
     ) -> Target:
-        """A g(r), or a function of time, from a text file.
+        """A g(r), a distribution of angles or a function of time from a text file.
 
-        See ``openmm_diffsim.io.read_rdf`` for what it may look like; ``length_unit`` is that of r.
-        Times are in ps, see ``openmm_diffsim.io.read_correlation``. ``uncertainty`` may be left
-        out where the file has a third column.
+        See ``openmm_diffsim.io.read_rdf`` for what it may look like; ``length_unit`` is that of r,
+        ``angle_unit`` that of theta, see ``openmm_diffsim.io.read_angles``. Times are in ps, see
+        ``openmm_diffsim.io.read_correlation``. ``uncertainty`` may be left out where the file has a
+        third column.
         """
-        if is_function_of_time(observable):
+        if isinstance(observable, AngleDistribution):
+            angles = read_angles(path, angle_unit)
+            columns, measured = (angles.theta, angles.p), angles.error
+        elif is_function_of_time(observable):
             series = read_correlation(path)
             columns, measured = (series.t, series.values), series.error
         else:
@@ -124,14 +144,19 @@ class Target:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
         return cls(state_point, observable, *columns, uncertainty=error, **options)
 
+    @property
+    def is_histogram(self) -> bool:
+        """Is it counted in bins, as a g(r) and a distribution of angles are?"""
+        return self.r is not None or self.theta is not None
+
     def frames_share(self, one_frame: Array) -> float | None:
         """Variance of the target over that of one frame of the model, or None if independent.
 
         ``one_frame`` [points] is the variance of each point in one frame.
         """
-        if self.r is None or self.noise == "independent":
+        if not self.is_histogram or self.noise == "independent":
             return None
-        seen = self.values > 0.3
+        seen = self.values > _SEEN * (1.0 if self.theta is None else self.values.max())
         if seen.sum() < (20 if self.noise == "auto" else 1):
             return None
         if self.noise == "auto" and np.ptp(self.uncertainty[seen]) == 0:
@@ -159,6 +184,25 @@ class Target:
         self.values = curve.g[inside]
         self.uncertainty = _fill_zeros(curve.error[inside])
         self.operator = interpolation_matrix(rdf.r, self.r)
+
+    def _take_angles(
+        self,
+        observable: AngleDistribution,
+        data: tuple[Any, ...],
+        uncertainty: Any,
+        window: tuple[float, float] | None,
+    ) -> None:
+        if len(data) != 2:
+            raise TargetError(f"a target of angles needs theta and p, got {len(data)} arrays")
+        theta = np.asarray(value_in_md_units(data[0], "angle"), dtype=np.float64)
+        error = np.asarray(value_in_md_units(uncertainty, observable.kind), dtype=np.float64)
+        curve = clean_angles(theta, data[1], self._spread(error, theta.shape))
+        assert curve.error is not None
+        inside = _inside(curve.theta, observable.theta[0], observable.theta[-1], window, "rad")
+        self.theta = curve.theta[inside]
+        self.values = curve.p[inside]
+        self.uncertainty = _fill_zeros(curve.error[inside])
+        self.operator = interpolation_matrix(observable.theta, self.theta)
 
     def _take_function_of_time(
         self,
