@@ -1,7 +1,7 @@
 """Water, one bead per molecule, from its measured structure: by pairs, and by a many-body network.
 
     python benchmarks/coarse_grained_water.py pair      # minutes
-    python benchmarks/coarse_grained_water.py network   # about an hour; resumes where it was stopped
+    python benchmarks/coarse_grained_water.py network   # an hour; resumes where it stopped
     python benchmarks/coarse_grained_water.py report    # figure and numbers of both
 
 298 K, 1 g/cm3. Targets: the O-O g(r) of Soper and Benmore, Phys. Rev. Lett. 101, 065502 (2008), a
@@ -40,8 +40,10 @@ PRESSURE = diffsim.Pressure()
 RDF_ERROR, ANGLE_ERROR, PRESSURE_ERROR = 0.02, 0.02, 100.0
 
 
-def liquid_of(potential: diffsim.Potential, seed: int = 1) -> diffsim.StatePoint:
-    """A box of beads on the CPU, near a lattice."""
+def liquid_of(
+    potential: diffsim.Potential, platform: str = "CPU", seed: int = 1
+) -> diffsim.StatePoint:
+    """A box of beads, near a lattice."""
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*(BOX * np.eye(3)))
     topology = app.Topology()
@@ -57,8 +59,8 @@ def liquid_of(potential: diffsim.Potential, seed: int = 1) -> diffsim.StatePoint
         topology,
         system,
         integrator,
-        openmm.Platform.getPlatform("CPU"),
-        {"Threads": "1"},
+        openmm.Platform.getPlatform(platform),
+        {"Threads": "1"} if platform == "CPU" else {"Precision": "mixed"},
     )
     side = int(np.ceil(N ** (1 / 3)))
     grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -72,9 +74,7 @@ def liquid_of(potential: diffsim.Potential, seed: int = 1) -> diffsim.StatePoint
 
 
 def pair_potential() -> diffsim.NeuralPair:
-    return diffsim.NeuralPair(
-        0.2, 0.9, prior_sigma=0.27, prior_epsilon=1.0, name="pair network"
-    )
+    return diffsim.NeuralPair(0.2, 0.9, prior_sigma=0.27, prior_epsilon=1.0, name="pair network")
 
 
 def network_potential() -> diffsim.NetworkPotential:
@@ -98,10 +98,12 @@ def targets(liquid: diffsim.StatePoint, what: str) -> list[diffsim.Target]:
     return chosen
 
 
-def fit(what: str, folder: Path, rounds: int, steps: int, every: int) -> None:
+def fit(what: str, folder: Path, rounds: int, steps: int, every: int, platform: str) -> None:
     """Refine one of them, or go on with it, and measure it with fresh frames."""
     potential = pair_potential() if what == "pair" else network_potential()
-    liquid = liquid_of(potential)
+    if what == "network" and platform == "CUDA":
+        potential.to("cuda")  # where its energies are evaluated; OpenMM has a copy of its own
+    liquid = liquid_of(potential, platform)
     checkpoint = folder / f"{what}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     found = diffsim.Refinement(
@@ -169,13 +171,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--platform", default="CPU", help="CPU, Reference, OpenCL or CUDA")
     parser.add_argument("--output", type=Path, default=Path("coarse_grained_water"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "report":
         report(options.output)
     else:
-        fit(options.what, options.output, options.rounds, options.steps, options.every)
+        fit(
+            options.what,
+            options.output,
+            options.rounds,
+            options.steps,
+            options.every,
+            options.platform,
+        )
 
 
 if __name__ == "__main__":
