@@ -314,8 +314,12 @@ class EvaluatedFrames:
         with parameters_at(self.potential, theta.detach()), torch.no_grad():
             for k, indices, x, boxes in self._missing(kind, known):
                 run = self.runs[k][0]
-                value = self._compute(kind, x, boxes, run.particles)
-                known[k][indices] = value.double().numpy()
+                try:
+                    value = self._compute(kind, x, boxes, run.particles)
+                except BaseException:  # an interrupt too
+                    run.save_progress(kind, key)
+                    raise
+                known[k][indices] = value.double().numpy(force=True)
                 if time.monotonic() - saved > _SAVED_EVERY:
                     run.save_progress(kind, key)
                     saved = time.monotonic()
@@ -327,19 +331,21 @@ class EvaluatedFrames:
     def gradient(self, kind: str, theta: Tensor, weights: Array) -> Tensor:
         """sum_n w_n dA_n/dtheta, A "energy" or "virial", [parameters]."""
         total = torch.zeros_like(theta)
+        counting, weights = self.select(weights != 0), weights[weights != 0]
         with parameters_at(self.potential, theta.detach()):
-            for where, x, boxes, particles in self._batches("gradient"):
-                if weights[where].any():
-                    value = self._compute(kind, x, boxes, particles, differentiable=True)
-                    total += self._pull_back(value, torch.from_numpy(weights[where]))
+            for where, x, boxes, particles in counting._batches("gradient"):
+                value = self._compute(kind, x, boxes, particles, differentiable=True)
+                total += self._pull_back(value, torch.from_numpy(weights[where]))
         return total
 
     def _pull_back(self, value: Tensor, weights: Tensor) -> Tensor:
         """sum_n w_n dA_n/dtheta of a batch, [parameters]."""
         parameters = learned_parameters(self.potential)
-        parts = torch.autograd.grad(value, parameters, weights.to(value.dtype), allow_unused=True)
+        parts = torch.autograd.grad(value, parameters, weights.to(value), allow_unused=True)
         flat = [
-            torch.zeros(p.numel(), dtype=torch.float64) if g is None else g.reshape(-1).double()
+            torch.zeros(p.numel(), dtype=torch.float64)
+            if g is None
+            else g.reshape(-1).double().cpu()
             for g, p in zip(parts, parameters, strict=True)
         ]
         return torch.cat(flat)
@@ -353,17 +359,17 @@ class EvaluatedFrames:
         differentiable: bool = False,
     ) -> Tensor:
         """ "energy" or "virial" of a batch, [frames]."""
-        dtype = learned_parameters(self.potential)[0].dtype
-        types = torch.from_numpy(particles.types)
-        x = torch.from_numpy(positions[:, particles.atoms]).to(dtype)
-        cells = None if boxes is None else torch.from_numpy(boxes).to(dtype)
+        like = learned_parameters(self.potential)[0]  # its precision and device
+        types = torch.from_numpy(particles.types).to(like.device)
+        x = torch.from_numpy(positions[:, particles.atoms]).to(like)
+        cells = None if boxes is None else torch.from_numpy(boxes).to(like)
         if kind == "energy":
             return self.potential.energies(x, cells, types)
         if cells is None:
             raise StatePointError("a virial needs a periodic box, and these frames have none")
-        centres = torch.from_numpy(_centres(positions, particles)).to(dtype)
+        centres = torch.from_numpy(_centres(positions, particles)).to(like)
         with torch.enable_grad():
-            scale = torch.ones(len(x), dtype=dtype, requires_grad=True)
+            scale = torch.ones(len(x), dtype=x.dtype, device=x.device, requires_grad=True)
             moved = x + (scale[:, None, None] - 1) * centres
             energy = self.potential.energies(moved, scale[:, None, None] * cells, types).sum()
             (slope,) = torch.autograd.grad(energy, scale, create_graph=differentiable)

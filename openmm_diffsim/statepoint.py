@@ -18,7 +18,7 @@ from .averages import detect_equilibration, drift
 from .errors import EquilibrationError, SamplingError, StatePointError
 from .forces import attached_force, update_force
 from .observables import Observable, Segment, SegmentObservable
-from .potentials import Potential
+from .potentials import AnalyticPair, Potential
 from .samples import Samples
 from .sampling import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentRunner, dynamic_average
@@ -77,10 +77,15 @@ class StatePoint:
         self.apply()
 
     def apply(self) -> None:
-        """Copy the potential's present parameters to the System and the live Context."""
+        """Copy the potential's present parameters to the System and the live Context.
+
+        A neural pair potential that its table no longer follows is warned of.
+        """
         self.force = update_force(
             self.potential, self.force, self.simulation.context, self.temperature
         )
+        if isinstance(self.potential, AnalyticPair):
+            self.potential.check_table(self.temperature)
 
     def snapshot(self) -> openmm.State:
         """Positions, velocities, box and parameters, to come back to with ``restore``."""

@@ -207,15 +207,16 @@ def test_weights_of_coefficients(name: str) -> None:
     x = segment.positions.detach().numpy()[:-1]
     w = np.random.default_rng(1).normal(size=x.shape)
     c = liquid.potential.coefficients().detach()
-    found = runner.field(segment.box).parameter_products(x, w)
+    found = runner.field(segment.box).parameter_product(x, w)
     for k in (3, 10):
         change = torch.zeros_like(c)
         change[0, k] = 1.0
         fields = [runner.field(segment.box, c + sign * change) for sign in (1, -1)]
+        expected = 0.0
         for time in range(len(x)):
             forces = [f.forces(x[time], []) for f in fields]
-            expected = np.sum(w[time] * (forces[0] - forces[1])) / 2
-            assert found[time, 0, k] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+            expected += np.sum(w[time] * (forces[0] - forces[1])) / 2
+        assert found[0, k] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("scheme", [leapfrog(0.001), nose_hoover(0.001, 300, 20)])

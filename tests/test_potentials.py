@@ -366,7 +366,7 @@ def test_table_error_is_the_largest_difference_where_the_fluid_goes(temperature:
 def test_table_error_at_given_distances() -> None:
     pair = SineCore(60)
     r = np.array([0.21, 0.5])
-    difference = np.abs((pair.energy(r)[0] - pair.switched_form(torch.tensor(r))[0]).detach())
+    difference = (pair.energy(r)[0] - pair.switched_form(torch.tensor(r))[0]).detach().abs()
     error = pair.table_error(r=r)
     assert error.energy == pytest.approx(float(difference.max()), rel=1e-12)
     assert error.energy_at == 0.21

@@ -10,7 +10,6 @@ Context also tells the integrator that its forces are old.
 
 from __future__ import annotations
 
-import copy
 import logging
 import secrets
 import weakref
@@ -24,9 +23,10 @@ from openmm import unit
 from torch import Tensor
 
 from ..errors import AttachError
-from ..potentials import NetworkPotential, Potential, flat_parameters, set_flat_parameters
+from ..potentials import NetworkPotential, Potential, flat_parameters
 from . import torchforce
 from .pair import is_periodic, type_of_particle
+from .torchforce import frozen_copy
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -60,7 +60,7 @@ class Computation:
     def __init__(
         self, potential: NetworkPotential, type_of: IntArray, periodic: bool, precision: str | None
     ) -> None:
-        self.potential = copy.deepcopy(potential).requires_grad_(False)
+        self.potential = frozen_copy(potential)
         self.type_of = type_of
         self.periodic = periodic
         self.precision = precision
@@ -85,7 +85,7 @@ class Computation:
             living = [c for c in self.alive if c.token == self.token]
             if not living:  # an exception here would end the process: see __call__
                 return
-            twin = copy.deepcopy(living[0].potential)
+            twin = frozen_copy(living[0].potential)
             self.__dict__.update({**living[0].__dict__, "potential": twin})
         self.alive.add(self)
 
@@ -95,13 +95,12 @@ class Computation:
         self.potential.to(dtype=dtype, device=device)
         self._types = torch.from_numpy(self.type_of[self.type_of >= 0]).to(device)
 
-    def set_parameters(self, theta: Tensor, learned: list[str]) -> None:
-        """Take over the values of the parameters of these names, flat."""
-        named = dict(self.potential.named_parameters())
-        for name, parameter in named.items():
-            parameter.requires_grad_(name in learned)
-        set_flat_parameters(self.potential, theta)
-        self.potential.requires_grad_(False)
+    @torch.no_grad()
+    def take_over(self, potential: NetworkPotential) -> None:
+        """The values of all its parameters."""
+        pairs = zip(self.potential.parameters(), potential.parameters(), strict=True)
+        for own, other in pairs:
+            own.copy_(other)
 
     def __call__(self, state: openmm.State, positions: Tensor | None = None) -> tuple[Any, Any]:
         """Energy, kJ/mol, and forces, kJ/mol/nm: numbers for PythonForce, tensors for
@@ -199,23 +198,20 @@ def update(
     potential: NetworkPotential, force: openmm.Force, context: openmm.Context | None
 ) -> openmm.Force:
     """Copy the present parameters to a Force and a Context; see ``update_force``."""
-    theta = flat_parameters(potential)
-    if not bool(torch.isfinite(theta).all()):
+    if not bool(torch.isfinite(flat_parameters(potential)).all()):
         raise AttachError(f"the parameters of {potential.name!r} are not finite")
     dtype = None if context is None else _dtype_of(context)
     if torchforce.is_torch_force(force):
         if context is None:
             raise AttachError("a TorchForce gets new parameters only together with its Context")
         return torchforce.replace(potential, force, context, dtype or torch.float64)
-    learned = [name for name, p in potential.named_parameters() if p.requires_grad]
     for computation in _computations(force):
-        computation.set_parameters(theta, learned)
         if context is not None:
             wanted = _DTYPES.get(computation.precision or "", dtype or torch.float64)
             device = _device_of(context)
             if (wanted, device) != (computation.dtype, computation.device):
                 computation.place(wanted, device)
-                computation.set_parameters(theta, learned)  # what single precision had rounded
+        computation.take_over(potential)
     if context is not None:
         _forget_forces(force, context)
     return force

@@ -81,6 +81,12 @@ def fastest() -> tuple[str, str]:
     return "python", "it is the fastest, and takes new parameters without a new Context"
 
 
+def frozen_copy(potential: NetworkPotential) -> NetworkPotential:
+    """A copy without gradients."""
+    with torch.no_grad():  # else the copied parameters of a ScriptModule have a graph
+        return copy.deepcopy(potential).requires_grad_(False)
+
+
 class _Compiled(nn.Module):
     """Energy as TorchForce asks for it, of some of the particles."""
 
@@ -90,7 +96,7 @@ class _Compiled(nn.Module):
 
     def __init__(self, potential: NetworkPotential, type_of: IntArray, dtype: torch.dtype) -> None:
         super().__init__()
-        self.potential = copy.deepcopy(potential).requires_grad_(False).to(dtype)
+        self.potential = frozen_copy(potential).to(dtype)
         self.register_buffer("type_of", torch.from_numpy(type_of))
         self.register_buffer("atoms", torch.from_numpy(np.flatnonzero(type_of >= 0)))
         self.register_buffer("like", torch.zeros(1, dtype=dtype))

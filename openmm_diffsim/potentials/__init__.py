@@ -1,6 +1,6 @@
 """What is learned: pair potentials and networks, as torch modules."""
 
-from .analytic import LennardJones, Mie, Morse, SoftSphere, Yukawa
+from .analytic import AnalyticPair, LennardJones, Mie, Morse, SoftSphere, Yukawa
 from .base import PairPotential, Potential, parameter_chain
 from .basis import SplineBasis, n_pairs_of_types, pair_index
 from .composite import PairSum, TemperatureDependent
@@ -20,6 +20,7 @@ from .table_error import TableError
 from .torchmdnet import TorchMDNet
 
 __all__ = [
+    "AnalyticPair",
     "LennardJones",
     "Mie",
     "Morse",

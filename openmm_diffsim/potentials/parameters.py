@@ -15,11 +15,11 @@ def learned_parameters(potential: nn.Module) -> list[nn.Parameter]:
 
 
 def parameter_vector(potential: nn.Module) -> Tensor:
-    """theta, flat over the parameters that require a gradient, in double precision.
+    """theta, flat over the parameters that require a gradient, in double precision, on the CPU.
 
-    It has a graph to them.
+    It has a graph to them, wherever they are.
     """
-    parts = [p.reshape(-1).double() for p in learned_parameters(potential)]
+    parts = [p.reshape(-1).double().cpu() for p in learned_parameters(potential)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 

@@ -68,7 +68,7 @@ class TorchMDNet(nn.Module):
         hidden: int = 16,
         layers: int = 2,
         rbf: int = 16,
-        heads: int = 2,
+        heads: int = 1,
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
     ) -> None:

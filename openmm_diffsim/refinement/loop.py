@@ -450,7 +450,7 @@ class Refinement:
         if self._previous is not None:
             arrays["previous"] = self._previous.numpy()
         for name, buffer in self.potential.named_buffers():
-            arrays[f"buffer/{name}"] = buffer.numpy()
+            arrays[f"buffer/{name}"] = buffer.numpy(force=True)
         for key, value in self.method.state_dict().items():
             arrays[f"method/{key}"] = np.asarray(value)
         for index, state in enumerate(self.states):

@@ -371,7 +371,7 @@ class TorchOptimizer:
                         reason="method",
                     )
                 if value is not None:
-                    flat[f"{index}/{name}"] = value.numpy()
+                    flat[f"{index}/{name}"] = value.numpy(force=True)
         return flat
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ A field is a function of positions [particles, 3] and the index of the time, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -81,11 +81,10 @@ def _minus_gradient(field: TorchField, x: Tensor, create_graph: bool) -> Tensor:
     return -slope
 
 
-class ContextField:
-    """All forces of a Context, with the learned one among them.
+class SystemField:
+    """All forces of a System, with the learned one among them: what such fields share.
 
-    Forces come from the Context's own platform. Their derivatives are those of the learned force,
-    natively where it is native, plus directional differences of all other forces,
+    Derivatives are those of the learned force plus directional differences of all other forces,
 
         H w = -(F(x + h w) - F(x - h w)) / (2 h),
 
@@ -96,16 +95,9 @@ class ContextField:
     Parameters
     ----------
     context : openmm.Context
-        Lent for every evaluation, and then as before.
-    force : openmm.Force
-        The learned one, that ``PairPotential.attach`` made.
-    basis : SplineBasis
-        Of the learned force.
-    coefficients : Tensor [pairs of types, coefficients]
+    coefficients : Tensor [pairs of types, coefficients], or [1, parameters] of a network
         Of the learned force, with a graph to what they depend on. They, and the Context's global
         parameters as they are now, are those of the segment whatever the Context has later.
-    sums : callable
-        From ``forces.sums_over_pairs``.
     differences : DifferenceContext
     box : array [3, 3] or None
         nm, where the force is periodic.
@@ -116,30 +108,106 @@ class ContextField:
     def __init__(
         self,
         context: openmm.Context,
-        force: openmm.Force,
-        basis: SplineBasis,
         coefficients: Tensor,
-        sums: Callable[..., PairSums],
         differences: DifferenceContext,
         box: Array | None,
         protocol: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.context = context
-        self.force = force
-        self.basis = basis
         self.coefficients = coefficients
+        self.differences = differences
         self.parameters = dict(context.getParameters())
         self.box = box
         self.protocol = dict(protocol or {})
-        self.differences = differences
         self.diagnostics: dict[str, Any] = {}
-        self._sums = sums
-        self._lent = False
 
     def __call__(self, positions: Tensor, time: int) -> Tensor:
-        """Forces, kJ/mol/nm, [particles, 3]."""
+        """Forces, kJ/mol/nm, of the shape of the positions."""
         values = [series[time] for series in self.protocol.values()]
-        return _ContextForces.apply(self, positions, self.coefficients, *values)  # type: ignore[no-untyped-call]
+        return _SystemForces.apply(self, positions, self.coefficients, *values)  # type: ignore[no-untyped-call]
+
+    def lent(self) -> AbstractContextManager[None]:
+        """What a field takes hold of while a segment runs; afterwards it is as before."""
+        return nullcontext()
+
+    def forces(self, positions: Array, values: Sequence[float]) -> Array:
+        """Forces at values of the protocol's parameters."""
+        raise NotImplementedError
+
+    def learned_products(self, positions: Array, w: Array) -> tuple[Array, Array]:
+        """Derivatives of w . F_learned with respect to positions and coefficients."""
+        raise NotImplementedError
+
+    def parameter_product(self, positions: Array, w: Array) -> Array:
+        """sum_ti w_ti . dF_ti/dc over times and particles, of the shape of the coefficients.
+
+        Positions and w are [times, particles, 3].
+        """
+        raise NotImplementedError
+
+    def products(
+        self, positions: Array, w: Array, values: Sequence[float]
+    ) -> tuple[Array, Array, list[float]]:
+        """Derivatives of w . F with respect to positions, coefficients and global parameters."""
+        slope, by_coefficient = self.learned_products(positions, w)
+        by_value = [0.0] * len(values)
+        if self.differences.contribute:
+            self.set_conditions(values)
+            protocol = dict(zip(self.protocol, values, strict=True))
+            shape = (-1, *positions.shape[-2:])
+            rows = []
+            for x, row in zip(positions.reshape(shape), w.reshape(shape), strict=True):
+                product, error = self.differences.product(x, row)
+                self.diagnostics["difference_error"] = error
+                rows.append(product)
+                for k, (name, value) in enumerate(protocol.items()):
+                    by_value[k] += self.differences.parameter_product(x, row, name, value)
+            slope = slope + np.reshape(rows, positions.shape)
+        return slope, by_coefficient, by_value
+
+    def set_conditions(self, values: Sequence[float]) -> None:
+        """Give the differences this box, these coefficients and these global parameters."""
+        protocol = dict(zip(self.protocol, values, strict=True))
+        self.differences.set_conditions(
+            self.box, {**self.parameters, **protocol}, self.coefficients.detach().numpy()
+        )
+
+
+class ContextField(SystemField):
+    """The forces of a Context that has a pair potential, from its own platform.
+
+    Derivatives of the learned force are native where it is native.
+
+    Parameters
+    ----------
+    context : openmm.Context
+        Lent for every evaluation, and then as before.
+    force : openmm.Force
+        The learned one, that ``PairPotential.attach`` made.
+    basis : SplineBasis
+        Of the learned force.
+    sums : callable
+        From ``forces.sums_over_pairs``.
+    coefficients, differences, box, protocol
+        See ``SystemField``.
+    """
+
+    def __init__(
+        self,
+        context: openmm.Context,
+        force: openmm.Force,
+        basis: SplineBasis,
+        sums: Callable[..., PairSums],
+        coefficients: Tensor,
+        differences: DifferenceContext,
+        box: Array | None,
+        protocol: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(context, coefficients, differences, box, protocol)
+        self.force = force
+        self.basis = basis
+        self._sums = sums
+        self._lent = False
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -170,41 +238,25 @@ class ContextField:
             self.context.setPositions(positions)
             return forces_of(self.context)
 
-    def products(
-        self, positions: Array, w: Array, values: Sequence[float]
-    ) -> tuple[Array, Array, list[float]]:
-        """Derivatives of w . F with respect to positions, coefficients and global parameters."""
-        if isinstance(self.force, SplinePairForce):
-            with self._own_coefficients():
-                hessian, parameters = self.force.computeProducts(
-                    self.context, w[None], positions[None], self._boxes(1)
-                )
-            slope = -hessian[0]
-            by_coefficient = parameters[0]
-        else:
-            slope = np.zeros_like(w)  # the differences include a table
-            by_coefficient = self._table_product(positions, w)
-        by_value = [0.0] * len(values)
-        if self.differences.contribute:
-            protocol = dict(zip(self.protocol, values, strict=True))
-            self.differences.set_conditions(
-                self.box, {**self.parameters, **protocol}, self.coefficients.detach().numpy()
+    def learned_products(self, positions: Array, w: Array) -> tuple[Array, Array]:
+        """Derivatives of w . F with respect to positions and coefficients."""
+        if not isinstance(self.force, SplinePairForce):
+            # The differences include a table.
+            return np.zeros_like(w), self._table_product(positions, w)
+        with self._own_coefficients():
+            hessian, parameters = self.force.computeProducts(
+                self.context, w[None], positions[None], self._boxes(1)
             )
-            product, error = self.differences.product(positions, w)
-            self.diagnostics["difference_error"] = error
-            slope = slope + product
-            by_value = [
-                self.differences.parameter_product(positions, w, name, value)
-                for name, value in protocol.items()
-            ]
-        return slope, by_coefficient, by_value
+        return -hessian[0], parameters[0]
 
-    def parameter_products(self, positions: Array, w: Array) -> Array:
-        """sum_i w_i . dF_i/dc at each time, [times, pairs of types, coefficients]."""
+    def parameter_product(self, positions: Array, w: Array) -> Array:
+        """sum_ti w_ti . dF_ti/dc, [pairs of types, coefficients]."""
         if isinstance(self.force, SplinePairForce):
             boxes = self._boxes(len(positions))
-            return self.force.computeForceParameterProduct(self.context, w, positions, boxes)
-        return np.array([self._table_product(x, row) for x, row in zip(positions, w, strict=True)])
+            each = self.force.computeForceParameterProduct(self.context, w, positions, boxes)
+            return np.asarray(each.sum(axis=0))
+        rows = [self._table_product(x, row) for x, row in zip(positions, w, strict=True)]
+        return np.asarray(np.sum(rows, axis=0))
 
     def _table_product(self, positions: Array, w: Array) -> Array:
         """By differences of the basis sums: dF/dc = -dS/dx."""
@@ -221,9 +273,9 @@ class ContextField:
         return None if self.box is None else np.repeat(self.box[None], frames, axis=0)
 
 
-class _ContextForces(torch.autograd.Function):
+class _SystemForces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, field: ContextField, x: Tensor, c: Tensor, *values: Tensor) -> Tensor:
+    def forward(ctx: Any, field: SystemField, x: Tensor, c: Tensor, *values: Tensor) -> Tensor:
         ctx.field = field
         ctx.values = [float(value) for value in values]
         ctx.save_for_backward(x)
@@ -234,7 +286,7 @@ class _ContextForces(torch.autograd.Function):
     def backward(ctx: Any, w: Tensor) -> tuple[Any, ...]:
         (x,) = ctx.saved_tensors
         by_position, by_coefficient, by_value = ctx.field.products(
-            x.numpy(), w.contiguous().numpy(), ctx.values
+            x.numpy(force=True), w.contiguous().numpy(), ctx.values
         )
         return (
             None,
@@ -247,11 +299,13 @@ class _ContextForces(torch.autograd.Function):
 class DifferenceContext:
     """Directional differences, in double precision, of what has no native derivatives."""
 
-    def __init__(self, context: openmm.Context, force: openmm.Force, basis: SplineBasis) -> None:
+    def __init__(
+        self, context: openmm.Context, force: openmm.Force, basis: SplineBasis | None
+    ) -> None:
         # A table's own derivatives are taken by differences, like those of any other force.
-        is_native = isinstance(force, SplinePairForce)
-        self._learned = force.getName() if is_native else None
-        self._table = None if is_native else force.getName()
+        is_table = isinstance(force, openmm.CustomNonbondedForce)
+        self._learned = None if is_table else force.getName()
+        self._table = force.getName() if is_table else None
         self._basis = basis
         self._original = context
         self._system = self._copy()
@@ -282,8 +336,15 @@ class DifferenceContext:
                 context.setParameter(name, value)
         for force in self._system.getForces():
             if force.getName() == self._table:
+                assert self._basis is not None
                 set_coefficients(force, self._basis, coefficients)
                 force.updateParametersInContext(context)
+
+    def forces(self, positions: Array) -> Array:
+        """Of all that differences are taken of, [particles, 3]."""
+        context = self._made()
+        context.setPositions(positions)
+        return forces_of(context)
 
     def product(self, positions: Array, w: Array) -> tuple[Array, float]:
         """(dF/dx) w, [particles, 3], and its relative error, from twice the displacement."""

@@ -15,7 +15,7 @@ from ..errors import SegmentError
 from ..kernels import PairHistogram
 from ..observables import Frame, Segment, SegmentObservable
 from ..observables.segment import SegmentRecords
-from .fields import ContextField
+from .fields import SystemField
 from .score import check_has_score, explicit_weights, score_weights
 from .segment import SegmentRunner
 from .stepping import Noise
@@ -87,7 +87,7 @@ class SegmentRecorder:
         (slope,) = torch.autograd.grad(value, c, retain_graph=True, allow_unused=True)
         return np.zeros(c.numel()) if slope is None else slope.numpy().ravel()
 
-    def _score(self, segment: Segment, noise: Noise, field: ContextField) -> tuple[Array, Array]:
+    def _score(self, segment: Segment, noise: Noise, field: SystemField) -> tuple[Array, Array]:
         """Score and explicit part of each value, [n_values, coefficients] each."""
         all_noise = noise.steps(0, self.observable.steps)
         assert all_noise is not None
@@ -96,7 +96,7 @@ class SegmentRecorder:
         def products(weights: Array) -> Array:
             if not weights.any():
                 return np.zeros(field.coefficients.numel())
-            return field.parameter_products(x[: len(weights)], weights).sum(axis=0).ravel()
+            return field.parameter_product(x[: len(weights)], weights).ravel()
 
         by_steps: dict[int, Array] = {}
         scores, explicits = [], []

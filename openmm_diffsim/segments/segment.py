@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ from openmm import unit
 from torch import Tensor
 
 from ..errors import SegmentError
-from ..forces import attached_force, sums_over_pairs, update_force
+from ..forces import attached_force, network_types, sums_over_pairs, update_force
 from ..native import SplinePairForce
 from ..observables import Segment
-from ..potentials import PairPotential
+from ..potentials import NetworkPotential, PairPotential, Potential
 from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
-from .fields import ContextField, DifferenceContext, Field, box_of
+from .fields import ContextField, DifferenceContext, Field, SystemField, box_of
 from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
-from .stepping import Adjoint, NativeRun, Noise, integrate
+from .network_field import NetworkField
+from .stepping import Adjoint, BatchNoise, NativeRun, Noise, integrate
 
 Array = NDArray[np.float64]
 
@@ -46,23 +48,30 @@ class _Plan:
         return not self.protocol and self.field is None and not carries_chain
 
     def with_field(self, own: Field) -> Field:
-        """The forces of the Context, and those of the additional field."""
+        """The forces of the System, and those of the additional field."""
         more = self.field
         if more is None:
             return own
-        return lambda positions, time: own(positions, time) + more(positions, time)
+
+        def forces(positions: Tensor, time: int) -> Tensor:
+            if positions.dim() == 2:
+                return own(positions, time) + more(positions, time)
+            return own(positions, time) + torch.stack([more(x, time) for x in positions])
+
+        return forces
 
 
 class SegmentRunner:
     """Makes segments from a Context that has a learnable potential.
 
-    The Context computes forces, on its own platform; its positions, velocities and box are as
-    before afterwards. Within a segment the box is constant, and neither a barostat nor an
-    AndersenThermostat nor a CMMotionRemover acts.
+    With a pair potential the Context computes forces, on its own platform; its positions,
+    velocities and box are as before afterwards. The forces of a network are computed by torch, for
+    several segments at once, and all others in double precision. Within a segment the box is
+    constant, and neither a barostat nor an AndersenThermostat nor a CMMotionRemover acts.
 
     Parameters
     ----------
-    potential : PairPotential
+    potential : Potential
     context : openmm.Context
     temperature : float
         K, of the potential and of velocities that are drawn.
@@ -75,9 +84,7 @@ class SegmentRunner:
         If it lacks the potential's force.
     """
 
-    def __init__(
-        self, potential: PairPotential, context: openmm.Context, temperature: float
-    ) -> None:
+    def __init__(self, potential: Potential, context: openmm.Context, temperature: float) -> None:
         system = context.getSystem()
         force = attached_force(potential, system)
         _refuse_constraints(system)
@@ -90,8 +97,16 @@ class SegmentRunner:
         self.masses = np.array(masses)
         self.periodic = force.usesPeriodicBoundaryConditions()
         self._removes_motion = removes_motion(system)
-        self.differences = DifferenceContext(context, force, potential.basis)
-        self._sums = sums_over_pairs(potential, force, context, np.arange(n))
+        self._make_field: Callable[..., SystemField]
+        if isinstance(potential, PairPotential):
+            self.differences = DifferenceContext(context, force, potential.basis)
+            sums = sums_over_pairs(potential, force, context, np.arange(n))
+            self._make_field = partial(ContextField, context, force, potential.basis, sums)
+        else:
+            assert isinstance(potential, NetworkPotential)
+            self.differences = DifferenceContext(context, force, None)
+            types = network_types(potential, system)
+            self._make_field = partial(NetworkField, potential, types, context)
 
     def scheme(self, integrator: Any = None) -> Scheme:
         """The steps of an integrator, by default of the Context's."""
@@ -133,17 +148,18 @@ class SegmentRunner:
         adjoint = Adjoint(scheme.timestep, self.masses, truncation, clipping)
         if self.differences.contribute:
             self.differences.refresh()
-        update_force(self.potential, self.force, self.context, self.temperature)
+        if isinstance(self.potential, PairPotential):
+            update_force(self.potential, self.force, self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
         plan = _Plan(scheme, c, values, field, vectors, steps, every, adjoint)
-        one = self._natively if self.is_native and plan.is_plain else self._by_torch
-        batch, parts = x.shape[:-2], []
-        for index in np.ndindex(batch):
-            given = None if noise is None else noise[index]
-            own = Noise(scheme.noise_scale(self.masses), (*seeds, 1, *index), given)
-            v0 = self._lagging(plan, x[index], v[index]) if drawn else v[index]
-            parts.append(one(plan, x[index], v0, own))
-        xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+        batch = x.shape[:-2]
+        scale = scheme.noise_scale(self.masses)
+        noises = [
+            Noise(scale, (*seeds, 1, *index), None if noise is None else noise[index])
+            for index in np.ndindex(batch)
+        ]
+        flat = (len(noises), *x.shape[-2:])
+        xs, vs = self._all(plan, x.reshape(flat), v.reshape(flat), drawn, noises)
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
             vs.reshape(*batch, *vs.shape[1:]),
@@ -172,27 +188,37 @@ class SegmentRunner:
         box: Array | None,
         c: Tensor | None = None,
         protocol: Mapping[str, Tensor] | None = None,
-    ) -> ContextField:
-        """The forces of this Context in a box, as a field; ``c`` are coefficients with a graph."""
+    ) -> SystemField:
+        """The forces of this System in a box, as a field; ``c`` are coefficients with a graph."""
         coefficients = self.potential.coefficients(self.temperature) if c is None else c
-        return ContextField(
-            self.context,
-            self.force,
-            self.potential.basis,
-            coefficients,
-            self._sums,
-            self.differences,
-            box,
-            protocol,
-        )
+        return self._make_field(coefficients, self.differences, box, protocol)
 
     @property
     def is_native(self) -> bool:
         """Is the learned force native, and the only one there is?"""
         return isinstance(self.force, SplinePairForce) and not self.differences.contribute
 
+    def _all(
+        self, plan: _Plan, x: Tensor, v: Tensor, drawn: bool, noises: list[Noise]
+    ) -> tuple[Tensor, Tensor]:
+        """Positions and velocities [segments, times, particles, 3], from [segments, particles, 3].
+
+        A network takes all segments at once; with a pair potential there is nothing to gain.
+        """
+        if isinstance(self.potential, NetworkPotential):
+            v0 = self._lagging(plan, x, v) if drawn else v
+            return self._by_torch(plan, x, v0, BatchNoise(tuple(noises)))
+        one = self._natively if self.is_native and plan.is_plain else self._by_torch
+        parts = []
+        for x0, start, noise in zip(x, v, noises, strict=True):
+            v0 = self._lagging(plan, x0, start) if drawn else start
+            parts.append(one(plan, x0, v0, noise))
+        xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+        return xs, vs
+
     def _natively(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         assert isinstance(self.force, SplinePairForce)
+        assert isinstance(self.potential, PairPotential)
         run = NativeRun(
             self.force,
             self.context,
@@ -205,7 +231,9 @@ class SegmentRunner:
         )
         return run.run(plan.coefficients, x, v, plan.steps)
 
-    def _by_torch(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _by_torch(
+        self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise | BatchNoise
+    ) -> tuple[Tensor, Tensor]:
         own = self.field(plan.box, plan.coefficients, plan.protocol)
         own.diagnostics = plan.adjoint.diagnostics
         forces = plan.with_field(own)

@@ -68,6 +68,19 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class BatchNoise:
+    """The noise of several segments at once."""
+
+    segments: tuple[Noise, ...]
+
+    def tensor(self, step: int) -> Tensor | None:
+        """Noise of one step, [segments, particles, 3]."""
+        found = [noise.tensor(step) for noise in self.segments]
+        parts = [part for part in found if part is not None]
+        return torch.stack(parts) if parts else None
+
+
+@dataclass(frozen=True)
 class Adjoint:
     """What is done to the adjoint on its way back, and what is learned about it."""
 
@@ -88,11 +101,13 @@ def integrate(
     x: Tensor,
     v: Tensor,
     steps: int,
-    noise: Noise,
+    noise: Noise | BatchNoise,
     every: int,
     adjoint: Adjoint,
 ) -> tuple[Tensor, Tensor]:
     """Positions and velocities [steps / every + 1, particles, 3] from x, v [particles, 3].
+
+    Several segments at once have a leading dimension, and a force that takes them at once.
 
     With ``every`` > 1 only every so many times are kept; the stretches between them are integrated
     again when gradients are carried back.
@@ -100,7 +115,7 @@ def integrate(
     if not (x.requires_grad or v.requires_grad) and force(x, 0).requires_grad:
         x = x.detach().requires_grad_(True)  # so that the adjoint comes as far as the start
     stepper = _Stepper(force, scheme, masses, noise, _Watch(adjoint, steps, every))
-    state = stepper.watch(0, x, v, stepper.first_chain())
+    state = stepper.watch(0, x, v, stepper.first_chain(x))
     xs, vs = [state[0]], [state[1]]
     for first in range(0, steps, every):
         if every > 1:
@@ -109,7 +124,7 @@ def integrate(
             state = stepper.stretch(first, 1, *state)
         xs.append(state[0])
         vs.append(state[1])
-    return torch.stack(xs), torch.stack(vs)
+    return torch.stack(xs, dim=-3), torch.stack(vs, dim=-3)
 
 
 State = tuple[Tensor, Tensor, Tensor]  # positions, velocities, velocities of the chain
@@ -117,7 +132,7 @@ State = tuple[Tensor, Tensor, Tensor]  # positions, velocities, velocities of th
 
 class _Stepper:
     def __init__(
-        self, force: Field, scheme: Scheme, masses: Array, noise: Noise, watch: _Watch
+        self, force: Field, scheme: Scheme, masses: Array, noise: Noise | BatchNoise, watch: _Watch
     ) -> None:
         self.force = force
         self.scheme = scheme
@@ -128,9 +143,10 @@ class _Stepper:
         self.moves = (self.masses > 0).to(torch.float64)
         self._last: tuple[int, Tensor] | None = None  # the force at a time, for two kicks
 
-    def first_chain(self) -> Tensor:
+    def first_chain(self, x: Tensor) -> Tensor:
         chain = self.scheme.chain
-        return torch.zeros(0 if chain is None else chain.length, dtype=torch.float64)
+        length = 0 if chain is None else chain.length
+        return torch.zeros(*x.shape[:-2], length, dtype=torch.float64)
 
     def stretch(self, first: int, steps: int, x: Tensor, v: Tensor, chain: Tensor) -> State:
         self._last = None
@@ -143,9 +159,9 @@ class _Stepper:
         x, v, chain = self.watch.cut(step, x, v, chain)
         v1 = v + kick1 * self.inverse * self._force(x, step)
         if self.scheme.chain is not None:
-            twice_kinetic = torch.sum(self.masses * v1**2)
+            twice_kinetic = torch.sum(self.masses * v1**2, dim=(-2, -1))
             factor, chain = propagate(self.scheme.chain, self.scheme.timestep, twice_kinetic, chain)
-            v2 = factor * v1
+            v2 = factor[..., None, None] * v1
         else:
             v2 = scale * v1
         noise = self.noise.tensor(step)
@@ -175,9 +191,9 @@ class _Watch:
         self.cuts = adjoint.truncation is not None
         self.scale = torch.from_numpy(inverse_masses(adjoint.masses))
         self.steps = steps
-        self.latest = -1  # where this pass started
-        self.reached = -1  # how far back it has come
-        self.reference = 0.0
+        self.reached = -1  # how far back this pass has come
+        self.latest = torch.tensor(-1)  # where the adjoint of each segment started
+        self.reference = torch.tensor(0.0)  # its size there
 
     def __call__(self, time: int, *state: Tensor) -> State:
         return _Seen.apply(self.see, time, *state)  # type: ignore[no-untyped-call]
@@ -188,28 +204,35 @@ class _Watch:
         return _Seen.apply(self.drop, time, *state)  # type: ignore[no-untyped-call]
 
     def see(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
-        gx, gv, _ = gradients
-        norm = torch.sum(self.scale * ((self.adjoint.timestep * gx) ** 2 + gv**2))
-        size = float(torch.sqrt(norm))
+        gx, gv, chain = gradients
+        squares = self.scale * ((self.adjoint.timestep * gx) ** 2 + gv**2)
+        size = torch.sqrt(squares.sum(dim=(-2, -1)))
         if time >= self.reached:  # another pass
-            self.latest, self.reference = -1, 0.0
+            self.latest = torch.full(size.shape, -1)
+            self.reference = torch.zeros_like(size)
             self.adjoint.diagnostics["growth"] = np.zeros(self.steps // self.every + 1)
         self.reached = time
-        if self.latest < 0 and size > 0:
-            self.latest, self.reference = time, size
+        starts = (self.latest < 0) & (size > 0)
+        self.latest = torch.where(starts, time, self.latest)
+        self.reference = torch.where(starts, size, self.reference)
         if time % self.every == 0:
-            self.adjoint.diagnostics["growth"][time // self.every] = size
-        limit = self.adjoint.clipping
-        if limit is not None and size > limit * self.reference:
-            factor = limit * self.reference / size
-            gradients = tuple(g * factor for g in gradients)
-        return gradients
+            self.adjoint.diagnostics["growth"][time // self.every] = float(size.norm())
+        if self.adjoint.clipping is None:
+            return gradients
+        most = self.adjoint.clipping * self.reference
+        factor = torch.where(size > most, most / size, 1.0)
+        return gx * factor[..., None, None], gv * factor[..., None, None], chain * factor[..., None]
 
     def drop(self, time: int, *gradients: Tensor) -> tuple[Tensor, ...]:
         assert self.adjoint.truncation is not None
-        if time < self.latest and (self.latest - time) % self.adjoint.truncation == 0:
-            return tuple(torch.zeros_like(g) for g in gradients)
-        return gradients
+        dropped = (time < self.latest) & ((self.latest - time) % self.adjoint.truncation == 0)
+        gx, gv, chain = gradients
+        whole = dropped[..., None, None]
+        return (
+            torch.where(whole, 0.0, gx),
+            torch.where(whole, 0.0, gv),
+            torch.where(dropped[..., None], 0.0, chain),
+        )
 
 
 class _Seen(torch.autograd.Function):
@@ -232,18 +255,17 @@ class _Seen(torch.autograd.Function):
 def propagate(
     chain: NoseHooverChain, timestep: float, twice_kinetic: Tensor, velocities: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What to scale velocities with, and the new velocities of the chain, [length].
+    """What to scale velocities with, and the new velocities of the chain, [..., length].
 
     Martyna, Tuckerman, Tobias and Klein, Mol. Phys. 87, 1117 (1996), with the time step split by
     Yoshida and Suzuki's weights, as in OpenMM, whose chain rests where nothing moves.
     """
-    if float(twice_kinetic.detach()) < 2 * _LEAST_KINETIC_ENERGY:
-        return torch.ones((), dtype=torch.float64), velocities
+    moves = twice_kinetic.detach() >= 2 * _LEAST_KINETIC_ENERGY
     thermal = MOLAR_GAS_CONSTANT * chain.temperature
     masses = [thermal / chain.frequency**2] * chain.length
     masses[0] *= chain.degreesOfFreedom
-    v = list(velocities)
-    scale = torch.ones((), dtype=torch.float64)
+    v = list(velocities.unbind(dim=-1))
+    scale = torch.ones_like(twice_kinetic)
 
     def force(bead: int) -> Tensor:
         if bead == 0:
@@ -266,7 +288,8 @@ def propagate(
         scale = scale * torch.exp(-dt * v[0])
         for bead in range(chain.length):
             kick(bead, dt)
-    return scale, torch.stack(v)
+    chained = torch.where(moves[..., None], torch.stack(v, dim=-1), velocities)
+    return torch.where(moves, scale, 1.0), chained
 
 
 _YOSHIDA_SUZUKI = {  # those of OpenMM, by their number
