@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import liquids
+import networks
 import numpy as np
 import openmm
 import pytest
@@ -710,6 +711,27 @@ def test_angles_beside_an_rdf_answer_as_the_frames_say(gas: dict[str, Any]) -> N
     total = view.own_covariance + view.target_covariance
     assert np.linalg.eigvalsh(total).min() > 0.5e-6
     assert np.isfinite(view.misfit()) and np.isfinite(view.weight).all()
+
+
+def test_fewer_frames_than_points_of_a_network_leave_no_direction_without_noise() -> None:
+    rdf = RDF(0.6, 80)
+    point = networks.fluid(networks.embedded())
+    samples = point.sample(200, 10, [rdf], equilibration=200)
+    goal = Target(point, rdf, rdf.r, np.ones(80), uncertainty=0.01, noise="independent")
+    view = view_state([goal], samples, None, GaussNewtonOptions(prior_frames=60))
+    g = samples.values(rdf).detach().numpy()
+    covariance = np.cov(g.T, bias=True)
+    share = 60 / (60 + view.n_effective)
+    shrunk = (1 - share) * covariance + share * np.diag(np.diag(covariance))
+    own = view.own_covariance - 1e-6 * np.eye(80)  # 0.001 is the error of a bin
+    noise = np.trace(own) / np.trace(shrunk)
+    assert 0.9 / 20 < noise < 1
+    np.testing.assert_allclose(own, noise * shrunk, atol=1e-12)
+    seen = np.diag(covariance) > 0
+    # Twenty frames span 19 of the directions; the others have the noise of independent points.
+    assert np.linalg.matrix_rank(covariance) < seen.sum()
+    least = np.linalg.eigvalsh(own[np.ix_(seen, seen)])[0]
+    assert least > 0.5 * share * noise * np.diag(covariance)[seen].min()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ coefficients minimize
   approximate. M_0 has to be large against the number of coefficients: the smallest eigenvalues of
   a sampled covariance come out too small, and they are those of the soft modes, along which a
   step from few frames overshoots.
+- There is no theory of a network. In its place stand points that fluctuate independently: fewer
+  frames than points give a singular covariance, whose inverse would weigh most what no frame shows.
 - The prior says that c differs from the potential of mean force c_0 by something smooth:
   beta (w - u) = ln y(r) up to a constant, and the cavity function y is smooth, through the core
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
@@ -57,7 +59,7 @@ _UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose err
 class GaussNewtonOptions:
     """What can be tuned; the defaults need no tuning."""
 
-    prior_frames: float = 1500.0  # M_0: frames' worth of trust in liquid-state theory
+    prior_frames: float = 1500.0  # M_0: frames' worth of trust in theory, or independent points
     roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
     theory: bool = True  # False: the covariance of the frames alone
     network_steps: int = 5  # most steps of an update of a network
@@ -160,6 +162,10 @@ def _view_static(
         prior += np.outer(along_volume, along_volume)
         prior[~known, ~known] = np.diag(frame_covariance)[~known]
         frame_covariance = (1 - share) * frame_covariance + share * prior
+    if not isinstance(samples.potential, PairPotential):
+        share = options.prior_frames / (options.prior_frames + n_effective)
+        independent = np.diag(np.diag(frame_covariance))
+        frame_covariance = (1 - share) * frame_covariance + share * independent
     operator = _stacked_operator(targets, observables)
     bin_error = np.concatenate(
         [np.full(len(t.values), _BIN_ERROR if t.is_histogram else 0.0) for t in targets]
