@@ -2,7 +2,7 @@
 
     python benchmarks/hidden_three_body.py target     # eight minutes; rewrites the reference data
     python benchmarks/hidden_three_body.py pair       # the best pair potentials
-    python benchmarks/hidden_three_body.py network    # and a network on top of one
+    python benchmarks/hidden_three_body.py network    # and a network on top of one; resumes
     python benchmarks/hidden_three_body.py figure     # of what has been fitted so far
 
 The truth is mW (tests/three_body.py): a Stillinger-Weber model of water, 216 molecules at 298 K and
@@ -99,7 +99,6 @@ def judge(name: str, fit: diffsim.Refinement, folder: Path, frames: int) -> None
         columns.append(value)
         report[f"rms_{label}"] = rms(value - truth_values)
         report[f"noise_{label}"] = rms(error)
-    folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / f"{name}.npz", g=columns[0], angles=columns[1])
     (folder / f"{name}.json").write_text(json.dumps(report) + "\n")
     print(json.dumps(report), flush=True)
@@ -129,15 +128,17 @@ def fit_network(folder: Path, rounds: int, seed: int = 1) -> None:
     topology, system, positions = truth.system(N)
     potential.attach(system)
     liquid = diffsim.StatePoint(truth.simulate(topology, system, positions, seed), potential)
-    liquid.simulation.step(2000)
-    fit = diffsim.Refinement(potential, targets(liquid, RDF, ANGLES))
-    for done in range(1, rounds + 1):
+    checkpoint = folder / "network_fit.npz"
+    fit = diffsim.Refinement(potential, targets(liquid, RDF, ANGLES), checkpoint=checkpoint)
+    if checkpoint.exists():
+        fit.resume(checkpoint)
+    else:
+        liquid.simulation.step(2000)
+    for done in range(len(fit.history) + 1, rounds + 1):
         fit.run(done, 1500, 25, equilibration=300, progress=False)
         print(json.dumps(vars(fit.history[-1])), flush=True)
         if fit.converged:
             break
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(potential.state_dict(), folder / "network.pt")
     judge("network", fit, folder, 300)
 
 
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="default 12 for pairs, 30 for the network")
     parser.add_argument("--output", type=Path, default=Path("hidden_three_body"))
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     if options.what == "target":
         make_target()
