@@ -78,12 +78,12 @@ def pair_potential() -> diffsim.NeuralPair:
 
 
 def network_potential() -> diffsim.NetworkPotential:
-    """Starts as a soft repulsion, which stays in place where no pair was ever seen."""
-    prior = diffsim.SoftSphere(0.28, 2.0, 0.5, r_min=0.2)
+    """Both are learned: the prior, at first by Boltzmann inversion, and the network."""
+    prior = diffsim.SplinePair(0.2, 0.6, 40)
+    r, g = np.loadtxt(DATA / "water_oo_soper2008.csv").T
+    diffsim.boltzmann_inversion(prior, r, g, TEMPERATURE)
     network = diffsim.TorchMDNet(0.5, seed=1)
-    return diffsim.NetworkPotential(
-        network, prior=prior.requires_grad_(False), name="many-body network"
-    )
+    return diffsim.NetworkPotential(network, prior=prior, name="many-body network")
 
 
 def targets(liquid: diffsim.StatePoint, what: str) -> list[diffsim.Target]:
@@ -120,7 +120,7 @@ def fit(what: str, folder: Path, rounds: int, steps: int, every: int, platform: 
             f"{entry.n_effective:5.0f}, change {entry.largest_change:.2f} kT, "
             f"{entry.seconds:5.0f} s {entry.event}"
         )
-    samples = liquid.sample(10 * steps, every, [RDF, ANGLES, PRESSURE], equilibration=steps)
+    samples = liquid.sample(5 * steps, every, [RDF, ANGLES, PRESSURE], equilibration=steps)
     estimates = {o: samples.estimate(o) for o in (RDF, ANGLES, PRESSURE)}
     arrays = {
         f"{name}{kind}": getattr(estimates[o], attribute)

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 _SEEN = 1e-6  # of the largest weight: frames with less say nothing
 _EXPLICIT_FRAMES = 100  # enough for E, which varies little from frame to frame
-_RIDGE = 1e-6  # e, of the largest eigenvalue
+_RIDGE = 1e-5  # e, of the largest eigenvalue
 _MOST_DOUBLINGS = 60
 
 
@@ -45,6 +45,15 @@ class Rows:
     energies: Array  # B, [frames, parameters]
     values: Array  # -a^T of all points, [points, frames]
     explicit: Array  # E, [points, parameters]
+    weights: Array  # [all frames], zero for those that are left out
+
+    def nonlinearity(self, change: Array, step: Array) -> float:
+        """How far U/kT of all frames has changed otherwise than it should by a step, relative."""
+        seen = self.weights > 0
+        w, found = self.weights[seen], change[seen]
+        expected = self.energies @ step
+        difference = np.sqrt(w) * (found - w @ found / w.sum()) - expected
+        return float(np.linalg.norm(difference) / (np.linalg.norm(expected) + 1e-12))
 
 
 def rows_of(view: StateView, samples: Samples) -> Rows:
@@ -52,16 +61,16 @@ def rows_of(view: StateView, samples: Samples) -> Rows:
     c = samples.coefficients().detach().requires_grad_(True)
     weights = samples.weights(c.detach()).detach()
     w = weights.numpy()
-    part = samples.learned.select(w > _SEEN * w.max())
-    root = np.sqrt(w[w > _SEEN * w.max()])
-    slopes = part.linear(c.detach(), virials=False).flat
+    seen = w > _SEEN * w.max()
+    root = np.sqrt(w[seen])
+    slopes = samples.learned.select(seen).linear(c.detach(), virials=False).flat
     slopes = slopes - root**2 @ slopes / np.sum(root**2)
     stride = max(1, len(w) // _EXPLICIT_FRAMES)
     points, explicit = [], []
     for target in view.targets:
         values = samples.values(target.observable, c)
         a = values.detach().numpy()
-        points.append(target.operator @ ((a - w @ a)[w > _SEEN * w.max()] * root[:, None]).T)
+        points.append(target.operator @ ((a - w @ a)[seen] * root[:, None]).T)
         along = np.zeros((values.shape[1], c.numel()))
         if values.requires_grad:
             some = weights * (torch.arange(len(weights)) % stride == 0)
@@ -73,17 +82,13 @@ def rows_of(view: StateView, samples: Samples) -> Rows:
             )
         explicit.append(target.operator @ along)
     energies = beta(samples.temperature) * root[:, None] * slopes
-    return Rows(energies, -np.concatenate(points), np.concatenate(explicit))
+    return Rows(energies, -np.concatenate(points), np.concatenate(explicit), np.where(seen, w, 0.0))
 
 
 def step(
-    views: Sequence[StateView], rows: Sequence[Rows], largest_variance: float, longest: float
+    views: Sequence[StateView], rows: Sequence[Rows], largest_variances: Sequence[float]
 ) -> Array:
-    """The step x, [parameters].
-
-    Its change of U/kT has at most that variance at each state, and |x| is at most ``longest``: a
-    network is linear in its parameters over a short way only.
-    """
+    """The step x, [parameters], whose change of U/kT has at most that variance at each state."""
     energies = np.concatenate([r.energies for r in rows])
     explicit = np.concatenate([r.explicit for r in rows])
     has_explicit = explicit.any(axis=1)
@@ -107,10 +112,9 @@ def step(
         damped = hessian + sum(k * metric for k, metric in zip(m, metrics, strict=True))
         z = -np.linalg.solve(damped + ridge * identity, slope)
         variances = np.array([z @ metric @ z for metric in metrics])
-        length = float(np.linalg.norm(z))
-        if variances.max() <= largest_variance and length <= longest:
+        too_far = variances > np.asarray(largest_variances)
+        if not too_far.any():
             break
-        ridge *= 2 if length > longest else 1
-        m = np.where(variances > largest_variance, 2 * np.maximum(m, 1e-3), m)
+        m = np.where(too_far, 2 * np.maximum(m, 1e-3), m)
     basis = vectors[:, seen] / np.sqrt(squares[seen])
     return np.asarray(everything.T @ (basis @ z))

@@ -63,7 +63,7 @@ class GaussNewtonOptions:
     roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
     theory: bool = True  # False: the covariance of the frames alone
     network_steps: int = 5  # most steps of an update of a network
-    largest_variance: float = 0.5  # of the change of U/kT in each of them
+    stride: float = 0.03  # variance of the change of U/kT of a network in a round, per particle
 
 
 @dataclass(frozen=True)

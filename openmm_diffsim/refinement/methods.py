@@ -28,7 +28,7 @@ from ..potentials import (
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
-from .frame_space import rows_of
+from .frame_space import Rows, rows_of
 from .frame_space import step as frame_space_step
 from .gauss_newton import (
     GaussNewtonOptions,
@@ -46,8 +46,9 @@ from .theory import LiquidTheory
 Array = NDArray[np.float64]
 
 _LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
-_LONGEST = 0.1  # of the norm of its parameters: how far a step goes
-_MOST_HALVINGS = 5  # of one of its steps
+_WITHIN_REACH = 0.5  # variance of the change of U/kT that reweighting bears
+_MOST_NONLINEAR = 0.3  # of what a stride changes
+_MOST_HALVINGS = 6  # of one of its steps
 _WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
 
 
@@ -177,12 +178,19 @@ class GaussNewton(Stateless):
         follow(potential, temperatures, models)
 
     def _update_network(self, potential: Potential, states: Sequence[StateData]) -> None:
-        """Steps, each with the averages and gradients of where the last one led to.
+        """Steps within the reach of the frames or, far from the targets, one stride beyond it.
 
-        A step that makes the misfit larger, or leaves the frames behind, is shortened.
+        How far a linear response holds is a matter of the change per particle, how far reweighting
+        reaches of that of all particles together. So a stride may change U/kT by a variance that
+        grows with their number; it is shortened until U of the frames changes as it should. Within
+        reach, a step that makes the misfit larger is shortened.
         """
         enough = [
             max(_LEAST_OVERLAP * state.frames.n_effective(), state.frames.least_effective)
+            for state in states
+        ]
+        variances = [
+            max(_WITHIN_REACH, self.options.stride * state.state_point.n_particles)
             for state in states
         ]
         for _ in range(self.options.network_steps):
@@ -190,13 +198,14 @@ class GaussNewton(Stateless):
                 view_state(s.targets, s.frames, None, self.options, jacobian=False) for s in states
             ]
             rows = [rows_of(v, s.frames) for v, s in zip(views, states, strict=True)]
+            change = frame_space_step(views, rows, variances)
+            if any(np.sum((r.energies @ change) ** 2) > _WITHIN_REACH for r in rows):
+                _stride(potential, states, rows, change)
+                return
+            variances = [_WITHIN_REACH] * len(states)
             start, before = flat_parameters(potential), _misfit(views, states)
-            longest = _LONGEST * float(start.norm())
-            change = torch.from_numpy(
-                frame_space_step(views, rows, self.options.largest_variance, longest)
-            )
             for halvings in range(_MOST_HALVINGS):
-                set_flat_parameters(potential, start + 0.5**halvings * change)
+                set_flat_parameters(potential, start + 0.5**halvings * torch.from_numpy(change))
                 pairs = zip(states, enough, strict=True)
                 reached = all(state.frames.n_effective() >= least for state, least in pairs)
                 after = _misfit(views, states) if reached else np.inf
@@ -389,6 +398,23 @@ class TorchOptimizer:
                     full["state"].setdefault(int(index), {})[name] = torch.as_tensor(value)
                 self.optimizer.load_state_dict(full)
         return self.optimizer
+
+
+def _stride(
+    potential: Potential, states: Sequence[StateData], rows: Sequence[Rows], change: Array
+) -> None:
+    """As much of a step as the energies follow linearly."""
+    start = flat_parameters(potential)
+    before = [state.frames.reduced_energies() for state in states]
+    for halvings in range(_MOST_HALVINGS):
+        part = 0.5**halvings * change
+        set_flat_parameters(potential, start + torch.from_numpy(part))
+        after = [state.frames.reduced_energies() for state in states]
+        deviations = [
+            r.nonlinearity(b - a, part) for r, a, b in zip(rows, before, after, strict=True)
+        ]
+        if max(deviations) <= _MOST_NONLINEAR:
+            return
 
 
 def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
