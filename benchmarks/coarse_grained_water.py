@@ -20,6 +20,7 @@ import openmm
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from neighbor_moments import NeighborMoments
 from openmm import app
 
 import openmm_diffsim as diffsim
@@ -82,7 +83,7 @@ def network_potential() -> diffsim.NetworkPotential:
     prior = diffsim.SplinePair(0.2, 0.6, 40)
     r, g = np.loadtxt(DATA / "water_oo_soper2008.csv").T
     diffsim.boltzmann_inversion(prior, r, g, TEMPERATURE)
-    network = diffsim.TorchMDNet(0.5, seed=1)
+    network = NeighborMoments(cutoff=0.45, seed=1)
     return diffsim.NetworkPotential(network, prior=prior, name="many-body network")
 
 

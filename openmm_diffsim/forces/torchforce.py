@@ -4,6 +4,7 @@ import copy
 import importlib
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,19 @@ def why_not() -> str | None:
         )
     try:
         importlib.import_module("openmmtorch")
-    except ImportError as error:
+        _load_platforms()
+    except (ImportError, openmm.OpenMMException) as error:
         return f"openmmtorch {version} does not load: {error}"
     return None
+
+
+def _load_platforms() -> None:
+    """What OpenMM could not load of openmm-torch because torch was imported after it."""
+    failed = " ".join(openmm.Platform.getPluginLoadFailures())
+    folder = Path(openmm.version.openmm_library_path) / "plugins"
+    for path in sorted(folder.glob("libOpenMMTorch*.so")):
+        if path.name in failed:
+            openmm.Platform.loadPluginLibrary(str(path))
 
 
 def check_python() -> None:

@@ -47,7 +47,7 @@ Array = NDArray[np.float64]
 
 _LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
 _WITHIN_REACH = 0.5  # variance of the change of U/kT that reweighting bears
-_MOST_NONLINEAR = 0.3  # of what a stride changes
+_MOST_NONLINEAR = 1.0  # of what a stride changes
 _MOST_HALVINGS = 6  # of one of its steps
 _WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
 
