@@ -86,9 +86,15 @@ def rows_of(view: StateView, samples: Samples) -> Rows:
 
 
 def step(
-    views: Sequence[StateView], rows: Sequence[Rows], largest_variances: Sequence[float]
+    views: Sequence[StateView],
+    rows: Sequence[Rows],
+    largest_variances: Sequence[float],
+    ridge: float = _RIDGE,
 ) -> Array:
-    """The step x, [parameters], whose change of U/kT has at most that variance at each state."""
+    """The step x, [parameters], whose change of U/kT has at most that variance at each state.
+
+    ``ridge`` is e over the largest eigenvalue of J^T C^-1 J.
+    """
     energies = np.concatenate([r.energies for r in rows])
     explicit = np.concatenate([r.explicit for r in rows])
     has_explicit = explicit.any(axis=1)
@@ -102,7 +108,7 @@ def step(
     weight = block_diag(*(view.weight for view in views))
     residual = np.concatenate([view.residual for view in views])
     hessian, slope = jacobian.T @ weight @ jacobian, jacobian.T @ weight @ residual
-    ridge = _RIDGE * float(np.linalg.norm(hessian, 2))
+    ridge *= float(np.linalg.norm(hessian, 2))
     identity = np.eye(len(hessian))
     noise = [float(np.sum(view.weight * view.own_covariance)) for view in views]
     splits = np.cumsum([len(r.energies) for r in rows])[:-1]

@@ -47,7 +47,8 @@ Array = NDArray[np.float64]
 
 _LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
 _WITHIN_REACH = 0.5  # variance of the change of U/kT that reweighting bears
-_MOST_NONLINEAR = 1.0  # of what a stride changes
+_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of a stride, until it is nearly linear
+_MOST_NONLINEAR = 0.5  # of what a stride changes
 _MOST_HALVINGS = 6  # of one of its steps
 _WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
 
@@ -182,8 +183,9 @@ class GaussNewton(Stateless):
 
         How far a linear response holds is a matter of the change per particle, how far reweighting
         reaches of that of all particles together. So a stride may change U/kT by a variance that
-        grows with their number; it is shortened until U of the frames changes as it should. Within
-        reach, a step that makes the misfit larger is shortened.
+        grows with their number; its ridge is raised until U of the frames changes as it should:
+        that leaves out what takes large changes of the parameters, where shortening the step would
+        leave little of anything. Within reach, a step that makes the misfit larger is shortened.
         """
         enough = [
             max(_LEAST_OVERLAP * state.frames.n_effective(), state.frames.least_effective)
@@ -200,7 +202,7 @@ class GaussNewton(Stateless):
             rows = [rows_of(v, s.frames) for v, s in zip(views, states, strict=True)]
             change = frame_space_step(views, rows, variances)
             if any(np.sum((r.energies @ change) ** 2) > _WITHIN_REACH for r in rows):
-                _stride(potential, states, rows, change)
+                _stride(potential, states, views, rows, variances)
                 return
             variances = [_WITHIN_REACH] * len(states)
             start, before = flat_parameters(potential), _misfit(views, states)
@@ -401,13 +403,17 @@ class TorchOptimizer:
 
 
 def _stride(
-    potential: Potential, states: Sequence[StateData], rows: Sequence[Rows], change: Array
+    potential: Potential,
+    states: Sequence[StateData],
+    views: Sequence[StateView],
+    rows: Sequence[Rows],
+    variances: Sequence[float],
 ) -> None:
-    """As much of a step as the energies follow linearly."""
+    """The longest step that the energies follow linearly: of small changes of the parameters."""
     start = flat_parameters(potential)
     before = [state.frames.reduced_energies() for state in states]
-    for halvings in range(_MOST_HALVINGS):
-        part = 0.5**halvings * change
+    for ridge in _RIDGES:
+        part = frame_space_step(views, rows, variances, ridge)
         set_flat_parameters(potential, start + torch.from_numpy(part))
         after = [state.frames.reduced_energies() for state in states]
         deviations = [
