@@ -291,9 +291,9 @@ def test_another_process_gets_the_present_parameters_or_is_refused(
 
 
 def test_auto_chooses_what_works_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    potential = embedded()
+    potential, system = embedded(), empty_system(5, np.eye(3))
     with caplog.at_level("INFO"):
-        force = potential.attach(empty_system(5, np.eye(3)))
+        force = potential.attach(system)
     assert chosen_backend(force) in ("python", "torchforce")
     assert f"backend='{chosen_backend(force)}'" in caplog.text
 

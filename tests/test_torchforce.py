@@ -146,6 +146,15 @@ def test_a_network_is_refined() -> None:
     assert chosen_backend(point.force) == "torchforce"
 
 
+def test_auto_takes_what_works() -> None:
+    system = openmm.System()
+    for _ in range(3):
+        system.addParticle(1.0)
+    assert chosen_backend(embedded().attach(system)) == "torchforce"
+    potential = NetworkPotential(_NotScriptable(), name="another")
+    assert chosen_backend(potential.attach(system)) == "python"
+
+
 class _NotScriptable(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -150,11 +150,19 @@ def make_force(
     if precision is not None and precision not in _DTYPES:
         raise AttachError(f"precision: expected 'single' or 'double', got {precision!r}")
     chosen = _choose(backend or "auto", potential)
+    dtype = _DTYPES[precision or "double"]
     type_of = type_of_particle(potential, system.getNumParticles(), atoms, types)
     in_box = is_periodic(system, periodic)
+    force = None
     if chosen == "torchforce":
-        force = torchforce.make(potential, type_of, in_box, _DTYPES[precision or "double"])
-    else:
+        try:
+            force = torchforce.make(potential, type_of, in_box, dtype)
+        except AttachError as error:
+            if backend == "torchforce":
+                raise
+            chosen = "python"
+            _LOG.info("%s runs by backend='python' after all: %s", potential.name, error)
+    if force is None:
         force = _python_force(Computation(potential, type_of, in_box, precision), chosen)
     force.setName(potential.name)
     return force

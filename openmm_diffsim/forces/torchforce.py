@@ -60,11 +60,15 @@ def why_not() -> str | None:
 
 
 def _load_platforms() -> None:
-    """What OpenMM could not load of openmm-torch because torch was imported after it."""
+    """What OpenMM could not load of openmm-torch because torch was imported after it.
+
+    But for OpenCL: in openmmtorch 1.5 that library misses a symbol of OpenMM 8.6, and the process
+    ends when it is used; without it, OpenMM says that the platform cannot run the force.
+    """
     failed = " ".join(openmm.Platform.getPluginLoadFailures())
     folder = Path(openmm.version.openmm_library_path) / "plugins"
     for path in sorted(folder.glob("libOpenMMTorch*.so")):
-        if path.name in failed:
+        if path.name in failed and "OpenCL" not in path.name:
             openmm.Platform.loadPluginLibrary(str(path))
 
 
@@ -89,7 +93,7 @@ def fastest() -> tuple[str, str]:
     reason = why_not()
     if reason is not None:
         return "python", f"TorchForce cannot be used ({reason})"
-    return "python", "it is the fastest, and takes new parameters without a new Context"
+    return "torchforce", "a compiled network is the fastest; new parameters take a new Context"
 
 
 def frozen_copy(potential: NetworkPotential) -> NetworkPotential:

@@ -85,11 +85,14 @@ class Potential(nn.Module):
             CalcSplinePairForce when the Context is made, such as HIP, and for a System that is to
             run without the plugin (or see ``portable_system``).
 
-            For a network "torchforce", the TorchForce of openmm-torch, which needs a network that
-            ``torch.jit.script`` compiles; "pythontorchforce", OpenMM's own PythonTorchForce;
-            "python", a PythonForce; or "auto", the first of these that there is. Default: "auto".
+            For a network "python", OpenMM's own PythonForce; "torchforce", the TorchForce of
+            openmm-torch, which needs a network that ``torch.jit.script`` compiles;
+            "pythontorchforce", its PythonTorchForce; or "auto", the fastest that works here, which
+            is logged. Default: "auto". TorchForce runs on Reference, CPU and CUDA, and its System
+            cannot be kept in a file.
         precision : "single" or "double", optional
-            Of a network in the simulation. Default: that of its parameters.
+            Of a network in the simulation. Default: that of the platform, once there is a
+            StatePoint; before, double.
 
         Returns
         -------
