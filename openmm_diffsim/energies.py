@@ -8,6 +8,7 @@ kept. The energy of anything else, a network, is evaluated anew from stored conf
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from tqdm import tqdm
 
-from .errors import StatePointError
+from .errors import FramesError, StatePointError
 from .io import Frames
 from .potentials import NetworkPotential, learned_parameters, parameters_at
 
@@ -70,8 +71,8 @@ class LearnedEnergy(Protocol):
     def pooled(self: Self, others: Sequence[Self]) -> Self:
         """These frames and those of all others."""
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file has to hold."""
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
+        """What a file in that folder has to hold."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class BasisSums:
             _joined([part.constant_virial for part in parts], parts),
         )
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
         """Both sums."""
         return {"basis_sums": self.basis, "virial_sums": self.virials}
 
@@ -177,7 +178,7 @@ class StoredRun:
     def save_progress(self, kind: str, key: str) -> None:
         """Leave behind what an evaluation has found so far."""
         if not self.is_temporary:
-            header = hashlib.sha256(f"{kind} {key}".encode()).digest()
+            header = self._header(kind, key)
             self._progress_file(kind).write_bytes(header + self.found[kind, key].tobytes())
 
     def finish(self, kind: str) -> None:
@@ -191,10 +192,14 @@ class StoredRun:
         if self.is_temporary or not path.exists():
             return fresh
         data = path.read_bytes()
-        if data[:32] != hashlib.sha256(f"{kind} {key}".encode()).digest():
+        if data[:32] != self._header(kind, key):
             return fresh
         saved = np.frombuffer(data[32:], dtype=np.float64)
         return saved.copy() if saved.shape == fresh.shape else fresh
+
+    def _header(self, kind: str, key: str) -> bytes:
+        """What was evaluated: other frames may have been written to the file since."""
+        return hashlib.sha256(f"{kind} {key} {self.frames.mark}".encode()).digest()
 
     def _progress_file(self, kind: str) -> Path:
         return self.frames.path.with_suffix(f".{kind}.partial")
@@ -268,8 +273,13 @@ class EvaluatedFrames:
         """These frames and those of all others."""
         return replace(self, runs=tuple(run for part in (self, *others) for run in part.runs))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Where the frames are, which of them count, and the particles."""
+    @property
+    def files(self) -> list[Path]:
+        """Where the frames are, run by run."""
+        return [run.frames.path for run, _ in self.runs]
+
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
+        """Where the frames are, seen from ``folder`` too, which of them count, the particles."""
         arrays: dict[str, NDArray[Any]] = {"n_files": np.array(len(self.runs))}
         for k, (run, indices) in enumerate(self.runs):
             if run.is_temporary:
@@ -277,9 +287,11 @@ class EvaluatedFrames:
                     "the frames of these samples are in a temporary file, which a saved file "
                     "cannot refer to: name one with sample(trajectory=...)"
                 )
-            path = str(run.frames.path.resolve())
+            path = run.frames.path.resolve()
             arrays |= {
-                f"file/{k}/path": np.frombuffer(path.encode(), dtype=np.uint8),
+                f"file/{k}/path": _as_array(str(path)),
+                f"file/{k}/relative": _as_array(os.path.relpath(path, folder.resolve())),
+                f"file/{k}/mark": _as_array(run.frames.mark),
                 f"file/{k}/n_frames": np.array(len(run.frames)),
                 f"file/{k}/indices": indices,
                 f"file/{k}/atoms": run.particles.atoms,
@@ -292,14 +304,28 @@ class EvaluatedFrames:
 
     @staticmethod
     def from_arrays(
-        potential: NetworkPotential, arrays: Mapping[str, NDArray[Any]]
+        potential: NetworkPotential, arrays: Mapping[str, NDArray[Any]], folder: Path
     ) -> EvaluatedFrames:
-        """From what ``arrays`` gave; FramesError where a file is gone."""
+        """From what ``arrays`` gave; FramesError where a file is gone or has other frames.
+
+        Frames are looked for where they lay seen from the folder, which may have moved together
+        with them, and then where they were.
+        """
         runs = []
         for k in range(int(arrays["n_files"])):
-            path = arrays[f"file/{k}/path"].tobytes().decode()
+            path, relative, mark = (
+                arrays[f"file/{k}/{name}"].tobytes().decode()
+                for name in ("path", "relative", "mark")
+            )
             boxes = arrays.get(f"file/{k}/boxes")
-            frames = Frames(path, int(arrays[f"file/{k}/n_frames"]), boxes)
+            moved = folder / relative
+            found = moved if moved.exists() else Path(path)
+            frames = Frames(found, int(arrays[f"file/{k}/n_frames"]), boxes)
+            if frames.mark != mark:
+                raise FramesError(
+                    f"{found} holds other frames than these samples were made of: it was "
+                    "overwritten by another run"
+                )
             particles = NetworkParticles(
                 *(arrays[f"file/{k}/{name}"] for name in ("atoms", "types", "molecule_of"))
             )
@@ -433,6 +459,10 @@ class _Evaluated(torch.autograd.Function):
         with torch.enable_grad():
             theta = ctx.frames.gradient(ctx.kind, c.detach().reshape(-1), w.numpy())
         return None, None, theta.reshape(c.shape)
+
+
+def _as_array(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _joined(constants: Sequence[Array | None], parts: Sequence[BasisSums]) -> Array | None:

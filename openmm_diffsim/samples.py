@@ -137,7 +137,8 @@ class Samples:
     def save(self, path: str | Path) -> None:
         """Keep everything in a file (.npz), for ``load``.
 
-        The frames of a network stay in the trajectory that ``sample`` was given.
+        The frames of a network stay in the trajectory that ``sample`` was given. It may move
+        together with the file.
 
         Raises
         ------
@@ -145,7 +146,8 @@ class Samples:
             If they are in a temporary file.
         """
         stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **self.arrays(list(self.records)))
+        arrays = self.arrays(list(self.records), Path(path).parent)
+        np.savez(stream, allow_pickle=False, **arrays)
         atomic_write_bytes(path, stream.getvalue())
 
     @classmethod
@@ -160,7 +162,7 @@ class Samples:
             If the file holds another number of records, or was made with another form of
             potential.
         FramesError
-            If the trajectory of a network is gone.
+            If the trajectory of a network is gone, or holds other frames.
         """
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -169,10 +171,13 @@ class Samples:
             raise StatePointError(
                 f"{path} holds records of {kept} observables, got {len(observables)}"
             )
-        return cls.from_arrays(potential, observables, arrays)
+        return cls.from_arrays(potential, observables, arrays, Path(path).parent)
 
-    def arrays(self, observables: Sequence[Observable]) -> dict[str, NDArray[Any]]:
-        """All that these samples are, and the records of these observables, as arrays."""
+    def arrays(self, observables: Sequence[Observable], folder: Path) -> dict[str, NDArray[Any]]:
+        """All that these samples are, and the records of these observables, as arrays.
+
+        ``folder`` is that of the file they go to.
+        """
         runs = [
             [r.temperature, _or_nan(r.pressure), r.n_frames, r.every, r.rms_displacement]
             for r in self.runs
@@ -184,7 +189,7 @@ class Samples:
             "volume": self.volume,
             "rest_energy": self.rest_energy,
             **{f"record/{i}": self.records[o] for i, o in enumerate(observables)},
-            **{f"learned/{name}": array for name, array in self.learned.arrays().items()},
+            **{f"learned/{name}": array for name, array in self.learned.arrays(folder).items()},
         }
 
     @classmethod
@@ -193,13 +198,16 @@ class Samples:
         potential: Potential,
         observables: Sequence[Observable],
         arrays: Mapping[str, NDArray[Any]],
+        folder: Path,
     ) -> Samples:
-        """From what ``arrays`` gave.
+        """From what ``arrays`` gave, in a file in ``folder``.
 
         Raises
         ------
         StatePointError
             If they are of another form of potential.
+        FramesError
+            If the trajectory of a network is gone, or holds other frames.
         """
         present = potential.coefficients(float(arrays["settings"][0]))
         if arrays["coefficients"].shape[1:] != present.shape:
@@ -219,7 +227,7 @@ class Samples:
                 for c, (t, p, n, every, moved) in runs
             ),
             learned=(
-                EvaluatedFrames.from_arrays(potential, learned)
+                EvaluatedFrames.from_arrays(potential, learned, folder)
                 if isinstance(potential, NetworkPotential)
                 else BasisSums.from_arrays(learned)
             ),

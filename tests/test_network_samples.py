@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,7 +219,10 @@ def test_samples_are_kept_in_files(tmp_path: Path) -> None:
         Samples.load(tmp_path / "both.npz", potential, [RDF_])
     with pytest.raises(StatePointError, match="coefficients of shape"):
         Samples.load(tmp_path / "both.npz", SplinePair(0.3, 0.6, 9), [RDF_, PRESSURE])
+    shutil.copytree(tmp_path, tmp_path / "moved")
     (tmp_path / "a.dcd").unlink()
+    there = Samples.load(tmp_path / "moved/both.npz", potential, [RDF_, PRESSURE])
+    np.testing.assert_array_equal(there.run_energies(), both.run_energies())
     with pytest.raises(FramesError, match="the samples need that file"):
         Samples.load(tmp_path / "both.npz", potential, [RDF_, PRESSURE])
 

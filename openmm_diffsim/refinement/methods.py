@@ -230,7 +230,10 @@ class IterativeBoltzmannInversion(Stateless):
     def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One iteration with the g(r) of the last round alone."""
         if not isinstance(potential, SplinePair):
-            raise TargetError("iterative Boltzmann inversion needs a SplinePair")
+            raise TargetError(
+                "iterative Boltzmann inversion needs a SplinePair, got "
+                f"{type(potential).__name__}; take the default method"
+            )
         change = torch.zeros_like(potential.values)
         for state in states:
             kt = MOLAR_GAS_CONSTANT * state.state_point.temperature
