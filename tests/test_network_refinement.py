@@ -384,6 +384,10 @@ def another_prior() -> NetworkPotential:
     return NetworkPotential(Embedded(), prior=argon(0.58).requires_grad_(False))
 
 
+def prior_that_begins_elsewhere() -> NetworkPotential:
+    return NetworkPotential(Embedded(), prior=argon(0.6, r_min=0.25).requires_grad_(False))
+
+
 def learned_prior() -> NetworkPotential:
     return NetworkPotential(Embedded(), prior=argon(0.6))
 
@@ -393,6 +397,7 @@ def learned_prior() -> NetworkPotential:
     [
         (another_size, "potential, parameters"),
         (another_prior, "potential"),
+        (prior_that_begins_elsewhere, "potential"),
         (learned_prior, "parameters"),
     ],
 )
