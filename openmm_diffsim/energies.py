@@ -34,7 +34,9 @@ Self = TypeVar("Self", bound="LearnedEnergy")
 
 _SHOWN_AFTER = 3.0  # seconds, until an evaluation shows its progress
 _SAVED_EVERY = 5.0  # seconds, while an evaluation goes on
-_BATCH_PARTICLES = 4000  # in a batch of frames: more gain nothing on a processor
+_BATCH_PARTICLES = 500  # in a batch of frames: more only take time for new memory
+_BATCH_PARTICLES_GPU = 20_000
+_KEPT_BYTES = 2**26  # of gradients of single frames, for energies and for virials each
 _REMEMBERED = 256  # parameter sets whose energies are kept, 8 bytes per frame each
 
 
@@ -205,25 +207,41 @@ class StoredRun:
         return self.frames.path.with_suffix(f".{kind}.partial")
 
 
+class KeptGradients:
+    """dA/dtheta of single frames, at the parameters that were evaluated last, up to some memory."""
+
+    def __init__(self) -> None:
+        self._key: dict[str, str] = {}
+        self._found: dict[str, dict[tuple[StoredRun, int], Array]] = {}
+
+    def of(self, kind: str, key: str) -> dict[tuple[StoredRun, int], Array]:
+        """Those of "energy" or "virial" at one parameter set; those at any other are dropped."""
+        if self._key.get(kind) != key:
+            self._key[kind], self._found[kind] = key, {}
+        return self._found[kind]
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluatedFrames:
     """Energies of a network, evaluated from stored configurations when they are asked for.
 
     Forward, no graph is kept: dL/dU_n of all frames comes first, then each batch is evaluated once
-    more and differentiated with these weights.
+    more and differentiated with these weights. But where a batch is a single frame, and as far as
+    the memory for it goes, its gradient is taken at once and waits for its weight.
 
     Parameters
     ----------
     potential : NetworkPotential
     runs : with the indices of the frames that count, ascending, int [frames]
     batch : int, optional
-        Frames evaluated at once. Default: as many as hold 4000 particles.
+        Frames evaluated at once. Default: as many as hold 500 particles, or 20000 on a GPU.
     """
 
     potential: NetworkPotential
     runs: tuple[tuple[StoredRun, IntArray], ...]
     batch: int | None = None
     progress: bool = True
+    kept: KeptGradients = field(default_factory=KeptGradients)
 
     def __len__(self) -> int:
         return sum(len(indices) for _, indices in self.runs)
@@ -332,16 +350,26 @@ class EvaluatedFrames:
             runs.append((StoredRun(frames, particles), arrays[f"file/{k}/indices"]))
         return EvaluatedFrames(potential, tuple(runs))
 
-    def evaluate(self, kind: str, theta: Tensor) -> Array:
-        """ "energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet."""
-        key = hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
+    def evaluate(self, kind: str, theta: Tensor, differentiable: bool = False) -> Array:
+        """ "energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet.
+
+        ``differentiable``: ``gradient`` will be asked for.
+        """
+        key = _key(theta)
         known = [run.values(kind, key) for run, _ in self.runs]
+        kept = self.kept.of(kind, key) if differentiable else {}
+        most = _KEPT_BYTES // theta.detach().numpy().nbytes
         saved = time.monotonic()
-        with parameters_at(self.potential, theta.detach()), torch.no_grad():
+        with parameters_at(self.potential, theta.detach()):
             for k, indices, x, boxes in self._missing(kind, known):
                 run = self.runs[k][0]
+                keep = differentiable and len(indices) == 1 and len(kept) < most
                 try:
-                    value = self._compute(kind, x, boxes, run.particles)
+                    with torch.set_grad_enabled(keep):
+                        value = self._compute(kind, x, boxes, run.particles, keep)
+                    if keep:
+                        slope = self._pull_back(value, torch.ones(1)).numpy()
+                        kept[run, int(indices[0])] = slope
                 except BaseException:  # an interrupt too
                     run.save_progress(kind, key)
                     raise
@@ -357,7 +385,14 @@ class EvaluatedFrames:
     def gradient(self, kind: str, theta: Tensor, weights: Array) -> Tensor:
         """sum_n w_n dA_n/dtheta, A "energy" or "virial", [parameters]."""
         total = torch.zeros_like(theta)
-        counting, weights = self.select(weights != 0), weights[weights != 0]
+        kept = self.kept.of(kind, _key(theta))
+        frames = [(run, int(i)) for run, indices in self.runs for i in indices] if kept else []
+        for n, frame in enumerate(frames):
+            if frame in kept:
+                total += weights[n] * torch.from_numpy(kept[frame])
+        unknown = np.array([frame not in kept for frame in frames] or [True] * len(self))
+        counts = unknown & (weights != 0)
+        counting, weights = self.select(counts), weights[counts]
         with parameters_at(self.potential, theta.detach()):
             for where, x, boxes, particles in counting._batches("gradient"):
                 value = self._compute(kind, x, boxes, particles, differentiable=True)
@@ -430,7 +465,9 @@ class EvaluatedFrames:
                     bar.update(len(some))
 
     def _size(self, run: StoredRun) -> int:
-        return self.batch or max(1, _BATCH_PARTICLES // max(1, len(run.particles.atoms)))
+        on_processor = learned_parameters(self.potential)[0].device.type == "cpu"
+        particles = _BATCH_PARTICLES if on_processor else _BATCH_PARTICLES_GPU
+        return self.batch or max(1, particles // max(1, len(run.particles.atoms)))
 
     def _bar(self, name: str, total: int) -> Any:
         return tqdm(
@@ -450,7 +487,8 @@ class _Evaluated(torch.autograd.Function):
     def forward(ctx: Any, frames: EvaluatedFrames, kind: str, c: Tensor) -> Tensor:
         ctx.frames, ctx.kind = frames, kind
         ctx.save_for_backward(c)
-        return torch.from_numpy(frames.evaluate(kind, c.detach().reshape(-1)))
+        theta = c.detach().reshape(-1)
+        return torch.from_numpy(frames.evaluate(kind, theta, ctx.needs_input_grad[2]))
 
     @staticmethod
     @once_differentiable
@@ -459,6 +497,10 @@ class _Evaluated(torch.autograd.Function):
         with torch.enable_grad():
             theta = ctx.frames.gradient(ctx.kind, c.detach().reshape(-1), w.numpy())
         return None, None, theta.reshape(c.shape)
+
+
+def _key(theta: Tensor) -> str:
+    return hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
 
 
 def _as_array(text: str) -> NDArray[np.uint8]:

@@ -259,3 +259,67 @@ def test_molecules_are_kept_whole_and_near_the_origin() -> None:
     np.testing.assert_allclose(
         energies.detach().numpy(), samples.run_energies() - samples.rest_energy, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("room", [0, 2000, 2**26])
+def test_where_a_batch_is_one_frame_it_is_evaluated_once(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as there is room for gradients, of 240 bytes each."""
+    monkeypatch.setattr("openmm_diffsim.energies._KEPT_BYTES", room)
+    potential, samples = pooled()
+    single = with_batch(samples, 1)
+    kept = min(len(samples), room // 240)
+    single.n_effective()
+    moved(potential)
+
+    def loss(s: Samples) -> Tensor:
+        return loss_of(s) + 1e-7 * s.average(PRESSURE)[0] ** 2
+
+    # energies once or twice, virials once or twice; a second average asks for gradients again
+    assert counted(potential, lambda: loss_of(single).backward()) == 2 * len(samples) - kept
+    assert counted(potential, lambda: loss_of(single).backward()) == len(samples) - kept
+    parameters = [potential.network.w, potential.network.v]
+    found = torch.autograd.grad(loss(single), parameters)
+    expected = torch.autograd.grad(loss(with_batch(samples, 7)), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    half = single.relevant(2.0)  # other frames of the same runs
+    found = torch.autograd.grad(loss_of(half), parameters)
+    expected = torch.autograd.grad(loss_of(with_batch(half, 7)), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_value_alone_takes_no_gradients() -> None:
+    potential, samples = pooled()
+    single = with_batch(samples, 1)
+    single.n_effective()
+    with torch.no_grad():
+        single.average(RDF_)
+    single.estimate(RDF_)
+    assert counted(potential, lambda: loss_of(single).backward()) == len(samples)
+
+
+def test_several_averages_differentiate_each_frame_once() -> None:
+    potential, samples = pooled()
+    other = RDF(0.6, 4)
+    samples.records[other] = samples.records[RDF_][:, 6:] ** 2  # type: ignore[index]
+    samples.n_effective()
+
+    def together() -> Tensor:
+        return torch.cat(samples.averages([RDF_, other])).square().sum()
+
+    def apart() -> Tensor:
+        return torch.cat([samples.average(RDF_), samples.average(other)]).square().sum()
+
+    assert counted(potential, lambda: together().backward()) == len(samples)
+    assert counted(potential, lambda: apart().backward()) == 2 * len(samples)
+    parameters = [potential.network.w, potential.network.v]
+    for one, another in zip(
+        torch.autograd.grad(together(), parameters),
+        torch.autograd.grad(apart(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, another, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(together(), apart())

@@ -318,7 +318,8 @@ class Refinement:
         for state, samples in zip(self.states, fresh, strict=True):
             for target in state.targets:
                 if target.r is not None:
-                    own = samples.average(target.observable).detach().numpy()
+                    with torch.no_grad():
+                        own = samples.average(target.observable).numpy()
                     residuals.append(target.operator @ own - target.values)
         if not residuals:
             return ""

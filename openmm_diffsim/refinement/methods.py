@@ -28,6 +28,7 @@ from ..potentials import (
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
+from ..weights import n_effective
 from .frame_space import Rows, expected_misfit, rows_of
 from .frame_space import step as frame_space_step
 from .gauss_newton import (
@@ -346,7 +347,8 @@ class TorchOptimizer:
                 self.optimizer = None  # and was interrupted in the middle of it
                 break
             pairs = zip(states, enough, strict=True)
-            if any(state.frames.n_effective() < least for state, least in pairs):
+            # with a graph: these weights are those of the next step
+            if any(n_effective(state.frames.weights()) < least for state, least in pairs):
                 break
 
     def name(self) -> str:
@@ -456,10 +458,9 @@ def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
     total = 0.0
     for view, state in zip(views, states, strict=True):
         with torch.no_grad():
-            averages = [
-                t.operator @ state.frames.average(t.observable).numpy() for t in view.targets
-            ]
-        residual = np.concatenate(averages) - np.concatenate([t.values for t in view.targets])
+            averages = state.frames.averages([t.observable for t in view.targets])
+        found = [t.operator @ a.numpy() for t, a in zip(view.targets, averages, strict=True)]
+        residual = np.concatenate(found) - np.concatenate([t.values for t in view.targets])
         total += float(residual @ view.weight @ residual)
     return total
 
@@ -467,8 +468,9 @@ def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
 def reweighted_loss(state: StateData) -> Tensor:
     """sum_t weight_t mean((<A> - t)^2 / uncertainty^2) at one state point, with its graph."""
     total = torch.zeros((), dtype=torch.float64)
-    for target in state.targets:
-        prediction = torch.from_numpy(target.operator) @ state.frames.average(target.observable)
+    averages = state.frames.averages([target.observable for target in state.targets])
+    for target, average in zip(state.targets, averages, strict=True):
+        prediction = torch.from_numpy(target.operator) @ average
         scaled = (prediction - torch.from_numpy(target.values)) / torch.from_numpy(
             target.uncertainty
         )
