@@ -13,11 +13,11 @@ or on a GPU what torch has allocated there.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -121,7 +121,8 @@ def memory(device: str) -> float:
     """Most this process has had so far, MB."""
     if device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would count the parent's
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:

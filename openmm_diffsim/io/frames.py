@@ -99,9 +99,7 @@ class Frames:
             start, self._frame = _layout(self.path)
             found = (self.path.stat().st_size - start) // self._frame.itemsize
         except (OSError, ValueError) as error:
-            raise FramesError(
-                f"cannot read the frames in {self.path}: {error}; the samples need that file"
-            ) from error
+            raise self._unreadable(error) from error
         if found < n_frames:
             raise FramesError(
                 f"{self.path} holds {found} frames, expected {n_frames}: it was cut short or "
@@ -109,6 +107,7 @@ class Frames:
             )
         self._start, self._n = start, n_frames
         self.mark = self._digest()
+        self._checked = self._state()
 
     def __len__(self) -> int:
         return self._n
@@ -121,23 +120,42 @@ class Frames:
         FramesError
             If the file is gone, or another was written in its place.
         """
-        if self._digest() != self.mark:
-            raise FramesError(
-                f"{self.path} was overwritten: it holds other frames than these samples were made "
-                "of; give each run a trajectory of its own"
-            )
+        self._check()
         records = self._records()[indices]
         xyz = np.stack([records[axis] for axis in ("x", "y", "z")], axis=-1)
         boxes = None if self.boxes is None else self.boxes[indices]
         return xyz.astype(np.float64) * _ANGSTROM, boxes
 
+    def _check(self) -> None:
+        """Are they the frames that they were?"""
+        state = self._state()
+        if state == self._checked:
+            return
+        if self._digest() != self.mark:
+            raise FramesError(
+                f"{self.path} was overwritten: it holds other frames than these samples were made "
+                "of; give each run a trajectory of its own"
+            )
+        self._checked = state
+
+    def _state(self) -> tuple[int, ...]:
+        """Changes when the file is written to."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _unreadable(self, error: Exception) -> FramesError:
+        return FramesError(
+            f"cannot read the frames in {self.path}: {error}; the samples need that file"
+        )
+
     def _records(self) -> NDArray[np.void]:
         try:
             return np.memmap(self.path, self._frame, "r", self._start, self._n)
         except (OSError, ValueError) as error:
-            raise FramesError(
-                f"cannot read the frames in {self.path}: {error}; the samples need that file"
-            ) from error
+            raise self._unreadable(error) from error
 
     def _digest(self) -> str:
         ends = self._records()[[0, -1]] if self._n else np.zeros(0)
