@@ -8,6 +8,7 @@ kept. The energy of anything else, a network, is evaluated anew from stored conf
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from tqdm import tqdm
 
-from .errors import StatePointError
+from .errors import FramesError, StatePointError
 from .io import Frames
 from .potentials import NetworkPotential, learned_parameters, parameters_at
 
@@ -33,7 +34,9 @@ Self = TypeVar("Self", bound="LearnedEnergy")
 
 _SHOWN_AFTER = 3.0  # seconds, until an evaluation shows its progress
 _SAVED_EVERY = 5.0  # seconds, while an evaluation goes on
-_BATCH_PARTICLES = 4000  # in a batch of frames: more gain nothing on a processor
+_BATCH_PARTICLES = 500  # in a batch of frames: more only take time for new memory
+_BATCH_PARTICLES_GPU = 20_000
+_KEPT_BYTES = 2**26  # of gradients of single frames, for energies and for virials each
 _REMEMBERED = 256  # parameter sets whose energies are kept, 8 bytes per frame each
 
 
@@ -70,8 +73,8 @@ class LearnedEnergy(Protocol):
     def pooled(self: Self, others: Sequence[Self]) -> Self:
         """These frames and those of all others."""
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a file has to hold."""
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
+        """What a file in that folder has to hold."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class BasisSums:
             _joined([part.constant_virial for part in parts], parts),
         )
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
         """Both sums."""
         return {"basis_sums": self.basis, "virial_sums": self.virials}
 
@@ -177,7 +180,7 @@ class StoredRun:
     def save_progress(self, kind: str, key: str) -> None:
         """Leave behind what an evaluation has found so far."""
         if not self.is_temporary:
-            header = hashlib.sha256(f"{kind} {key}".encode()).digest()
+            header = self._header(kind, key)
             self._progress_file(kind).write_bytes(header + self.found[kind, key].tobytes())
 
     def finish(self, kind: str) -> None:
@@ -191,13 +194,31 @@ class StoredRun:
         if self.is_temporary or not path.exists():
             return fresh
         data = path.read_bytes()
-        if data[:32] != hashlib.sha256(f"{kind} {key}".encode()).digest():
+        if data[:32] != self._header(kind, key):
             return fresh
         saved = np.frombuffer(data[32:], dtype=np.float64)
         return saved.copy() if saved.shape == fresh.shape else fresh
 
+    def _header(self, kind: str, key: str) -> bytes:
+        """What was evaluated: other frames may have been written to the file since."""
+        return hashlib.sha256(f"{kind} {key} {self.frames.mark}".encode()).digest()
+
     def _progress_file(self, kind: str) -> Path:
         return self.frames.path.with_suffix(f".{kind}.partial")
+
+
+class KeptGradients:
+    """dA/dtheta of single frames, at the parameters that were evaluated last, up to some memory."""
+
+    def __init__(self) -> None:
+        self._key: dict[str, str] = {}
+        self._found: dict[str, dict[tuple[StoredRun, int], Array]] = {}
+
+    def of(self, kind: str, key: str) -> dict[tuple[StoredRun, int], Array]:
+        """Those of "energy" or "virial" at one parameter set; those at any other are dropped."""
+        if self._key.get(kind) != key:
+            self._key[kind], self._found[kind] = key, {}
+        return self._found[kind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,20 +226,22 @@ class EvaluatedFrames:
     """Energies of a network, evaluated from stored configurations when they are asked for.
 
     Forward, no graph is kept: dL/dU_n of all frames comes first, then each batch is evaluated once
-    more and differentiated with these weights.
+    more and differentiated with these weights. But where a batch is a single frame, and as far as
+    the memory for it goes, its gradient is taken at once and waits for its weight.
 
     Parameters
     ----------
     potential : NetworkPotential
     runs : with the indices of the frames that count, ascending, int [frames]
     batch : int, optional
-        Frames evaluated at once. Default: as many as hold 4000 particles.
+        Frames evaluated at once. Default: as many as hold 500 particles, or 20000 on a GPU.
     """
 
     potential: NetworkPotential
     runs: tuple[tuple[StoredRun, IntArray], ...]
     batch: int | None = None
     progress: bool = True
+    kept: KeptGradients = field(default_factory=KeptGradients)
 
     def __len__(self) -> int:
         return sum(len(indices) for _, indices in self.runs)
@@ -268,8 +291,13 @@ class EvaluatedFrames:
         """These frames and those of all others."""
         return replace(self, runs=tuple(run for part in (self, *others) for run in part.runs))
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Where the frames are, which of them count, and the particles."""
+    @property
+    def files(self) -> list[Path]:
+        """Where the frames are, run by run."""
+        return [run.frames.path for run, _ in self.runs]
+
+    def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
+        """Where the frames are, seen from ``folder`` too, which of them count, the particles."""
         arrays: dict[str, NDArray[Any]] = {"n_files": np.array(len(self.runs))}
         for k, (run, indices) in enumerate(self.runs):
             if run.is_temporary:
@@ -277,9 +305,11 @@ class EvaluatedFrames:
                     "the frames of these samples are in a temporary file, which a saved file "
                     "cannot refer to: name one with sample(trajectory=...)"
                 )
-            path = str(run.frames.path.resolve())
+            path = run.frames.path.resolve()
             arrays |= {
-                f"file/{k}/path": np.frombuffer(path.encode(), dtype=np.uint8),
+                f"file/{k}/path": _as_array(str(path)),
+                f"file/{k}/relative": _as_array(os.path.relpath(path, folder.resolve())),
+                f"file/{k}/mark": _as_array(run.frames.mark),
                 f"file/{k}/n_frames": np.array(len(run.frames)),
                 f"file/{k}/indices": indices,
                 f"file/{k}/atoms": run.particles.atoms,
@@ -292,30 +322,54 @@ class EvaluatedFrames:
 
     @staticmethod
     def from_arrays(
-        potential: NetworkPotential, arrays: Mapping[str, NDArray[Any]]
+        potential: NetworkPotential, arrays: Mapping[str, NDArray[Any]], folder: Path
     ) -> EvaluatedFrames:
-        """From what ``arrays`` gave; FramesError where a file is gone."""
+        """From what ``arrays`` gave; FramesError where a file is gone or has other frames.
+
+        Frames are looked for where they lay seen from the folder, which may have moved together
+        with them, and then where they were.
+        """
         runs = []
         for k in range(int(arrays["n_files"])):
-            path = arrays[f"file/{k}/path"].tobytes().decode()
+            path, relative, mark = (
+                arrays[f"file/{k}/{name}"].tobytes().decode()
+                for name in ("path", "relative", "mark")
+            )
             boxes = arrays.get(f"file/{k}/boxes")
-            frames = Frames(path, int(arrays[f"file/{k}/n_frames"]), boxes)
+            moved = folder / relative
+            found = moved if moved.exists() else Path(path)
+            frames = Frames(found, int(arrays[f"file/{k}/n_frames"]), boxes)
+            if frames.mark != mark:
+                raise FramesError(
+                    f"{found} holds other frames than these samples were made of: it was "
+                    "overwritten by another run"
+                )
             particles = NetworkParticles(
                 *(arrays[f"file/{k}/{name}"] for name in ("atoms", "types", "molecule_of"))
             )
             runs.append((StoredRun(frames, particles), arrays[f"file/{k}/indices"]))
         return EvaluatedFrames(potential, tuple(runs))
 
-    def evaluate(self, kind: str, theta: Tensor) -> Array:
-        """ "energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet."""
-        key = hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
+    def evaluate(self, kind: str, theta: Tensor, differentiable: bool = False) -> Array:
+        """ "energy" or "virial" of every frame, kJ/mol, [frames]; only what is not known yet.
+
+        ``differentiable``: ``gradient`` will be asked for.
+        """
+        key = _key(theta)
         known = [run.values(kind, key) for run, _ in self.runs]
+        kept = self.kept.of(kind, key) if differentiable else {}
+        most = _KEPT_BYTES // theta.detach().numpy().nbytes
         saved = time.monotonic()
-        with parameters_at(self.potential, theta.detach()), torch.no_grad():
+        with parameters_at(self.potential, theta.detach()):
             for k, indices, x, boxes in self._missing(kind, known):
                 run = self.runs[k][0]
+                keep = differentiable and len(indices) == 1 and len(kept) < most
                 try:
-                    value = self._compute(kind, x, boxes, run.particles)
+                    with torch.set_grad_enabled(keep):
+                        value = self._compute(kind, x, boxes, run.particles, keep)
+                    if keep:
+                        slope = self._pull_back(value, torch.ones(1)).numpy()
+                        kept[run, int(indices[0])] = slope
                 except BaseException:  # an interrupt too
                     run.save_progress(kind, key)
                     raise
@@ -331,7 +385,14 @@ class EvaluatedFrames:
     def gradient(self, kind: str, theta: Tensor, weights: Array) -> Tensor:
         """sum_n w_n dA_n/dtheta, A "energy" or "virial", [parameters]."""
         total = torch.zeros_like(theta)
-        counting, weights = self.select(weights != 0), weights[weights != 0]
+        kept = self.kept.of(kind, _key(theta))
+        frames = [(run, int(i)) for run, indices in self.runs for i in indices] if kept else []
+        for n, frame in enumerate(frames):
+            if frame in kept:
+                total += weights[n] * torch.from_numpy(kept[frame])
+        unknown = np.array([frame not in kept for frame in frames] or [True] * len(self))
+        counts = unknown & (weights != 0)
+        counting, weights = self.select(counts), weights[counts]
         with parameters_at(self.potential, theta.detach()):
             for where, x, boxes, particles in counting._batches("gradient"):
                 value = self._compute(kind, x, boxes, particles, differentiable=True)
@@ -404,7 +465,9 @@ class EvaluatedFrames:
                     bar.update(len(some))
 
     def _size(self, run: StoredRun) -> int:
-        return self.batch or max(1, _BATCH_PARTICLES // max(1, len(run.particles.atoms)))
+        on_processor = learned_parameters(self.potential)[0].device.type == "cpu"
+        particles = _BATCH_PARTICLES if on_processor else _BATCH_PARTICLES_GPU
+        return self.batch or max(1, particles // max(1, len(run.particles.atoms)))
 
     def _bar(self, name: str, total: int) -> Any:
         return tqdm(
@@ -424,7 +487,8 @@ class _Evaluated(torch.autograd.Function):
     def forward(ctx: Any, frames: EvaluatedFrames, kind: str, c: Tensor) -> Tensor:
         ctx.frames, ctx.kind = frames, kind
         ctx.save_for_backward(c)
-        return torch.from_numpy(frames.evaluate(kind, c.detach().reshape(-1)))
+        theta = c.detach().reshape(-1)
+        return torch.from_numpy(frames.evaluate(kind, theta, ctx.needs_input_grad[2]))
 
     @staticmethod
     @once_differentiable
@@ -433,6 +497,14 @@ class _Evaluated(torch.autograd.Function):
         with torch.enable_grad():
             theta = ctx.frames.gradient(ctx.kind, c.detach().reshape(-1), w.numpy())
         return None, None, theta.reshape(c.shape)
+
+
+def _key(theta: Tensor) -> str:
+    return hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
+
+
+def _as_array(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _joined(constants: Sequence[Array | None], parts: Sequence[BasisSums]) -> Array | None:

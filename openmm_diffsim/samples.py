@@ -137,7 +137,8 @@ class Samples:
     def save(self, path: str | Path) -> None:
         """Keep everything in a file (.npz), for ``load``.
 
-        The frames of a network stay in the trajectory that ``sample`` was given.
+        The frames of a network stay in the trajectory that ``sample`` was given. It may move
+        together with the file.
 
         Raises
         ------
@@ -145,7 +146,8 @@ class Samples:
             If they are in a temporary file.
         """
         stream = io.BytesIO()
-        np.savez(stream, allow_pickle=False, **self.arrays(list(self.records)))
+        arrays = self.arrays(list(self.records), Path(path).parent)
+        np.savez(stream, allow_pickle=False, **arrays)
         atomic_write_bytes(path, stream.getvalue())
 
     @classmethod
@@ -160,7 +162,7 @@ class Samples:
             If the file holds another number of records, or was made with another form of
             potential.
         FramesError
-            If the trajectory of a network is gone.
+            If the trajectory of a network is gone, or holds other frames.
         """
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -169,10 +171,13 @@ class Samples:
             raise StatePointError(
                 f"{path} holds records of {kept} observables, got {len(observables)}"
             )
-        return cls.from_arrays(potential, observables, arrays)
+        return cls.from_arrays(potential, observables, arrays, Path(path).parent)
 
-    def arrays(self, observables: Sequence[Observable]) -> dict[str, NDArray[Any]]:
-        """All that these samples are, and the records of these observables, as arrays."""
+    def arrays(self, observables: Sequence[Observable], folder: Path) -> dict[str, NDArray[Any]]:
+        """All that these samples are, and the records of these observables, as arrays.
+
+        ``folder`` is that of the file they go to.
+        """
         runs = [
             [r.temperature, _or_nan(r.pressure), r.n_frames, r.every, r.rms_displacement]
             for r in self.runs
@@ -184,7 +189,7 @@ class Samples:
             "volume": self.volume,
             "rest_energy": self.rest_energy,
             **{f"record/{i}": self.records[o] for i, o in enumerate(observables)},
-            **{f"learned/{name}": array for name, array in self.learned.arrays().items()},
+            **{f"learned/{name}": array for name, array in self.learned.arrays(folder).items()},
         }
 
     @classmethod
@@ -193,13 +198,16 @@ class Samples:
         potential: Potential,
         observables: Sequence[Observable],
         arrays: Mapping[str, NDArray[Any]],
+        folder: Path,
     ) -> Samples:
-        """From what ``arrays`` gave.
+        """From what ``arrays`` gave, in a file in ``folder``.
 
         Raises
         ------
         StatePointError
             If they are of another form of potential.
+        FramesError
+            If the trajectory of a network is gone, or holds other frames.
         """
         present = potential.coefficients(float(arrays["settings"][0]))
         if arrays["coefficients"].shape[1:] != present.shape:
@@ -219,7 +227,7 @@ class Samples:
                 for c, (t, p, n, every, moved) in runs
             ),
             learned=(
-                EvaluatedFrames.from_arrays(potential, learned)
+                EvaluatedFrames.from_arrays(potential, learned, folder)
                 if isinstance(potential, NetworkPotential)
                 else BasisSums.from_arrays(learned)
             ),
@@ -276,7 +284,8 @@ class Samples:
 
     def n_effective(self) -> float:
         """Effective number of frames, entropy form exp(-sum w ln w)."""
-        return n_effective(self.weights())
+        with torch.no_grad():
+            return n_effective(self.weights())
 
     def average(self, observable: Observable, coefficients: Tensor | None = None) -> Tensor:
         """<A> = sum_n w_n A_n, shape [values], with a graph to the potential's parameters.
@@ -289,12 +298,25 @@ class Samples:
         OverlapError
             If n_effective is below ``floor`` (or half the frames, where there are fewer).
         """
-        return self.near(observable)._average(observable, coefficients)
+        return self.averages([observable], coefficients)[0]
 
-    def _average(self, observable: Observable, coefficients: Tensor | None) -> Tensor:
-        weights = self.weights(coefficients)
-        self._check_overlap(weights)
-        return weights @ self.values(observable, coefficients)
+    def averages(
+        self, observables: Sequence[Observable], coefficients: Tensor | None = None
+    ) -> list[Tensor]:
+        """As ``average``, of several observables.
+
+        A loss of them all takes no more time with a network than a loss of one: each frame is
+        differentiated once.
+        """
+        c = self.coefficients() if coefficients is None else coefficients
+        parts = [self.near(observable) for observable in observables]
+        weights: dict[int, Tensor] = {}
+        for part in parts:
+            if id(part) not in weights:
+                weights[id(part)] = part.weights(c)
+                part._check_overlap(weights[id(part)])
+        pairs = zip(parts, observables, strict=True)
+        return [weights[id(part)] @ part.values(observable, c) for part, observable in pairs]
 
     def estimate(self, observable: Observable, check: bool = True) -> Estimate:
         """<A> with its standard error and covariance; correlated frames are accounted for.

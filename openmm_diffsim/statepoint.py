@@ -16,7 +16,7 @@ from openmm import unit
 
 from .averages import detect_equilibration, drift
 from .errors import EquilibrationError, SamplingError, StatePointError
-from .forces import attached_force, update_force
+from .forces import attached_force, raise_interrupt, update_force
 from .observables import Observable, Segment, SegmentObservable
 from .potentials import AnalyticPair, Potential
 from .samples import Samples
@@ -305,14 +305,15 @@ class StatePoint:
             n = min(chunk, steps - done)
             try:
                 self.simulation.step(n)
+                self._check_temperature()
             except openmm.OpenMMException as error:
+                raise_interrupt(self.force)
                 raise SamplingError(
                     f"the run at {self.temperature:g} K exploded at step "
                     f"{self.simulation.currentStep}: {error}",
                     reason="exploded",
                     step=self.simulation.currentStep,
                 ) from error
-            self._check_temperature()
             done += n
             if progress is not None:
                 progress(n)

@@ -59,6 +59,7 @@ def fluid(
     length: float = LENGTH,
     seed: int = 1,
     pressure: float | None = None,
+    temperature: float = TEMPERATURE,
     forces: tuple[openmm.Force, ...] = (),
     platform: str = "Reference",
     **attached: Any,
@@ -70,9 +71,9 @@ def fluid(
         system.addForce(force)
     potential.attach(system, **attached)
     if pressure is not None:
-        barostat = openmm.MonteCarloBarostat(pressure, TEMPERATURE, 5)
+        barostat = openmm.MonteCarloBarostat(pressure, temperature, 5)
         barostat.setRandomNumberSeed(seed)
         system.addForce(barostat)
     positions = lattice(n_atoms, box, 0.02, seed)
-    simulation = simulate(system, positions, langevin(seed=seed), platform)
+    simulation = simulate(system, positions, langevin(temperature, seed), platform)
     return StatePoint(simulation, potential)

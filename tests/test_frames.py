@@ -83,3 +83,23 @@ def test_a_file_that_was_cut_short_or_is_another_is_refused(tmp_path: Path) -> N
         Frames(tmp_path / "missing.dcd", 6)
     with pytest.raises(FramesError, match="cannot write frames"):
         FrameWriter(path / "below" / "a_file.dcd")
+
+
+def test_a_file_that_another_run_has_overwritten_is_refused(tmp_path: Path) -> None:
+    writer, *_ = written(tmp_path / "run.dcd")
+    frames = writer.frames()
+    del writer
+    again, *_ = written(tmp_path / "run.dcd")
+    assert again.frames().mark == frames.mark  # the same frames
+    frames.read(np.array([2]))
+    again.write(np.ones((N, 3)), BOX)
+    assert again.frames().mark != frames.mark
+    frames.read(np.array([2]))  # one more does not matter
+    other = FrameWriter(tmp_path / "run.dcd")
+    for _ in range(6):
+        other.write(np.ones((N, 3)), BOX)
+    with pytest.raises(FramesError, match="was overwritten"):
+        frames.read(np.array([2]))
+    (tmp_path / "run.dcd").unlink()
+    with pytest.raises(FramesError, match="the samples need that file"):
+        frames.read(np.array([2]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import openmm
 import pytest
 import torch
 from networks import CUTOFF, LENGTH, Embedded, embedded, fluid
-from systems import assert_parameter_gradient, topology
-from torch import Tensor
+from systems import Array, assert_parameter_gradient, topology
+from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, NetworkPotential, Pressure, Samples, SplinePair, StatePoint
-from openmm_diffsim.energies import EvaluatedFrames
+from openmm_diffsim.energies import EvaluatedFrames, NetworkParticles, StoredRun
 from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
+from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
+from openmm_diffsim.samples import Run
 from openmm_diffsim.sampling import sample_trajectory
+from openmm_diffsim.units import beta
 
 RDF_ = RDF(0.5, 10)
 PRESSURE = Pressure()
@@ -218,7 +222,10 @@ def test_samples_are_kept_in_files(tmp_path: Path) -> None:
         Samples.load(tmp_path / "both.npz", potential, [RDF_])
     with pytest.raises(StatePointError, match="coefficients of shape"):
         Samples.load(tmp_path / "both.npz", SplinePair(0.3, 0.6, 9), [RDF_, PRESSURE])
+    shutil.copytree(tmp_path, tmp_path / "moved")
     (tmp_path / "a.dcd").unlink()
+    there = Samples.load(tmp_path / "moved/both.npz", potential, [RDF_, PRESSURE])
+    np.testing.assert_array_equal(there.run_energies(), both.run_energies())
     with pytest.raises(FramesError, match="the samples need that file"):
         Samples.load(tmp_path / "both.npz", potential, [RDF_, PRESSURE])
 
@@ -255,3 +262,195 @@ def test_molecules_are_kept_whole_and_near_the_origin() -> None:
     np.testing.assert_allclose(
         energies.detach().numpy(), samples.run_energies() - samples.rest_energy, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("room", [0, 2000, 2**26])
+def test_where_a_batch_is_one_frame_it_is_evaluated_once(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as there is room for gradients, of 240 bytes each."""
+    monkeypatch.setattr("openmm_diffsim.energies._KEPT_BYTES", room)
+    potential, samples = pooled()
+    single = with_batch(samples, 1)
+    kept = min(len(samples), room // 240)
+    single.n_effective()
+    moved(potential)
+
+    def loss(s: Samples) -> Tensor:
+        return loss_of(s) + 1e-7 * s.average(PRESSURE)[0] ** 2
+
+    # energies once or twice, virials once or twice; a second average asks for gradients again
+    assert counted(potential, lambda: loss_of(single).backward()) == 2 * len(samples) - kept
+    assert counted(potential, lambda: loss_of(single).backward()) == len(samples) - kept
+    parameters = [potential.network.w, potential.network.v]
+    found = torch.autograd.grad(loss(single), parameters)
+    expected = torch.autograd.grad(loss(with_batch(samples, 7)), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    half = single.relevant(2.0)  # other frames of the same runs
+    found = torch.autograd.grad(loss_of(half), parameters)
+    expected = torch.autograd.grad(loss_of(with_batch(half, 7)), parameters)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_value_alone_takes_no_gradients() -> None:
+    potential, samples = pooled()
+    single = with_batch(samples, 1)
+    single.n_effective()
+    with torch.no_grad():
+        single.average(RDF_)
+    single.estimate(RDF_)
+    assert counted(potential, lambda: loss_of(single).backward()) == len(samples)
+
+
+def test_several_averages_differentiate_each_frame_once() -> None:
+    potential, samples = pooled()
+    other = RDF(0.6, 4)
+    samples.records[other] = samples.records[RDF_][:, 6:] ** 2  # type: ignore[index]
+    samples.n_effective()
+
+    def together() -> Tensor:
+        return torch.cat(samples.averages([RDF_, other])).square().sum()
+
+    def apart() -> Tensor:
+        return torch.cat([samples.average(RDF_), samples.average(other)]).square().sum()
+
+    assert counted(potential, lambda: together().backward()) == len(samples)
+    assert counted(potential, lambda: apart().backward()) == 2 * len(samples)
+    parameters = [potential.network.w, potential.network.v]
+    for one, another in zip(
+        torch.autograd.grad(together(), parameters),
+        torch.autograd.grad(apart(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, another, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(together(), apart())
+
+
+# Error bars -------------------------------------------------------------------------------------
+
+KELVIN = 300.0
+BETA = beta(KELVIN)
+GRID = torch.linspace(-1.2, 1.2, 6001, dtype=torch.float64)
+
+
+class Wells(nn.Module):
+    """Particles that do not see each other, each in U(x) = k x^2 / 2 + a tanh(b x - c)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([40.0, 4.0, 3.0, 0.5], dtype=torch.float64))
+
+    def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        return self.of(positions[:, 0]).sum()
+
+    def energies(self, positions: Tensor, boxes: Tensor | None) -> Tensor:
+        return self.of(positions[..., 0]).sum(dim=1)
+
+    def of(self, x: Tensor) -> Tensor:
+        k, a, b, c = self.theta
+        return 0.5 * k * x**2 + a * torch.tanh(b * x - c)
+
+    def density(self) -> Tensor:
+        """Of one particle on the grid, normalised."""
+        return torch.softmax(-BETA * self.of(GRID), dim=0)
+
+
+class Moments(diffsim.Observable):
+    """Of a particle: <x> and <x^2>, nm and nm^2, from all of them."""
+
+    n_values = 2
+
+    @staticmethod
+    def of(x: Tensor) -> Tensor:
+        return torch.stack([x, x**2], dim=-1)
+
+    def values(self, records: Tensor, conditions: Any) -> Tensor:
+        return records
+
+
+MOMENTS = Moments()
+
+
+def loss_of_moments(mean: Tensor) -> Tensor:
+    """Nonlinear in the averages: 10 <x>^2 + 100 (<x^2> - 0.1)^2."""
+    return 10 * mean[0] ** 2 + 100 * (mean[1] - 0.1) ** 2
+
+
+@dataclass
+class Drawn:
+    """Exact frames of four particles in their wells, of two parameter sets, and the truth."""
+
+    network: Wells
+    sets: list[Array]  # parameters sampled with
+    learned: list[EvaluatedFrames]  # all frames of each
+    records: list[Array]
+
+    def samples(self, potential: NetworkPotential, repeat: int, frames: int) -> Samples:
+        """Those of one repeat, both sets pooled."""
+        some = np.arange(repeat * frames, (repeat + 1) * frames)
+        parts = []
+        for theta, learned, records in zip(self.sets, self.learned, self.records, strict=True):
+            keep = np.isin(np.arange(len(records)), some)
+            parts.append(
+                Samples(
+                    potential=potential,
+                    runs=(Run(theta[None], KELVIN, None, frames, 1),),
+                    learned=learned.select(keep),
+                    volume=np.full(frames, np.nan),
+                    rest_energy=np.zeros(frames),
+                    records={MOMENTS: records[some]},
+                    temperature=KELVIN,
+                )
+            )
+        return Samples.pool(parts)
+
+
+def drawn(potential: NetworkPotential, frames: int, particles: int, path: Path) -> Drawn:
+    network = potential.network
+    assert isinstance(network, Wells)
+    rng = np.random.default_rng(11)
+    start = network.theta.detach().clone()
+    sets, learned, records = [], [], []
+    for n, change in enumerate(([4.0, 0.5, 0.0, 0.2], [-4.0, -0.5, 0.4, -0.2])):
+        with torch.no_grad():
+            network.theta.copy_(start + torch.tensor(change))
+        cumulative = np.cumsum(network.density().detach().numpy())
+        x = np.interp(rng.random((frames, particles)), cumulative, GRID.numpy())
+        writer = FrameWriter(path / f"{n}.dcd")
+        for row in x:
+            writer.write(np.stack([row, 0 * row, 0 * row], axis=1), None)
+        each = NetworkParticles(*(np.arange(particles) * k for k in (1, 0, 1)))
+        run = StoredRun(writer.frames(), each)
+        sets.append(network.theta.detach().numpy().copy())
+        learned.append(EvaluatedFrames(potential, ((run, np.arange(frames)),), progress=False))
+        records.append(Moments.of(torch.from_numpy(x)).mean(dim=1).numpy())
+    with torch.no_grad():
+        network.theta.copy_(start)
+    return Drawn(network, sets, learned, records)
+
+
+def test_error_bars_of_averages_and_gradients_cover_the_truth(tmp_path: Path) -> None:
+    """95 % intervals of 200 repeats, with parameters that nothing was sampled with."""
+    repeats, frames = 200, 60
+    potential = NetworkPotential(Wells())
+    all_frames = drawn(potential, repeats * frames, 4, tmp_path)
+    network = all_frames.network
+    exact_mean = network.density() @ Moments.of(GRID)
+    (exact_slope,) = torch.autograd.grad(loss_of_moments(exact_mean), network.theta)
+    truth = np.concatenate([exact_mean.detach().numpy(), exact_slope.numpy()])
+
+    def found(samples: Samples) -> tuple[Array, Array]:
+        estimate = samples.estimate(MOMENTS)
+        gradient, error = samples.gradient(lambda s: loss_of_moments(s.average(MOMENTS)))
+        return np.concatenate([estimate.value, gradient]), np.concatenate(
+            [estimate.standard_error, error]
+        )
+
+    pairs = [found(all_frames.samples(potential, n, frames)) for n in range(repeats)]
+    values, errors = (np.array(column) for column in zip(*pairs, strict=True))
+    covered = (np.abs(values - truth) < 1.96 * errors).mean(axis=0)
+    assert ((covered >= 0.90) & (covered <= 0.99)).all(), covered
+    together, error = found(all_frames.samples(potential, 0, 30 * frames))
+    assert (np.abs(together - truth) < 3 * error).all()

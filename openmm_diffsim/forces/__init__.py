@@ -11,7 +11,7 @@ from .attached import (
     portable_system,
     update_force,
 )
-from .network import chosen_backend, network_types
+from .network import chosen_backend, network_types, raise_interrupt
 from .pair import (
     coefficients_in,
     force_exclusions,
@@ -36,6 +36,7 @@ __all__ = [
     "other_forces",
     "particle_types",
     "portable_system",
+    "raise_interrupt",
     "set_coefficients",
     "sums_over_pairs",
     "update_force",

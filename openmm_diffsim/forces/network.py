@@ -66,6 +66,7 @@ class Computation:
         self.precision = precision
         self.token = float(secrets.randbits(50))
         self.is_portable = False
+        self.interrupt: BaseException | None = None
         self.place(_DTYPES[precision or "double"], torch.device("cpu"))
         self.alive.add(self)
 
@@ -97,14 +98,21 @@ class Computation:
 
     @torch.no_grad()
     def take_over(self, potential: NetworkPotential) -> None:
-        """The values of all its parameters."""
-        pairs = zip(self.potential.parameters(), potential.parameters(), strict=True)
-        for own, other in pairs:
+        """The values of all its parameters and buffers."""
+        mine, theirs = ([*p.parameters(), *p.buffers()] for p in (self.potential, potential))
+        for own, other in zip(mine, theirs, strict=True):
             own.copy_(other)
 
     def __call__(self, state: openmm.State, positions: Tensor | None = None) -> tuple[Any, Any]:
         """Energy, kJ/mol, and forces, kJ/mol/nm: numbers for PythonForce, tensors for
         PythonTorchForce, which hands over positions as a tensor."""
+        try:
+            return self._compute(state, positions)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            self.interrupt = interrupt
+            raise
+
+    def _compute(self, state: openmm.State, positions: Tensor | None) -> tuple[Any, Any]:
         if not hasattr(self, "potential"):
             raise AttachError(
                 "this System holds a network that another process attached, without its "
@@ -223,6 +231,17 @@ def update(
     if context is not None:
         _forget_forces(force, context)
     return force
+
+
+def raise_interrupt(force: openmm.Force) -> None:
+    """Raise what interrupted the Python of a network, Ctrl-C, which OpenMM makes its own error of.
+
+    Does nothing if nothing did.
+    """
+    for computation in Computation.alive:
+        if computation.token == _token(force) and computation.interrupt is not None:
+            interrupt, computation.interrupt = computation.interrupt, None
+            raise interrupt
 
 
 def portable(force: openmm.Force) -> openmm.Force:

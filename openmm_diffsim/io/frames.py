@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import weakref
@@ -80,6 +81,7 @@ class Frames:
     Attributes
     ----------
     temporary : what keeps a temporary file; None where the file is the user's
+    mark : SHA-256 of the first and the last frame, which tells a file from another
 
     Raises
     ------
@@ -97,25 +99,67 @@ class Frames:
             start, self._frame = _layout(self.path)
             found = (self.path.stat().st_size - start) // self._frame.itemsize
         except (OSError, ValueError) as error:
-            raise FramesError(
-                f"cannot read the frames in {self.path}: {error}; the samples need that file"
-            ) from error
+            raise self._unreadable(error) from error
         if found < n_frames:
             raise FramesError(
                 f"{self.path} holds {found} frames, expected {n_frames}: it was cut short or "
                 "belongs to other samples"
             )
         self._start, self._n = start, n_frames
+        self.mark = self._digest()
+        self._checked = self._state()
 
     def __len__(self) -> int:
         return self._n
 
     def read(self, indices: IntArray) -> tuple[Array, Array | None]:
-        """Positions [frames, particles, 3] and boxes [frames, 3, 3] of some frames, nm."""
-        records = np.memmap(self.path, self._frame, "r", self._start, self._n)[indices]
+        """Positions [frames, particles, 3] and boxes [frames, 3, 3] of some frames, nm.
+
+        Raises
+        ------
+        FramesError
+            If the file is gone, or another was written in its place.
+        """
+        self._check()
+        records = self._records()[indices]
         xyz = np.stack([records[axis] for axis in ("x", "y", "z")], axis=-1)
         boxes = None if self.boxes is None else self.boxes[indices]
         return xyz.astype(np.float64) * _ANGSTROM, boxes
+
+    def _check(self) -> None:
+        """Are they the frames that they were?"""
+        state = self._state()
+        if state == self._checked:
+            return
+        if self._digest() != self.mark:
+            raise FramesError(
+                f"{self.path} was overwritten: it holds other frames than these samples were made "
+                "of; give each run a trajectory of its own"
+            )
+        self._checked = state
+
+    def _state(self) -> tuple[int, ...]:
+        """Changes when the file is written to."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _unreadable(self, error: Exception) -> FramesError:
+        return FramesError(
+            f"cannot read the frames in {self.path}: {error}; the samples need that file"
+        )
+
+    def _records(self) -> NDArray[np.void]:
+        try:
+            return np.memmap(self.path, self._frame, "r", self._start, self._n)
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def _digest(self) -> str:
+        ends = self._records()[[0, -1]] if self._n else np.zeros(0)
+        return hashlib.sha256(ends.tobytes()).hexdigest()
 
 
 def _layout(path: Path) -> tuple[int, np.dtype[np.void]]:

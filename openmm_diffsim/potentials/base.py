@@ -150,6 +150,10 @@ class PairPotential(Potential):
         self.n_pairs = n_pairs_of_types(n_types)
         self.register_buffer("centers", torch.from_numpy(basis.centers), persistent=False)
 
+    def extra_repr(self) -> str:
+        """The basis, for ``repr``."""
+        return repr(self.basis)
+
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
 

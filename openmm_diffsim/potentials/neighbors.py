@@ -35,6 +35,10 @@ class NeighborPairs(nn.Module):
         self.cutoff = float(cutoff)
         self._list = NeighborList(self.cutoff, full)
 
+    def extra_repr(self) -> str:
+        """The cutoff, for ``repr``."""
+        return f"cutoff={self.cutoff:g}"
+
     def forward(self, positions: Tensor, box: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Indices i and j, int64 [pairs], and x_j - x_i to the image in range, [pairs, 3].
 

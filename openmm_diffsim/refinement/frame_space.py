@@ -98,12 +98,14 @@ def step(
     energies = np.concatenate([r.energies for r in rows])
     explicit = np.concatenate([r.explicit for r in rows])
     has_explicit = explicit.any(axis=1)
-    everything = np.concatenate([energies, explicit[has_explicit]])
+    size = np.linalg.norm(explicit[has_explicit], axis=1) * np.sqrt(has_explicit.sum())
+    unit = np.linalg.norm(energies) / size[:, None]  # bar, say: no matter of what they span
+    everything = np.concatenate([energies, unit * explicit[has_explicit]])
     squares, vectors = np.linalg.eigh(everything @ everything.T)
     seen = squares > 1e-12 * squares[-1]
     scaled = vectors[:, seen] * np.sqrt(squares[seen])  # all rows in the orthonormal basis
     own, other = scaled[: len(energies)], np.zeros((len(explicit), scaled.shape[1]))
-    other[has_explicit] = scaled[len(energies) :]
+    other[has_explicit] = scaled[len(energies) :] / unit
     jacobian = block_diag(*(r.values for r in rows)) @ own + other
     weight = block_diag(*(view.weight for view in views))
     residual = np.concatenate([view.residual for view in views])
@@ -124,3 +126,12 @@ def step(
         m = np.where(too_far, 2 * np.maximum(m, 1e-3), m)
     basis = vectors[:, seen] / np.sqrt(squares[seen])
     return np.asarray(everything.T @ (basis @ z))
+
+
+def expected_misfit(views: Sequence[StateView], rows: Sequence[Rows], change: Array) -> float:
+    """(r + J x)^T C^-1 (r + J x) of all state points."""
+    total = 0.0
+    for view, row in zip(views, rows, strict=True):
+        residual = view.residual + row.values @ (row.energies @ change) + row.explicit @ change
+        total += float(residual @ view.weight @ residual)
+    return total

@@ -216,7 +216,8 @@ def _averages(
     samples: Samples, observables: Sequence[Observable], wants_jacobian: bool
 ) -> tuple[Array, Array]:
     """Averages [values] and their Jacobian [values, pairs * coefficients], stacked."""
-    means = [samples.average(o).detach().numpy() for o in observables]
+    with torch.no_grad():
+        means = [average.numpy() for average in samples.averages(observables)]
     if not wants_jacobian:
         return np.concatenate(means), np.zeros((sum(o.n_values for o in observables), 0))
     rows = [samples.jacobian(o).numpy().reshape(o.n_values, -1) for o in observables]

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from ..energies import EvaluatedFrames
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
 from ..observables import RDF, AngleDistribution, Observable, SegmentObservable
 from ..potentials import (
@@ -304,7 +305,12 @@ class Refinement:
         if self.checkpoint is None or isinstance(self.potential, PairPotential):
             return None
         folder = self.checkpoint.with_name(f"{self.checkpoint.stem}_frames")
-        return folder / f"state_{index}_round_{len(self.history)}.dcd"
+        path = folder / f"state_{index}_round_{len(self.history)}.dcd"
+        pool = self.states[index].pool
+        if pool is not None and isinstance(pool.learned, EvaluatedFrames):
+            while path in pool.learned.files:  # a round that was interrupted after its MD
+                path = path.with_stem(f"{path.stem}_again")
+        return path
 
     def _problem(self, fresh: Sequence[Samples]) -> str:
         """Why this round cannot be trusted, or an empty string."""
@@ -312,7 +318,8 @@ class Refinement:
         for state, samples in zip(self.states, fresh, strict=True):
             for target in state.targets:
                 if target.r is not None:
-                    own = samples.average(target.observable).detach().numpy()
+                    with torch.no_grad():
+                        own = samples.average(target.observable).numpy()
                     residuals.append(target.operator @ own - target.values)
         if not residuals:
             return ""
@@ -434,7 +441,24 @@ class Refinement:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened."""
+        """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written, or the frames of a network are in temporary files: those of a
+            fit that was made without ``checkpoint``.
+        """
+        for state in self.states:
+            if isinstance(state.frames.learned, EvaluatedFrames) and any(
+                run.is_temporary for run, _ in state.frames.learned.runs
+            ):
+                raise CheckpointError(
+                    f"{path}: the frames of this network are in temporary files; make the "
+                    "Refinement with checkpoint=, which keeps them beside it",
+                    path=Path(path),
+                    reason="frames",
+                )
         meta = {
             "fingerprint": self._fingerprint(),
             "history": [asdict(r) for r in self.history],
@@ -454,7 +478,7 @@ class Refinement:
         for key, value in self.method.state_dict().items():
             arrays[f"method/{key}"] = np.asarray(value)
         for index, state in enumerate(self.states):
-            packed = state.frames.arrays(self._recorded(state))
+            packed = state.frames.arrays(self._recorded(state), Path(path).parent)
             arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
         write_checkpoint(Path(path), meta, arrays)
 
@@ -466,6 +490,9 @@ class Refinement:
         CheckpointError
             If it is missing, damaged, or of another fit (other targets, potential or method);
             nothing is changed then.
+        FramesError
+            If frames of a network, which lie beside it, are gone or overwritten. Nothing is
+            changed.
         """
         meta, arrays = read_checkpoint(Path(path))
         mine = self._fingerprint()
@@ -487,7 +514,7 @@ class Refinement:
             names = ("converged", "md_steps", "seconds", "trust", "rollbacks", "best_rms", "states")
             rest = {name: meta[name] for name in names}
             pools = [
-                self._unpack(f"state/{index}/", state, arrays)
+                self._unpack(f"state/{index}/", state, arrays, Path(path).parent)
                 for index, state in enumerate(self.states)
             ]
         except (LookupError, TypeError, ValueError) as error:
@@ -518,9 +545,11 @@ class Refinement:
             state.state_point.deserialize(context)
         return self
 
-    def _unpack(self, prefix: str, state: StateData, arrays: dict[str, NDArray[Any]]) -> Samples:
+    def _unpack(
+        self, prefix: str, state: StateData, arrays: dict[str, NDArray[Any]], folder: Path
+    ) -> Samples:
         own = {k[len(prefix) :]: a for k, a in arrays.items() if k.startswith(prefix)}
-        samples = Samples.from_arrays(self.potential, self._recorded(state), own)
+        samples = Samples.from_arrays(self.potential, self._recorded(state), own, folder)
         last = samples.runs[-1].n_frames
         return replace(samples, floor=min(Samples.floor, 0.5 * last))
 
@@ -545,7 +574,7 @@ class Refinement:
             "potential": (
                 repr(self.potential.basis)
                 if isinstance(self.potential, PairPotential)
-                else repr(self.potential)
+                else f"{self.potential} {[tuple(b.shape) for b in self.potential.buffers()]}"
             )
             + str(self.potential.n_types),
             "parameters": [

@@ -28,7 +28,8 @@ from ..potentials import (
 from ..samples import Samples
 from ..statepoint import StatePoint
 from ..units import MOLAR_GAS_CONSTANT, beta
-from .frame_space import Rows, rows_of
+from ..weights import n_effective
+from .frame_space import Rows, expected_misfit, rows_of
 from .frame_space import step as frame_space_step
 from .gauss_newton import (
     GaussNewtonOptions,
@@ -47,9 +48,9 @@ Array = NDArray[np.float64]
 
 _LEAST_OVERLAP = 0.4  # of n_effective, that an update of a network leaves
 _WITHIN_REACH = 0.5  # variance of the change of U/kT that reweighting bears
-_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of a stride, until it is nearly linear
+_RIDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of a step, until it is nearly linear
 _MOST_NONLINEAR = 0.5  # of what a stride changes
-_MOST_HALVINGS = 6  # of one of its steps
+_AS_EXPECTED = 0.5  # of what a step within reach should gain
 _WORTHWHILE = 0.98  # of the misfit: a step that gains less is the last
 
 
@@ -183,9 +184,12 @@ class GaussNewton(Stateless):
 
         How far a linear response holds is a matter of the change per particle, how far reweighting
         reaches of that of all particles together. So a stride may change U/kT by a variance that
-        grows with their number; its ridge is raised until U of the frames changes as it should:
-        that leaves out what takes large changes of the parameters, where shortening the step would
-        leave little of anything. Within reach, a step that makes the misfit larger is shortened.
+        grows with their number.
+
+        What few frames see of some directions asks for large changes of the parameters, which the
+        network does not follow linearly. So the ridge is raised until U of the frames, after a
+        stride, or the misfit, within reach, changes about as it should: that leaves these
+        directions out, where shortening the step would leave little of anything.
         """
         enough = [
             max(_LEAST_OVERLAP * state.frames.n_effective(), state.frames.least_effective)
@@ -200,23 +204,12 @@ class GaussNewton(Stateless):
                 view_state(s.targets, s.frames, None, self.options, jacobian=False) for s in states
             ]
             rows = [rows_of(v, s.frames) for v, s in zip(views, states, strict=True)]
-            change = frame_space_step(views, rows, variances)
-            if any(np.sum((r.energies @ change) ** 2) > _WITHIN_REACH for r in rows):
-                _stride(potential, states, views, rows, variances)
+            if max(variances) > _WITHIN_REACH and _stride(
+                potential, states, views, rows, variances
+            ):
                 return
             variances = [_WITHIN_REACH] * len(states)
-            start, before = flat_parameters(potential), _misfit(views, states)
-            for halvings in range(_MOST_HALVINGS):
-                set_flat_parameters(potential, start + 0.5**halvings * torch.from_numpy(change))
-                pairs = zip(states, enough, strict=True)
-                reached = all(state.frames.n_effective() >= least for state, least in pairs)
-                after = _misfit(views, states) if reached else np.inf
-                if after < before:
-                    break
-            else:
-                set_flat_parameters(potential, start)
-                return
-            if after > _WORTHWHILE * before:
+            if _step_within_reach(potential, states, views, rows, enough) > _WORTHWHILE:
                 return
 
     def parameter_covariance(self) -> Array | None:
@@ -238,7 +231,10 @@ class IterativeBoltzmannInversion(Stateless):
     def update(self, potential: Potential, states: Sequence[StateData]) -> None:
         """One iteration with the g(r) of the last round alone."""
         if not isinstance(potential, SplinePair):
-            raise TargetError("iterative Boltzmann inversion needs a SplinePair")
+            raise TargetError(
+                "iterative Boltzmann inversion needs a SplinePair, got "
+                f"{type(potential).__name__}; take the default method"
+            )
         change = torch.zeros_like(potential.values)
         for state in states:
             kt = MOLAR_GAS_CONSTANT * state.state_point.temperature
@@ -351,7 +347,8 @@ class TorchOptimizer:
                 self.optimizer = None  # and was interrupted in the middle of it
                 break
             pairs = zip(states, enough, strict=True)
-            if any(state.frames.n_effective() < least for state, least in pairs):
+            # with a graph: these weights are those of the next step
+            if any(n_effective(state.frames.weights()) < least for state, least in pairs):
                 break
 
     def name(self) -> str:
@@ -408,19 +405,52 @@ def _stride(
     views: Sequence[StateView],
     rows: Sequence[Rows],
     variances: Sequence[float],
-) -> None:
-    """The longest step that the energies follow linearly: of small changes of the parameters."""
+) -> bool:
+    """The longest step that the energies follow linearly: of small changes of the parameters.
+
+    False, and nothing is changed, if it is within reach.
+    """
     start = flat_parameters(potential)
     before = [state.frames.reduced_energies() for state in states]
     for ridge in _RIDGES:
         part = frame_space_step(views, rows, variances, ridge)
+        if all(np.sum((r.energies @ part) ** 2) <= _WITHIN_REACH for r in rows):
+            set_flat_parameters(potential, start)
+            return False
         set_flat_parameters(potential, start + torch.from_numpy(part))
         after = [state.frames.reduced_energies() for state in states]
         deviations = [
             r.nonlinearity(b - a, part) for r, a, b in zip(rows, before, after, strict=True)
         ]
         if max(deviations) <= _MOST_NONLINEAR:
-            return
+            break
+    return True
+
+
+def _step_within_reach(
+    potential: Potential,
+    states: Sequence[StateData],
+    views: Sequence[StateView],
+    rows: Sequence[Rows],
+    enough: Sequence[float],
+) -> float:
+    """The step after which the misfit falls as it should, or else the best; its share of before."""
+    start, before = flat_parameters(potential), _misfit(views, states)
+    best, least = start, before
+    for ridge in _RIDGES:
+        change = frame_space_step(views, rows, [_WITHIN_REACH] * len(states), ridge)
+        now = start + torch.from_numpy(change)
+        set_flat_parameters(potential, now)
+        pairs = zip(states, enough, strict=True)
+        if not all(state.frames.n_effective() >= share for state, share in pairs):
+            continue
+        after = _misfit(views, states)
+        if after < least:
+            best, least = now, after
+        if before - after >= _AS_EXPECTED * (before - expected_misfit(views, rows, change)):
+            break
+    set_flat_parameters(potential, best)
+    return least / before
 
 
 def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
@@ -428,10 +458,9 @@ def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
     total = 0.0
     for view, state in zip(views, states, strict=True):
         with torch.no_grad():
-            averages = [
-                t.operator @ state.frames.average(t.observable).numpy() for t in view.targets
-            ]
-        residual = np.concatenate(averages) - np.concatenate([t.values for t in view.targets])
+            averages = state.frames.averages([t.observable for t in view.targets])
+        found = [t.operator @ a.numpy() for t, a in zip(view.targets, averages, strict=True)]
+        residual = np.concatenate(found) - np.concatenate([t.values for t in view.targets])
         total += float(residual @ view.weight @ residual)
     return total
 
@@ -439,8 +468,9 @@ def _misfit(views: Sequence[StateView], states: Sequence[StateData]) -> float:
 def reweighted_loss(state: StateData) -> Tensor:
     """sum_t weight_t mean((<A> - t)^2 / uncertainty^2) at one state point, with its graph."""
     total = torch.zeros((), dtype=torch.float64)
-    for target in state.targets:
-        prediction = torch.from_numpy(target.operator) @ state.frames.average(target.observable)
+    averages = state.frames.averages([target.observable for target in state.targets])
+    for target, average in zip(state.targets, averages, strict=True):
+        prediction = torch.from_numpy(target.operator) @ average
         scaled = (prediction - torch.from_numpy(target.values)) / torch.from_numpy(
             target.uncertainty
         )
