@@ -6,7 +6,8 @@
 
 298 K, 1 g/cm3. Targets: the O-O g(r) of Soper and Benmore, Phys. Rev. Lett. 101, 065502 (2008), a
 pressure of 1 bar and, for the many-body network, the distribution of O-O-O angles of the same work.
-Data are read from ../shared/data/experiment. Both start as a repulsion.
+Data are read from ../shared/data/experiment. The pairs start as a repulsion, the many-body network
+as nothing on a spline from Boltzmann inversion that is learned with it.
 """
 
 from __future__ import annotations
