@@ -140,6 +140,9 @@ def test_a_network_is_refined() -> None:
     target = diffsim.Target(point, rdf, rdf.r, wanted.value, uncertainty=error)
     fit = diffsim.Refinement(point.potential, [target])
     fit.run(4, 3000, 10, progress=False)
+    misfits = [entry.misfit for entry in fit.history]
+    assert misfits[0] > 1.5
+    assert misfits[-1] < 0.7 * misfits[0], misfits
     rms = [entry.rdf_rms for entry in fit.history]  # ends at 0.20 to 0.35 of the first, 5 seeds
     assert rms[0] > 0.1
     assert rms[-1] < 0.6 * rms[0], rms

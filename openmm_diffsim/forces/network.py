@@ -77,13 +77,18 @@ class Computation:
         twin.is_portable = True
         return twin
 
+    @classmethod
+    def sharing(cls, token: float | None) -> list[Computation]:
+        """Those with this number: copies of a System share one."""
+        return [c for c in cls.alive if c.token == token]
+
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__) if self.is_portable else {"token": self.token}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if not hasattr(self, "potential"):
-            living = [c for c in self.alive if c.token == self.token]
+            living = self.sharing(self.token)
             if not living:  # an exception here would end the process: see __call__
                 return
             twin = frozen_copy(living[0].potential)
@@ -238,8 +243,8 @@ def raise_interrupt(force: openmm.Force) -> None:
 
     Does nothing if nothing did.
     """
-    for computation in Computation.alive:
-        if computation.token == _token(force) and computation.interrupt is not None:
+    for computation in Computation.sharing(_token(force)):
+        if computation.interrupt is not None:
             interrupt, computation.interrupt = computation.interrupt, None
             raise interrupt
 
@@ -300,8 +305,8 @@ def _token(force: openmm.Force) -> float | None:
 
 
 def _computations(force: openmm.Force) -> list[Computation]:
-    """What the Force calls; copies of a System share their number, and are all found."""
-    found = [c for c in Computation.alive if c.token == _token(force)]
+    """What the Force calls, and its copies."""
+    found = Computation.sharing(_token(force))
     if not found:
         raise AttachError(
             f"nothing is known of the network in the force {force.getName()!r}: it was not made by "
