@@ -20,7 +20,7 @@ from recover_lennard_jones import judge, load_target, refine
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.errors import DiffsimError
-from openmm_diffsim.refinement.methods import StateData
+from openmm_diffsim.refinement.methods.methods import StateData
 
 
 class LastRoundOnly(diffsim.GaussNewton):

@@ -25,7 +25,7 @@ from neighbor_moments import NeighborMoments
 from openmm import app
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.plotting import save_figure
+from openmm_diffsim.report.figures import save_figure
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/experiment"
 TEMPERATURE = 298.0  # K

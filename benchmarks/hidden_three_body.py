@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.io import write_csv
-from openmm_diffsim.plotting import save_figure
+from openmm_diffsim.report.figures import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from openmm import app
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.kernels import pair_blocks
-from openmm_diffsim.sampling import FrameRecorder
-from openmm_diffsim.statepoint import run_until_equilibrated
+from openmm_diffsim.engine.recorder import FrameRecorder
+from openmm_diffsim.engine.statepoint import run_until_equilibrated
+from openmm_diffsim.statistics.kernels import pair_blocks
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

@@ -23,8 +23,8 @@ import openmm
 from lennard_jones import CUTOFF, DT, EPSILON, MASS, SIGMA, TAU, TEMPERATURE
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.kernels import PairHistogram
-from openmm_diffsim.native import SplinePairForce
+from openmm_diffsim.engine.native import SplinePairForce
+from openmm_diffsim.statistics.kernels import PairHistogram
 
 DENSITY = 0.8 / SIGMA**3
 KNOTS = 62  # 60 coefficients

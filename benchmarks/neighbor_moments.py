@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openmm_diffsim.potentials.neighbors import NeighborPairs
+from openmm_diffsim.potentials.network.neighbors import NeighborPairs
 
 
 class NeighborMoments(nn.Module):

@@ -18,9 +18,9 @@ import openmm
 import torch
 
 import openmm_diffsim as diffsim
+from openmm_diffsim.engine.adapters import find_force, torchforce, update_force
+from openmm_diffsim.engine.adapters.network import Computation
 from openmm_diffsim.errors import AttachError
-from openmm_diffsim.forces import find_force, torchforce, update_force
-from openmm_diffsim.forces.network import Computation
 
 N = 1000
 BOX = (N / 33.4) ** (1 / 3)

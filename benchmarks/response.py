@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.refinement.theory import LiquidTheory
+from openmm_diffsim.refinement.theory.state import LiquidTheory
 
 DIRECTIONS = (0, 1, 2, 4, 8, 12, 16, 20)
 

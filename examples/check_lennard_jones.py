@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from lennard_jones_truth import EPSILON, truth
 
-from openmm_diffsim.plotting import RDFComparison, fit_figure, save_figure
+from openmm_diffsim.report.figures import RDFComparison, fit_figure, save_figure
 
 folder = Path(sys.argv[1])
 r, u, error = np.loadtxt(folder / "potential.csv", delimiter=",", skiprows=1).T

@@ -1,8 +1,11 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
-from .averages import Estimate
-from .forces import portable_system  # its module connects PairPotential.attach to OpenMM
-from .native import SplinePairForce  # its module loads the plugin
+from .engine import segments
+from .engine.adapters import portable_system  # its module connects PairPotential.attach to OpenMM
+from .engine.native import SplinePairForce  # its module loads the plugin
+from .engine.recorder import SampleReporter, sample_trajectory
+from .engine.segments import DynamicAverage
+from .engine.statepoint import StatePoint
 from .observables import (
     MSD,
     RDF,
@@ -45,9 +48,7 @@ from .refinement import (
     boltzmann_inversion,
 )
 from .samples import Samples
-from .sampling import SampleReporter, sample_trajectory
-from .segments import DynamicAverage
-from .statepoint import StatePoint
+from .statistics.averages import Estimate
 
 __version__ = "0.1.0"
 
@@ -95,4 +96,5 @@ __all__ = [
     "boltzmann_inversion",
     "portable_system",
     "sample_trajectory",
+    "segments",
 ]

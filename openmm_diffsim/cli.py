@@ -52,9 +52,9 @@ def refine(options: argparse.Namespace) -> int:
     """Run the fit that a configuration file describes."""
     import torch
 
-    from .build import build_refinement
-    from .config import read_configuration
-    from .results import write_results
+    from .configuration.build import build_refinement
+    from .configuration.toml import read_configuration
+    from .report.tables import write_results
 
     torch.set_num_threads(1)  # small matrices; the cores are for the MD
     configuration = read_configuration(options.config)
@@ -99,8 +99,9 @@ def refine(options: argparse.Namespace) -> int:
 
 def rdf(options: argparse.Namespace) -> int:
     """g(r) with error bars of a stored trajectory."""
-    from . import io, plotting
-    from .trajectory import trajectory_rdf
+    from . import io
+    from .report import figures
+    from .report.trajectory import trajectory_rdf
 
     r, estimate = trajectory_rdf(
         options.topology,
@@ -113,8 +114,8 @@ def rdf(options: argparse.Namespace) -> int:
     )
     output = options.output or Path("rdf.csv")
     io.write_csv(output, "r_nm,g,standard_error", r, estimate.value, estimate.standard_error)
-    plotting.save_figure(
-        plotting.rdf_figure(r, estimate.value, estimate.standard_error), output.with_suffix(".png")
+    figures.save_figure(
+        figures.rdf_figure(r, estimate.value, estimate.standard_error), output.with_suffix(".png")
     )
     print(f"{output} and {output.with_suffix('.png')}: g(r) of {estimate.n_effective:.0f} frames")
     return FINISHED
@@ -124,7 +125,7 @@ def info(options: argparse.Namespace) -> int:
     """Versions, platforms, what is missing and how to get it."""
     import openmm
 
-    from .results import versions
+    from .report.tables import versions
 
     for name, version in versions().items():
         print(f"{name:16s} {version}")
@@ -144,7 +145,7 @@ def _native_force(platforms: set[str]) -> list[str]:
     """Is the native force there, for which platforms, and why not for the others?"""
     import openmm
 
-    from . import native
+    from .engine import native
 
     if native.why_not is not None:
         return [
@@ -176,7 +177,7 @@ def _run(fit: Any, section: Any) -> None:
 
 
 def _try_to_write(fit: Any, folder: Path, raw: Any) -> None:
-    from .results import write_results
+    from .report.tables import write_results
 
     try:
         fit.settle()

@@ -9,7 +9,7 @@ import native_systems
 import pytest
 from native_systems import PLATFORMS, Live, Where
 
-from openmm_diffsim import native
+from openmm_diffsim.engine import native
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import openmm
 
-from openmm_diffsim import native
-from openmm_diffsim.kernels import PairHistogram
+from openmm_diffsim.engine import native
+from openmm_diffsim.statistics.kernels import PairHistogram
 
 N = 150
 QUICK = ("Reference", "CPU")  # a Context on the others takes half a second

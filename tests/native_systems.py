@@ -13,7 +13,7 @@ import openmm
 from numpy.typing import NDArray
 from systems import BOXES, Array
 
-from openmm_diffsim import native
+from openmm_diffsim.engine import native
 from openmm_diffsim.potentials import SplineBasis, n_pairs_of_types, pair_index
 
 GROUP = 3  # the spline force's, so that its energy is read without that of others

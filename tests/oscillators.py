@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
+from openmm_diffsim.engine.recorder import FrameRecorder
+from openmm_diffsim.engine.segments import Scheme
 from openmm_diffsim.potentials import PairPotential, SplineBasis
-from openmm_diffsim.sampling import FrameRecorder
-from openmm_diffsim.segments import Scheme
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

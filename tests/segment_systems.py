@@ -14,9 +14,7 @@ from systems import MASS, argon, empty_system, langevin, lattice, simulate
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.observables import Segment
-from openmm_diffsim.potentials import PairPotential
-from openmm_diffsim.segments import (
+from openmm_diffsim.engine.segments import (
     Scheme,
     TorchField,
     langevin_middle,
@@ -24,7 +22,9 @@ from openmm_diffsim.segments import (
     nose_hoover,
     velocity_verlet,
 )
-from openmm_diffsim.segments import langevin as older_langevin
+from openmm_diffsim.engine.segments import langevin as older_langevin
+from openmm_diffsim.observables import Segment
+from openmm_diffsim.potentials import PairPotential
 
 Array = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from openmm_diffsim import LennardJones, PairPotential
-from openmm_diffsim.kernels import pair_blocks
 from openmm_diffsim.potentials import SplineBasis, pair_index
+from openmm_diffsim.statistics.kernels import pair_blocks
 
 Array = NDArray[np.float64]
 

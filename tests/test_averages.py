@@ -13,7 +13,11 @@ from systems import FreePair
 from torch import Tensor
 
 from openmm_diffsim import Observable, Samples
-from openmm_diffsim.averages import (
+from openmm_diffsim.observables import Conditions
+from openmm_diffsim.potentials import SplineBasis
+from openmm_diffsim.samples import Run
+from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.statistics.averages import (
     assign_blocks,
     block_covariance,
     detect_equilibration,
@@ -21,10 +25,6 @@ from openmm_diffsim.averages import (
     jackknife_standard_error,
     statistical_inefficiency,
 )
-from openmm_diffsim.energies import BasisSums
-from openmm_diffsim.observables import Conditions
-from openmm_diffsim.potentials import SplineBasis
-from openmm_diffsim.samples import Run
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from openmm_diffsim import VACF, AngleDistribution, Diffusion, Refinement
-from openmm_diffsim.build import build_refinement, lags_for
-from openmm_diffsim.config import parse_configuration
+from openmm_diffsim.configuration.build import build_refinement, lags_for
+from openmm_diffsim.configuration.toml import parse_configuration
+from openmm_diffsim.engine.segments.integrators import Scheme
 from openmm_diffsim.errors import ConfigurationError, TargetError
-from openmm_diffsim.segments.integrators import Scheme
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 STEP, KELVIN, MASS = 0.004, 150.0, 39.948  # ps, K, amu

@@ -17,9 +17,10 @@ import openmm
 import pytest
 from openmm import app, unit
 
-from openmm_diffsim import cli, native
+from openmm_diffsim import cli
+from openmm_diffsim.engine import native
+from openmm_diffsim.engine.adapters import has_native_force
 from openmm_diffsim.fluid import fluid
-from openmm_diffsim.forces import has_native_force
 
 CONFIG = """
 [system]

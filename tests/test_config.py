@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openmm_diffsim.config import Configuration, parse_configuration, read_configuration
+from openmm_diffsim.configuration.toml import Configuration, parse_configuration, read_configuration
 from openmm_diffsim.errors import ConfigurationError
 
 ISSUE_EXAMPLE: dict[str, Any] = {

@@ -14,8 +14,7 @@ from oscillators import FREQUENCY, KELVIN, STIFFNESS, exact_correlations, oscill
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.observables import Segment
-from openmm_diffsim.segments import (
+from openmm_diffsim.engine.segments import (
     Derivative,
     DynamicAverage,
     Scheme,
@@ -24,6 +23,7 @@ from openmm_diffsim.segments import (
     langevin_middle,
     velocity_verlet,
 )
+from openmm_diffsim.observables import Segment
 
 Array = NDArray[np.float64]
 

@@ -26,10 +26,10 @@ from openmm_diffsim import (
     SelfVanHove,
     SmoothRDF,
 )
+from openmm_diffsim.engine.recorder import FrameRecorder
 from openmm_diffsim.errors import ObservableError
-from openmm_diffsim.kernels import pair_blocks
 from openmm_diffsim.observables import Particles
-from openmm_diffsim.sampling import FrameRecorder
+from openmm_diffsim.statistics.kernels import pair_blocks
 
 Array = NDArray[np.float64]
 

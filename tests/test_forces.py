@@ -33,17 +33,17 @@ from openmm_diffsim import (
     SplinePairForce,
     TemperatureDependent,
     Yukawa,
-    native,
     portable_system,
 )
-from openmm_diffsim.errors import AttachError
-from openmm_diffsim.forces import (
+from openmm_diffsim.engine import native
+from openmm_diffsim.engine.adapters import (
     find_force,
     force_exclusions,
     has_native_force,
     particle_types,
     update_force,
 )
+from openmm_diffsim.errors import AttachError
 from openmm_diffsim.potentials import SplineBasis
 
 Array = NDArray[np.float64]

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, GaussNewtonOptions, SplinePair, Target
-from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import OverlapError
 from openmm_diffsim.observables import Observable, SegmentObservable
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import PairPotential, SplineBasis, parameter_chain
-from openmm_diffsim.refinement.gauss_newton import (
+from openmm_diffsim.refinement.methods.gauss_newton import (
     StateView,
     damping,
     flat_parameters,
@@ -33,9 +32,10 @@ from openmm_diffsim.refinement.gauss_newton import (
     solve,
     view_state,
 )
-from openmm_diffsim.refinement.methods import GaussNewton, PairKnowledge, StateData
-from openmm_diffsim.refinement.theory import LiquidTheory
+from openmm_diffsim.refinement.methods.methods import GaussNewton, PairKnowledge, StateData
+from openmm_diffsim.refinement.theory.state import LiquidTheory
 from openmm_diffsim.samples import Run, Samples
+from openmm_diffsim.samples.features import BasisSums
 from openmm_diffsim.units import beta
 
 KELVIN = 100.0

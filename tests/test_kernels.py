@@ -7,15 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from systems import BOXES, brute_force_pairs, numerical_derivative
 
-from openmm_diffsim import kernels
-from openmm_diffsim.kernels import (
+from openmm_diffsim.potentials import SplineBasis, pair_index
+from openmm_diffsim.statistics import kernels
+from openmm_diffsim.statistics.kernels import (
     PairHistogram,
     SplineInteraction,
     largest_range,
     pair_blocks,
     pair_sums,
 )
-from openmm_diffsim.potentials import SplineBasis, pair_index
 
 Array = NDArray[np.float64]
 

@@ -28,8 +28,8 @@ from native_systems import (
 )
 from systems import EPSILON, MASS, SIGMA, Array, argon, lattice
 
-from openmm_diffsim import native
-from openmm_diffsim.kernels import PairHistogram
+from openmm_diffsim.engine import native
+from openmm_diffsim.statistics.kernels import PairHistogram
 
 Contexts = Callable[[str], Live]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from native_systems import CPU, REFERENCE, Where, why_missing
 
-from openmm_diffsim import native
+from openmm_diffsim.engine import native
 
 PROGRAM = Path(__file__).with_name("native_lifetime.py")
 OPENCL = Where("OpenCL", "single")

@@ -25,7 +25,7 @@ from native_systems import (
 from systems import Array, numerical_derivative
 from torch import Tensor
 
-from openmm_diffsim import native
+from openmm_diffsim.engine import native
 from openmm_diffsim.potentials import pair_index
 
 pytestmark = pytest.mark.skipif(

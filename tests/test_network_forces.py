@@ -26,8 +26,7 @@ from systems import (
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import NetworkPotential, StatePoint, TorchMDNet, portable_system
-from openmm_diffsim.errors import AttachError
-from openmm_diffsim.forces import (
+from openmm_diffsim.engine.adapters import (
     chosen_backend,
     find_force,
     network_types,
@@ -35,7 +34,8 @@ from openmm_diffsim.forces import (
     torchforce,
     update_force,
 )
-from openmm_diffsim.forces.network import Computation
+from openmm_diffsim.engine.adapters.network import Computation
+from openmm_diffsim.errors import AttachError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 
 Array = NDArray[np.float64]

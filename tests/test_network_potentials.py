@@ -25,8 +25,8 @@ from openmm_diffsim import (
     TorchMDNet,
 )
 from openmm_diffsim.errors import PotentialError
-from openmm_diffsim.kernels import SplineInteraction, pair_sums
 from openmm_diffsim.potentials import NeighborPairs, PairPotential, pair_index
+from openmm_diffsim.statistics.kernels import SplineInteraction, pair_sums
 
 PERIODIC = {"none": None, **{name: BOXES[name] for name in ("cubic", "skewed")}}
 

@@ -28,7 +28,6 @@ from openmm_diffsim import (
     Target,
     TorchOptimizer,
 )
-from openmm_diffsim.energies import EvaluatedFrames
 from openmm_diffsim.errors import CheckpointError, FramesError, SamplingError, TargetError
 from openmm_diffsim.potentials import (
     Potential,
@@ -36,9 +35,10 @@ from openmm_diffsim.potentials import (
     learned_parameters,
     set_flat_parameters,
 )
-from openmm_diffsim.refinement.frame_space import Rows, expected_misfit, rows_of, step
-from openmm_diffsim.refinement.gauss_newton import StateView, view_state
-from openmm_diffsim.refinement.methods import StateData, Stateless
+from openmm_diffsim.refinement.methods.frame_space import Rows, expected_misfit, rows_of, step
+from openmm_diffsim.refinement.methods.gauss_newton import StateView, view_state
+from openmm_diffsim.refinement.methods.methods import StateData, Stateless
+from openmm_diffsim.samples.features import EvaluatedFrames
 from openmm_diffsim.units import beta
 
 RDF_, PRESSURE = RDF(0.64, 16), Pressure()

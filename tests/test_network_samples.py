@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, NetworkPotential, Pressure, Samples, SplinePair, StatePoint
-from openmm_diffsim.energies import EvaluatedFrames, NetworkParticles, StoredRun
+from openmm_diffsim.engine.recorder import sample_trajectory
 from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
 from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 from openmm_diffsim.samples import Run
-from openmm_diffsim.sampling import sample_trajectory
+from openmm_diffsim.samples.features import EvaluatedFrames, NetworkParticles, StoredRun
 from openmm_diffsim.units import beta
 
 RDF_ = RDF(0.5, 10)
@@ -269,7 +269,7 @@ def test_where_a_batch_is_one_frame_it_is_evaluated_once(
     room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as there is room for gradients, of 240 bytes each."""
-    monkeypatch.setattr("openmm_diffsim.energies._KEPT_BYTES", room)
+    monkeypatch.setattr("openmm_diffsim.samples.features._KEPT_BYTES", room)
     potential, samples = pooled()
     single = with_batch(samples, 1)
     kept = min(len(samples), room // 240)

@@ -28,10 +28,10 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import VACF, NetworkPotential, NeuralPair, TorchMDNet
+from openmm_diffsim.engine.segments import SegmentRecorder, SegmentRunner, leapfrog
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
-from openmm_diffsim.segments import SegmentRecorder, SegmentRunner, leapfrog
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import native
+from openmm_diffsim.engine import native
 from openmm_diffsim.fluid import fluid, start_disordered
 
 if sys.version_info >= (3, 11):

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 from oscillators import KELVIN, MASS, Oscillators, oscillators
 from segment_systems import fluid
 
-from openmm_diffsim.errors import SegmentError
-from openmm_diffsim.observables import Segment
-from openmm_diffsim.segments import (
+from openmm_diffsim.engine.segments import (
     Scheme,
     SegmentRunner,
     langevin,
@@ -19,8 +17,10 @@ from openmm_diffsim.segments import (
     leapfrog,
     nose_hoover,
 )
-from openmm_diffsim.segments.score import check_has_score, explicit_weights, score_weights
-from openmm_diffsim.segments.stepping import Noise
+from openmm_diffsim.engine.segments.score import check_has_score, explicit_weights, score_weights
+from openmm_diffsim.engine.segments.stepping import Noise
+from openmm_diffsim.errors import SegmentError
+from openmm_diffsim.observables import Segment
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

@@ -30,7 +30,7 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.errors import PotentialError
 from openmm_diffsim.potentials import SplineBasis, pair_index
-from openmm_diffsim.potentials.analytic import AnalyticPair
+from openmm_diffsim.potentials.pair.analytic import AnalyticPair
 
 Array = NDArray[np.float64]
 

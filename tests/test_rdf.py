@@ -15,8 +15,8 @@ from openmm import unit
 from systems import BOXES, argon, brute_force_pairs, context_of, empty_system
 
 from openmm_diffsim import RDF, Samples
+from openmm_diffsim.engine.recorder import FrameRecorder
 from openmm_diffsim.errors import ObservableError
-from openmm_diffsim.sampling import FrameRecorder
 
 Array = NDArray[np.float64]
 

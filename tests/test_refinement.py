@@ -30,10 +30,10 @@ from openmm_diffsim import (
     TorchOptimizer,
     boltzmann_inversion,
 )
-from openmm_diffsim.averages import Estimate
 from openmm_diffsim.errors import OverlapError, TargetError
 from openmm_diffsim.refinement.initial import match_potential
-from openmm_diffsim.refinement.methods import StateData, Stateless
+from openmm_diffsim.refinement.methods.methods import StateData, Stateless
+from openmm_diffsim.statistics.averages import Estimate
 from openmm_diffsim.units import BAR
 
 N, DENSITY, TEMPERATURE = 64, 0.5, 1.5  # reduced; half the box is 2.5 sigma

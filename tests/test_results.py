@@ -19,10 +19,9 @@ from openmm_diffsim import (
     Diffusion,
     Pressure,
     Target,
-    plotting,
-    results,
 )
-from openmm_diffsim.refinement.gauss_newton import StateView
+from openmm_diffsim.refinement.methods.gauss_newton import StateView
+from openmm_diffsim.report import figures, tables
 
 POINT: Any = SimpleNamespace(
     simulation=SimpleNamespace(integrator=openmm.LangevinMiddleIntegrator(300, 1, 0.002))
@@ -59,7 +58,7 @@ def fit() -> Any:
 
 
 def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
-    found = results.compare(fit)
+    found = tables.compare(fit)
     goals = targets()
     assert [c.name for c in found.over_time] == ["VACF", "MSD", "VACF"]
     assert [c.unit for c in found.over_time] == ["nm^2/ps^2", "nm^2", "nm^2/ps^2"]
@@ -79,7 +78,7 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
 
 
 def test_curves_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
-    results._write_curves(results.compare(fit), tmp_path)
+    tables._write_curves(tables.compare(fit), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["angles_0.csv", "msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
     for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3), ("angles_0", 6)):
@@ -101,14 +100,14 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "md_steps": 100,
         "misfit": 0.5,
         "rdf_rms": 0.0123,
-        "scalars": results.compare(fit).scalars,
+        "scalars": tables.compare(fit).scalars,
     }
-    assert results._title(final) == (
+    assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
         "diffusion 0.00245 ± 0.00020 nm^2/ps (target 0.00240 ± 0.00010); "
         "pressure 947.0 ± 8.2 bar (target 945.0 ± 4.1)"
     )
-    assert results._title(final | {"rdf_rms": float("nan"), "scalars": []}) == (
+    assert tables._title(final | {"rdf_rms": float("nan"), "scalars": []}) == (
         "100 MD steps, misfit 0.50"
     )
 
@@ -124,7 +123,7 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
     ],
 )
 def test_a_number_is_written_with_its_error(value: float, error: float, text: str) -> None:
-    assert results._with_error(value, error) == text
+    assert tables._with_error(value, error) == text
 
 
 # Figures ----------------------------------------------------------------------------------------
@@ -134,10 +133,10 @@ R = np.linspace(0.28, 0.85, 200)
 U = 4 * ((0.34 / R) ** 12 - (0.34 / R) ** 6)
 
 
-def drawn(found: results.Comparisons, rdfs: bool, over_time: bool, angles: bool = False) -> Any:
+def drawn(found: tables.Comparisons, rdfs: bool, over_time: bool, angles: bool = False) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plotting.fit_figure(
+        figure = figures.fit_figure(
             R,
             U,
             0.05 + 0 * U,
@@ -170,7 +169,7 @@ OF_MSD = [("", "MSD / nm$^{2}$"), ("t / ps", "model - target")]
 def test_each_kind_of_curve_has_its_panels(
     fit: Any, rdfs: bool, angles: bool, over_time: bool, expected: list[tuple[str, str]]
 ) -> None:
-    figure = drawn(results.compare(fit), rdfs, over_time, angles)
+    figure = drawn(tables.compare(fit), rdfs, over_time, angles)
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == expected
     boxes = [axes.get_position() for axes in figure.axes]
     assert all(box.width > 0.1 and box.height > 0.1 for box in boxes)
@@ -178,7 +177,7 @@ def test_each_kind_of_curve_has_its_panels(
 
 
 def test_targets_of_one_observable_share_a_panel_and_are_told_apart(fit: Any) -> None:
-    figure = drawn(results.compare(fit), True, True)
+    figure = drawn(tables.compare(fit), True, True)
     legend = figure.axes[4].get_legend()
     labels = [text.get_text() for text in legend.get_texts()]
     assert sorted(labels) == ["model 0", "model 1", "target 0", "target 1"]
@@ -188,11 +187,11 @@ def test_targets_of_one_observable_share_a_panel_and_are_told_apart(fit: Any) ->
 
 
 def test_the_well_is_in_sight_without_a_g_of_r(fit: Any) -> None:
-    low, high = drawn(results.compare(fit), False, True).axes[0].get_ylim()
+    low, high = drawn(tables.compare(fit), False, True).axes[0].get_ylim()
     assert low < U.min() and high > 0
 
 
 def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:
-    curve = plotting.TimeComparison(T, T, T, T, T, "IncoherentScattering", "")
-    figure = drawn(results.Comparisons([], [], [curve], []), False, True)
+    curve = figures.TimeComparison(T, T, T, T, T, "IncoherentScattering", "")
+    figure = drawn(tables.Comparisons([], [], [curve], []), False, True)
     assert figure.axes[2].get_ylabel() == "IncoherentScattering"

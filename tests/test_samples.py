@@ -16,14 +16,14 @@ from systems import FreePair, argon, assert_parameter_gradient, numerical_deriva
 from torch import Tensor
 
 from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
-from openmm_diffsim.averages import statistical_inefficiency
-from openmm_diffsim.energies import BasisSums
 from openmm_diffsim.errors import OverlapError, StatePointError
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Run
+from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.statistics.averages import statistical_inefficiency
+from openmm_diffsim.statistics.weights import log_mixture, n_effective
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT, beta
-from openmm_diffsim.weights import log_mixture, n_effective
 
 Array = NDArray[np.float64]
 

@@ -31,8 +31,7 @@ from systems import MASS, empty_system, lattice, simulate
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.errors import AttachError, SamplingError, SegmentError
-from openmm_diffsim.segments import (
+from openmm_diffsim.engine.segments import (
     Scheme,
     SegmentRunner,
     TorchField,
@@ -43,7 +42,8 @@ from openmm_diffsim.segments import (
     read_scheme,
     velocity_verlet,
 )
-from openmm_diffsim.segments.fields import DifferenceContext
+from openmm_diffsim.engine.segments.fields import DifferenceContext
+from openmm_diffsim.errors import AttachError, SamplingError, SegmentError
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import VACF, Samples, Segment, SegmentFunction
-from openmm_diffsim.energies import BasisSums
+from openmm_diffsim.engine.segments import SegmentRecorder, SegmentRunner, dynamic_average
 from openmm_diffsim.errors import ObservableError, OverlapError, SegmentError, StatePointError
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import SplineBasis, parameter_chain
 from openmm_diffsim.samples import Run
-from openmm_diffsim.segments import SegmentRecorder, SegmentRunner, dynamic_average
+from openmm_diffsim.samples.features import BasisSums
 
 Array = NDArray[np.float64]
 

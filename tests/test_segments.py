@@ -33,13 +33,13 @@ from systems import lattice
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.observables import Segment
-from openmm_diffsim.segments import (
+from openmm_diffsim.engine.segments import (
     nose_hoover,
     read_scheme,
     stepping,
 )
-from openmm_diffsim.segments.stepping import Noise
+from openmm_diffsim.engine.segments.stepping import Noise
+from openmm_diffsim.observables import Segment
 
 pytestmark = pytest.mark.usefixtures("plugin")
 

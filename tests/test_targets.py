@@ -15,10 +15,10 @@ from openmm import unit
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import MSD, RDF, VACF, AngleDistribution, Diffusion, Pressure, Target
+from openmm_diffsim.engine.segments import velocity_verlet
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable
-from openmm_diffsim.refinement.targets import interpolation_matrix, timestep_of
-from openmm_diffsim.segments import velocity_verlet
+from openmm_diffsim.refinement.target import interpolation_matrix, timestep_of
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
 ANYWHERE: Any = None  # a target only keeps its state point

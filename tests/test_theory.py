@@ -18,8 +18,8 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, Pressure, SplinePair, boltzmann_inversion
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.potentials import SplineBasis, pair_index
-from openmm_diffsim.refinement.liquid_theory import LiquidStructure, radial_transforms
-from openmm_diffsim.refinement.theory import LiquidTheory
+from openmm_diffsim.refinement.theory.liquid import LiquidStructure, radial_transforms
+from openmm_diffsim.refinement.theory.state import LiquidTheory
 from openmm_diffsim.units import BAR, beta
 
 KELVIN = liquids.kelvin(1.5)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import NetworkPotential, portable_system
-from openmm_diffsim.errors import AttachError
-from openmm_diffsim.forces import (
+from openmm_diffsim.engine.adapters import (
     chosen_backend,
     find_force,
     network_types,
@@ -25,6 +24,7 @@ from openmm_diffsim.forces import (
     torchforce,
     update_force,
 )
+from openmm_diffsim.errors import AttachError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 
 REASON = torchforce.why_not()

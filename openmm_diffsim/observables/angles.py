@@ -11,7 +11,7 @@ from torch import Tensor
 from vesin import NeighborList
 
 from ..errors import ObservableError
-from ..kernels import PairHistogram, count_angles, largest_range
+from ..statistics.kernels import PairHistogram, count_angles, largest_range
 from ..units import value_in_md_units
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .segment import at_least, check_atoms

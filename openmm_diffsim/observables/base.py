@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairHistogram, PairSums, largest_range
+from ..statistics.kernels import PairHistogram, PairSums, largest_range
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairHistogram
+from ..statistics.kernels import PairHistogram
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 
 _BOX = 9  # numbers in a box

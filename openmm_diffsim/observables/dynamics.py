@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import ObservableError
-from ..kernels import largest_range, smeared_counts, smeared_gradient
+from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
 from ..units import number_in_md_units, value_in_md_units
 from .base import Array, IntArray
 from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairHistogram
+from ..statistics.kernels import PairHistogram
 from ..units import value_in_md_units
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 

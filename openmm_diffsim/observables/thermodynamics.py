@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..kernels import PairHistogram
+from ..statistics.kernels import PairHistogram
 from ..units import BAR, MOLAR_GAS_CONSTANT
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 

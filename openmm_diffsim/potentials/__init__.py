@@ -1,13 +1,16 @@
 """What is learned: pair potentials and networks, as torch modules."""
 
-from .analytic import AnalyticPair, LennardJones, Mie, Morse, SoftSphere, Yukawa
 from .base import PairPotential, Potential, parameter_chain
-from .basis import SplineBasis, n_pairs_of_types, pair_index
-from .composite import PairSum, TemperatureDependent
-from .neighbors import NeighborPairs
-from .network import NetworkPotential
-from .neural import NeuralPair
-from .pair_energy import PairEnergy
+from .network.neighbors import NeighborPairs
+from .network.network import NetworkPotential
+from .network.pair_energy import PairEnergy
+from .network.torchmdnet import TorchMDNet
+from .pair.analytic import AnalyticPair, LennardJones, Mie, Morse, SoftSphere, Yukawa
+from .pair.basis import SplineBasis, n_pairs_of_types, pair_index
+from .pair.composite import PairSum, TemperatureDependent
+from .pair.neural import NeuralPair
+from .pair.spline import SplinePair
+from .pair.table_error import TableError
 from .parameters import (
     flat_parameters,
     learned_parameters,
@@ -15,9 +18,6 @@ from .parameters import (
     parameters_at,
     set_flat_parameters,
 )
-from .spline import SplinePair
-from .table_error import TableError
-from .torchmdnet import TorchMDNet
 
 __all__ = [
     "AnalyticPair",

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ..errors import PotentialError
-from .basis import SplineBasis, n_pairs_of_types
+from .pair.basis import SplineBasis, n_pairs_of_types
 from .parameters import learned_parameters, parameter_vector
 
 if TYPE_CHECKING:
-    from .network import NetworkPotential
+    from .network.network import NetworkPotential
 
 
 class Potential(nn.Module):
@@ -175,8 +175,8 @@ class PairPotential(Potential):
         An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
         only to a temperature-dependent potential.
         """
-        from .network import NetworkPotential
-        from .pair_energy import PairEnergy
+        from .network.network import NetworkPotential
+        from .network.pair_energy import PairEnergy
 
         return NetworkPotential(PairEnergy(self, temperature), n_types=self.n_types, name=self.name)
 
@@ -195,7 +195,7 @@ class PairPotential(Potential):
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
 
     def __add__(self, other: PairPotential) -> PairPotential:
-        from .composite import PairSum
+        from .pair.composite import PairSum
 
         return PairSum([self, other])
 

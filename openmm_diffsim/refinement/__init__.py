@@ -1,15 +1,15 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
-from .gauss_newton import GaussNewtonOptions
 from .initial import boltzmann_inversion
 from .loop import Refinement, Round
-from .methods import (
+from .methods.gauss_newton import GaussNewtonOptions
+from .methods.methods import (
     GaussNewton,
     IterativeBoltzmannInversion,
     RelativeEntropy,
     TorchOptimizer,
 )
-from .targets import Target
+from .target import Target
 
 __all__ = [
     "GaussNewton",

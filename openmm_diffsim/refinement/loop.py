@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..energies import EvaluatedFrames
+from ..engine.statepoint import StatePoint
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
 from ..observables import RDF, AngleDistribution, Observable, SegmentObservable
 from ..potentials import (
@@ -28,16 +28,16 @@ from ..potentials import (
     set_flat_parameters,
 )
 from ..samples import Samples
-from ..statepoint import StatePoint
+from ..samples.features import EvaluatedFrames
 from ..units import MOLAR_GAS_CONSTANT
 from .checkpoint import read_checkpoint, write_checkpoint
-from .gauss_newton import (
+from .initial import boltzmann_inversion, contact
+from .methods.gauss_newton import (
     GaussNewtonOptions,
     StateView,
     view_state,
 )
-from .initial import boltzmann_inversion, contact
-from .methods import (
+from .methods.methods import (
     METHODS,
     GaussNewton,
     Method,
@@ -47,8 +47,8 @@ from .methods import (
     is_free_form,
     nearest_distance,
 )
-from .targets import Target, timestep_of
-from .theory import LiquidTheory
+from .target import Target, timestep_of
+from .theory.state import LiquidTheory
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""A fit written down in TOML."""

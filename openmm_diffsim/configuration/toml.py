@@ -1,0 +1,467 @@
+"""The configuration of a fit: a TOML file, checked to the last key before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..observables.dynamics import DIFFUSION_METHODS
+from ..refinement.methods.methods import METHODS
+from ..units import GRAM_PER_CM3
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+KINDS = ("spline", "neural", "lennard-jones", "mie", "morse", "yukawa", "soft-sphere")
+INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
+
+# What each kind of potential may be given, besides what all have; all in md units.
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "spline": ("sigma", "epsilon"),
+    "neural": ("prior_sigma", "prior_epsilon"),
+    "lennard-jones": ("sigma", "epsilon"),
+    "mie": ("sigma", "epsilon", "repulsive", "attractive"),
+    "morse": ("depth", "width", "r_0"),
+    "yukawa": ("strength", "kappa"),
+    "soft-sphere": ("sigma", "epsilon", "exponent"),
+}
+OBSERVABLES = ("rdf", "angles", "pressure", "vacf", "diffusion")
+_NOISE = ("auto", "sampled", "independent")
+REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
+
+
+@dataclass(frozen=True)
+class SystemSection:
+    """A fluid of one kind of particle, or the user's own files."""
+
+    particles: int | None = None
+    number_density: float | None = None  # 1/nm^3
+    mass: float | None = None  # amu
+    topology: Path | None = None
+    system: Path | None = None
+    state: Path | None = None
+    atoms: str | None = None  # a selection in mdtraj's language
+
+
+@dataclass(frozen=True)
+class DynamicsSection:
+    """See ``fluid.Dynamics``."""
+
+    temperature: float  # K
+    timestep: float  # ps
+    friction: float  # 1/ps
+    platform: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class PotentialSection:
+    """What is learned, and where it starts."""
+
+    kind: str
+    cutoff: float  # nm
+    r_min: float | None  # nm; None: from where the first g(r) target rises
+    knots: int
+    initial: str
+    file: Path | None  # of initial = "table"
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """What was measured."""
+
+    observable: str  # one of OBSERVABLES
+    uncertainty: float | None  # in the unit of the values
+    weight: float
+    file: Path | None = None  # of a curve
+    length_unit: str = "nm"  # of the r in the file of an rdf
+    angle_unit: str = "rad"  # of the theta in the file of angles
+    window: tuple[float, float] | None = None  # nm, rad or ps, of a curve
+    noise: str = "auto"  # of an rdf or of angles
+    r_max: float | None = None  # nm, between neighbours, of angles
+    bins: int = 60  # of angles
+    atoms: str | None = None
+    atoms2: str | None = None
+    value: float | None = None  # bar or nm^2/ps, of a pressure or diffusion
+    length: float | None = None  # ps, of the segments that diffusion is measured on
+    method: str = DIFFUSION_METHODS[0]  # of diffusion
+    integrator: str = "simulation"  # of segments: the Simulation's, or "nve" for velocity Verlet
+    segments_every: int = 5  # of segments: one in so many has its derivative taken
+
+
+@dataclass(frozen=True)
+class RefineSection:
+    """How long, by what method, where to."""
+
+    method: str
+    rounds: int
+    equilibration: int | None
+    steps: int
+    every: int
+    seed: int
+    output: Path
+    largest_step: float  # kT
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """All of it, and the text it was made from."""
+
+    system: SystemSection
+    dynamics: DynamicsSection
+    potential: PotentialSection
+    targets: tuple[TargetSection, ...]
+    refine: RefineSection
+    raw: Mapping[str, Any]
+
+
+def read_configuration(path: str | Path) -> Configuration:
+    """Read and check a configuration file; paths in it are relative to its own folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing or no TOML, a key is unknown or missing, or a value cannot be;
+        ``key`` names it.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
+    return parse_configuration(raw, path.parent)
+
+
+def parse_configuration(raw: Mapping[str, Any], folder: Path) -> Configuration:
+    """As ``read_configuration``, from a dictionary."""
+    top = _Section("", raw, folder)
+    system = _system(top.section("system"))
+    dynamics = _dynamics(top.section("dynamics"))
+    potential = _potential(top.section("potential"))
+    targets = tuple(_target(section) for section in top.sections("target"))
+    refine = _refine(top.section("refine"))
+    top.finish()
+    if not any(target.observable == "rdf" for target in targets):
+        needs = [
+            key
+            for key, missing in (
+                ("potential.r_min", potential.r_min is None),
+                ("potential.initial", potential.initial == "boltzmann-inversion"),
+            )
+            if missing
+        ]
+        if needs:
+            raise ConfigurationError(
+                f"{needs[0]}: without an rdf target it cannot be found; give it", key=needs[0]
+            )
+    return Configuration(system, dynamics, potential, targets, refine, raw)
+
+
+def _system(section: _Section) -> SystemSection:
+    own = "topology" in section.raw or "system" in section.raw
+    if own:
+        made = SystemSection(
+            topology=section.path("topology"),
+            system=section.path("system"),
+            state=section.optional_path("state"),
+            atoms=section.text("atoms", None),
+        )
+    else:
+        mass = section.number("mass", above=0)
+        density = section.number("number_density", None, above=0)
+        mass_density = section.number("mass_density", None, above=0)
+        if (density is None) == (mass_density is None):
+            raise section.error(
+                "number_density",
+                "give either number_density (1/nm^3) or mass_density (g/cm3), and not both",
+            )
+        if density is None:
+            density = mass_density * GRAM_PER_CM3 / mass
+        made = SystemSection(
+            particles=section.integer("particles", at_least=10), number_density=density, mass=mass
+        )
+    section.finish()
+    return made
+
+
+def _dynamics(section: _Section) -> DynamicsSection:
+    made = DynamicsSection(
+        temperature=section.number("temperature", above=0),
+        timestep=section.number("timestep", above=0),
+        friction=section.number("friction", 1.0, above=0),
+        platform=section.text("platform", "CPU"),
+        threads=section.integer("threads", None, at_least=1),
+    )
+    if made.timestep > 0.1:
+        raise section.error(
+            "timestep", f"got {made.timestep} ps, expected at most 0.1 ps; is it in fs?"
+        )
+    section.finish()
+    return made
+
+
+def _potential(section: _Section) -> PotentialSection:
+    kind = section.choice("kind", KINDS)
+    parameters = {
+        name: value
+        for name in PARAMETERS[kind]
+        if (value := section.number(name, None)) is not None
+    }
+    file = section.optional_path("file")
+    default = "boltzmann-inversion"
+    if file is not None:
+        default = "table"
+    elif parameters or kind in REPULSIVE:
+        default = "lennard-jones" if kind == "spline" else "parameters"
+    initial = section.choice("initial", INITIAL, default)
+    if initial == "table" and file is None:
+        raise section.error("file", "initial = 'table' needs file = a table of r (nm), u (kJ/mol)")
+    if initial == "lennard-jones" and not {"sigma", "epsilon"} <= parameters.keys():
+        raise section.error("sigma", "initial = 'lennard-jones' needs sigma (nm), epsilon (kJ/mol)")
+    if initial == "parameters" and kind == "spline":
+        raise section.error("initial", "a spline has no parameters to start from; expected another")
+    cutoff = section.number("cutoff", above=0)
+    r_min = section.number("r_min", None, above=0)
+    if r_min is not None and r_min >= cutoff:
+        raise section.error("r_min", f"got {r_min} nm, expected less than cutoff = {cutoff} nm")
+    made = PotentialSection(
+        kind=kind,
+        cutoff=cutoff,
+        r_min=r_min,
+        knots=section.integer("knots", 60 if kind == "spline" else 120, at_least=8),
+        initial=initial,
+        file=file,
+        parameters=parameters,
+    )
+    section.finish()
+    return made
+
+
+def _target(section: _Section) -> TargetSection:
+    observable = section.choice("observable", OBSERVABLES)
+    read = {
+        "rdf": _rdf,
+        "angles": _angles,
+        "pressure": _pressure,
+        "vacf": _vacf,
+        "diffusion": _diffusion,
+    }[observable]
+    made = TargetSection(
+        observable=observable,
+        uncertainty=section.number("uncertainty", None, above=0),
+        weight=section.number("weight", 1.0, above=0),
+        **read(section),
+    )
+    section.finish()
+    return made
+
+
+def _rdf(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "length_unit": section.choice("length_unit", ("nm", "angstrom"), "nm"),
+        "window": section.pair("window", "nm"),
+        "noise": section.choice("noise", _NOISE, "auto"),
+        "atoms": section.text("atoms", None),
+        "atoms2": section.text("atoms2", None),
+    }
+
+
+def _angles(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "angle_unit": section.choice("angle_unit", ("rad", "degree"), "rad"),
+        "window": section.pair("window", "rad"),
+        "noise": section.choice("noise", _NOISE, "auto"),
+        "r_max": section.number("r_max", above=0),
+        "bins": section.integer("bins", TargetSection.bins, at_least=8),
+        "atoms": section.text("atoms", None),
+    }
+
+
+def _pressure(section: _Section) -> dict[str, Any]:
+    value = section.number("value")
+    _need_uncertainty(section, "a pressure needs its uncertainty (bar)")
+    return {"value": value}
+
+
+def _vacf(section: _Section) -> dict[str, Any]:
+    return {
+        "file": section.path("file"),
+        "window": section.pair("window", "ps"),
+        **_segments(section),
+    }
+
+
+def _diffusion(section: _Section) -> dict[str, Any]:
+    value = section.number("value", above=0)
+    _need_uncertainty(section, "a diffusion coefficient needs its uncertainty (nm^2/ps)")
+    return {
+        "value": value,
+        "length": section.number("length", above=0),
+        "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
+        **_segments(section),
+    }
+
+
+def _segments(section: _Section) -> dict[str, Any]:
+    """What all have that are measured on trajectory segments."""
+    return {
+        "atoms": section.text("atoms", None),
+        "integrator": section.choice("integrator", ("simulation", "nve"), "simulation"),
+        "segments_every": section.integer("segments_every", 5, at_least=1),
+    }
+
+
+def _need_uncertainty(section: _Section, what: str) -> None:
+    if "uncertainty" not in section.raw:
+        raise section.error("uncertainty", what)
+
+
+def _refine(section: _Section) -> RefineSection:
+    made = RefineSection(
+        method=section.choice("method", tuple(METHODS), "gauss-newton"),
+        rounds=section.integer("rounds", 15, at_least=1),
+        equilibration=section.integer("equilibration", None, at_least=0),
+        steps=section.integer("steps", 5000, at_least=1),
+        every=section.integer("every", 50, at_least=1),
+        seed=section.integer("seed", 1, at_least=0),
+        output=section.output("output"),
+        largest_step=section.number("largest_step", 1.0, above=0),
+    )
+    if made.steps < 20 * made.every:
+        raise section.error(
+            "steps",
+            f"got steps = {made.steps} and every = {made.every}: only {made.steps // made.every} "
+            "frames a round, expected at least 20",
+        )
+    section.finish()
+    return made
+
+
+class _Section:
+    """A table of the file, which hands out checked values and knows what was never asked for."""
+
+    def __init__(self, name: str, raw: Mapping[str, Any], folder: Path) -> None:
+        self.name = name
+        self.raw = raw
+        self.folder = folder
+        self.known: list[str] = []
+
+    def error(self, key: str, what: str) -> ConfigurationError:
+        full = self._full(key)
+        return ConfigurationError(f"{full}: {what}", key=full, got=self.raw.get(key))
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for."""
+        for key in self.raw:
+            if key not in self.known:
+                close = difflib.get_close_matches(key, self.known, 1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(self.known)}"
+                raise self.error(key, f"unknown key; {hint}")
+
+    def section(self, key: str) -> _Section:
+        value = self._take(key, _REQUIRED)
+        if not isinstance(value, Mapping):
+            raise self.error(key, f"got {value!r}, expected a table [{key}]")
+        return _Section(self._full(key), value, self.folder)
+
+    def sections(self, key: str) -> list[_Section]:
+        value = self._take(key, _REQUIRED)
+        if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
+            raise self.error(key, f"expected tables written as [[{key}]], with double brackets")
+        return [_Section(f"{key}[{i}]", v, self.folder) for i, v in enumerate(value)]
+
+    def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
+        def check(value: Any) -> float:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise self.error(key, f"got {value!r}, expected a number")
+            if not math.isfinite(value) or (above is not None and not value > above):
+                least = "" if above is None else f" above {above:g}"
+                raise self.error(key, f"got {value!r}, expected a finite number{least}")
+            return float(value)
+
+        return self._checked(key, default, check)
+
+    def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
+        def check(value: Any) -> int:
+            if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+                raise self.error(key, f"got {value!r}, expected a whole number >= {at_least}")
+            return value
+
+        return self._checked(key, default, check)
+
+    def text(self, key: str, default: Any = ...) -> Any:
+        def check(value: Any) -> str:
+            if not isinstance(value, str) or not value:
+                raise self.error(key, f"got {value!r}, expected text in quotes")
+            return value
+
+        return self._checked(key, default, check)
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
+        def check(value: Any) -> str:
+            if value not in allowed:
+                close = difflib.get_close_matches(str(value), allowed, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise self.error(key, f"got {value!r}, expected one of {', '.join(allowed)}{hint}")
+            return str(value)
+
+        return self._checked(key, default, check)
+
+    def pair(self, key: str, unit: str) -> tuple[float, float] | None:
+        value = self._take(key, None)
+        if value is None:
+            return None
+        numbers = isinstance(value, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in value
+        )
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
+            raise self.error(key, f"got {value!r}, expected [low, high] in {unit}, 0 <= low < high")
+        return float(value[0]), float(value[1])
+
+    def path(self, key: str) -> Path:
+        """A file that is there."""
+        found = self.folder / self.text(key)
+        if not found.is_file():
+            raise self.error(key, f"there is no file {found}")
+        return found
+
+    def optional_path(self, key: str) -> Path | None:
+        if key in self.raw:
+            return self.path(key)
+        self._take(key, None)
+        return None
+
+    def output(self, key: str) -> Path:
+        """A folder, relative to where the program runs."""
+        return Path(self.text(key, "refined"))
+
+    def _checked(self, key: str, default: Any, check: Callable[[Any], Any]) -> Any:
+        value = self._take(key, _REQUIRED if default is ... else default)
+        return value if key not in self.raw else check(value)
+
+    def _take(self, key: str, default: Any) -> Any:
+        self.known.append(key)
+        if key in self.raw:
+            return self.raw[key]
+        if default is _REQUIRED:
+            raise self.error(key, "missing")
+        return default
+
+    def _full(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+
+_REQUIRED = object()

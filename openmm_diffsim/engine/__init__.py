@@ -1,0 +1,1 @@
+"""OpenMM: forces, recording, sampling, segments."""

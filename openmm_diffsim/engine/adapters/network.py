@@ -1,0 +1,345 @@
+"""A network as an OpenMM Force, and back.
+
+OpenMM calls it by Python (``PythonForce``, or openmm-torch's ``PythonTorchForce``, which hands
+over tensors), or it is compiled and called by openmm-torch's ``TorchForce`` (see ``torchforce``).
+
+A Force of Python holds a ``Computation`` with a copy of the network. What leads from a Force found
+in a System back to it is a number in a global parameter of the Force; changing that parameter in a
+Context also tells the integrator that its forces are old.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import weakref
+from typing import Any, ClassVar
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import ArrayLike, NDArray
+from openmm import unit
+from torch import Tensor
+
+from ...errors import AttachError
+from ...potentials import NetworkPotential, Potential, flat_parameters
+from . import torchforce
+from .pair import is_periodic, type_of_particle
+from .torchforce import frozen_copy
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_LOG = logging.getLogger(__name__)
+_BACKENDS = ("torchforce", "pythontorchforce", "python")
+_DTYPES = {"single": torch.float32, "double": torch.float64}
+_MARK = "network"  # what the name of the global parameter ends in
+
+
+class Computation:
+    """What OpenMM calls for energy and forces.
+
+    OpenMM pickles it once, when the Force is made, and would go on writing the parameters of that
+    day. So the pickle of an attached one holds only its number: within the process it leads back to
+    the present parameters, elsewhere it is refused. One that ``portable`` made holds its network.
+
+    Parameters
+    ----------
+    potential : NetworkPotential
+        Copied.
+    type_of : int array [particles of the System]
+        -1 for those left out.
+    periodic : bool
+    precision : "single", "double" or None
+        None: of the platform, once there is a Context; until then double.
+    """
+
+    alive: ClassVar[weakref.WeakSet[Computation]] = weakref.WeakSet()
+
+    def __init__(
+        self, potential: NetworkPotential, type_of: IntArray, periodic: bool, precision: str | None
+    ) -> None:
+        self.potential = frozen_copy(potential)
+        self.type_of = type_of
+        self.periodic = periodic
+        self.precision = precision
+        self.token = float(secrets.randbits(50))
+        self.is_portable = False
+        self.interrupt: BaseException | None = None
+        self.place(_DTYPES[precision or "double"], torch.device("cpu"))
+        self.alive.add(self)
+
+    def portable(self) -> Computation:
+        """A copy, with a number of its own, whose pickle holds the network as it is now."""
+        twin = Computation(self.potential, self.type_of, self.periodic, self.precision)
+        twin.place(self.dtype, torch.device("cpu"))
+        twin.is_portable = True
+        return twin
+
+    @classmethod
+    def sharing(cls, token: float | None) -> list[Computation]:
+        """Those with this number: copies of a System share one."""
+        return [c for c in cls.alive if c.token == token]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__) if self.is_portable else {"token": self.token}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not hasattr(self, "potential"):
+            living = self.sharing(self.token)
+            if not living:  # an exception here would end the process: see __call__
+                return
+            twin = frozen_copy(living[0].potential)
+            self.__dict__.update({**living[0].__dict__, "potential": twin})
+        self.alive.add(self)
+
+    def place(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Compute in that precision, there."""
+        self.dtype, self.device = dtype, device
+        self.potential.to(dtype=dtype, device=device)
+        self._types = torch.from_numpy(self.type_of[self.type_of >= 0]).to(device)
+
+    @torch.no_grad()
+    def take_over(self, potential: NetworkPotential) -> None:
+        """The values of all its parameters and buffers."""
+        mine, theirs = ([*p.parameters(), *p.buffers()] for p in (self.potential, potential))
+        for own, other in zip(mine, theirs, strict=True):
+            own.copy_(other)
+
+    def __call__(self, state: openmm.State, positions: Tensor | None = None) -> tuple[Any, Any]:
+        """Energy, kJ/mol, and forces, kJ/mol/nm: numbers for PythonForce, tensors for
+        PythonTorchForce, which hands over positions as a tensor."""
+        try:
+            return self._compute(state, positions)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            self.interrupt = interrupt
+            raise
+
+    def _compute(self, state: openmm.State, positions: Tensor | None) -> tuple[Any, Any]:
+        if not hasattr(self, "potential"):
+            raise AttachError(
+                "this System holds a network that another process attached, without its "
+                "parameters: serialize openmm_diffsim.portable_system(system) there instead"
+            )
+        if positions is None:
+            array = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+            x = torch.from_numpy(np.asarray(array, dtype=np.float64))
+        else:
+            x = positions.detach()
+        x = x.to(dtype=self.dtype, device=self.device).clone().requires_grad_(True)
+        with torch.enable_grad():
+            energy = self.potential(x, self._box(state), self._types)
+            (slope,) = torch.autograd.grad(energy, x)
+        if positions is None:
+            return float(energy.detach()), -slope.double().numpy(force=True)
+        return energy.detach().to(positions.dtype), -slope.to(positions)
+
+    def _box(self, state: openmm.State) -> Tensor | None:
+        if not self.periodic:
+            return None
+        vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+        return torch.from_numpy(np.array(vectors, dtype=np.float64)).to(self.device, self.dtype)
+
+
+def make_force(
+    potential: NetworkPotential,
+    system: openmm.System,
+    atoms: ArrayLike | None = None,
+    types: ArrayLike | None = None,
+    exclusions: Any = None,
+    periodic: bool | None = None,
+    temperature: Any = None,
+    backend: str | None = None,
+    precision: str | None = None,
+) -> openmm.Force:
+    """The Force of a network; see ``Potential.attach``."""
+    if exclusions is not None:
+        raise AttachError(
+            "exclusions: a network sees all its neighbours; leave them out, and let the network or "
+            "its prior learn what bonded particles have between them"
+        )
+    if precision is not None and precision not in _DTYPES:
+        raise AttachError(f"precision: expected 'single' or 'double', got {precision!r}")
+    chosen = _choose(backend or "auto", potential)
+    dtype = _DTYPES[precision or "double"]
+    type_of = type_of_particle(potential, system.getNumParticles(), atoms, types)
+    in_box = is_periodic(system, periodic)
+    force = None
+    if chosen == "torchforce":
+        try:
+            force = torchforce.make(potential, type_of, in_box, dtype)
+        except AttachError as error:
+            if backend == "torchforce":
+                raise
+            chosen = "python"
+            _LOG.info("%s runs by backend='python' after all: %s", potential.name, error)
+    if force is None:
+        force = _python_force(Computation(potential, type_of, in_box, precision), chosen)
+    force.setName(potential.name)
+    return force
+
+
+def chosen_backend(force: openmm.Force) -> str:
+    """Which backend runs a network: "torchforce", "pythontorchforce" or "python"."""
+    if torchforce.is_torch_force(force):
+        return "torchforce"
+    return "python" if isinstance(force, openmm.PythonForce) else "pythontorchforce"
+
+
+def network_types(potential: Potential, system: openmm.System) -> IntArray:
+    """Type of each particle of a System that a network is attached to, -1 for those left out."""
+    for force in system.getForces():
+        if force.getName() == potential.name and is_network_force(force):
+            return types_in(whole(force))
+    raise AttachError(f"the System has no force named {potential.name!r} of a network")
+
+
+def types_in(force: openmm.Force) -> IntArray:
+    """Type of each particle, int [particles], -1 for those left out."""
+    if torchforce.is_torch_force(force):
+        return torchforce.types_in(force)
+    return _computations(force)[0].type_of
+
+
+def is_network_force(force: openmm.Force) -> bool:
+    """Did ``attach`` add it for a network?"""
+    if torchforce.is_torch_force(force):
+        return True
+    return _token(force) is not None
+
+
+def whole(force: openmm.Force) -> openmm.Force:
+    """With the methods of its own class."""
+    return torchforce.whole(force) if torchforce.is_torch_force(force) else force
+
+
+def update(
+    potential: NetworkPotential, force: openmm.Force, context: openmm.Context | None
+) -> openmm.Force:
+    """Copy the present parameters to a Force and a Context; see ``update_force``."""
+    if not bool(torch.isfinite(flat_parameters(potential)).all()):
+        raise AttachError(f"the parameters of {potential.name!r} are not finite")
+    dtype = None if context is None else _dtype_of(context)
+    if torchforce.is_torch_force(force):
+        if context is None:
+            raise AttachError("a TorchForce gets new parameters only together with its Context")
+        return torchforce.replace(potential, force, context, dtype or torch.float64)
+    for computation in _computations(force):
+        if context is not None:
+            wanted = _DTYPES.get(computation.precision or "", dtype or torch.float64)
+            device = _device_of(context)
+            if (wanted, device) != (computation.dtype, computation.device):
+                computation.place(wanted, device)
+        computation.take_over(potential)
+    if context is not None:
+        _forget_forces(force, context)
+    return force
+
+
+def raise_interrupt(force: openmm.Force) -> None:
+    """Raise what interrupted the Python of a network, Ctrl-C, which OpenMM makes its own error of.
+
+    Does nothing if nothing did.
+    """
+    for computation in Computation.sharing(_token(force)):
+        if computation.interrupt is not None:
+            interrupt, computation.interrupt = computation.interrupt, None
+            raise interrupt
+
+
+def portable(force: openmm.Force) -> openmm.Force:
+    """A copy of a network's Force that can be serialized with its present parameters."""
+    if torchforce.is_torch_force(force):
+        raise AttachError(
+            f"the TorchForce {force.getName()!r} cannot be kept in a file: openmmtorch 1.5 crashes "
+            "where it is read; attach the network with backend='python' to a System for that"
+        )
+    computation = _computations(force)[0].portable()
+    twin = _python_force(computation, chosen_backend(force))
+    twin.setName(force.getName())
+    twin.setForceGroup(force.getForceGroup())
+    return twin
+
+
+def _python_force(computation: Computation, backend: str) -> openmm.Force:
+    parameters = {f"{computation.potential.name} {_MARK}": computation.token}
+    if backend == "python":
+        force = openmm.PythonForce(computation, parameters)
+    else:
+        force = torchforce.library().PythonTorchForce(computation, parameters)
+    force.setUsesPeriodicBoundaryConditions(computation.periodic)
+    atoms = np.flatnonzero(computation.type_of >= 0)
+    if len(atoms) < len(computation.type_of):
+        force.setParticles(atoms.tolist())
+    return force
+
+
+def _choose(backend: str, potential: NetworkPotential) -> str:
+    if backend not in (*_BACKENDS, "auto"):
+        raise AttachError(
+            f"backend: expected one of {', '.join(map(repr, _BACKENDS))} or 'auto', got "
+            f"{backend!r}",
+            got=backend,
+        )
+    if backend == "torchforce":
+        torchforce.check()
+    if backend == "pythontorchforce":
+        torchforce.check_python()
+    if backend != "auto":
+        return backend
+    chosen, why = torchforce.fastest()
+    _LOG.info("%s runs by backend=%r: %s", potential.name, chosen, why)
+    return chosen
+
+
+def _token(force: openmm.Force) -> float | None:
+    """The number in its global parameter, of a Force of Python."""
+    if not hasattr(force, "getGlobalParameters"):
+        return None
+    for name, value in dict(force.getGlobalParameters()).items():
+        if name == f"{force.getName()} {_MARK}":
+            return float(value)
+    return None
+
+
+def _computations(force: openmm.Force) -> list[Computation]:
+    """What the Force calls, and its copies."""
+    found = Computation.sharing(_token(force))
+    if not found:
+        raise AttachError(
+            f"nothing is known of the network in the force {force.getName()!r}: it was not made by "
+            "attach()"
+        )
+    return found
+
+
+def _forget_forces(force: openmm.Force, context: openmm.Context) -> None:
+    """Let the integrator compute them anew; what it kept are those of the old parameters."""
+    name = f"{force.getName()} {_MARK}"
+    try:
+        value = context.getParameter(name)
+        context.setParameter(name, value + 1)
+    except openmm.OpenMMException as error:
+        raise AttachError(
+            f"the Context does not know the force {force.getName()!r} ({error}). It was made "
+            "before attach(): attach first, or call context.reinitialize(preserveState=True)"
+        ) from error
+
+
+def _dtype_of(context: openmm.Context) -> torch.dtype:
+    """The precision that a Context's platform has forces in."""
+    platform = context.getPlatform()
+    if "Precision" in platform.getPropertyNames():
+        return _DTYPES.get(platform.getPropertyValue(context, "Precision"), torch.float32)
+    return torch.float64 if platform.getName() == "Reference" else torch.float32
+
+
+def _device_of(context: openmm.Context) -> torch.device:
+    """Where to compute: on the GPU of a Context of CUDA, where torch has one."""
+    platform = context.getPlatform()
+    if platform.getName() != "CUDA" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    index = platform.getPropertyValue(context, "DeviceIndex").split(",")[0]
+    return torch.device("cuda", int(index or 0))

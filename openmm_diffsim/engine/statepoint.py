@@ -1,0 +1,421 @@
+"""A user's Simulation at a temperature and, with a barostat, a pressure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from openmm import unit
+
+from ..errors import EquilibrationError, SamplingError, StatePointError
+from ..observables import Observable, Segment, SegmentObservable
+from ..potentials import AnalyticPair, Potential
+from ..samples import Samples
+from ..statistics.averages import detect_equilibration, drift
+from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
+from .adapters import attached_force, raise_interrupt, update_force
+from .recorder import SampleReporter, configuration
+from .segments import DynamicAverage, SegmentRunner, dynamic_average
+from .segments.fields import Field
+
+_MOST_DRIFT = 3.5  # standard errors
+_MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
+
+
+class StatePoint:
+    """The user's own Simulation, with one learnable potential attached.
+
+    Nothing of the Simulation is changed but the parameters of the potential's force: constraints,
+    other forces, virtual sites and reporters stay as they are.
+
+    Parameters
+    ----------
+    simulation : openmm.app.Simulation
+        Made after ``potential.attach(system)``, with positions set.
+    potential : Potential
+    temperature : float or Quantity, optional
+        K. Default: read from the integrator or the Andersen thermostat.
+    pressure : float or Quantity, optional
+        bar. Default: read from the barostat; None without one.
+
+    Raises
+    ------
+    StatePointError
+        If the temperature cannot be read (a Verlet integrator without a thermostat), or the
+        barostat is not isotropic.
+    AttachError
+        If the System lacks the potential's force, or the Context was made before ``attach``.
+    """
+
+    def __init__(
+        self,
+        simulation: Any,
+        potential: Potential,
+        temperature: Any = None,
+        pressure: Any = None,
+    ) -> None:
+        self.simulation = simulation
+        self.potential = potential
+        self.temperature = (
+            read_temperature(simulation)
+            if temperature is None
+            else float(value_in_md_units(temperature, "temperature"))
+        )
+        self.pressure = (
+            read_pressure(simulation)
+            if pressure is None
+            else float(value_in_md_units(pressure, "pressure"))
+        )
+        self.force = attached_force(potential, simulation.system)
+        self.apply()
+
+    def apply(self) -> None:
+        """Copy the potential's present parameters to the System and the live Context.
+
+        A neural pair potential that its table no longer follows is warned of.
+        """
+        self.force = update_force(
+            self.potential, self.force, self.simulation.context, self.temperature
+        )
+        if isinstance(self.potential, AnalyticPair):
+            self.potential.check_table(self.temperature)
+
+    def snapshot(self) -> openmm.State:
+        """Positions, velocities, box and parameters, to come back to with ``restore``."""
+        return self.simulation.context.getState(
+            getPositions=True, getVelocities=True, getParameters=True
+        )
+
+    def restore(self, snapshot: openmm.State) -> None:
+        """Back to a ``snapshot``; the potential's parameters are not touched."""
+        self.simulation.context.setState(snapshot)
+
+    def serialize(self) -> dict[str, str]:
+        """The Context as text: OpenMM's own checkpoint (exact, random numbers included, but only
+        for the same platform and hardware) and, to fall back on, the State as XML."""
+        checkpoint = self.simulation.context.createCheckpoint()
+        return {
+            "platform": self.simulation.context.getPlatform().getName(),
+            "checkpoint": base64.b64encode(checkpoint).decode(),
+            "state": openmm.XmlSerializer.serialize(self.snapshot()),
+            "step": str(self.simulation.currentStep),
+        }
+
+    def deserialize(self, text: dict[str, str]) -> None:
+        """Back to what ``serialize`` gave, exactly where platform and hardware are the same."""
+        context = self.simulation.context
+        try:
+            if text["platform"] != context.getPlatform().getName():
+                raise openmm.OpenMMException("another platform")
+            context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
+        except openmm.OpenMMException:
+            context.setState(openmm.XmlSerializer.deserialize(text["state"]))
+        self.simulation.currentStep = int(text["step"])
+
+    def box(self) -> NDArray[np.float64] | None:
+        """Present box vectors, nm, [3, 3]; None where the potential's force is not periodic."""
+        if not self.force.usesPeriodicBoundaryConditions():
+            return None
+        return configuration(self.simulation.context.getState(getPositions=True))[1]
+
+    @property
+    def n_particles(self) -> int:
+        """Of the System."""
+        return int(self.simulation.system.getNumParticles())
+
+    def number_density(self, n_atoms: int | None = None) -> float:
+        """Particles (or ``n_atoms``) per nm^3 in the present box."""
+        box = self.simulation.context.getState().getPeriodicBoxVolume()
+        n = self.n_particles if n_atoms is None else n_atoms
+        return n / float(box.value_in_unit(unit.nanometer**3))
+
+    def sample(
+        self,
+        steps: int,
+        every: int,
+        record: Sequence[Observable] = (),
+        equilibration: int = 0,
+        discard_transient: bool = False,
+        progress: Callable[[int], None] | None = None,
+        trajectory: str | Path | None = None,
+    ) -> Samples:
+        """Run MD with the present parameters and record every ``every`` steps.
+
+        Parameters
+        ----------
+        steps, every : int
+            Steps to record over, and between frames.
+        record : sequence of Observable
+            What to record besides the basis sums.
+        equilibration : int
+            Steps to run first, unrecorded.
+        discard_transient : bool
+            Detect what is left of the transient in the recorded energy and cut it off. A run
+            whose energy drifts even then goes on for half its length, up to four times, and only
+            its last ``steps`` count.
+        progress : callable, optional
+            Called with the number of steps just done.
+        trajectory : path, optional
+            The DCD file that a network's frames are kept in. Default: a temporary one, which goes
+            with the samples.
+
+        Returns
+        -------
+        Samples
+
+        Raises
+        ------
+        SamplingError
+            If the run explodes: a coordinate that is not a number, or a kinetic temperature that
+            is too high by more than half the temperature and eight standard deviations.
+        EquilibrationError
+            If ``discard_transient`` and the energy still drifts after all that.
+        """
+        if steps < every or every < 1:
+            raise SamplingError(
+                f"expected steps >= every >= 1, got steps = {steps}, every = {every}",
+                reason="arguments",
+            )
+        self.apply()
+        self._step(equilibration, every, progress)
+        reporter = SampleReporter(
+            every,
+            self.potential,
+            record,
+            temperature=self.temperature,
+            pressure=self.pressure,
+            trajectory=trajectory,
+        )
+        self.simulation.reporters.append(reporter)
+        try:
+            self._step(steps, every, progress)
+            if not discard_transient:
+                return reporter.samples()
+            return run_until_equilibrated(
+                reporter.samples, lambda: self._step(steps // 2, every, progress)
+            )
+        finally:
+            self.simulation.reporters.remove(reporter)
+
+    def segment(
+        self,
+        steps: int,
+        positions: Any = None,
+        velocities: Any = None,
+        *,
+        integrator: Any = None,
+        seed: int = 1,
+        noise: Any = None,
+        protocol: Mapping[str, Any] | None = None,
+        field: Field | None = None,
+        box: Any = None,
+        every: int = 1,
+        truncation: int | None = None,
+        clipping: float | None = None,
+    ) -> Segment:
+        """A trajectory segment as tensors [steps + 1, particles, 3], with a graph.
+
+            segment = liquid.segment(200, positions=x0, velocities=v0)
+            segment.velocities[-1].square().sum().backward()   # reaches liquid.potential, x0, v0
+
+        The backward pass is the discrete adjoint of the integrator, exact to the rounding of the
+        platform. Where the native force is the only one, forward and backward run in the plugin.
+        Other forces count by directional differences of them, in double precision;
+        ``segment.diagnostics["difference_error"]`` is their measured relative error. The
+        Simulation is left as it was.
+
+        Parameters
+        ----------
+        steps : int
+        positions : array, Quantity or Tensor [particles, 3] or [segments, particles, 3], optional
+            nm. Default: the Simulation's, with its velocities.
+        velocities : likewise, optional
+            nm/ps. Default: drawn from the Maxwell-Boltzmann distribution and, as OpenMM's
+            setVelocitiesToTemperature does, shifted back by half a step where the integrator's
+            velocities lag behind the positions.
+        integrator : openmm.Integrator or Scheme, optional
+            Default: that of the Simulation. See ``openmm_diffsim.segments``. Neither a barostat,
+            an AndersenThermostat nor a CMMotionRemover acts within a segment.
+        seed : int
+            Of the noise, and of velocities that are drawn.
+        noise : Tensor [..., steps, particles, 3], optional
+            nm/ps, what Langevin dynamics adds to the velocities in each step (to those of any
+            other integrator nothing is added by default). Gradients reach it.
+        protocol : mapping of str to Tensor [steps + 1], optional
+            Values of the Context's global parameters at each time. Gradients reach them.
+        field : callable, optional
+            More forces, such as ``segments.TorchField``.
+        box : array [3, 3], optional
+            nm. Default: the Simulation's.
+        every : int
+            Keep only every so many steps. What lies between is integrated again for the gradient:
+            about half as much time again, and ``every`` times less memory.
+        truncation : int, optional
+            Steps after which the adjoint is dropped: the gradient then leaves out how a force acts
+            on what comes later than that.
+        clipping : float, optional
+            Most that the norm of the adjoint may grow: the gradient is then biased toward zero.
+
+        Raises
+        ------
+        SegmentError
+            If the System has constraints or virtual sites, the integrator cannot be followed, or
+            an argument has the wrong shape.
+        SamplingError
+            If the segment explodes.
+        """
+        return self._runner.run(
+            steps,
+            positions,
+            velocities,
+            integrator=integrator,
+            seed=seed,
+            noise=noise,
+            protocol=protocol,
+            field=field,
+            box=box,
+            every=every,
+            truncation=truncation,
+            clipping=clipping,
+        )
+
+    def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
+        """<A> of segments started in equilibrium, and its total derivative, with error bars.
+
+        ``samples`` recorded the observable: ``sample(record=[observable])``. See
+        ``segments.dynamic_average``.
+        """
+        return dynamic_average(observable, samples)
+
+    @cached_property
+    def _runner(self) -> SegmentRunner:
+        return SegmentRunner(self.potential, self.simulation.context, self.temperature)
+
+    def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
+        done = 0
+        chunk = max(every, 200)
+        while done < steps:
+            n = min(chunk, steps - done)
+            try:
+                self.simulation.step(n)
+                self._check_temperature()
+            except openmm.OpenMMException as error:
+                raise_interrupt(self.force)
+                raise SamplingError(
+                    f"the run at {self.temperature:g} K exploded at step "
+                    f"{self.simulation.currentStep}: {error}",
+                    reason="exploded",
+                    step=self.simulation.currentStep,
+                ) from error
+            done += n
+            if progress is not None:
+                progress(n)
+
+    def _check_temperature(self) -> None:
+        state = self.simulation.context.getState(getEnergy=True)
+        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        freedom = degrees_of_freedom(self.simulation.system)
+        measured = 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
+        spread = 8 * self.temperature * np.sqrt(2 / freedom)
+        if not measured < 1.5 * self.temperature + spread:
+            raise SamplingError(
+                f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
+                f"{measured:.4g} K at step {self.simulation.currentStep}",
+                reason="exploded",
+                step=self.simulation.currentStep,
+                measured=measured,
+                expected=self.temperature,
+            )
+
+
+def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[], None]) -> Samples:
+    """The last frames of a single run, without its transient; ``extend`` lets it run on.
+
+    Raises
+    ------
+    EquilibrationError
+        If the energy drifts even after the last extension.
+    """
+    wanted = len(recorded())
+    for attempt in range(_MOST_EXTENSIONS + 1):
+        if attempt:
+            extend()
+        samples = recorded()
+        samples = samples.after(len(samples) - wanted)
+        samples = samples.after(detect_equilibration(samples.run_energies()))
+        measured = drift(samples.run_energies())
+        if measured <= _MOST_DRIFT:
+            return samples
+    raise EquilibrationError(
+        f"the energy still drifts: over the last {len(samples)} frames it changes by "
+        f"{measured:.1f} standard errors, expected at most {_MOST_DRIFT}; run longer before "
+        "recording",
+        drift=measured,
+        limit=_MOST_DRIFT,
+        n_frames=len(samples),
+    )
+
+
+def read_temperature(simulation: Any) -> float:
+    """Temperature of a Simulation's integrator or Andersen thermostat, K.
+
+    Raises
+    ------
+    StatePointError
+        If it has neither.
+    """
+    for force in simulation.system.getForces():
+        if isinstance(force, openmm.AndersenThermostat):
+            return float(simulation.context.getParameter(force.Temperature()))
+    integrator = simulation.integrator
+    if hasattr(integrator, "getTemperature"):
+        # A NoseHooverIntegrator without a chain has the method and no temperature.
+        with suppress(openmm.OpenMMException):
+            return float(value_in_md_units(integrator.getTemperature(), "temperature"))
+    raise StatePointError(
+        f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
+        "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="
+    )
+
+
+def read_pressure(simulation: Any) -> float | None:
+    """Pressure of a Simulation's isotropic barostat, bar; None at constant volume.
+
+    Raises
+    ------
+    StatePointError
+        If the barostat is anisotropic.
+    """
+    for force in simulation.system.getForces():
+        if isinstance(force, openmm.MonteCarloBarostat | openmm.MonteCarloFlexibleBarostat):
+            if force.getFrequency() > 0:
+                return float(simulation.context.getParameter(force.Pressure()))
+        elif isinstance(
+            force, openmm.MonteCarloAnisotropicBarostat | openmm.MonteCarloMembraneBarostat
+        ):
+            raise StatePointError(
+                f"{type(force).__name__} has no single pressure; use MonteCarloBarostat, or pass "
+                "pressure="
+            )
+    return None
+
+
+def degrees_of_freedom(system: openmm.System) -> int:
+    """3 per massive particle, less constraints and the removed centre-of-mass motion."""
+    n = 3 * sum(
+        system.getParticleMass(i) > 0 * unit.dalton for i in range(system.getNumParticles())
+    )
+    n -= sum(
+        system.getParticleMass(a) > 0 * unit.dalton or system.getParticleMass(b) > 0 * unit.dalton
+        for a, b, _ in map(system.getConstraintParameters, range(system.getNumConstraints()))
+    )
+    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
+        n -= 3
+    return max(n, 1)

@@ -1,0 +1,211 @@
+"""Any torch module that gives an energy, as a potential."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import PotentialError
+from ..base import PairPotential, Potential
+from .pair_energy import PairEnergy
+
+
+class NetworkPotential(Potential):
+    """The energy of a network that sees all particles, plus that of a pair potential.
+
+    Parameters
+    ----------
+    network : nn.Module
+        ``network(positions, box)`` or ``network(positions, box, types)``, from positions
+        [particles, 3] in nm, box [3, 3] in nm or None, and types, int64 [particles], to a scalar
+        energy in kJ/mol that torch differentiates (for segments, twice). A method
+        ``network.energies(positions, boxes, types)`` for positions [frames, particles, 3] and
+        boxes [frames, 3, 3] or None, with energies [frames], is used for several frames at once
+        where there is one; its arguments are those of ``forward``. What a network says of itself
+        in attributes ``cutoff`` (nm) and ``n_types`` is taken over.
+    prior : PairPotential, optional
+        Added to the network, which then has to learn what is left. Its parameters are learned
+        with the rest: ``prior.requires_grad_(False)`` fixes them.
+    n_types : int
+        Number of particle types.
+    name : str
+        Name of the OpenMM Force. Two potentials in one System need different names.
+
+    Raises
+    ------
+    PotentialError
+        If the network does not take positions and a box, takes no types where there are several,
+        was made for another number of types than said here, or the prior was, or the prior
+        depends on temperature.
+    """
+
+    __constants__ = ("takes_types",)
+    __jit_unused_properties__ = ("cutoff", "dtype")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        prior: PairPotential | None = None,
+        n_types: int = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(n_types, name)
+        self.takes_types = _takes_types(network)
+        if n_types > 1 and not self.takes_types:
+            raise PotentialError(
+                f"n_types: got {n_types}, but {_name(network)} takes no types: expected "
+                "forward(positions, box, types)",
+                n_types=n_types,
+            )
+        of_network = getattr(network, "n_types", n_types)
+        of_prior = n_types if prior is None else prior.n_types
+        for what, number in ((_name(network), of_network), ("prior", of_prior)):
+            if number != n_types:
+                raise PotentialError(
+                    f"n_types: {what} was made for {number} type(s), the potential for {n_types}",
+                    got=number,
+                    expected=n_types,
+                )
+        self.network = network
+        self.prior = None if prior is None else PairEnergy(prior)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the network's parameters, and so of its energies."""
+        for parameter in self.network.parameters():
+            if parameter.is_floating_point():
+                return parameter.dtype
+        return torch.float64
+
+    @property
+    def cutoff(self) -> float | None:
+        """The longest range that network and prior say they have, nm, or None."""
+        known = [float(c) for m in (self.network, self.prior) if (c := getattr(m, "cutoff", None))]
+        return max(known, default=None)
+
+    def energy(
+        self, positions: Tensor, box: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """Energy, kJ/mol, a scalar with a graph to positions, box and parameters.
+
+        Parameters
+        ----------
+        positions : Tensor [particles, 3], nm
+            Converted to ``dtype``, in which all is computed.
+        box : Tensor [3, 3], nm, optional
+            Rows a, b, c. None: not periodic.
+        types : int Tensor [particles], optional
+            0 .. n_types - 1. Default: all 0.
+
+        Raises
+        ------
+        PotentialError
+            If the network gives anything but one number.
+        """
+        return self(self._cast(positions), None if box is None else self._cast(box), types)
+
+    def energies(
+        self, positions: Tensor, boxes: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """Energies of several frames at once, kJ/mol, [frames], with a graph like ``energy``.
+
+        Parameters
+        ----------
+        positions : Tensor [frames, particles, 3], nm
+        boxes : Tensor [frames, 3, 3], nm, optional
+        types : int Tensor [particles], optional
+            The same in all frames.
+
+        Raises
+        ------
+        PotentialError
+            If the network gives anything but one number for each frame.
+        """
+        x = self._cast(positions)
+        cells = None if boxes is None else self._cast(boxes)
+        batched = getattr(self.network, "energies", None)
+        if batched is None:
+            each = range(len(x))
+            return torch.stack(
+                [self(x[f], None if cells is None else cells[f], types) for f in each]
+            )
+        kinds = _types(x[0], types)
+        energies = batched(x, cells, kinds) if self.takes_types else batched(x, cells)
+        if not isinstance(energies, Tensor) or energies.shape != (len(x),):
+            raise PotentialError(
+                f"{_name(self.network)}.energies: expected a tensor [{len(x)}], one energy for "
+                f"each frame, got {_described(energies)}"
+            )
+        if self.prior is not None:
+            energies = energies + self.prior.energies(x, cells, kinds).to(energies.dtype)
+        return energies
+
+    def forward(
+        self, positions: Tensor, box: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """As ``energy``, for positions and box of ``dtype``: what ``torch.jit.script`` compiles."""
+        kinds = _types(positions, types)
+        if self.takes_types:
+            energy = self.network(positions, box, kinds)
+        else:
+            energy = self.network(positions, box)
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            _check_scalar(self.network, energy)
+        energy = energy.reshape([])
+        if self.prior is not None:
+            energy = energy + self.prior(positions, box, kinds).to(energy.dtype)
+        return energy
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype)
+
+
+def _types(positions: Tensor, types: Tensor | None) -> Tensor:
+    if types is None:
+        return torch.zeros(positions.shape[0], dtype=torch.int64, device=positions.device)
+    return types.to(torch.int64)
+
+
+def _takes_types(network: nn.Module) -> bool:
+    """Does ``forward`` take types besides positions and box?"""
+    names, required = _arguments(network)
+    if len(names) < 2 or required > 3:
+        raise PotentialError(
+            f"expected a network with forward(positions, box) or forward(positions, box, types), "
+            f"got {_name(network)} with forward({', '.join(names)})",
+            got=names,
+        )
+    return len(names) > 2
+
+
+def _arguments(network: nn.Module) -> tuple[list[str], int]:
+    """Names of the positional arguments of ``forward``, and how many have no default."""
+    if isinstance(network, torch.jit.ScriptModule):
+        schema = network._c._get_method("forward").schema.arguments[1:]
+        return [a.name for a in schema], sum(not a.has_default_value() for a in schema)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(network.forward).parameters.values()
+    found = [p for p in parameters if p.kind in positional]
+    return [p.name for p in found], sum(p.default is inspect.Parameter.empty for p in found)
+
+
+def _check_scalar(network: nn.Module, energy: Any) -> None:
+    if not isinstance(energy, Tensor) or energy.numel() != 1:
+        raise PotentialError(
+            f"{_name(network)}: expected a scalar tensor, the energy in kJ/mol, got "
+            f"{_described(energy)}"
+        )
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    return f"a {type(output).__name__}"
+
+
+def _name(network: nn.Module) -> str:
+    return str(getattr(network, "original_name", type(network).__name__))

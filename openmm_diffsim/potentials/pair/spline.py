@@ -1,0 +1,114 @@
+"""A free-form pair potential: the spline coefficients themselves are the parameters."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from ...errors import PotentialError
+from ..base import PairPotential
+from .basis import SplineBasis
+
+
+class SplinePair(PairPotential):
+    """Free cubic B-spline coefficients, with a core that cannot turn attractive.
+
+    Below the core radius the coefficients are forced to fall by at least ``core_slope`` times the
+    spacing from each to the next, c_k = c_{k+1} + max(p_k - p_{k+1}, core_slope * spacing), where
+    p are the parameters. Falling coefficients make a falling spline, so u'(r) <= -core_slope up
+    to the last knot within the core radius, whatever the optimizer does in the range that no pair
+    ever visits. Elsewhere c = p.
+
+    Parameters
+    ----------
+    r_min, cutoff, knots, n_types
+        See ``SplineBasis`` and ``PairPotential``.
+    core_radius : float or [pairs of types], optional
+        nm. Default: ``r_min``, so that only the slope at and below it is bound.
+    core_slope : float
+        Least steepness of the core, kJ/mol/nm.
+
+    Attributes
+    ----------
+    values : Parameter [pairs of types, coefficients]
+        p, kJ/mol; zero at the start.
+    """
+
+    core_radius: Tensor
+
+    def __init__(
+        self,
+        r_min: float,
+        cutoff: float,
+        knots: int = 60,
+        n_types: int = 1,
+        core_radius: ArrayLike | None = None,
+        core_slope: float = 50.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
+        if not core_slope > 0:
+            raise PotentialError(
+                f"core_slope: expected a positive number, got {core_slope}", got=core_slope
+            )
+        self.core_slope = core_slope
+        self._least_fall = core_slope * self.basis.spacing
+        self.values = nn.Parameter(
+            torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
+        )
+        self.register_buffer("core_radius", torch.empty(self.n_pairs, dtype=torch.float64))
+        self.set_core(r_min if core_radius is None else core_radius)
+
+    def set_core(self, radius: ArrayLike) -> None:
+        """Set the core radius, nm: one number or one per pair of types."""
+        self.core_radius[:] = self.per_pair("core_radius", radius).detach()
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
+        fall = self.values[:, :-1] - self.values[:, 1:]
+        in_core = self.centers[:-1] <= self.core_radius[:, None] + 1e-9
+        missing = torch.where(in_core, (self._least_fall - fall).clamp(min=0.0), 0.0)
+        lift = missing.flip(1).cumsum(1).flip(1)
+        return self.values + torch.nn.functional.pad(lift, (0, 1))
+
+    @torch.no_grad()
+    def set_coefficients(self, coefficients: Tensor | ArrayLike) -> "SplinePair":
+        """Set the parameters to [pairs of types, coefficients], kJ/mol. Returns self."""
+        array = torch.as_tensor(coefficients, dtype=torch.float64)
+        if array.shape != self.values.shape or not bool(torch.isfinite(array).all()):
+            raise PotentialError(
+                f"expected finite coefficients of shape {tuple(self.values.shape)}, got "
+                f"{tuple(array.shape)}"
+                + ("" if array.shape != self.values.shape else " with a NaN or an infinity"),
+                got=tuple(array.shape),
+                expected=tuple(self.values.shape),
+            )
+        self.values.copy_(array)
+        return self
+
+    def set_table(self, r: ArrayLike, u: ArrayLike, pair: int = 0) -> "SplinePair":
+        """Take one pair of types from a table u(r), kJ/mol at nm. Returns self.
+
+        The table is interpolated by cubic Hermite pieces without overshoot; below its first
+        point it goes on with its first slope, and it is shifted to zero at its last point or at
+        the cutoff, whichever comes first.
+        """
+        from scipy.interpolate import PchipInterpolator
+
+        r, u = np.asarray(r, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        if r.ndim != 1 or r.shape != u.shape or len(r) < 4 or np.any(np.diff(r) <= 0):
+            raise PotentialError(
+                "expected a table of at least 4 points with rising r, got shapes "
+                f"{r.shape} and {u.shape}",
+                shape_r=r.shape,
+                shape_u=u.shape,
+            )
+        curve = PchipInterpolator(r, u)
+        end = min(r[-1], self.basis.cutoff)
+        x = self.basis.centers
+        table = np.where(x < end, curve(np.clip(x, r[0], end)) - curve(end), 0.0)
+        below = x < r[0]
+        table[below] += (x[below] - r[0]) * (u[1] - u[0]) / (r[1] - r[0])
+        with torch.no_grad():
+            self.values[pair] = self.basis.interpolate(torch.from_numpy(table))
+        return self

@@ -1,0 +1,1 @@
+"""How the parameters follow from what was sampled."""

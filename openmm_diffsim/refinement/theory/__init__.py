@@ -1,0 +1,1 @@
+"""What liquid-state theory says before much was sampled."""

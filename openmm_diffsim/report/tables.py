@@ -1,0 +1,210 @@
+"""What a fit leaves behind in its output folder."""
+
+from __future__ import annotations
+
+import platform as machine
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from scipy.signal import find_peaks
+
+from .. import io
+from ..engine.adapters import has_native_force, portable_system
+from ..refinement import Refinement, Target
+from ..units import MOLAR_GAS_CONSTANT, UNIT_NAMES
+from . import figures
+
+Array = NDArray[np.float64]
+
+_ANGLES = "theta_rad,p_target,p_model,standard_error"
+
+
+def write_results(
+    fit: Refinement, folder: Path, configuration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
+
+    OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
+    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point and one pair
+    of types.
+
+    Raises
+    ------
+    OverlapError
+        If the frames do not reach the refined parameters.
+    OSError
+        If a file cannot be written.
+    """
+    basis = fit.pair_potential().basis
+    r = np.linspace(basis.r_min, basis.cutoff, 400)
+    u, error = (table[0] for table in fit.potential_table(r))
+    found = compare(fit)
+    summary: dict[str, Any] = {
+        "rounds": [vars(entry) for entry in fit.history],
+        "final": {
+            **fit.summary(),
+            "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
+            "sampled_from_r_nm": fit.first_contact(),
+            "scalars": found.scalars,
+            "parameters": _few_parameters(fit),
+        },
+        "converged": fit.converged,
+        "versions": versions(),
+        "configuration": configuration,
+    }
+    io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
+    _write_curves(found, folder)
+    _write_simulation(fit, folder)
+    title = _title(summary["final"])
+    figure = figures.fit_figure(
+        r,
+        u,
+        error,
+        found.rdfs,
+        summary["rounds"],
+        title=title,
+        angles=found.angles,
+        over_time=found.over_time,
+    )
+    figures.save_figure(figure, folder / "figure.png")
+    io.write_json(folder / "summary.json", summary)
+    return summary
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Each target beside the model's value, in their order."""
+
+    rdfs: list[figures.RDFComparison]
+    angles: list[figures.AngleComparison]
+    over_time: list[figures.TimeComparison]
+    scalars: list[dict[str, Any]]
+
+
+def compare(fit: Refinement) -> Comparisons:
+    """All targets of a fit beside what the model says at the present parameters."""
+    found = Comparisons([], [], [], [])
+    for view in fit.views():
+        error = np.sqrt(np.diag(view.own_covariance))
+        start = 0
+        for target in view.targets:
+            here = slice(start, start + len(target.values))
+            start = here.stop
+            _add(found, target, view.prediction[here], error[here])
+    return found
+
+
+def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None:
+    columns = (target.values, target.uncertainty, model, error)
+    name, unit = type(target.observable).__name__, UNIT_NAMES[target.observable.kind]
+    if target.r is not None:
+        found.rdfs.append(figures.RDFComparison(target.r, *columns))
+    elif target.theta is not None:
+        found.angles.append(figures.AngleComparison(target.theta, *columns))
+    elif target.t is not None:
+        found.over_time.append(figures.TimeComparison(target.t, *columns, name, unit))
+    else:
+        found.scalars.append(
+            {
+                "observable": name.lower(),
+                "unit": unit,
+                "target": target.values[0],
+                "uncertainty": target.uncertainty[0],
+                "model": model[0],
+                "standard_error": error[0],
+            }
+        )
+
+
+def _write_curves(found: Comparisons, folder: Path) -> None:
+    """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
+    for index, c in enumerate(found.rdfs):
+        header = "r_nm,g_target,g_model,standard_error"
+        io.write_csv(folder / f"rdf_{index}.csv", header, c.r, c.target, c.model, c.model_error)
+    for index, a in enumerate(found.angles):
+        columns = (a.theta, a.target, a.model, a.model_error)
+        io.write_csv(folder / f"angles_{index}.csv", _ANGLES, *columns)
+    written: Counter[str] = Counter()
+    for curve in found.over_time:
+        name = curve.name.lower()
+        columns = (curve.t, curve.target, curve.model, curve.model_error)
+        path = folder / f"{name}_{written[name]}.csv"
+        io.write_csv(path, "t_ps,target,model,standard_error", *columns)
+        written[name] += 1
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    packages = ("openmm-diffsim", "openmm", "torch", "numpy", "numba", "mdtraj", "pymbar")
+    found = {"python": machine.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _wells(
+    r: Array, u: Array, error: Array, first: float, thermal: float
+) -> list[dict[str, float]]:
+    """Minima of u(r) where pairs are found, the deepest first; below 0.05 kT they are ripples."""
+    r, u, error = r[r >= first], u[r >= first], error[r >= first]
+    places, _ = find_peaks(-u, prominence=0.05 * thermal)
+    wells = [
+        {"r_nm": float(r[i]), "u_kJ_mol": float(u[i]), "standard_error": float(error[i])}
+        for i in places
+    ]
+    return sorted(wells, key=lambda well: well["u_kJ_mol"])
+
+
+def _thermal_energy(fit: Refinement) -> float:
+    return MOLAR_GAS_CONSTANT * fit.targets[0].state_point.temperature
+
+
+def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
+    """Parameters of an analytic form by name; those of a spline or a network are too many."""
+    return {
+        name: value.detach().tolist()
+        for name, value in fit.potential.named_parameters()
+        if value.numel() <= 8
+    }
+
+
+def _write_simulation(fit: Refinement, folder: Path) -> None:
+    simulation = fit.targets[0].state_point.simulation
+    state = fit.targets[0].state_point.snapshot()
+    things = {"system": portable_system(simulation.system), "state": state}
+    if has_native_force(simulation.system):
+        things["system_native"] = simulation.system
+    for name, thing in things.items():
+        text = openmm.XmlSerializer.serialize(thing)
+        io.atomic_write_bytes(folder / f"{name}.xml", text.encode())
+
+
+def _title(final: Mapping[str, Any]) -> str:
+    parts = [f"{final['md_steps']} MD steps", f"misfit {final['misfit']:.2f}"]
+    if np.isfinite(final["rdf_rms"]):
+        parts.append(f"rms of g(r) {final['rdf_rms']:.4f}")
+    title = ", ".join(parts)
+    for scalar in final["scalars"]:
+        model = _with_error(scalar["model"], scalar["standard_error"])
+        target = _with_error(scalar["target"], scalar["uncertainty"])
+        title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
+        title += f" (target {target})"
+    return title
+
+
+def _with_error(value: float, error: float) -> str:
+    """Both to two digits of the error, such as "0.00245 ± 0.00012"; whole ones from 10 on."""
+    if not (np.isfinite(error) and error > 0):
+        return f"{value:.4g} ± {error:.2g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

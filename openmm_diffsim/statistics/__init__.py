@@ -1,0 +1,1 @@
+"""Plain numbers: weights of frames, blocks and error bars, sums over pairs."""
