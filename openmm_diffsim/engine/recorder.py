@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import SamplingError
-from ..io import FrameWriter
-from ..observables import Frame, Observable, Particles, Recorder, SegmentObservable, record_frame
-from ..potentials import NetworkPotential, PairPotential, Potential
+from ..observables import Frame, Observable, Particles, Recorder, record_frame
+from ..potentials import Potential
 from ..samples import Run, Samples
-from ..samples.features import BasisSums, EvaluatedFrames, NetworkParticles, StoredRun
-from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..units import number_in_md_units
-from .adapters import (
-    attached_force,
-    network_types,
-    other_forces,
-    particle_types,
-    sums_over_pairs,
-)
+from .adapters import attached, other_forces
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -49,34 +40,24 @@ class FrameRecorder:
         temperature: float | None = None,
         trajectory: str | Path | None = None,
     ) -> None:
-        force = attached_force(potential, context.getSystem())
+        adapter = attached(potential, context.getSystem())
         self.potential = potential
         self.observables = tuple(observables)
-        self.periodic = force.usesPeriodicBoundaryConditions()
+        self.periodic = adapter.is_periodic
         self.particles = describe_particles(context)
+        self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
         self._temperature = temperature
         self._recorders = [self._recorder_of(o, context) for o in self.observables]
-        self._keeper: SumsKeeper | FramesKeeper
-        if isinstance(potential, PairPotential):
-            if trajectory is not None:
-                raise SamplingError(
-                    "trajectory: a pair potential needs none, its sums are kept; add OpenMM's "
-                    "DCDReporter to the Simulation for a trajectory",
-                    reason="arguments",
-                )
-            self._keeper = SumsKeeper(potential, context, self.particles)
-        else:
-            assert isinstance(potential, NetworkPotential)
-            self._keeper = FramesKeeper(potential, context, self.particles, trajectory)
-        self.others = RestForces(potential, context)
+        self._features = adapter.recorder(context, self.particles, trajectory)
+        self.others = RestForces(adapter.names, context)
         self._needs_virial = self.others.contribute and any(
             o.needs_virial for o in self.observables
         )
         self.clear()
 
     def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
-        if not isinstance(observable, SegmentObservable):
+        if not observable.is_dynamic:
             return observable.recorder(self.particles)
         if self._temperature is None:
             raise SamplingError(
@@ -89,7 +70,7 @@ class FrameRecorder:
 
     def clear(self) -> None:
         """Forget what was recorded."""
-        self._keeper.clear()
+        self._features.clear()
         self._frames: list[tuple[float, float]] = []
         self._records: list[list[Array]] = []
         self._first: Array | None = None
@@ -112,16 +93,16 @@ class FrameRecorder:
                 reason="box",
             )
         box = box if self.periodic else None
-        self._keeper.check(box)
+        self._features.check(box)
         self._last = positions.copy()
         self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
         records, sums = record_frame(
-            self._recorders, frame, partial(self._keeper.sums, positions, box)
+            self._recorders, frame, partial(self._features.sums, positions, box)
         )
-        self._keeper.keep(positions, box, sums)
+        self._features.keep(positions, box, sums)
         self._frames.append((volume, total_energy or 0.0))
         self._records.append(records)
 
@@ -132,7 +113,7 @@ class FrameRecorder:
         if not self._frames:
             raise SamplingError("no frame was recorded", reason="empty")
         volume, energy = (np.array(column) for column in zip(*self._frames, strict=True))
-        learned = self._keeper.learned()
+        learned = self._features.learned()
         rest = np.zeros(len(volume))
         if self.others.contribute:
             rest = energy - learned.energy(torch.from_numpy(coefficients)).numpy()
@@ -154,115 +135,18 @@ class FrameRecorder:
     def _displacement(self) -> float:
         """Root mean square from the first frame to the last, nm."""
         assert self._first is not None and self._last is not None
-        moved = (self._last - self._first)[self._keeper.types >= 0]
+        moved = (self._last - self._first)[self._moving]
         moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
         return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
 
 
-class SumsKeeper:
-    """Of a pair potential: basis and virial sums of each frame."""
-
-    def __init__(
-        self, potential: PairPotential, context: openmm.Context, particles: Particles
-    ) -> None:
-        force = attached_force(potential, context.getSystem())
-        self.types = particle_types(force, potential.n_types)
-        self._cutoff = potential.basis.cutoff
-        self._sums = sums_over_pairs(potential, force, context, particles.molecule_of)
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was kept."""
-        self._kept: list[tuple[Array, Array]] = []
-
-    def check(self, box: Array | None) -> None:
-        """SamplingError where a pair within the cutoff has no unique minimum image."""
-        if box is not None and self._cutoff > largest_range(box) + 1e-9:
-            raise SamplingError(
-                f"the cutoff, {self._cutoff:.4f} nm, is beyond half the box, "
-                f"{largest_range(box):.4f} nm",
-                reason="box",
-            )
-
-    def sums(
-        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
-    ) -> PairSums:
-        """One pass over the pairs of a frame."""
-        boxes = None if box is None else box[None]
-        return self._sums(positions[None], boxes, histograms=histograms)
-
-    def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
-        """Keep a frame."""
-        self._kept.append((sums.basis[0], sums.virial[0]))
-
-    def learned(self) -> BasisSums:
-        """All frames so far."""
-        basis, virial = zip(*self._kept, strict=True)
-        return BasisSums(np.array(basis), np.array(virial))
-
-
-class FramesKeeper:
-    """Of a network: the configurations themselves, in a DCD file."""
-
-    def __init__(
-        self,
-        potential: NetworkPotential,
-        context: openmm.Context,
-        particles: Particles,
-        trajectory: str | Path | None,
-    ) -> None:
-        self.types = network_types(potential, context.getSystem())
-        atoms = np.flatnonzero(self.types >= 0)
-        self._potential = potential
-        self._particles = NetworkParticles(atoms, self.types[atoms], particles.molecule_of)
-        self._trajectory = trajectory
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was kept; a trajectory with a name begins anew."""
-        self._writer = FrameWriter(self._trajectory)
-
-    def check(self, box: Array | None) -> None:
-        """A network's own neighbour list takes any box."""
-
-    def sums(
-        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
-    ) -> PairSums:
-        """One pass over the pairs of a frame, if anything is to be counted."""
-        if not histograms:
-            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
-        boxes = None if box is None else box[None]
-        return pair_sums(positions[None], boxes, histograms)
-
-    def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
-        """Keep a frame, its molecules near the origin: a DCD file has single precision."""
-        if box is not None:
-            positions = _wrapped(positions, box, self._particles.molecule_of)
-        self._writer.write(positions, box)
-
-    def learned(self) -> EvaluatedFrames:
-        """All frames so far."""
-        frames = self._writer.frames()
-        run = StoredRun(frames, self._particles)
-        return EvaluatedFrames(self._potential, ((run, np.arange(len(frames))),))
-
-
-def _wrapped(positions: Array, box: Array, molecule_of: IntArray) -> Array:
-    """Each molecule moved as a whole, so that its centre is in the box."""
-    count = np.bincount(molecule_of)
-    sums = [np.bincount(molecule_of, positions[:, axis]) for axis in range(3)]
-    centres = np.stack(sums, axis=1) / count[:, None]
-    shifts = np.floor(centres @ np.linalg.inv(box)) @ box
-    return np.asarray(positions - shifts[molecule_of])
-
-
 class RestForces:
-    """All forces of a System but the learned one: do they contribute, and what is their virial."""
+    """All forces of a System but the learned ones: do they contribute, and what is their virial."""
 
     scaling = 1e-3  # of the box length, for the central difference
 
-    def __init__(self, potential: Potential, context: openmm.Context) -> None:
-        self._system = other_forces(context.getSystem(), potential.name)
+    def __init__(self, learned: Collection[str], context: openmm.Context) -> None:
+        self._system = other_forces(context.getSystem(), learned)
         self.contribute = self._system.getNumForces() > 0
         self._original = context
         self._molecules = context.getMolecules()

@@ -16,11 +16,11 @@ from openmm import unit
 
 from ..errors import EquilibrationError, SamplingError, StatePointError
 from ..observables import Observable, Segment, SegmentObservable
-from ..potentials import AnalyticPair, Potential
+from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
-from .adapters import attached_force, raise_interrupt, update_force
+from .adapters import attached
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentRunner, dynamic_average
 from .segments.fields import Field
@@ -30,7 +30,7 @@ _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
 
 
 class StatePoint:
-    """The user's own Simulation, with one learnable potential attached.
+    """The user's own Simulation, with a learnable potential (or a sum of several) attached.
 
     Nothing of the Simulation is changed but the parameters of the potential's force: constraints,
     other forces, virtual sites and reporters stay as they are.
@@ -73,19 +73,16 @@ class StatePoint:
             if pressure is None
             else float(value_in_md_units(pressure, "pressure"))
         )
-        self.force = attached_force(potential, simulation.system)
+        self.attached = attached(potential, simulation.system)
         self.apply()
 
     def apply(self) -> None:
         """Copy the potential's present parameters to the System and the live Context.
 
-        A neural pair potential that its table no longer follows is warned of.
+        A potential that what OpenMM runs no longer follows is warned of.
         """
-        self.force = update_force(
-            self.potential, self.force, self.simulation.context, self.temperature
-        )
-        if isinstance(self.potential, AnalyticPair):
-            self.potential.check_table(self.temperature)
+        self.attached.update(self.simulation.context, self.temperature)
+        self.potential.check(self.temperature)
 
     def snapshot(self) -> openmm.State:
         """Positions, velocities, box and parameters, to come back to with ``restore``."""
@@ -121,7 +118,7 @@ class StatePoint:
 
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where the potential's force is not periodic."""
-        if not self.force.usesPeriodicBoundaryConditions():
+        if not self.attached.is_periodic:
             return None
         return configuration(self.simulation.context.getState(getPositions=True))[1]
 
@@ -307,7 +304,7 @@ class StatePoint:
                 self.simulation.step(n)
                 self._check_temperature()
             except openmm.OpenMMException as error:
-                raise_interrupt(self.force)
+                self.attached.raise_interrupt()
                 raise SamplingError(
                     f"the run at {self.temperature:g} K exploded at step "
                     f"{self.simulation.currentStep}: {error}",

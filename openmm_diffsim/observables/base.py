@@ -105,6 +105,7 @@ class Observable:
     """
 
     needs_virial: bool = False
+    is_dynamic: bool = False  # is it measured on trajectory segments?
     n_values: int = 1
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
 

@@ -105,6 +105,8 @@ class SegmentObservable(Observable):
         If an argument is out of range.
     """
 
+    is_dynamic = True
+
     def __init__(
         self,
         steps: int,

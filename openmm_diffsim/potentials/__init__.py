@@ -1,26 +1,29 @@
 """What is learned: pair potentials and networks, as torch modules."""
 
-from .base import PairPotential, Potential, parameter_chain
+from .adapter import AttachOptions, adapter_of, adapts, all_adapters
+from .base import Potential, Sum
 from .network.neighbors import NeighborPairs
 from .network.network import NetworkPotential
-from .network.pair_energy import PairEnergy
 from .network.torchmdnet import TorchMDNet
 from .pair.analytic import AnalyticPair, LennardJones, Mie, Morse, SoftSphere, Yukawa
+from .pair.base import PairPotential
 from .pair.basis import SplineBasis, n_pairs_of_types, pair_index
 from .pair.composite import PairSum, TemperatureDependent
 from .pair.neural import NeuralPair
+from .pair.pair_energy import PairEnergy
 from .pair.spline import SplinePair
 from .pair.table_error import TableError
 from .parameters import (
+    call_at,
     flat_parameters,
     learned_parameters,
     parameter_vector,
-    parameters_at,
     set_flat_parameters,
 )
 
 __all__ = [
     "AnalyticPair",
+    "AttachOptions",
     "LennardJones",
     "Mie",
     "Morse",
@@ -34,16 +37,19 @@ __all__ = [
     "SoftSphere",
     "SplineBasis",
     "SplinePair",
+    "Sum",
     "TableError",
     "TemperatureDependent",
     "TorchMDNet",
     "Yukawa",
+    "adapter_of",
+    "adapts",
+    "all_adapters",
+    "call_at",
     "flat_parameters",
     "learned_parameters",
     "n_pairs_of_types",
     "pair_index",
-    "parameter_chain",
     "parameter_vector",
-    "parameters_at",
     "set_flat_parameters",
 ]

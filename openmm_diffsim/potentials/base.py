@@ -1,25 +1,38 @@
-"""What every learnable potential is, as a torch module."""
+"""What every learnable potential is, as a torch module, and sums of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..errors import PotentialError
-from .pair.basis import SplineBasis, n_pairs_of_types
-from .parameters import learned_parameters, parameter_vector
+from ..io.checksum import plain
+from .adapter import AttachOptions, adapter_of
+from .parameters import call_at, parameter_vector
 
-if TYPE_CHECKING:
-    from .network.network import NetworkPotential
+Array = NDArray[np.float64]
 
 
 class Potential(nn.Module):
-    """Something that is learned and that OpenMM can run: a name, particle types, ``attach``.
+    """Something that is learned and that OpenMM can run.
+
+    Its energy depends on the configuration x and on a flat vector of coefficients c, which are a
+    differentiable function of the parameters theta,
+
+        U(x; theta) = U(x; c(theta, T)).
+
+    Where ``energy_is_linear``, U = sum_k c_k S_k(x), and the features S of a frame say all about
+    its energy at any parameters. Everything else that a fit has to know of a potential it answers
+    itself: see the methods. What connects it with OpenMM is the ``Adapter`` of its kind.
+
+    To add a kind: subclass, give ``coefficients`` where they are not the parameters themselves,
+    and register an adapter for it with ``adapts``.
 
     Parameters
     ----------
@@ -29,8 +42,12 @@ class Potential(nn.Module):
         Name of the OpenMM Force. Two potentials in one System need different names.
     """
 
-    # What ``attach`` calls: supplied by the layer that knows OpenMM (``forces``).
-    force_builder: ClassVar[Callable[..., Any] | None] = None
+    __jit_unused_properties__ = ("blocks",)
+
+    energy_is_linear: bool = False
+    """Is U linear in the coefficients?"""
+    is_linear: bool = False
+    """Are the coefficients linear in the parameters?"""
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
@@ -39,13 +56,87 @@ class Potential(nn.Module):
         self.n_types = n_types
         self.name = name or type(self).__name__
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
-        """What the energy depends on, with a graph to the parameters: [1, parameters], flat.
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Names of the stretches of the coefficients, in order, and the shape of each."""
+        return {name: tuple(p.shape) for name, p in self._own(learned=True)}
 
-        Of a pair potential, the coefficients of its spline. ``temperature`` (K) matters only to a
-        temperature-dependent potential.
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """c, flat, [coefficients], with a graph to the parameters; by default these themselves.
+
+        ``temperature`` (K) matters only to a temperature-dependent potential.
         """
-        return parameter_vector(self)[None]
+        return parameter_vector(self)
+
+    def coefficients_at(self, theta: Tensor, temperature: float | None = None) -> Tensor:
+        """c at other parameters, [coefficients], with a graph to theta [parameters]."""
+        found: Tensor = call_at(self, theta, "coefficients", temperature)
+        return found
+
+    def pull_back(
+        self, rows: Array, theta: Tensor | None = None, temperature: float | None = None
+    ) -> Array:
+        """rows @ dc/dtheta, [rows, parameters], of rows [rows, coefficients].
+
+        At the present parameters, or at ``theta``.
+        """
+        leaf = (parameter_vector(self) if theta is None else theta).detach().requires_grad_(True)
+        c = self.coefficients_at(leaf, temperature)
+        if len(rows) == 0 or not c.requires_grad:
+            return np.zeros((len(rows), len(leaf)))
+        (slopes,) = torch.autograd.grad(c, leaf, torch.from_numpy(rows), is_grads_batched=True)
+        return np.asarray(slopes.numpy())
+
+    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
+        """Inverse covariance of c - c_0 before anything is measured, [coefficients] squared.
+
+        ``temperature`` in K, ``length``, nm, is the distance of nearest neighbours, ``roughness``
+        how much may be learned, see ``PairPotential``. None: nothing is known.
+        """
+        return None
+
+    def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
+        """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
+
+        Particles are found at distances beyond ``contact``, nm. None: only frames can tell.
+        """
+        return None
+
+    def check(self, temperature: float) -> None:
+        """Warn where what OpenMM runs no longer follows the potential. ``temperature`` in K."""
+
+    def pairs(self) -> list[tuple[slice, Any]]:
+        """The functions of a distance that it consists of, and where their coefficients are."""
+        return []
+
+    def form(self) -> dict[str, Any]:
+        """What a fit of it depends on besides the learned parameters, as plain data.
+
+        Class, shapes, values of what is fixed, and options: public attributes that are numbers or
+        text.
+        """
+        options = {
+            key: value
+            for key, value in sorted(vars(self).items())
+            if not key.startswith("_") and isinstance(value, str | int | float | None)
+        }
+        del options["training"]
+        fixed = {n: plain(p.numpy(force=True)) for n, p in self._own(learned=False)}
+        shapes = {n: list(p.shape) for n, p in self._own(learned=True)}
+        return {
+            "kind": type(self).__name__,
+            "structure": repr(self),
+            "options": options,
+            "fixed": fixed,
+            "learned": shapes,
+            "buffers": {n: list(b.shape) for n, b in self.named_buffers()},
+        }
+
+    def _own(self, learned: bool) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.named_parameters() if p.requires_grad == learned]
+
+    def __add__(self, other: Potential) -> Sum:
+        return Sum([self, other])
 
     def attach(
         self,
@@ -58,7 +149,7 @@ class Potential(nn.Module):
         backend: str | None = None,
         precision: str | None = None,
     ) -> Any:
-        """Add this potential to an OpenMM System as one Force.
+        """Add this potential to an OpenMM System as one Force; a sum, as one for each term.
 
         Call it before the Context (the Simulation) is made.
 
@@ -98,7 +189,7 @@ class Potential(nn.Module):
         -------
         openmm.Force
             SplinePairForce or openmm.CustomNonbondedForce for a pair potential, that of the
-            backend for a network.
+            backend for a network; for a sum, a list of them.
 
         Raises
         ------
@@ -107,108 +198,103 @@ class Potential(nn.Module):
             exclusions disagree with those of another nonbonded force, there is no plugin for the
             backend, or an argument is not one of this kind of potential.
         """
-        if Potential.force_builder is None:
-            raise RuntimeError("import openmm_diffsim, which connects potentials to OpenMM")
-        return Potential.force_builder(
-            self,
-            system,
-            atoms=atoms,
-            types=types,
-            exclusions=exclusions,
-            periodic=periodic,
-            temperature=temperature,
-            backend=backend,
-            precision=precision,
-        )
+        options = AttachOptions(atoms, types, exclusions, periodic, temperature, backend, precision)
+        return adapter_of(self).attach(system, options)
 
 
-class PairPotential(Potential):
-    """A pair potential u(r) per pair of types, as coefficients on a cubic B-spline basis.
+class Sum(Potential):
+    """Several potentials in one System, learned together; ``a + b`` makes one.
 
-    U(x) = sum over pairs of u_{type_i type_j}(r_ij),  u_p(r) = sum_k c_pk B_k(r).
-
-    The spline *is* the potential that OpenMM runs: an analytic or neural form enters through its
-    coefficients, which are a differentiable function of the module's parameters.
+    Each term is a Force of its own, on particles of its own: attach the terms one by one, or all
+    of them to the same particles by ``attach`` of the sum. The coefficients are those of all
+    terms, one after the other.
 
     Parameters
     ----------
-    basis : SplineBasis
-        Knots, shared by all pairs of types.
-    n_types : int
-        Number of particle types; there are n_types (n_types + 1) / 2 pairs of types, ordered as
-        the upper triangle row by row: (0,0), (0,1), ..., (1,1), ...
-    name : str
-        Name of the OpenMM Force. Two potentials in one System need different names.
+    terms : sequence of Potential
+        Sums among them are taken apart.
+
+    Raises
+    ------
+    PotentialError
+        If there is no term, or two of them have one name.
     """
 
-    if TYPE_CHECKING:  # torch.jit cannot read it as a string
-        centers: Tensor
+    def __init__(self, terms: Sequence[Potential], name: str | None = None) -> None:
+        flat = [part for term in terms for part in _terms_of(term)]
+        names = [term.name for term in flat]
+        if not flat or len(set(names)) < len(names):
+            raise PotentialError(
+                f"a sum needs terms with names of their own, got {names or 'none'}: give them "
+                "name=, which is that of their Force",
+                got=names,
+            )
+        super().__init__(max(term.n_types for term in flat), name or " + ".join(names))
+        self.terms = nn.ModuleList(flat)
+        self.energy_is_linear = all(term.energy_is_linear for term in flat)
+        self.is_linear = all(term.is_linear for term in flat)
 
-    def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:
-        super().__init__(n_types, name)
-        self.basis = basis
-        self.n_pairs = n_pairs_of_types(n_types)
-        self.register_buffer("centers", torch.from_numpy(basis.centers), persistent=False)
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Those of all terms, their names behind that of the term."""
+        return {
+            f"{term.name}.{block}": shape for term in self for block, shape in term.blocks.items()
+        }
 
-    def extra_repr(self) -> str:
-        """The basis, for ``repr``."""
-        return repr(self.basis)
+    def __iter__(self) -> Iterator[Potential]:
+        return iter(self.terms)  # type: ignore[arg-type]
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
-        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
+        """c of all terms, flat, [coefficients], with a graph to the parameters."""
+        return torch.cat([term.coefficients(temperature) for term in self])
 
-        ``temperature`` (K) matters only to a temperature-dependent potential.
-        """
-        raise NotImplementedError
+    def slices(self) -> list[slice]:
+        """Where the coefficients of each term are."""
+        sizes = [sum(map(_size, term.blocks.values())) for term in self]
+        ends = np.cumsum(sizes).tolist()
+        return [slice(end - n, end) for n, end in zip(sizes, ends, strict=True)]
 
-    def energy(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
-        """u(r) in kJ/mol, shape [pairs of types, len(r)], for r in nm; differentiable."""
-        return self.coefficients(temperature) @ torch.from_numpy(self.basis.values(r)).T
+    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
+        """Those of the terms, which know nothing of each other."""
+        found = [term.prior_precision(temperature, length, roughness) for term in self]
+        if all(block is None for block in found):
+            return None
+        sizes = [s.stop - s.start for s in self.slices()]
+        blocks = [
+            np.zeros((n, n)) if block is None else block
+            for n, block in zip(sizes, found, strict=True)
+        ]
+        return np.asarray(block_diag(*blocks))
 
-    def force(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
-        """-du/dr in kJ/mol/nm, shape [pairs of types, len(r)], for r in nm; differentiable."""
-        return -self.coefficients(temperature) @ torch.from_numpy(self.basis.derivatives(r)).T
+    def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
+        """The largest of those terms that know."""
+        sizes = [
+            term.step_size(change[where], temperature, contact)
+            for term, where in zip(self, self.slices(), strict=True)
+        ]
+        return max((size for size in sizes if size is not None), default=None)
 
-    def as_network(self, temperature: float | None = None) -> NetworkPotential:
-        """The same potential with the same parameters, evaluated in torch pair by pair.
+    def check(self, temperature: float) -> None:
+        """Those of all terms."""
+        for term in self:
+            term.check(temperature)
 
-        An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
-        only to a temperature-dependent potential.
-        """
-        from .network.network import NetworkPotential
-        from .network.pair_energy import PairEnergy
+    def pairs(self) -> list[tuple[slice, Any]]:
+        """Those of all terms."""
+        return [
+            (slice(where.start + part.start, where.start + part.stop), pair)
+            for term, where in zip(self, self.slices(), strict=True)
+            for part, pair in term.pairs()
+        ]
 
-        return NetworkPotential(PairEnergy(self, temperature), n_types=self.n_types, name=self.name)
-
-    def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
-        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
-        array = np.asarray(value, dtype=np.float64)
-        if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
-            raise PotentialError(
-                f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
-                f"got shape {array.shape}",
-                expected=self.n_pairs,
-                got=array.shape,
-            )
-        if not np.all(np.isfinite(array)):
-            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
-        return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
-
-    def __add__(self, other: PairPotential) -> PairPotential:
-        from .pair.composite import PairSum
-
-        return PairSum([self, other])
+    def form(self) -> dict[str, Any]:
+        """That of each term, by its name."""
+        return {term.name: term.form() for term in self}
 
 
-def parameter_chain(potential: PairPotential, temperature: float) -> NDArray[np.float64]:
-    """dc/dtheta at a temperature, [pairs * coefficients, parameters that require a gradient]."""
-    parameters = learned_parameters(potential)
-    c = potential.coefficients(temperature).reshape(-1)
-    rows = torch.autograd.grad(
-        c, parameters, torch.eye(len(c), dtype=c.dtype), is_grads_batched=True, allow_unused=True
-    )
-    flat = [
-        torch.zeros(len(c), p.numel(), dtype=c.dtype) if row is None else row.reshape(len(c), -1)
-        for row, p in zip(rows, parameters, strict=True)
-    ]
-    return torch.cat(flat, dim=1).detach().numpy()
+def _terms_of(term: Potential) -> list[Potential]:
+    return list(term) if isinstance(term, Sum) else [term]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

@@ -1,9 +1,8 @@
-"""The parameters of a potential as one vector."""
+"""The parameters of a potential as one vector, and the potential at any such vector."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 def learned_parameters(potential: nn.Module) -> list[nn.Parameter]:
     """Those that require a gradient, in the order of the vector."""
-    return [p for p in potential.parameters() if p.requires_grad]
+    # What ``call_at`` puts in their place is no Parameter, and may want no gradient.
+    return [p for p in potential.parameters() if p.requires_grad or type(p) is Tensor]
 
 
 def parameter_vector(potential: nn.Module) -> Tensor:
@@ -28,34 +28,38 @@ def flat_parameters(potential: nn.Module) -> Tensor:
     return parameter_vector(potential).detach().clone()
 
 
+@torch.no_grad()
 def set_flat_parameters(potential: nn.Module, theta: Tensor) -> None:
     """Set theta."""
-    start = 0
-    with torch.no_grad():
-        for p in learned_parameters(potential):
-            p.copy_(theta[start : start + p.numel()].reshape(p.shape))
-            start += p.numel()
+    for p, value in zip(learned_parameters(potential), split(potential, theta), strict=True):
+        p.copy_(value)
 
 
-@contextmanager
-def parameters_at(potential: nn.Module, theta: Tensor) -> Iterator[None]:
-    """Let the potential have these parameters; afterwards it has those that it had before.
+def split(potential: nn.Module, theta: Tensor) -> list[Tensor]:
+    """theta as tensors like the learned parameters, with a graph to it."""
+    parameters = learned_parameters(potential)
+    parts = torch.split(theta, [p.numel() for p in parameters]) if parameters else ()
+    return [part.reshape(p.shape).to(p) for part, p in zip(parts, parameters, strict=True)]
 
-    Graphs that hold on to the parameters stay valid.
+
+def call_at(potential: nn.Module, theta: Tensor, method: str, *arguments: Any) -> Any:
+    """``potential.method(*arguments)`` at other parameters, with a graph to ``theta``.
+
+    A function of theta: the potential's own parameters are neither read nor changed.
     """
-    before = flat_parameters(potential)
-    if torch.equal(before, theta):
-        yield
-        return
-    _write(potential, theta)
-    try:
-        yield
-    finally:
-        _write(potential, before)
+    names = [name for name, p in potential.named_parameters() if p.requires_grad]
+    tensors = zip(names, split(potential, theta), strict=True)
+    at_theta = {f"module.{name}": tensor for name, tensor in tensors}
+    return torch.func.functional_call(_Method(potential, method), at_theta, arguments)
 
 
-def _write(potential: nn.Module, theta: Tensor) -> None:
-    start = 0
-    for p in learned_parameters(potential):
-        p.data.copy_(theta[start : start + p.numel()].reshape(p.shape))
-        start += p.numel()
+class _Method(nn.Module):
+    """A method of a module as a module, which is what torch can call with other parameters."""
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, *arguments: Any) -> Any:
+        return getattr(self.module, self.method)(*arguments)

@@ -1,5 +1,18 @@
 """What was recorded, and what follows from it at any parameters."""
 
-from .samples import Run, Samples
+from .evaluated import EvaluatedFrames
+from .features import Features, LearnedEnergy, SumOfFeatures
+from .recorded import Recorded, Run
+from .samples import Samples
+from .view import View
 
-__all__ = ["Run", "Samples"]
+__all__ = [
+    "EvaluatedFrames",
+    "Features",
+    "LearnedEnergy",
+    "Recorded",
+    "Run",
+    "Samples",
+    "SumOfFeatures",
+    "View",
+]

@@ -1,43 +1,26 @@
-"""From a potential to an OpenMM Force, and back.
+"""From a potential to an OpenMM Force, and back: one adapter a kind."""
 
-A pair potential is run by the plugin's SplinePairForce or by a table (``pair``), a network by
-Python (``network``) or by TorchForce (``torchforce``).
-"""
-
-from .attached import (
-    attach,
-    attached_force,
-    find_force,
-    portable_system,
-    update_force,
-)
-from .network import chosen_backend, network_types, raise_interrupt
-from .pair import (
-    coefficients_in,
-    force_exclusions,
-    has_native_force,
-    knot_table,
-    other_forces,
-    particle_types,
-    set_coefficients,
-    sums_over_pairs,
-)
+from .base import Adapter, FeatureRecorder, attached
+from .network import NetworkAdapter, chosen_backend
+from .pair import PairAdapter
+from .pair_force import coefficients_in, knot_table, pair_force, set_coefficients
+from .sum import SumAdapter
+from .system import has_energy, has_native_force, other_forces, portable_system
 
 __all__ = [
-    "attach",
-    "attached_force",
+    "Adapter",
+    "FeatureRecorder",
+    "NetworkAdapter",
+    "PairAdapter",
+    "SumAdapter",
+    "attached",
     "chosen_backend",
     "coefficients_in",
-    "find_force",
-    "force_exclusions",
+    "has_energy",
     "has_native_force",
     "knot_table",
-    "network_types",
     "other_forces",
-    "particle_types",
+    "pair_force",
     "portable_system",
-    "raise_interrupt",
     "set_coefficients",
-    "sums_over_pairs",
-    "update_force",
 ]

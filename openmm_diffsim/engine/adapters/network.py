@@ -13,23 +13,27 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import openmm
 import torch
-from numpy.typing import ArrayLike, NDArray
 from openmm import unit
 from torch import Tensor
 
 from ...errors import AttachError
-from ...potentials import NetworkPotential, Potential, flat_parameters
+from ...io import FrameWriter
+from ...observables import Particles
+from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
+from ...samples import EvaluatedFrames, LearnedEnergy
+from ...samples.evaluated import NetworkParticles, StoredRun
+from ...statistics.kernels import PairHistogram, PairSums
 from . import torchforce
-from .pair import is_periodic, type_of_particle
+from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
+from .system import is_periodic, type_of_particle
 from .torchforce import frozen_copy
-
-Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 _LOG = logging.getLogger(__name__)
 _BACKENDS = ("torchforce", "pythontorchforce", "python")
@@ -143,42 +147,159 @@ class Computation:
         return torch.from_numpy(np.array(vectors, dtype=np.float64)).to(self.device, self.dtype)
 
 
-def make_force(
-    potential: NetworkPotential,
-    system: openmm.System,
-    atoms: ArrayLike | None = None,
-    types: ArrayLike | None = None,
-    exclusions: Any = None,
-    periodic: bool | None = None,
-    temperature: Any = None,
-    backend: str | None = None,
-    precision: str | None = None,
-) -> openmm.Force:
-    """The Force of a network; see ``Potential.attach``."""
-    if exclusions is not None:
-        raise AttachError(
-            "exclusions: a network sees all its neighbours; leave them out, and let the network or "
-            "its prior learn what bonded particles have between them"
-        )
-    if precision is not None and precision not in _DTYPES:
-        raise AttachError(f"precision: expected 'single' or 'double', got {precision!r}")
-    chosen = _choose(backend or "auto", potential)
-    dtype = _DTYPES[precision or "double"]
-    type_of = type_of_particle(potential, system.getNumParticles(), atoms, types)
-    in_box = is_periodic(system, periodic)
-    force = None
-    if chosen == "torchforce":
-        try:
-            force = torchforce.make(potential, type_of, in_box, dtype)
-        except AttachError as error:
-            if backend == "torchforce":
-                raise
-            chosen = "python"
-            _LOG.info("%s runs by backend='python' after all: %s", potential.name, error)
-    if force is None:
-        force = _python_force(Computation(potential, type_of, in_box, precision), chosen)
-    force.setName(potential.name)
-    return force
+@adapts(NetworkPotential)
+class NetworkAdapter(Adapter):
+    """Connects a ``NetworkPotential``, by Python or compiled for TorchForce."""
+
+    potential: NetworkPotential
+
+    def build(self, system: openmm.System, options: AttachOptions) -> openmm.Force:
+        """A PythonForce, PythonTorchForce or TorchForce, as the backend says."""
+        if options.exclusions is not None:
+            raise AttachError(
+                "exclusions: a network sees all its neighbours; leave them out, and let the "
+                "network or its prior learn what bonded particles have between them"
+            )
+        if options.precision is not None and options.precision not in _DTYPES:
+            raise AttachError(
+                f"precision: expected 'single' or 'double', got {options.precision!r}"
+            )
+        potential, n = self.potential, system.getNumParticles()
+        chosen = _choose(options.backend or "auto", potential)
+        dtype = _DTYPES[options.precision or "double"]
+        type_of = type_of_particle(potential.n_types, n, options.atoms, options.types)
+        in_box = is_periodic(system, options.periodic)
+        if chosen == "torchforce":
+            try:
+                return torchforce.make(potential, type_of, in_box, dtype)
+            except AttachError as error:
+                if options.backend == "torchforce":
+                    raise
+                chosen = "python"
+                _LOG.info("%s runs by backend='python' after all: %s", potential.name, error)
+        return _python_force(Computation(potential, type_of, in_box, options.precision), chosen)
+
+    @classmethod
+    def own(cls, force: openmm.Force) -> Any:
+        """One that calls a network."""
+        if torchforce.is_torch_force(force):
+            return torchforce.whole(force)
+        return None if _token(force) is None else force
+
+    def update(self, context: openmm.Context | None, temperature: Any) -> None:
+        """Copy the present parameters.
+
+        Nothing is rebuilt, but for a TorchForce, whose network is frozen: the System gets a new
+        one as its last Force, the Context is reinitialized with its state preserved, and the old
+        Force must not be used any more.
+        """
+        if not bool(torch.isfinite(flat_parameters(self.potential)).all()):
+            raise AttachError(f"the parameters of {self.potential.name!r} are not finite")
+        dtype = None if context is None else _dtype_of(context)
+        if torchforce.is_torch_force(self.force):
+            if context is None:
+                raise AttachError("a TorchForce gets new parameters only together with its Context")
+            self.force = torchforce.replace(
+                self.potential, self.force, context, dtype or torch.float64
+            )
+            return
+        for computation in _computations(self.force):
+            if context is not None:
+                wanted = _DTYPES.get(computation.precision or "", dtype or torch.float64)
+                device = _device_of(context)
+                if (wanted, device) != (computation.dtype, computation.device):
+                    computation.place(wanted, device)
+            computation.take_over(self.potential)
+        if context is not None:
+            _forget_forces(self.force, context)
+
+    def recorder(
+        self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
+    ) -> FeatureRecorder:
+        """The configurations themselves."""
+        return _FramesRecorder(self.potential, self.types(), particles.molecule_of, trajectory)
+
+    def types(self) -> IntArray:
+        """Type of each particle, int [particles], -1 for those left out."""
+        if torchforce.is_torch_force(self.force):
+            return torchforce.types_in(self.force)
+        return _computations(self.force)[0].type_of
+
+    @property
+    def backend(self) -> str:
+        """What runs the network: "torchforce", "pythontorchforce" or "python"."""
+        return chosen_backend(self.force)
+
+    @classmethod
+    def portable(cls, force: Any) -> openmm.Force:
+        """One that can be serialized with its present parameters."""
+        if torchforce.is_torch_force(force):
+            raise AttachError(
+                f"the TorchForce {force.getName()!r} cannot be kept in a file: openmmtorch 1.5 "
+                "crashes where it is read; attach the network with backend='python' to a System "
+                "for that"
+            )
+        computation = _computations(force)[0].portable()
+        twin = _python_force(computation, chosen_backend(force))
+        twin.setName(force.getName())
+        twin.setForceGroup(force.getForceGroup())
+        return twin
+
+    def raise_interrupt(self) -> None:
+        """Ctrl-C in the Python of the network."""
+        for computation in Computation.sharing(_token(self.force)):
+            if computation.interrupt is not None:
+                interrupt, computation.interrupt = computation.interrupt, None
+                raise interrupt
+
+
+class _FramesRecorder(FeatureRecorder):
+    """Keeps configurations in a DCD file."""
+
+    def __init__(
+        self,
+        potential: NetworkPotential,
+        types: IntArray,
+        molecule_of: IntArray,
+        trajectory: str | Path | None,
+    ) -> None:
+        atoms = np.flatnonzero(types >= 0)
+        self._potential = potential
+        self._particles = NetworkParticles(atoms, types[atoms], molecule_of)
+        self._trajectory = trajectory
+        super().__init__()
+
+    def clear(self) -> None:
+        """Forget what was kept; a trajectory with a name begins anew."""
+        self._writer = FrameWriter(self._trajectory)
+
+    def sums(
+        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
+    ) -> PairSums:
+        """One pass over the pairs of a frame, if anything is to be counted."""
+        if not histograms:
+            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
+        return super().sums(positions, box, histograms)
+
+    def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
+        """Keep a frame, its molecules near the origin: a DCD file has single precision."""
+        if box is not None:
+            positions = _wrapped(positions, box, self._particles.molecule_of)
+        self._writer.write(positions, box)
+
+    def learned(self) -> LearnedEnergy:
+        frames = self._writer.frames()
+        run = StoredRun(frames, self._particles)
+        return EvaluatedFrames(self._potential, ((run, np.arange(len(frames))),))
+
+
+def _wrapped(positions: Array, box: Array, molecule_of: IntArray) -> Array:
+    """Each molecule moved as a whole, so that its centre is in the box."""
+    count = np.bincount(molecule_of)
+    sums = [np.bincount(molecule_of, positions[:, axis]) for axis in range(3)]
+    centres = np.stack(sums, axis=1) / count[:, None]
+    shifts = np.floor(centres @ np.linalg.inv(box)) @ box
+    return np.asarray(positions - shifts[molecule_of])
 
 
 def chosen_backend(force: openmm.Force) -> str:
@@ -186,81 +307,6 @@ def chosen_backend(force: openmm.Force) -> str:
     if torchforce.is_torch_force(force):
         return "torchforce"
     return "python" if isinstance(force, openmm.PythonForce) else "pythontorchforce"
-
-
-def network_types(potential: Potential, system: openmm.System) -> IntArray:
-    """Type of each particle of a System that a network is attached to, -1 for those left out."""
-    for force in system.getForces():
-        if force.getName() == potential.name and is_network_force(force):
-            return types_in(whole(force))
-    raise AttachError(f"the System has no force named {potential.name!r} of a network")
-
-
-def types_in(force: openmm.Force) -> IntArray:
-    """Type of each particle, int [particles], -1 for those left out."""
-    if torchforce.is_torch_force(force):
-        return torchforce.types_in(force)
-    return _computations(force)[0].type_of
-
-
-def is_network_force(force: openmm.Force) -> bool:
-    """Did ``attach`` add it for a network?"""
-    if torchforce.is_torch_force(force):
-        return True
-    return _token(force) is not None
-
-
-def whole(force: openmm.Force) -> openmm.Force:
-    """With the methods of its own class."""
-    return torchforce.whole(force) if torchforce.is_torch_force(force) else force
-
-
-def update(
-    potential: NetworkPotential, force: openmm.Force, context: openmm.Context | None
-) -> openmm.Force:
-    """Copy the present parameters to a Force and a Context; see ``update_force``."""
-    if not bool(torch.isfinite(flat_parameters(potential)).all()):
-        raise AttachError(f"the parameters of {potential.name!r} are not finite")
-    dtype = None if context is None else _dtype_of(context)
-    if torchforce.is_torch_force(force):
-        if context is None:
-            raise AttachError("a TorchForce gets new parameters only together with its Context")
-        return torchforce.replace(potential, force, context, dtype or torch.float64)
-    for computation in _computations(force):
-        if context is not None:
-            wanted = _DTYPES.get(computation.precision or "", dtype or torch.float64)
-            device = _device_of(context)
-            if (wanted, device) != (computation.dtype, computation.device):
-                computation.place(wanted, device)
-        computation.take_over(potential)
-    if context is not None:
-        _forget_forces(force, context)
-    return force
-
-
-def raise_interrupt(force: openmm.Force) -> None:
-    """Raise what interrupted the Python of a network, Ctrl-C, which OpenMM makes its own error of.
-
-    Does nothing if nothing did.
-    """
-    for computation in Computation.sharing(_token(force)):
-        if computation.interrupt is not None:
-            interrupt, computation.interrupt = computation.interrupt, None
-            raise interrupt
-
-
-def portable(force: openmm.Force) -> openmm.Force:
-    """A copy of a network's Force that can be serialized with its present parameters."""
-    if torchforce.is_torch_force(force):
-        raise AttachError(
-            f"the TorchForce {force.getName()!r} cannot be kept in a file: openmmtorch 1.5 crashes "
-            "where it is read; attach the network with backend='python' to a System for that"
-        )
-    computation = _computations(force)[0].portable()
-    twin = _python_force(computation, chosen_backend(force))
-    twin.setName(force.getName())
-    twin.setForceGroup(force.getForceGroup())
-    return twin
 
 
 def _python_force(computation: Computation, backend: str) -> openmm.Force:
@@ -322,10 +368,7 @@ def _forget_forces(force: openmm.Force, context: openmm.Context) -> None:
         value = context.getParameter(name)
         context.setParameter(name, value + 1)
     except openmm.OpenMMException as error:
-        raise AttachError(
-            f"the Context does not know the force {force.getName()!r} ({error}). It was made "
-            "before attach(): attach first, or call context.reinitialize(preserveState=True)"
-        ) from error
+        raise unknown_to_context(force, error) from error
 
 
 def _dtype_of(context: openmm.Context) -> torch.dtype:

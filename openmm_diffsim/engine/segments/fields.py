@@ -247,14 +247,14 @@ class ContextField(SystemField):
             hessian, parameters = self.force.computeProducts(
                 self.context, w[None], positions[None], self._boxes(1)
             )
-        return -hessian[0], parameters[0]
+        return -hessian[0], parameters[0].ravel()
 
     def parameter_product(self, positions: Array, w: Array) -> Array:
         """sum_ti w_ti . dF_ti/dc, [pairs of types, coefficients]."""
         if isinstance(self.force, SplinePairForce):
             boxes = self._boxes(len(positions))
             each = self.force.computeForceParameterProduct(self.context, w, positions, boxes)
-            return np.asarray(each.sum(axis=0))
+            return np.asarray(each.sum(axis=0)).ravel()
         rows = [self._table_product(x, row) for x, row in zip(positions, w, strict=True)]
         return np.asarray(np.sum(rows, axis=0))
 
@@ -263,10 +263,10 @@ class ContextField(SystemField):
         step = displacement(w)
         frames = np.stack([positions + step * w, positions - step * w])
         sums = self._sums(frames, self._boxes(2)).basis
-        return np.asarray((sums[1] - sums[0]) / (2 * step))
+        return np.asarray((sums[1] - sums[0]) / (2 * step)).ravel()
 
     def _own_coefficients(self) -> AbstractContextManager[None]:
-        c = self.coefficients.detach().numpy()
+        c = self.coefficients.detach().numpy().reshape(-1, self.basis.n_coefficients)
         return coefficients_in(self.force, self.context, self.basis, c)
 
     def _boxes(self, frames: int) -> Array | None:
@@ -304,7 +304,7 @@ class DifferenceContext:
     ) -> None:
         # A table's own derivatives are taken by differences, like those of any other force.
         is_table = isinstance(force, openmm.CustomNonbondedForce)
-        self._learned = None if is_table else force.getName()
+        self._learned = set() if is_table else {force.getName()}
         self._table = force.getName() if is_table else None
         self._basis = basis
         self._original = context
@@ -337,7 +337,8 @@ class DifferenceContext:
         for force in self._system.getForces():
             if force.getName() == self._table:
                 assert self._basis is not None
-                set_coefficients(force, self._basis, coefficients)
+                c = coefficients.reshape(-1, self._basis.n_coefficients)
+                set_coefficients(force, self._basis, c)
                 force.updateParametersInContext(context)
 
     def forces(self, positions: Array) -> Array:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...potentials import NetworkPotential, learned_parameters, parameters_at
+from ...potentials import NetworkPotential, learned_parameters
 from .fields import DifferenceContext, SystemField
 
 Array = NDArray[np.float64]
@@ -105,7 +105,7 @@ class NetworkField(SystemField):
         ]
         by_x = slopes.pop(0) if by_positions else None
         flat = [slope.reshape(-1).double() for slope in slopes]
-        theta = torch.cat(flat)[None] if flat else torch.zeros_like(self.coefficients)
+        theta = torch.cat(flat) if flat else torch.zeros_like(self.coefficients)
         return by_x, theta
 
     def _network_forces(self, x: Tensor, create_graph: bool) -> Tensor:
@@ -121,7 +121,7 @@ class NetworkField(SystemField):
         return torch.from_numpy(frames[:, self._atoms]).requires_grad_(True)
 
     def _own_parameters(self) -> AbstractContextManager[None]:
-        return parameters_at(self.potential, self.coefficients.detach().reshape(-1))
+        raise NotImplementedError
 
     def _batches(self, frames: int) -> Iterator[slice]:
         size = max(1, _BATCH_PARTICLES // max(1, len(self._atoms)))

@@ -18,7 +18,7 @@ from ...errors import SegmentError
 from ...observables import Segment
 from ...potentials import NetworkPotential, PairPotential, Potential
 from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
-from ..adapters import attached_force, network_types, sums_over_pairs, update_force
+from ..adapters import attached
 from ..native import SplinePairForce
 from .fields import ContextField, DifferenceContext, Field, SystemField, box_of
 from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
@@ -86,7 +86,8 @@ class SegmentRunner:
 
     def __init__(self, potential: Potential, context: openmm.Context, temperature: float) -> None:
         system = context.getSystem()
-        force = attached_force(potential, system)
+        self.attached = attached(potential, system)
+        force = self.attached.force
         _refuse_constraints(system)
         self.potential = potential
         self.context = context
@@ -100,12 +101,12 @@ class SegmentRunner:
         self._make_field: Callable[..., SystemField]
         if isinstance(potential, PairPotential):
             self.differences = DifferenceContext(context, force, potential.basis)
-            sums = sums_over_pairs(potential, force, context, np.arange(n))
+            sums = self.attached.sums(context, np.arange(n))
             self._make_field = partial(ContextField, context, force, potential.basis, sums)
         else:
             assert isinstance(potential, NetworkPotential)
             self.differences = DifferenceContext(context, force, None)
-            types = network_types(potential, system)
+            types = self.attached.types()
             self._make_field = partial(NetworkField, potential, types, context)
 
     def scheme(self, integrator: Any = None) -> Scheme:
@@ -149,7 +150,7 @@ class SegmentRunner:
         if self.differences.contribute:
             self.differences.refresh()
         if isinstance(self.potential, PairPotential):
-            update_force(self.potential, self.force, self.context, self.temperature)
+            self.attached.update(self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
         plan = _Plan(scheme, c, values, field, vectors, steps, every, adjoint)
         batch = x.shape[:-2]

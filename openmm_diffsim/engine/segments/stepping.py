@@ -372,6 +372,10 @@ class NativeRun:
         )
 
 
+def _of_pairs(basis: SplineBasis, c: Array) -> Array:
+    return c.reshape(-1, basis.n_coefficients)
+
+
 class _NativeSegment(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -383,7 +387,9 @@ class _NativeSegment(torch.autograd.Function):
         xs[0], vs[0] = x.numpy(force=True), v.numpy(force=True)
         chains: list[Array] = []
         length = every if every > 1 else min(steps, max(1, _MOST_NOISE // (3 * n)))
-        with coefficients_in(run.force, run.context, run.basis, c.numpy(force=True)):
+        with coefficients_in(
+            run.force, run.context, run.basis, _of_pairs(run.basis, c.numpy(force=True))
+        ):
             for first in range(0, steps, length):
                 last, row = min(first + length, steps), first // every
                 part = run.forward(first, last, xs[row], vs[row], chains[-1] if chains else None)
@@ -402,12 +408,12 @@ class _NativeSegment(torch.autograd.Function):
         run: NativeRun = ctx.run
         xs, vs, c = (saved.numpy() for saved in ctx.saved_tensors)
         wants_noise = ctx.needs_input_grad[5]
-        with coefficients_in(run.force, run.context, run.basis, c):
+        with coefficients_in(run.force, run.context, run.basis, _of_pairs(run.basis, c)):
             pull = _whole if run.every == 1 else _by_stretches
             found = pull(ctx, run, xs, vs, gx.contiguous().numpy(), gv.contiguous().numpy())
         run.adjoint.diagnostics["growth"] = found.growth[:: run.every]
         noise = torch.from_numpy(found.noise) if wants_noise else None
-        parts = (found.parameters, found.positions, found.velocities)
+        parts = (found.parameters.ravel(), found.positions, found.velocities)
         return (None, None, *map(torch.from_numpy, parts), noise)
 
 

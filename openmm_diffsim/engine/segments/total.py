@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,8 +13,7 @@ from scipy.stats import t
 from ...errors import SegmentError
 from ...observables import SegmentObservable
 from ...observables.segment import PathDerivatives, SegmentRecords
-from ...potentials import PairPotential, parameter_chain
-from ...samples import Samples
+from ...samples import Samples, View
 from ...statistics.averages import effective_blocks, jackknife_standard_error
 from ...units import beta
 
@@ -72,10 +72,11 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         raise SegmentError(
             f"{type(observable).__name__} was not recorded: pass it to sample(record=[...])"
         )
-    part = samples.near(observable)
+    with torch.no_grad():
+        part = samples.at().near(observable)
     estimate = part.estimate(observable)
     sums, data, slopes = _block_sums(part, observable)
-    growth, growth_error = _mean_growth(data.growth.numpy(), part.blocks)
+    growth, growth_error = _mean_growth(data.growth.numpy(), part.samples.blocks)
     return DynamicAverage(
         value=estimate.value,
         standard_error=estimate.standard_error,
@@ -85,20 +86,20 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         pathwise_share=slopes.pathwise_share.numpy(),
         growth=growth,
         growth_error=growth_error,
-        n_segments=len(part),
+        n_segments=len(part.samples),
         n_gradients=int(slopes.computed.sum()),
         n_effective=estimate.n_effective,
     )
 
 
-def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Array:
+def jacobian_deviations(view: View, observable: SegmentObservable) -> Array:
     """Rows D with Cov(J_vk, J_wl) = sum_b D_bvk D_bwl, [blocks, values, coefficients].
 
     J = d<A>/dc is the total derivative with respect to the coefficients. Where fewer than two
     blocks carry the weight there is nothing to take its noise from: it is then taken for noise
     altogether.
     """
-    sums, *_ = _block_sums(samples.near(observable), observable, by_coefficient=True)
+    sums, *_ = _block_sums(view.near(observable), observable, by_coefficient=True)
     deviations = sums.deviations(path=True, ensemble=True)
     if sums.n_blocks < _FEWEST_BLOCKS or not np.isfinite(deviations).all():
         return sums.derivative(path=True, ensemble=True).value[None]
@@ -106,28 +107,30 @@ def jacobian_deviations(samples: Samples, observable: SegmentObservable) -> Arra
 
 
 def _block_sums(
-    part: Samples, observable: SegmentObservable, by_coefficient: bool = False
+    part: View, observable: SegmentObservable, by_coefficient: bool = False
 ) -> tuple[_BlockSums, SegmentRecords, PathDerivatives]:
+    samples = part.samples
     with torch.no_grad():
-        weights = part.weights().numpy()
+        weights = part.weights.numpy(force=True)
         values = part.values(observable).numpy()
         data = SegmentRecords.unpack(
-            torch.from_numpy(part.records[observable]), observable.n_values
+            torch.from_numpy(samples.records[observable]), observable.n_values
         )
-        slopes = data.derivatives(observable.estimator, part.sampled_coefficients)
-    linear = part.learned.linear(part.coefficients(), virials=False)
-    basis_sums, along = linear.flat, slopes.filled.numpy()
-    if isinstance(part.potential, PairPotential) and not by_coefficient:
-        chain = parameter_chain(part.potential, part.temperature)
-        basis_sums, along = basis_sums @ chain, along @ chain
+        slopes = data.derivatives(observable.estimator, samples.sampled_coefficients)
+    features = samples.learned.linear(part.coefficients, virials=False).energies
+    along = slopes.filled.numpy()
+    if not by_coefficient:
+        pull_back = partial(samples.potential.pull_back, temperature=samples.temperature)
+        features = pull_back(features)
+        along = pull_back(along.reshape(-1, along.shape[-1])).reshape(*along.shape[:-1], -1)
     sums = _BlockSums(
         weights,
         weights * slopes.computed.numpy(),
         values,
-        basis_sums,
+        features,
         along,
-        -beta(part.temperature),
-        part.blocks_of(values),
+        -beta(samples.temperature),
+        samples.blocks_of(values),
     )
     return sums, data, slopes
 

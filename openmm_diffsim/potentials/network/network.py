@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ..base import PairPotential, Potential
-from .pair_energy import PairEnergy
+from ..base import Potential
 
 
 class NetworkPotential(Potential):
@@ -43,13 +42,13 @@ class NetworkPotential(Potential):
     """
 
     __constants__ = ("takes_types",)
-    __jit_unused_properties__ = ("cutoff", "dtype")
+    __jit_unused_properties__ = ("blocks", "cutoff", "dtype")
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        prior: PairPotential | None = None,
+        prior: Any = None,
         n_types: int = 1,
         name: str | None = None,
     ) -> None:
@@ -71,7 +70,7 @@ class NetworkPotential(Potential):
                     expected=n_types,
                 )
         self.network = network
-        self.prior = None if prior is None else PairEnergy(prior)
+        self.prior = None if prior is None else prior.in_torch()
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...errors import PotentialError
-from ..base import PairPotential
+from .base import PairPotential
 from .basis import SplineBasis
 from .table_error import TableError, table_error
 
@@ -35,6 +35,7 @@ class AnalyticPair(PairPotential):
         Where the switching function starts, nm. Default 0.9 cutoff.
     """
 
+    has_closed_form = True
     interpolation: Tensor
 
     def __init__(
@@ -67,7 +68,7 @@ class AnalyticPair(PairPotential):
         """u(r) in kJ/mol, the closed form times the switching function; shape [pairs, n]."""
         return self.closed_form(r) * switching_function(r, self.switch_distance, self.cutoff)
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
         return self.switched_form(self.centers) @ self.interpolation.T
 
@@ -86,6 +87,10 @@ class AnalyticPair(PairPotential):
         """
         return table_error(self, temperature, r)
 
+    def check(self, temperature: float) -> None:
+        """Warn where the spline no longer follows the form, see ``check_table``."""
+        self.check_table(temperature)
+
     def check_table(self, temperature: float = 300.0) -> TableError | None:
         """Warn if the spline's error is above ``tolerance``, which is None for knots given.
 
@@ -101,7 +106,7 @@ class AnalyticPair(PairPotential):
                 f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}; take more "
                 "knots by refine_knots(), and attach it to a new System",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return error
 
@@ -252,7 +257,7 @@ class Morse(AnalyticPair):
 class Yukawa(AnalyticPair):
     """u(r) = strength exp(-kappa r) / r; strength in kJ/mol nm (either sign), kappa in 1/nm.
 
-    An attractive Yukawa needs a core: add it to a ``SoftSphere`` on the same knots.
+    An attractive Yukawa needs a core: a ``PairSum`` with a ``SoftSphere`` on the same knots.
     """
 
     def __init__(

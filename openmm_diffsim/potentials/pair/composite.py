@@ -8,22 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ..base import PairPotential
+from .base import PairPotential
 
 
 class PairSum(PairPotential):
-    """The sum of pair potentials on the same knots; ``a + b`` makes one."""
+    """The sum of pair potentials on the same knots, as one Force; see ``Sum`` for several."""
 
     def __init__(self, terms: Sequence[PairPotential], name: str | None = None) -> None:
         _check_same_basis(terms)
         super().__init__(terms[0].basis, terms[0].n_types, name)
         self.terms = nn.ModuleList(terms)
+        _share_linearity(self, terms)
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
         parts = []
         for term in self.terms:
-            parts.append(term.coefficients(temperature))  # type: ignore[operator]
+            parts.append(term.spline_coefficients(temperature))  # type: ignore[operator]
         return torch.stack(parts).sum(dim=0)
 
 
@@ -41,8 +42,9 @@ class TemperatureDependent(PairPotential):
         super().__init__(energetic.basis, energetic.n_types, name)
         self.energetic = energetic
         self.entropic = entropic
+        _share_linearity(self, [energetic, entropic])
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients at ``temperature`` (K), kJ/mol, shape [pairs, coefficients].
 
         Raises
@@ -53,10 +55,15 @@ class TemperatureDependent(PairPotential):
         if temperature is None:
             raise PotentialError(
                 f"{self.name} depends on temperature: pass temperature= in K to attach(), "
-                "energy() and coefficients()"
+                "energy() and spline_coefficients()"
             )
-        entropy = self.entropic.coefficients(temperature)
-        return self.energetic.coefficients(temperature) - temperature * entropy
+        entropy = self.entropic.spline_coefficients(temperature)
+        return self.energetic.spline_coefficients(temperature) - temperature * entropy
+
+
+def _share_linearity(whole: PairPotential, terms: Sequence[PairPotential]) -> None:
+    whole.is_linear = all(term.is_linear for term in terms)
+    whole.is_free_form = whole.is_linear and all(term.is_free_form for term in terms)
 
 
 def _check_same_basis(terms: Sequence[PairPotential]) -> None:

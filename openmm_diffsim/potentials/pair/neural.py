@@ -41,6 +41,7 @@ class NeuralPair(AnalyticPair):
         Of the initial weights.
     """
 
+    is_free_form = True
     mu: Tensor
     prior_sigma: Tensor
     prior_epsilon: Tensor

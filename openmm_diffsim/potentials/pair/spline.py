@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ..base import PairPotential
+from .base import PairPotential
 from .basis import SplineBasis
 
 
@@ -34,6 +34,8 @@ class SplinePair(PairPotential):
         p, kJ/mol; zero at the start.
     """
 
+    is_linear = True
+    is_free_form = True
     core_radius: Tensor
 
     def __init__(
@@ -63,7 +65,7 @@ class SplinePair(PairPotential):
         """Set the core radius, nm: one number or one per pair of types."""
         self.core_radius[:] = self.per_pair("core_radius", radius).detach()
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
         fall = self.values[:, :-1] - self.values[:, 1:]
         in_core = self.centers[:-1] <= self.core_radius[:, None] + 1e-9

@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..base import PairPotential
-from ..pair.analytic import AnalyticPair
-from ..pair.basis import pair_index
-from .neighbors import NeighborPairs
+from ..network.neighbors import NeighborPairs
+from .basis import pair_index
 
 
 class PairEnergy(nn.Module):
@@ -14,7 +12,7 @@ class PairEnergy(nn.Module):
 
     Where the potential has a closed form, u is this form, switched at the cutoff, also below
     ``r_min``; else u is the spline. Twice differentiable, and ``torch.jit.script`` compiles it if
-    it compiles the potential's ``closed_form`` or ``coefficients``.
+    it compiles the potential's ``closed_form`` or ``spline_coefficients``.
 
     Parameters
     ----------
@@ -31,12 +29,12 @@ class PairEnergy(nn.Module):
     __constants__ = ("has_closed_form",)
     pair_of_types: Tensor
 
-    def __init__(self, pair: PairPotential, temperature: float | None = None) -> None:
+    def __init__(self, pair: nn.Module, temperature: float | None = None) -> None:
         super().__init__()
-        pair.coefficients(temperature)
+        pair.spline_coefficients(temperature)
         self.pair = pair
         self.temperature = temperature
-        self.has_closed_form = isinstance(pair, AnalyticPair)
+        self.has_closed_form = pair.has_closed_form
         self.n_types = pair.n_types
         self.cutoff = pair.basis.cutoff
         self.r_min = pair.basis.r_min
@@ -68,7 +66,7 @@ class PairEnergy(nn.Module):
 
     def _spline(self, r: Tensor, row: Tensor) -> Tensor:
         """u(r) as ``SplineBasis.values`` defines it, from the four coefficients around each r."""
-        c = self.pair.coefficients(self.temperature)
+        c = self.pair.spline_coefficients(self.temperature)
         below = 2 * c[:, :1] - c[:, 1:2]
         padded = torch.cat([below, c, torch.zeros_like(c[:, :3])], dim=1)
         last = padded.shape[1] - 4

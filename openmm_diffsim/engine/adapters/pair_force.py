@@ -1,0 +1,280 @@
+"""The two Forces that run a pair potential, with the same energy.
+
+"native" is the plugin's SplinePairForce, "table" a CustomNonbondedForce with a table, which every
+OpenMM has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ...errors import AttachError
+from ...potentials import SplineBasis, pair_index
+from .. import native
+from ..native import SplinePairForce
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
+_TABLE = "spline"
+NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python", "auto")
+
+
+@contextmanager
+def coefficients_in(
+    force: openmm.Force, context: openmm.Context, basis: SplineBasis, coefficients: Array
+) -> Iterator[None]:
+    """Let the force that ``attach`` made have these coefficients, in its Context too.
+
+    Afterwards it has those that it had before.
+    """
+    if isinstance(force, SplinePairForce):
+        before = force.getCoefficients()
+        same = np.array_equal(before, coefficients)
+        put_back = partial(force.setCoefficients, before)
+    else:
+        function = force.getTabulatedFunction(0)
+        table = function.getFunctionParameters()
+        same = np.array_equal(table[0], knot_table(basis, coefficients)[0])
+        put_back = partial(function.setFunctionParameters, *table)
+    if same:
+        yield
+        return
+    try:
+        set_coefficients(force, basis, coefficients)
+        force.updateParametersInContext(context)
+        yield
+    finally:
+        put_back()
+        force.updateParametersInContext(context)
+
+
+def particle_types(force: openmm.Force, n_types: int) -> IntArray:
+    """Type of each particle, int [particles], -1 for those that do not interact."""
+    if isinstance(force, SplinePairForce):
+        return force.getParticleTypes()
+    n = force.getNumParticles()
+    types = np.array([force.getParticleParameters(i)[0] for i in range(n)], dtype=np.int64)
+    return np.where(types == n_types, -1, types)
+
+
+def force_exclusions(force: openmm.Force) -> IntArray:
+    """Excluded pairs, int [exclusions, 2]."""
+    if isinstance(force, SplinePairForce):
+        return force.getExclusions()
+    pairs = [force.getExclusionParticles(i) for i in range(force.getNumExclusions())]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+# The two backends ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairContent:
+    """What a pair force says, whichever class says it."""
+
+    name: str
+    basis: SplineBasis
+    n_types: int
+    coefficients: Array  # [pairs of types, coefficients], kJ/mol
+    type_of: IntArray  # [particles], -1 for those that do not interact
+    exclusions: IntArray  # [exclusions, 2]
+    periodic: bool
+
+
+def _native_force(content: PairContent) -> SplinePairForce:
+    basis = content.basis
+    force = SplinePairForce(content.n_types, basis.r_min, basis.cutoff, basis.knots)
+    force.setName(content.name)
+    force.setCoefficients(content.coefficients)
+    force.addParticles(content.type_of)
+    force.addExclusions(content.exclusions)
+    _set_method(force, content.periodic)
+    return force
+
+
+def _table_force(content: PairContent) -> openmm.CustomNonbondedForce:
+    """One table holds the potential of every pair of types.
+
+    OpenMM interpolates a table with a natural cubic spline, and the potential *is* the natural
+    cubic spline through its knots, so the table has one entry per knot and is exact.
+    """
+    # A type one beyond the last marks particles that do not interact: their pairs are looked up
+    # in the stretch of zeros at the end of the table.
+    absent = bool((content.type_of < 0).any())
+    one_pair = content.n_types == 1 and not absent
+    force = openmm.CustomNonbondedForce(
+        f"{_TABLE}(r)" if one_pair else f"{_TABLE}(r + shift(type1, type2))"
+    )
+    force.setName(content.name)
+    force.addPerParticleParameter("type")
+    table, low, high = knot_table(content.basis, content.coefficients)
+    force.addTabulatedFunction(_TABLE, openmm.Continuous1DFunction(table, low, high))
+    if not one_pair:
+        shifts = _shifts(content.basis, content.n_types)
+        size = len(shifts)
+        force.addTabulatedFunction(
+            "shift", openmm.Discrete2DFunction(size, size, shifts.T.ravel().tolist())
+        )
+    for particle_type in np.where(content.type_of < 0, content.n_types, content.type_of):
+        force.addParticle([float(particle_type)])
+    for a, b in content.exclusions:
+        force.addExclusion(int(a), int(b))
+    force.setCutoffDistance(content.basis.cutoff)
+    _set_method(force, content.periodic)
+    return force
+
+
+BACKENDS: dict[str, Callable[[PairContent], openmm.Force]] = {
+    "native": _native_force,
+    "table": _table_force,
+}
+
+
+def choose_backend(backend: str | None) -> str:
+    if backend is None:
+        return "native" if native.available() else "table"
+    if backend not in BACKENDS:
+        hint = "; a pair potential runs as a network by potential.as_network().attach(...)"
+        raise AttachError(
+            f"backend: expected 'native' or 'table', got {backend!r}"
+            + (hint if backend in NETWORK_BACKENDS else ""),
+            got=backend,
+        )
+    if backend == "native" and not native.available():
+        raise AttachError(
+            f"backend='native': there is no native plugin: {native.why_not}; backend='table' "
+            "does without",
+            got=backend,
+        )
+    return backend
+
+
+def _set_method(force: openmm.Force, periodic: bool) -> None:
+    force.setNonbondedMethod(force.CutoffPeriodic if periodic else force.CutoffNonPeriodic)
+
+
+def set_coefficients(force: openmm.Force, basis: SplineBasis, coefficients: Array) -> bool:
+    """False, and nothing is done, where the force was made for other knots."""
+    if isinstance(force, SplinePairForce):
+        return _set_native(force, basis, coefficients)
+    return _set_table(force, basis, coefficients)
+
+
+def _set_native(force: SplinePairForce, basis: SplineBasis, coefficients: Array) -> bool:
+    same = force.getCoefficients().shape == coefficients.shape and np.allclose(
+        [force.getRMin(), force.getCutoffDistance()], [basis.r_min, basis.cutoff], 0, 1e-9
+    )
+    if same:
+        force.setCoefficients(coefficients)
+    return same
+
+
+def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficients: Array) -> bool:
+    table, low, high = knot_table(basis, coefficients)
+    function = force.getTabulatedFunction(0)
+    old, old_low, old_high = function.getFunctionParameters()
+    same = len(old) == len(table) and np.allclose([old_low, old_high], [low, high], 0, 1e-9)
+    if same:
+        function.setFunctionParameters(table, low, high)
+    return same
+
+
+def as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
+    """The same as a table, which needs no plugin."""
+    table = _table_force(
+        PairContent(
+            force.getName(),
+            SplineBasis(force.getRMin(), force.getCutoffDistance(), force.getNumKnots()),
+            force.getNumTypes(),
+            force.getCoefficients(),
+            force.getParticleTypes(),
+            force.getExclusions(),
+            force.usesPeriodicBoundaryConditions(),
+        )
+    )
+    table.setForceGroup(force.getForceGroup())
+    return table
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def knot_table(basis: SplineBasis, coefficients: Array) -> tuple[Array, float, float]:
+    """Values, first and last abscissa (nm) of the table that holds every pair of types.
+
+    One pair of types: knots from r <= 0 to the cutoff. More: the same stretch for each, shifted
+    by ``_shift_between_pairs`` knots, between them padding in which the interpolating spline
+    forgets the jump, and zeros at the end.
+    """
+    below = _knots_below(basis)
+    if len(coefficients) == 1:
+        r = basis.r_min + basis.spacing * np.arange(-below, basis.knots)
+        return basis.values(r) @ coefficients[0], float(r[0]), basis.cutoff
+    stride = _shift_between_pairs(basis)
+    r = basis.r_min + basis.spacing * (np.arange(stride) - below - _PADDING)
+    values = (basis.values(r) @ coefficients.T).T.ravel()
+    table = np.concatenate([values, np.zeros(stride)])
+    low = float(r[0])
+    return table, low, low + basis.spacing * (len(table) - 1)
+
+
+def _knots_below(basis: SplineBasis) -> int:
+    return int(np.ceil(basis.r_min / basis.spacing))
+
+
+def _shift_between_pairs(basis: SplineBasis) -> int:
+    return _knots_below(basis) + basis.knots + 2 * _PADDING
+
+
+def _shifts(basis: SplineBasis, n_types: int) -> Array:
+    """What to add to r to look up each pair of types, nm, [types + 1, types + 1]."""
+    index = np.full((n_types + 1, n_types + 1), n_types * (n_types + 1) // 2)
+    index[:n_types, :n_types] = pair_index(n_types)
+    return index * _shift_between_pairs(basis) * basis.spacing
+
+
+def pair_force(force: openmm.Force) -> Any:
+    """With its own class if it may be that of a pair potential, else None.
+
+    OpenMM gives a plain Force for that of a plugin.
+    """
+    if SplinePairForce.isinstance(force):
+        return SplinePairForce.cast(force)
+    return force if isinstance(force, openmm.CustomNonbondedForce) else None
+
+
+def exclusions_for(system: openmm.System, exclusions: Any) -> IntArray:
+    """Those given or, by default, those of the System's nonbonded forces; int [exclusions, 2]."""
+    present = None
+    for force in system.getForces():
+        if isinstance(force, openmm.NonbondedForce):
+            pairs = [force.getExceptionParameters(i)[:2] for i in range(force.getNumExceptions())]
+        elif (pair := pair_force(force)) is not None:
+            pairs = force_exclusions(pair).tolist()
+        else:
+            continue
+        present = sorted((min(a, b), max(a, b)) for a, b in pairs)
+    wanted = present or []
+    if exclusions is not None:
+        wanted = sorted({(min(int(a), int(b)), max(int(a), int(b))) for a, b in exclusions})
+    n = system.getNumParticles()
+    for a, b in wanted:
+        if a < 0 or b >= n or a == b:
+            raise AttachError(f"exclusions: ({a}, {b}) is not a pair of particles 0 .. {n - 1}")
+    if present is not None and wanted != present:
+        raise AttachError(
+            f"exclusions: got {len(wanted)} pairs, but the System's other nonbonded force has "
+            f"{len(present)} that differ, and OpenMM wants them to be the same; leave exclusions "
+            "out to take over those"
+        )
+    return np.array(wanted, dtype=np.int64).reshape(-1, 2)

@@ -1,0 +1,128 @@
+"""A sum of potentials in OpenMM: a Force for each term."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ...observables import Particles
+from ...potentials import AttachOptions, Sum, adapter_of, adapts
+from ...samples import LearnedEnergy, SumOfFeatures
+from ...statistics.kernels import PairHistogram
+from .base import Adapter, Array, FeatureRecorder, IntArray
+
+
+@adapts(Sum)
+class SumAdapter(Adapter):
+    """The adapters of all terms, side by side."""
+
+    def __init__(self, potential: Sum) -> None:
+        super().__init__(potential)
+        self.parts: list[Adapter] = [adapter_of(term) for term in potential]
+
+    @classmethod
+    def own(cls, force: openmm.Force) -> Any:
+        """None: each Force is that of a term."""
+        return None
+
+    def attach(self, system: openmm.System, options: AttachOptions) -> Any:
+        """Add the Force of each term."""
+        return [part.attach(system, options) for part in self.parts]
+
+    def bind(self, system: openmm.System) -> bool:
+        """Find the Forces of all terms."""
+        self.n_particles = system.getNumParticles()
+        return all(part.bind(system) for part in self.parts)
+
+    def update(self, context: openmm.Context | None, temperature: Any) -> None:
+        """Copy the present parameters of all terms."""
+        for part in self.parts:
+            part.update(context, temperature)
+
+    def recorder(
+        self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
+    ) -> FeatureRecorder:
+        """What keeps the learned energy of each term."""
+        recorders = [
+            part.recorder(context, particles, _own_path(part, trajectory)) for part in self.parts
+        ]
+        return _SumRecorder(recorders, tuple(self.potential.slices()))
+
+    def types(self) -> IntArray:
+        """Zero for particles that any term acts on, else -1."""
+        acts = np.any([part.types() >= 0 for part in self.parts], axis=0)
+        return np.where(acts, 0, -1)
+
+    def pair_types(self) -> list[IntArray]:
+        """Those of all terms."""
+        return [types for part in self.parts for types in part.pair_types()]
+
+    def exclusions(self) -> list[IntArray]:
+        """Those of all terms."""
+        return [pairs for part in self.parts for pairs in part.exclusions()]
+
+    def raise_interrupt(self) -> None:
+        """Of any term."""
+        for part in self.parts:
+            part.raise_interrupt()
+
+    @property
+    def forces(self) -> list[openmm.Force]:
+        """Of all terms."""
+        return [force for part in self.parts for force in part.forces]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the Forces of all terms."""
+        return frozenset().union(*(part.names for part in self.parts))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What each term found in a frame."""
+
+    counts: list[NDArray[np.int64]]
+    parts: list[Any]
+
+
+class _SumRecorder(FeatureRecorder):
+    def __init__(self, recorders: Sequence[FeatureRecorder], slices: tuple[slice, ...]) -> None:
+        self._recorders = recorders
+        self._slices = slices
+        super().__init__()
+
+    def clear(self) -> None:
+        for recorder in self._recorders:
+            recorder.clear()
+
+    def check(self, box: Array | None) -> None:
+        for recorder in self._recorders:
+            recorder.check(box)
+
+    def sums(self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]) -> Any:
+        """The first term counts for all."""
+        first, *rest = self._recorders
+        parts = [first.sums(positions, box, histograms)]
+        parts += [recorder.sums(positions, box, ()) for recorder in rest]
+        return _Sums(parts[0].counts, parts)
+
+    def keep(self, positions: Array, box: Array | None, sums: Any) -> None:
+        for recorder, part in zip(self._recorders, sums.parts, strict=True):
+            recorder.keep(positions, box, part)
+
+    def learned(self) -> LearnedEnergy:
+        return SumOfFeatures(tuple(r.learned() for r in self._recorders), self._slices)
+
+
+def _own_path(part: Adapter, trajectory: str | Path | None) -> Path | None:
+    """Where a term's frames go; None for one that keeps none."""
+    if trajectory is None or part.potential.energy_is_linear:
+        return None
+    path = Path(trajectory)
+    return path.with_stem(f"{path.stem}_{part.potential.name}")

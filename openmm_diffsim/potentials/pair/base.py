@@ -1,0 +1,134 @@
+"""What every pair potential is: a cubic spline for each pair of types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from ...errors import PotentialError
+from ...units import MOLAR_GAS_CONSTANT
+from ..base import Potential
+from ..network.network import NetworkPotential
+from .basis import SplineBasis, n_pairs_of_types
+from .pair_energy import PairEnergy
+
+Array = NDArray[np.float64]
+
+
+class PairPotential(Potential):
+    """A pair potential u(r) per pair of types, as coefficients on a cubic B-spline basis.
+
+    U(x) = sum over pairs of u_{type_i type_j}(r_ij),  u_p(r) = sum_k c_pk B_k(r).
+
+    The spline *is* the potential that OpenMM runs: an analytic or neural form enters through its
+    coefficients, which are a differentiable function of the module's parameters.
+
+    Where the form is free (``is_free_form``), c is known beforehand to differ from the potential
+    of mean force c_0 by something smooth: the second derivative of u - w is white noise of
+    spectral density roughness (kT)^2 / length^3, length being the distance of nearest neighbours.
+
+    Parameters
+    ----------
+    basis : SplineBasis
+        Knots, shared by all pairs of types.
+    n_types : int
+        Number of particle types; there are n_types (n_types + 1) / 2 pairs of types, ordered as
+        the upper triangle row by row: (0,0), (0,1), ..., (1,1), ...
+    name : str
+        Name of the OpenMM Force. Two potentials in one System need different names.
+    """
+
+    if TYPE_CHECKING:  # torch.jit cannot read it as a string
+        centers: Tensor
+
+    energy_is_linear = True
+    is_free_form: bool = False
+    """Can it have any shape, so that it needs a smoothness prior?"""
+    has_closed_form: bool = False
+    """Is there a ``switched_form`` that the spline interpolates?"""
+
+    def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:
+        super().__init__(n_types, name)
+        self.basis = basis
+        self.n_pairs = n_pairs_of_types(n_types)
+        self.register_buffer("centers", torch.from_numpy(basis.centers), persistent=False)
+
+    def extra_repr(self) -> str:
+        """The basis, for ``repr``."""
+        return repr(self.basis)
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """One: "spline", [pairs of types, coefficients]."""
+        return {"spline": (self.n_pairs, self.basis.n_coefficients)}
+
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
+
+        ``temperature`` (K) matters only to a temperature-dependent potential.
+        """
+        raise NotImplementedError
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """The spline coefficients, flat, kJ/mol, [pairs of types * coefficients]."""
+        return self.spline_coefficients(temperature).reshape(-1)
+
+    def energy(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
+        """u(r) in kJ/mol, shape [pairs of types, len(r)], for r in nm; differentiable."""
+        return self.spline_coefficients(temperature) @ torch.from_numpy(self.basis.values(r)).T
+
+    def force(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
+        """-du/dr in kJ/mol/nm, shape [pairs of types, len(r)], for r in nm; differentiable."""
+        slopes = torch.from_numpy(self.basis.derivatives(r))
+        return -self.spline_coefficients(temperature) @ slopes.T
+
+    def in_torch(self, temperature: float | None = None) -> PairEnergy:
+        """The energy of a configuration as a torch module, pair by pair."""
+        return PairEnergy(self, temperature)
+
+    def as_network(self, temperature: float | None = None) -> NetworkPotential:
+        """The same potential with the same parameters, evaluated in torch pair by pair.
+
+        An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
+        only to a temperature-dependent potential.
+        """
+        return NetworkPotential(self.in_torch(temperature), n_types=self.n_types, name=self.name)
+
+    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
+        """D2^T D2 / (q spacing^3) for every pair of types; q = roughness (kT)^2 / length^3."""
+        if not self.is_free_form:
+            return None
+        n, h = self.basis.n_coefficients, self.basis.spacing
+        second = np.eye(n) - 2 * np.eye(n, k=1) + np.eye(n, k=2)  # c = 0 beyond the last
+        thermal = MOLAR_GAS_CONSTANT * temperature
+        variance = roughness * thermal**2 * (h / length) ** 3
+        return np.asarray(np.kron(np.eye(self.n_pairs), second.T @ second / variance))
+
+    def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
+        """The largest change of u(r) where particles are found, in kT."""
+        first = min(max(contact, self.basis.r_min), 0.9 * self.basis.cutoff)
+        values = self.basis.values(np.linspace(first, self.basis.cutoff, 200))
+        u = change.reshape(self.n_pairs, -1) @ values.T
+        return float(np.abs(u).max() / (MOLAR_GAS_CONSTANT * temperature))
+
+    def pairs(self) -> list[tuple[slice, PairPotential]]:
+        """Itself."""
+        return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
+
+    def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
+        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
+            raise PotentialError(
+                f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
+                f"got shape {array.shape}",
+                expected=self.n_pairs,
+                got=array.shape,
+            )
+        if not np.all(np.isfinite(array)):
+            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
+        return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))

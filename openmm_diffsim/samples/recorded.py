@@ -1,0 +1,165 @@
+"""Frames as they were recorded, in one or several runs, and what follows from how they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..observables import Observable
+from ..potentials import Potential
+from ..statistics.averages import assign_blocks, statistical_inefficiency
+from ..statistics.weights import log_mixture
+from ..units import BAR, beta
+from .features import LearnedEnergy
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Self = TypeVar("Self", bound="Recorded")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stretch of MD with one potential at one temperature (and pressure)."""
+
+    coefficients: Array  # the potential's, [coefficients], that the MD ran with
+    temperature: float  # K
+    pressure: float | None  # bar; None at constant volume
+    n_frames: int
+    every: int  # steps between frames
+    rms_displacement: float = float("nan")  # nm, first frame to last, less that of the whole
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Frames recorded from one system; see ``Samples``."""
+
+    potential: Potential
+    runs: tuple[Run, ...]
+    learned: LearnedEnergy
+    volume: Array  # [frames], nm^3; NaN without a box
+    rest_energy: Array  # [frames], kJ/mol, of all forces but the learned ones
+    records: Mapping[Observable, Array]  # [frames, n_recorded] each
+    temperature: float  # K, of the averages
+    pressure: float | None = None  # bar, of the averages
+    floor: float = 20.0  # least n_effective that an average is trusted with
+
+    def __len__(self) -> int:
+        return len(self.learned)
+
+    @property
+    def least_effective(self) -> float:
+        """Least n_effective of an average: ``floor``, or half the frames where there are fewer."""
+        return min(self.floor, 0.5 * len(self))
+
+    def select(self: Self, keep: Mask) -> Self:
+        """Those frames alone; the runs stay as they are."""
+        return replace(
+            self,
+            learned=self.learned.select(keep),
+            volume=self.volume[keep],
+            rest_energy=self.rest_energy[keep],
+            records={o: a[keep] for o, a in self.records.items()},
+        )
+
+    def of_runs(self: Self, chosen: Mask) -> Self:
+        """The frames of those runs alone."""
+        if chosen.all():
+            return self
+        part = self.select(np.repeat(chosen, [run.n_frames for run in self.runs]))
+        runs = tuple(run for run, keep in zip(self.runs, chosen, strict=True) if keep)
+        return replace(part, runs=runs)
+
+    def each_run(self: Self) -> list[Self]:
+        """Run by run."""
+        return [self.of_runs(np.arange(len(self.runs)) == k) for k in range(len(self.runs))]
+
+    def split(self, array: Array) -> list[Array]:
+        """An array over frames, run by run."""
+        return np.split(array, np.cumsum([run.n_frames for run in self.runs])[:-1])
+
+    def without(self: Self, frames: Mask) -> Self:
+        """Fewer frames with the same mixture weights: one leave-one-out sample."""
+        kept = [int(part.sum()) for part in self.split((~frames).astype(np.float64))]
+        runs = tuple(replace(run, n_frames=n) for run, n in zip(self.runs, kept, strict=True) if n)
+        return replace(self.select(~frames), runs=runs).with_mixture(self.log_mixture[~frames])
+
+    def with_mixture(self: Self, log_mixture: Tensor) -> Self:
+        """With mixture weights that are known."""
+        self.__dict__["log_mixture"] = log_mixture
+        return self
+
+    def run_energies(self) -> Array:
+        """Potential energy of each frame in the run that it came from, kJ/mol, shape [frames]."""
+        learned = [
+            part.learned.energy(torch.from_numpy(part.runs[0].coefficients)).numpy()
+            for part in self.each_run()
+        ]
+        return np.concatenate(learned) + self.rest_energy
+
+    @cached_property
+    def blocks(self) -> IntArray:
+        """Block of each frame, int [frames], from the correlation of the energy in each run."""
+        return self._blocks(self._inefficiency(self.run_energies()))
+
+    def blocks_of(self, values: Array) -> IntArray:
+        """Blocks long enough for the energy and for what varies most in ``values``."""
+        deviations = values - values.mean(axis=0)
+        _, _, directions = np.linalg.svd(deviations, full_matrices=False)
+        slow = self._inefficiency(deviations @ directions[0])
+        return self._blocks(max(slow, self._inefficiency(self.run_energies())))
+
+    def _blocks(self, inefficiency: float) -> IntArray:
+        return assign_blocks([run.n_frames for run in self.runs], inefficiency)
+
+    def _inefficiency(self, series: Array) -> float:
+        """Median statistical inefficiency of the runs."""
+        return float(np.median([statistical_inefficiency(part) for part in self.split(series)]))
+
+    def reduced_potential(self, learned: Tensor) -> Tensor:
+        """beta (U + p V), [frames], where the learned energy is ``learned`` [frames], kJ/mol."""
+        return self._reduced(learned, self.temperature, self.pressure)
+
+    def _reduced(self, learned: Tensor, temperature: float, pressure: float | None) -> Tensor:
+        energy = learned + self._rest
+        if pressure is not None:
+            energy = energy + (pressure / BAR) * self.volumes
+        return beta(temperature) * energy
+
+    @cached_property
+    def log_mixture(self) -> Tensor:
+        """Logarithm of the density of frames in the mixture of all runs, [frames]."""
+        u_kn = [
+            self._reduced(
+                self.learned.energy(torch.from_numpy(run.coefficients)),
+                run.temperature,
+                run.pressure,
+            ).numpy()
+            for run in self.runs
+        ]
+        n_k = np.array([run.n_frames for run in self.runs], dtype=np.int64)
+        return torch.from_numpy(log_mixture(np.array(u_kn), n_k))
+
+    @cached_property
+    def _rest(self) -> Tensor:
+        """Rest energies, or zeros where one temperature makes them cancel."""
+        temperatures = {run.temperature for run in self.runs} | {self.temperature}
+        return torch.from_numpy(self.rest_energy) * float(len(temperatures) > 1)
+
+    @cached_property
+    def volumes(self) -> Tensor:
+        """Of each frame, nm^3, [frames]."""
+        return torch.from_numpy(self.volume)
+
+    @cached_property
+    def sampled_coefficients(self) -> Tensor:
+        """What each frame was sampled with, [frames, coefficients]."""
+        each = torch.from_numpy(np.array([run.coefficients for run in self.runs]))
+        return each.repeat_interleave(torch.tensor([run.n_frames for run in self.runs]), dim=0)
