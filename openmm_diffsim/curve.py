@@ -37,6 +37,11 @@ class Curve:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def spread(self) -> Array:
+        """``error``, or NaN where it is not known, [n]."""
+        return np.full_like(self.y, np.nan) if self.error is None else self.error
+
     def at(self, places: NDArray[np.bool_]) -> Curve:
         """The points where ``places``, bool [n], is true."""
         return replace(
@@ -65,6 +70,12 @@ class Axis:
     def unit(self) -> str:
         """The md unit, such as "nm"; empty for a plain number."""
         return UNIT_NAMES[self.kind]
+
+    @property
+    def column(self) -> str:
+        """The head of its column in a table, such as "r_nm"."""
+        unit = self.unit.replace("/", "_per_").replace("1_per", "per").replace("^", "")
+        return f"{self.name}_{unit}" if unit else self.name
 
     @property
     def ends(self) -> tuple[float, float]:

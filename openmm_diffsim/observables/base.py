@@ -1,4 +1,4 @@
-"""What an observable is: recorded per frame, a value per frame made of it, and what it is called."""
+"""What an observable is: what is recorded per frame, its value, its axis, its names."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Observable:
 
     entry: ClassVar[str | None] = None
     """Its name in a configuration and in output files, such as "rdf"."""
-    symbol: ClassVar[str] = ""
+    symbol: str = ""
     """What a figure calls its values, such as "g(r)". Default: the name of the class."""
     rules: ClassVar[CurveRules | None] = None
     """What a measured curve of it may be; None for what is no curve."""

@@ -69,7 +69,7 @@ class FunctionOfAverages(Observable):
         self.function = function
         self.kind = kind
         self.n_values = at_least(1, "n_values", n_values)
-        self.symbol = symbol or getattr(function, "__name__", "function")  # type: ignore[misc]
+        self.symbol = symbol or str(getattr(function, "__name__", "function"))
         self.states = None if states is None else [at_least(0, "states", s) for s in states]
 
     @property
