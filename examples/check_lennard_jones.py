@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from lennard_jones_truth import EPSILON, truth
 
-from openmm_diffsim.report.figures import RDFComparison, fit_figure, save_figure
+from openmm_diffsim import RDF, Curve
+from openmm_diffsim.report.figures import Comparison, fit_figure, save_figure
 
 folder = Path(sys.argv[1])
 r, u, error = np.loadtxt(folder / "potential.csv", delimiter=",", skiprows=1).T
@@ -26,7 +27,9 @@ potential_rms = np.sqrt(np.mean(deviation**2)) / EPSILON
 rdf_rms = np.sqrt(np.mean((model - target) ** 2))
 inside = np.mean(np.abs(deviation) < 2 * error[seen])
 
-comparison = RDFComparison(r_g, target, np.interp(r_g, *data[:, [0, 2]].T), model, model_error)
+rdf = RDF(r_max=r_g[-1], bins=len(r_g))
+measured = Curve(r_g, target, np.interp(r_g, *data[:, [0, 2]].T))
+comparison = Comparison(rdf, RDF.rules.axis(r_g), measured, Curve(r_g, model, model_error))
 title = f"potential within {potential_rms:.3f} epsilon rms, g(r) within {rdf_rms:.4f} rms"
 figure = fit_figure(r, u, error, [comparison], summary["rounds"], (r, known), title)
 save_figure(figure, folder / "figure_with_truth.png")

@@ -1,5 +1,6 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
+from .curve import Axis, Curve
 from .engine import segments
 from .engine.adapters import portable_system  # its module connects PairPotential.attach to OpenMM
 from .engine.native import SplinePairForce  # its module loads the plugin
@@ -13,6 +14,7 @@ from .observables import (
     AngleDistribution,
     Configurations,
     Diffusion,
+    FunctionOfAverages,
     IncoherentScattering,
     Observable,
     Pressure,
@@ -57,10 +59,13 @@ __all__ = [
     "RDF",
     "VACF",
     "AngleDistribution",
+    "Axis",
     "Configurations",
+    "Curve",
     "Diffusion",
     "DynamicAverage",
     "Estimate",
+    "FunctionOfAverages",
     "GaussNewton",
     "GaussNewtonOptions",
     "IncoherentScattering",

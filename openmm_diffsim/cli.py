@@ -100,10 +100,11 @@ def refine(options: argparse.Namespace) -> int:
 def rdf(options: argparse.Namespace) -> int:
     """g(r) with error bars of a stored trajectory."""
     from . import io
+    from .curve import Curve
     from .report import figures
     from .report.trajectory import trajectory_rdf
 
-    r, estimate = trajectory_rdf(
+    observable, estimate = trajectory_rdf(
         options.topology,
         options.trajectory,
         options.atoms,
@@ -112,11 +113,12 @@ def rdf(options: argparse.Namespace) -> int:
         options.bins,
         options.intramolecular,
     )
+    axis = observable.rules.axis(observable.r)
+    curve = Curve(axis.values, estimate.value, estimate.standard_error)
     output = options.output or Path("rdf.csv")
-    io.write_csv(output, "r_nm,g,standard_error", r, estimate.value, estimate.standard_error)
-    figures.save_figure(
-        figures.rdf_figure(r, estimate.value, estimate.standard_error), output.with_suffix(".png")
-    )
+    io.write_csv(output, "r_nm,g,standard_error", curve.x, curve.y, curve.spread)
+    figure = figures.curve_figure(observable, axis, curve)
+    figures.save_figure(figure, output.with_suffix(".png"))
     print(f"{output} and {output.with_suffix('.png')}: g(r) of {estimate.n_effective:.0f} frames")
     return FINISHED
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from openmm_diffsim import VACF, AngleDistribution, Diffusion, Refinement
-from openmm_diffsim.configuration.build import build_refinement, lags_for
+from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration
 from openmm_diffsim.engine.segments.integrators import Scheme
 from openmm_diffsim.errors import ConfigurationError, TargetError
+from openmm_diffsim.observables.dynamics import lags_for
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 STEP, KELVIN, MASS = 0.004, 150.0, 39.948  # ps, K, amu
@@ -59,7 +60,7 @@ def test_angles_are_counted_between_the_neighbors_that_are_asked_for(tmp_path: P
     assert (observable.r_max, observable.n_values) == (0.5, 45)
     np.testing.assert_array_equal(observable.atoms, np.arange(20))
     assert (target.weight, target.noise) == (3.0, "independent")
-    assert target.theta is not None and 1 <= target.theta[0] < target.theta[-1] <= 2
+    assert target.x is not None and 1 <= target.x[0] < target.x[-1] <= 2
     np.testing.assert_array_equal(target.uncertainty, 0.02)
 
 
@@ -89,7 +90,7 @@ def test_the_options_of_a_segment_are_passed_on(tmp_path: Path) -> None:
     assert observable.integrator.timestep == pytest.approx(STEP)
     assert (observable.gradient_every, observable.lags[-1]) == (3, 50)
     np.testing.assert_array_equal(observable.atoms, np.arange(20))
-    assert target.weight == 2.0 and target.t is not None and target.t[-1] == pytest.approx(0.2)
+    assert target.weight == 2.0 and target.x is not None and target.x[-1] == pytest.approx(0.2)
 
 
 def test_diffusion_is_measured_on_segments_of_its_length(tmp_path: Path) -> None:

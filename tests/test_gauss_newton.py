@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import liquids
@@ -40,7 +41,7 @@ from openmm_diffsim.units import beta
 
 KELVIN = 100.0
 BETA = beta(KELVIN)
-ANYWHERE: Any = None  # a target only keeps its state point
+ANYWHERE: Any = SimpleNamespace(timestep=0.002)  # all that a target asks of its state point
 KNOTS = 7  # five coefficients
 N = KNOTS - 2
 

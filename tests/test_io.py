@@ -14,29 +14,53 @@ import numpy as np
 import pytest
 from openmm import unit
 
+from openmm_diffsim import RDF, VACF, AngleDistribution, Curve
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.io import (
-    CorrelationData,
-    RDFData,
     atomic_write_bytes,
-    check_rdf,
-    check_vacf,
-    clean_angles,
-    clean_correlation,
-    clean_rdf,
-    read_angles,
-    read_correlation,
+    read_curve,
     read_potential,
-    read_rdf,
+    tidy,
     write_csv,
     write_json,
 )
+from openmm_diffsim.observables.dynamics import check_vacf
+from openmm_diffsim.observables.structure import check_rdf
 from openmm_diffsim.units import GRAM_PER_CM3
 
 R = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 G = np.array([0.0, 0.1, 1.8, 0.9, 1.1, 1.0])
 ROWS = [f"{r} {g}" for r, g in zip(R, G, strict=True)]
 Write = Callable[[str | bytes], Path]
+
+
+def read_rdf(path: Path, unit: str = "nm") -> Curve:
+    return read_curve(path, RDF.rules, unit)
+
+
+def clean_rdf(r: object, g: object, error: object = None) -> Curve:
+    return tidy(r, g, error, RDF.rules)
+
+
+def read_correlation(path: Path) -> Curve:
+    return read_curve(path, VACF.rules, "ps")
+
+
+def clean_correlation(t: object, c: object, error: object = None, kind: str = "area") -> Curve:
+    return tidy(t, c, error, VACF.rules, kind)
+
+
+def plausible(curve: Curve) -> Curve:
+    AngleDistribution(0.3).check(curve)
+    return curve
+
+
+def read_angles(path: Path, unit: str = "rad") -> Curve:
+    return plausible(read_curve(path, AngleDistribution.rules, unit))
+
+
+def clean_angles(theta: object, p: object, error: object = None) -> Curve:
+    return plausible(tidy(theta, p, error, AngleDistribution.rules, "angular_density"))
 
 
 @pytest.fixture
@@ -77,8 +101,8 @@ FORMS = {
 def test_form_is_read(write: Write, content: str | bytes) -> None:
     path = write(content)
     data = read_rdf(path)
-    np.testing.assert_array_equal(data.r, R)
-    np.testing.assert_array_equal(data.g, G)
+    np.testing.assert_array_equal(data.x, R)
+    np.testing.assert_array_equal(data.y, G)
     assert (data.error, data.path, data.n_dropped) == (None, path, 0)
 
 
@@ -94,13 +118,13 @@ def test_third_column_is_the_error(write: Write, on_its_side: bool) -> None:
 @pytest.mark.parametrize("length_unit", ["angstrom", "A"])
 def test_angstrom_becomes_nm(write: Write, length_unit: str) -> None:
     data = read_rdf(write("\n".join(ROWS)), length_unit)
-    np.testing.assert_allclose(data.r, R / 10, rtol=1e-15)
+    np.testing.assert_allclose(data.x, R / 10, rtol=1e-15)
 
 
 def test_holes_are_dropped_and_counted(write: Write) -> None:
     rows = [row.replace(" ", ",") for row in ROWS]
     data = read_rdf(write("\n".join([*rows, "0.7,nan", "0.8,NaN", "0.9,", ",1.0"])))
-    np.testing.assert_array_equal(data.r, R)
+    np.testing.assert_array_equal(data.x, R)
     assert data.n_dropped == 4
 
 
@@ -108,8 +132,8 @@ def test_repeated_r_is_averaged(write: Write) -> None:
     rows = [f"{row} 0.3" for row in ROWS]
     data = read_rdf(write("\n".join([*rows, "0.3 1.2 0.4"])))
     assert data.error is not None
-    np.testing.assert_array_equal(data.r, R)
-    assert data.g[2] == pytest.approx(1.5, rel=1e-15)
+    np.testing.assert_array_equal(data.x, R)
+    assert data.y[2] == pytest.approx(1.5, rel=1e-15)
     assert data.error[2] == pytest.approx(0.25, rel=1e-15)
     assert data.error[3] == pytest.approx(0.3, rel=1e-15)
 
@@ -177,8 +201,8 @@ def test_other_length_units_are_refused(write: Write, length_unit: str) -> None:
 def test_arrays_are_tidied_like_files() -> None:
     r = unit.Quantity([*(10 * R[::-1]), 7.0], unit.angstrom)
     data = clean_rdf(r, [*G[::-1], np.nan], 0.0)
-    np.testing.assert_allclose(data.r, R, rtol=1e-15)
-    np.testing.assert_array_equal(data.g, G)
+    np.testing.assert_allclose(data.x, R, rtol=1e-15)
+    np.testing.assert_array_equal(data.y, G)
     np.testing.assert_array_equal(data.error, np.zeros(6))
     assert (data.path, data.n_dropped) == (None, 1)
 
@@ -209,8 +233,8 @@ def test_correlation_is_read_sorted_and_without_holes(write: Write) -> None:
     rows = [f"{t},{c},0.001" for t, c in zip(T[::-1], C[::-1], strict=True)]
     path = write("\n".join(["t_ps,C", *rows, "0.4,nan,0.001", "0.5,,"]))
     data = read_correlation(path)
-    np.testing.assert_array_equal(data.t, T)
-    np.testing.assert_array_equal(data.values, C)
+    np.testing.assert_array_equal(data.x, T)
+    np.testing.assert_array_equal(data.y, C)
     np.testing.assert_array_equal(data.error, np.full(4, 0.001))
     assert (data.path, data.n_dropped) == (path, 2)
 
@@ -222,8 +246,8 @@ def test_correlation_arrays_are_converted() -> None:
         unit.Quantity(0.1, unit.angstrom**2 / unit.picosecond**2),
         kind="squared_velocity",
     )
-    np.testing.assert_allclose(data.t, T, rtol=1e-14)
-    np.testing.assert_allclose(data.values, C, rtol=1e-14)
+    np.testing.assert_allclose(data.x, T, rtol=1e-14)
+    np.testing.assert_allclose(data.y, C, rtol=1e-14)
     np.testing.assert_allclose(data.error, 0.001, rtol=1e-14)
 
 
@@ -260,8 +284,8 @@ def test_bad_correlation_arrays_are_refused_by_name() -> None:
 
 
 def test_vacf_is_held_against_equipartition() -> None:
-    def data(c_0: float, t_0: float = 0.0) -> CorrelationData:
-        return CorrelationData(T + t_0, c_0 * C / C[0], None)
+    def data(c_0: float, t_0: float = 0.0) -> Curve:
+        return Curve(T + t_0, c_0 * C / C[0])
 
     for c_0 in (0.05, 0.03, 0.06):
         check_vacf(data(c_0), 0.05)
@@ -286,15 +310,15 @@ def test_angles_are_read_sorted_and_without_holes(write: Write, angle_unit: str)
     ]
     path = write("\n".join(["theta;P;error", *rows, "1.0;nan;0.1"]))
     data = read_angles(path, angle_unit)
-    np.testing.assert_allclose(data.theta, THETA, rtol=1e-12)
-    np.testing.assert_allclose(data.p, P, rtol=1e-12)
+    np.testing.assert_allclose(data.x, THETA, rtol=1e-12)
+    np.testing.assert_allclose(data.y, P, rtol=1e-12)
     np.testing.assert_allclose(data.error, 0.01, rtol=1e-12)
     assert (data.path, data.n_dropped) == (path, 1)
 
 
 def test_part_of_the_angles_may_have_any_integral() -> None:
     part = THETA < 2
-    np.testing.assert_array_equal(clean_angles(THETA[part], 3 * P[part]).p, 3 * P[part])
+    np.testing.assert_array_equal(clean_angles(THETA[part], 3 * P[part]).y, 3 * P[part])
     with pytest.raises(TargetError, match=r"P\(theta\): the integral of P over theta is 2\.98"):
         clean_angles(THETA, 3 * P)
 
@@ -323,8 +347,8 @@ def test_other_angle_units_are_refused(write: Write) -> None:
 
 def test_measured_angles_of_water_are_a_distribution(shared_data: Callable[[str], Path]) -> None:
     data = read_angles(shared_data("experiment/water_ooo_angles.csv"))
-    assert len(data.theta) > 80 and data.error is None
-    assert np.degrees(data.theta[np.argmax(data.p)]) == pytest.approx(98, abs=2)
+    assert len(data.x) > 80 and data.error is None
+    assert np.degrees(data.x[np.argmax(data.y)]) == pytest.approx(98, abs=2)
 
 
 # Measured data ----------------------------------------------------------------------------------
@@ -357,7 +381,7 @@ def test_measured_rdf_is_accepted(shared_data: Callable[[str], Path], name: str)
     length_unit, density = MEASURED[name]
     data = read_rdf(shared_data(name), length_unit)
     check_rdf(data, density)
-    assert np.all(np.diff(data.r) > 0)
+    assert np.all(np.diff(data.x) > 0)
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -377,31 +401,31 @@ def test_measured_rdf_with_swapped_columns_is_refused(
 ) -> None:
     data = read_rdf(shared_data(name))
     with pytest.raises(TargetError, match="swapped"):
-        clean_rdf(data.g, data.r)
+        clean_rdf(data.y, data.x)
 
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_measured_rdf_in_any_order_is_read(shared_data: Callable[[str], Path], name: str) -> None:
     data = read_rdf(shared_data(name))
-    order = np.random.default_rng(3).permutation(len(data.r))
-    np.testing.assert_array_equal(clean_rdf(data.r[order], data.g[order]).g, data.g)
+    order = np.random.default_rng(3).permutation(len(data.x))
+    np.testing.assert_array_equal(clean_rdf(data.x[order], data.y[order]).y, data.y)
 
 
 @pytest.mark.parametrize("name", REDUCED)
 def test_reduced_rdf_is_accepted(shared_data: Callable[[str], Path], name: str) -> None:
     data = read_rdf(shared_data(f"diffsim/{name}.csv"))
-    assert len(data.r) == 100
-    check_rdf(clean_rdf(data.r * SIGMA, data.g), REDUCED[name] / SIGMA**3)
+    assert len(data.x) == 100
+    check_rdf(clean_rdf(data.x * SIGMA, data.y), REDUCED[name] / SIGMA**3)
 
 
 # Plausibility -----------------------------------------------------------------------------------
 
 
-def liquid(end: float = 1.5, scale: float = 1.0, tail: float = 1.0) -> RDFData:
+def liquid(end: float = 1.5, scale: float = 1.0, tail: float = 1.0) -> Curve:
     """Something like g(r) of a liquid that fills space at 20 particles per nm^3."""
     r = np.linspace(0.01, end, 300)
     g = np.where(r < 0.32, 0.0, tail + 1.5 * np.exp(-(r - 0.32) / 0.1) * np.cos(19 * (r - 0.35)))
-    return RDFData(r * scale, g, None, Path("liquid.csv"))
+    return Curve(r * scale, g, path=Path("liquid.csv"))
 
 
 IMPLAUSIBLE = {
@@ -423,7 +447,7 @@ def test_liquid_is_plausible() -> None:
 
 
 @pytest.mark.parametrize(("data", "density", "message"), IMPLAUSIBLE.values(), ids=IMPLAUSIBLE)
-def test_implausible_rdf_is_refused(data: RDFData, density: float, message: str) -> None:
+def test_implausible_rdf_is_refused(data: Curve, density: float, message: str) -> None:
     with pytest.raises(TargetError, match=message) as caught:
         check_rdf(data, density)
     assert str(caught.value).startswith("liquid.csv: ")

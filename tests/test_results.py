@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import openmm
 import pytest
 
 from openmm_diffsim import (
@@ -16,16 +15,17 @@ from openmm_diffsim import (
     RDF,
     VACF,
     AngleDistribution,
+    Axis,
+    Curve,
     Diffusion,
+    IncoherentScattering,
     Pressure,
     Target,
 )
 from openmm_diffsim.refinement.methods.gauss_newton import StateView
 from openmm_diffsim.report import figures, tables
 
-POINT: Any = SimpleNamespace(
-    simulation=SimpleNamespace(integrator=openmm.LangevinMiddleIntegrator(300, 1, 0.002))
-)
+POINT: Any = SimpleNamespace(timestep=0.002)
 LAGS = [0, 20, 50, 100]
 T = np.array(LAGS) * 0.002
 G = RDF(0.9, 45)
@@ -60,15 +60,16 @@ def fit() -> Any:
 def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
     found = tables.compare(fit)
     goals = targets()
-    assert [c.name for c in found.over_time] == ["VACF", "MSD", "VACF"]
-    assert [c.unit for c in found.over_time] == ["nm^2/ps^2", "nm^2", "nm^2/ps^2"]
-    curves = [*found.over_time, *found.rdfs, *found.angles]
-    for curve, goal in zip(curves, [goals[i] for i in (0, 3, 5, 2, 6)], strict=True):
-        (x,) = (x for x in (goal.r, goal.theta, goal.t) if x is not None)
-        np.testing.assert_array_equal(curve.x, x)
-        np.testing.assert_array_equal(curve.target, goal.values)
-        np.testing.assert_allclose(curve.model, goal.values + 0.5 * goal.uncertainty)
-        np.testing.assert_allclose(curve.model_error, 2 * goal.uncertainty)
+    over_time = [c for c in found.curves if c.axis.name == "t"]
+    assert [c.observable.label for c in over_time] == ["VACF", "MSD", "VACF"]
+    assert [c.observable.unit for c in over_time] == ["nm^2/ps^2", "nm^2", "nm^2/ps^2"]
+    for curve, goal in zip(found.curves, [goals[i] for i in (0, 2, 3, 5, 6)], strict=True):
+        assert goal.x is not None
+        np.testing.assert_array_equal(curve.target.x, goal.x)
+        np.testing.assert_array_equal(curve.model.x, goal.x)
+        np.testing.assert_array_equal(curve.target.y, goal.values)
+        np.testing.assert_allclose(curve.model.y, goal.values + 0.5 * goal.uncertainty)
+        np.testing.assert_allclose(curve.model.spread, 2 * goal.uncertainty)
     assert [(s["observable"], s["unit"]) for s in found.scalars] == [
         ("diffusion", "nm^2/ps"),
         ("pressure", "bar"),
@@ -78,7 +79,7 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
 
 
 def test_curves_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
-    tables._write_curves(tables.compare(fit), tmp_path)
+    tables._write_curves(tables.compare(fit).curves, tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["angles_0.csv", "msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
     for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3), ("angles_0", 6)):
@@ -87,7 +88,7 @@ def test_curves_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
         assert text.startswith(f"{columns},standard_error\n")
         x, target, model, error = np.loadtxt(text.splitlines(), delimiter=",", skiprows=1).T
         expected = targets()[goal]
-        np.testing.assert_array_equal(x, expected.theta if goal == 6 else expected.t)
+        np.testing.assert_array_equal(x, expected.x)
         np.testing.assert_array_equal(target, expected.values)
         np.testing.assert_allclose(model, target + 0.5 * expected.uncertainty)
         np.testing.assert_allclose(error, 2 * expected.uncertainty)
@@ -134,17 +135,11 @@ U = 4 * ((0.34 / R) ** 12 - (0.34 / R) ** 6)
 
 
 def drawn(found: tables.Comparisons, rdfs: bool, over_time: bool, angles: bool = False) -> Any:
+    wanted = {"r": rdfs, "theta": angles, "t": over_time}
+    curves = [c for c in found.curves if wanted[c.axis.name]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = figures.fit_figure(
-            R,
-            U,
-            0.05 + 0 * U,
-            found.rdfs if rdfs else [],
-            ROUNDS,
-            angles=found.angles if angles else [],
-            over_time=found.over_time if over_time else [],
-        )
+        figure = figures.fit_figure(R, U, 0.05 + 0 * U, curves, ROUNDS)
         figure.canvas.draw()
     return figure
 
@@ -192,6 +187,9 @@ def test_the_well_is_in_sight_without_a_g_of_r(fit: Any) -> None:
 
 
 def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:
-    curve = figures.TimeComparison(T, T, T, T, T, "IncoherentScattering", "")
-    figure = drawn(tables.Comparisons([], [], [curve], []), False, True)
+    curve = Curve(T, T, T)
+    comparison = figures.Comparison(
+        IncoherentScattering(10.0, LAGS), Axis("t", "time", T), curve, curve
+    )
+    figure = drawn(tables.Comparisons([comparison], []), False, True)
     assert figure.axes[2].get_ylabel() == "IncoherentScattering"

@@ -15,13 +15,13 @@ from openmm import unit
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import MSD, RDF, VACF, AngleDistribution, Diffusion, Pressure, Target
+from openmm_diffsim.curve import interpolation_matrix
 from openmm_diffsim.engine.segments import velocity_verlet
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable
-from openmm_diffsim.refinement.target import interpolation_matrix, timestep_of
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
-ANYWHERE: Any = None  # a target only keeps its state point
+ANYWHERE: Any = SimpleNamespace(timestep=0.002)  # all that a target asks of its state point
 
 
 def curve(r: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def target(*data: Any, **options: Any) -> Target:
 
 def test_a_regular_table_is_kept_as_it_is() -> None:
     made = target(R, G, uncertainty=0.02)
-    np.testing.assert_array_equal(made.r, R)
+    np.testing.assert_array_equal(made.x, R)
     np.testing.assert_array_equal(made.values, G)
     np.testing.assert_array_equal(made.uncertainty, np.full(len(R), 0.02))
     assert made.operator.shape == (len(R), 50)
@@ -60,7 +60,7 @@ def test_order_holes_and_irregular_steps_do_not_matter() -> None:
         np.concatenate([g, np.full(10, np.nan)])[messy],
         uncertainty=np.concatenate([error, np.full(10, np.nan)])[messy],
     )
-    np.testing.assert_array_equal(made.r, r)
+    np.testing.assert_array_equal(made.x, r)
     np.testing.assert_array_equal(made.values, g)
     np.testing.assert_array_equal(made.uncertainty, error)
 
@@ -68,22 +68,22 @@ def test_order_holes_and_irregular_steps_do_not_matter() -> None:
 def test_points_outside_the_bins_of_the_observable_do_not_count() -> None:
     r = np.linspace(0.0, 2.0, 201)
     made = target(r, curve(r))
-    assert made.r is not None
-    assert made.r[0] == pytest.approx(0.01) and made.r[-1] == pytest.approx(0.99)
-    assert len(made.r) == 99
+    assert made.x is not None
+    assert made.x[0] == pytest.approx(0.01) and made.x[-1] == pytest.approx(0.99)
+    assert len(made.x) == 99
 
 
 def test_a_window_keeps_only_the_points_inside() -> None:
     made = target(R, G, window=(0.3, 0.6))
     inside = (R >= 0.3) & (R <= 0.6)
-    np.testing.assert_array_equal(made.r, R[inside])
+    np.testing.assert_array_equal(made.x, R[inside])
     np.testing.assert_array_equal(made.values, G[inside])
     assert made.operator.shape == (inside.sum(), 50)
 
 
 def test_quantities_are_converted() -> None:
     in_angstrom = target(unit.Quantity(10 * R, unit.angstrom), G)
-    np.testing.assert_allclose(in_angstrom.r, R, rtol=1e-12)
+    np.testing.assert_allclose(in_angstrom.x, R, rtol=1e-12)
     made = Target(ANYWHERE, Pressure(), 2 * unit.atmosphere, uncertainty=0.1 * unit.atmosphere)
     np.testing.assert_allclose(made.values, [2 * 1.01325])
     np.testing.assert_allclose(made.uncertainty, [0.101325])
@@ -105,7 +105,7 @@ def test_the_median_is_of_the_points_that_are_compared() -> None:
 
 def test_a_scalar_target_has_one_value_and_no_r() -> None:
     made = Target(ANYWHERE, Pressure(), 1.0, uncertainty=50.0, weight=3.0)
-    assert made.r is None and made.weight == 3.0
+    assert made.x is None and made.weight == 3.0
     np.testing.assert_array_equal(made.values, [1.0])
     np.testing.assert_array_equal(made.uncertainty, [50.0])
     np.testing.assert_array_equal(made.operator, [[1.0]])
@@ -132,7 +132,7 @@ def test_a_file_with_an_error_column_needs_no_uncertainty(tmp_path: Path) -> Non
     error = np.linspace(0.01, 0.03, len(R))
     path = write(tmp_path / "g.txt", R, G, error)
     made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
-    np.testing.assert_array_equal(made.r, R)
+    np.testing.assert_array_equal(made.x, R)
     np.testing.assert_array_equal(made.values, G)
     np.testing.assert_array_equal(made.uncertainty, error)
 
@@ -146,8 +146,8 @@ def test_an_uncertainty_given_replaces_the_error_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["angstrom", "A"])
 def test_a_file_in_angstrom_is_converted(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "g.txt", 10 * R, G)
-    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path, length_unit=name, uncertainty=0.02)
-    np.testing.assert_allclose(made.r, R, rtol=1e-12)
+    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path, unit=name, uncertainty=0.02)
+    np.testing.assert_allclose(made.x, R, rtol=1e-12)
     np.testing.assert_array_equal(made.values, G)
 
 
@@ -159,7 +159,7 @@ def test_a_file_may_be_unsorted_and_end_in_nan_and_options_are_passed_on(tmp_pat
         ANYWHERE, RDF_OBSERVABLE, path, uncertainty=0.02, window=(0.2, 1.0), weight=2.0
     )
     expected = (R >= 0.2) & (R <= 0.8)
-    np.testing.assert_array_equal(made.r, R[expected])
+    np.testing.assert_array_equal(made.x, R[expected])
     np.testing.assert_array_equal(made.values, G[expected])
     assert made.weight == 2.0
 
@@ -192,11 +192,11 @@ def angles(theta: Any = THETA, p: Any = None, **options: Any) -> Target:
 
 def test_angles_are_compared_between_the_first_and_the_last_bin() -> None:
     made = angles(np.random.default_rng(1).permutation(THETA))
-    assert made.theta is not None and made.r is None and made.t is None
-    np.testing.assert_array_equal(made.theta, THETA[1:-1])
+    assert made.x is not None and made.axis is not None and made.axis.name == "theta"
+    np.testing.assert_array_equal(made.x, THETA[1:-1])
     np.testing.assert_array_equal(made.values, bent(THETA[1:-1]))
     p = bent(ANGLES.theta)
-    np.testing.assert_allclose(made.operator @ p, np.interp(made.theta, ANGLES.theta, p))
+    np.testing.assert_allclose(made.operator @ p, np.interp(made.x, ANGLES.theta, p))
     np.testing.assert_allclose(made.operator @ p, made.values, atol=5e-3)  # h^2 P'' / 8
 
 
@@ -208,7 +208,7 @@ def test_angles_may_be_in_degrees_and_in_a_window() -> None:
         window=(1.0, 2.0),
     )
     inside = (THETA >= 1) & (THETA <= 2)
-    np.testing.assert_allclose(made.theta, THETA[inside], rtol=1e-12)
+    np.testing.assert_allclose(made.x, THETA[inside], rtol=1e-12)
     np.testing.assert_allclose(made.values, bent(THETA[inside]), rtol=1e-12)
     np.testing.assert_allclose(made.uncertainty, 0.01)
 
@@ -217,12 +217,12 @@ def test_angles_may_be_in_degrees_and_in_a_window() -> None:
 def test_angles_come_from_a_file(tmp_path: Path, angle_unit: str) -> None:
     scale = 1.0 if angle_unit == "rad" else 180 / np.pi
     path = write(tmp_path / "p.txt", scale * THETA, bent(THETA) / scale)
-    made = Target.from_file(ANYWHERE, ANGLES, path, angle_unit=angle_unit, uncertainty=0.02)
-    np.testing.assert_allclose(made.theta, THETA[1:-1], rtol=1e-12)
+    made = Target.from_file(ANYWHERE, ANGLES, path, unit=angle_unit, uncertainty=0.02)
+    np.testing.assert_allclose(made.x, THETA[1:-1], rtol=1e-12)
     np.testing.assert_allclose(made.values, bent(THETA[1:-1]), rtol=1e-12)
     error = 0.02 + 0.01 * THETA
     path = write(tmp_path / "p.txt", scale * THETA, bent(THETA) / scale, error / scale)
-    made = Target.from_file(ANYWHERE, ANGLES, path, angle_unit=angle_unit)
+    made = Target.from_file(ANYWHERE, ANGLES, path, unit=angle_unit)
     np.testing.assert_allclose(made.uncertainty, error[1:-1], rtol=1e-12)
 
 
@@ -268,9 +268,7 @@ def test_the_noise_of_angles_hangs_together_like_that_of_an_rdf() -> None:
 # Functions of time and diffusion ----------------------------------------------------------------
 
 STEP = 0.002  # ps
-MOVING: Any = SimpleNamespace(
-    simulation=SimpleNamespace(integrator=openmm.LangevinMiddleIntegrator(300, 1, STEP))
-)
+MOVING: Any = SimpleNamespace(timestep=STEP)
 LAGS = [0, 10, 20, 50, 100]  # 0 .. 0.2 ps, not regular
 
 
@@ -288,8 +286,8 @@ def over_time(t: np.ndarray, c: Any = None, **options: Any) -> Target:
 def test_a_function_of_time_is_compared_where_it_was_measured() -> None:
     t = np.array([0.0, 0.013, 0.02, 0.07, 0.2])
     made = over_time(t)
-    assert made.r is None
-    np.testing.assert_array_equal(made.t, t)
+    assert made.axis is not None and made.axis.name == "t"
+    np.testing.assert_array_equal(made.x, t)
     np.testing.assert_array_equal(made.values, decay(t))
     np.testing.assert_array_equal(made.uncertainty, 1e-3)
     cubic = np.random.default_rng(5).normal(size=4)  # which a cubic spline reproduces
@@ -302,11 +300,11 @@ def test_the_timestep_is_that_of_the_segments() -> None:
     own = [velocity_verlet(0.0005), openmm.VerletIntegrator(0.0005)]
     for integrator in own:
         observable = VACF(LAGS, integrator=integrator)
-        assert timestep_of(observable, MOVING) == pytest.approx(0.0005)
+        assert observable.segment_timestep(MOVING.timestep) == pytest.approx(0.0005)
         made = over_time(t, observable=observable)
         model = 3.0 - 2.0 * 0.0005 * np.array(LAGS)
         np.testing.assert_allclose(made.operator @ model, 3.0 - 2.0 * t, atol=1e-9)
-    assert timestep_of(VACF(LAGS), MOVING) == pytest.approx(STEP)
+    assert VACF(LAGS).segment_timestep(MOVING.timestep) == pytest.approx(STEP)
 
 
 def test_times_out_of_order_beyond_the_lags_and_nan_do_not_count() -> None:
@@ -314,9 +312,9 @@ def test_times_out_of_order_beyond_the_lags_and_nan_do_not_count() -> None:
     c = np.where(t > 0.3, np.nan, decay(t))
     order = np.random.default_rng(7).permutation(21)
     made = over_time(t[order], c[order])
-    np.testing.assert_allclose(made.t, t[:11], atol=1e-15)  # up to the last lag, 0.2 ps
+    np.testing.assert_allclose(made.x, t[:11], atol=1e-15)  # up to the last lag, 0.2 ps
     made = over_time(t, c, window=(0.05, 0.15))
-    np.testing.assert_allclose(made.t, t[3:8], atol=1e-15)
+    np.testing.assert_allclose(made.x, t[3:8], atol=1e-15)
 
 
 def test_a_time_that_was_rounded_to_the_last_lag_counts() -> None:
@@ -334,7 +332,7 @@ def test_quantities_of_dynamics_are_converted() -> None:
         unit.Quantity(100 * decay(t), speed),
         uncertainty=0.1 * speed,
     )
-    np.testing.assert_allclose(made.t, t, atol=1e-15)
+    np.testing.assert_allclose(made.x, t, atol=1e-15)
     np.testing.assert_allclose(made.values, decay(t), rtol=1e-12)
     np.testing.assert_allclose(made.uncertainty, 1e-3)
     squared = unit.angstrom**2
@@ -348,7 +346,7 @@ def test_quantities_of_dynamics_are_converted() -> None:
         uncertainty=1e-6 * unit.centimeter**2 / unit.second,
     )
     np.testing.assert_allclose([*made.values, *made.uncertainty], [2.4e-3, 1e-4])
-    assert made.r is None and made.t is None and made.operator == [[1.0]]
+    assert made.x is None and made.curve is None and made.operator == [[1.0]]
 
 
 def test_an_error_of_zero_at_the_origin_becomes_the_median() -> None:
@@ -366,7 +364,7 @@ def test_a_function_of_time_comes_from_a_file(tmp_path: Path) -> None:
     t = np.linspace(0, 0.3, 16)
     path = write(tmp_path / "c.txt", t, decay(t), np.full(16, 2e-3))
     made = Target.from_file(MOVING, VACF(LAGS), path, window=(0.0, 0.1))
-    np.testing.assert_array_equal(made.t, t[t <= 0.1])
+    np.testing.assert_array_equal(made.x, t[t <= 0.1])
     np.testing.assert_array_equal(made.uncertainty, 2e-3)
     path = write(tmp_path / "c.txt", t, decay(t))
     with pytest.raises(TargetError, match=r"c\.txt.*no error column"):
@@ -519,6 +517,7 @@ def test_a_refinement_refuses_targets_that_do_not_belong_to_it() -> None:
         diffsim.Refinement(pair, [])
 
     class Point:
+        timestep = 0.002
         potential = diffsim.LennardJones(0.34, 1.0, 0.8)
 
     other: Any = Point()

@@ -6,36 +6,24 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..observables.dynamics import DIFFUSION_METHODS
+from ..observables import Observable
 from ..refinement.methods.methods import METHODS
-from ..units import GRAM_PER_CM3
+from ..units import GRAM_PER_CM3, UNIT_NAMES
+from .observables import find_observable, not_one_of
+from .potentials import PAIR_KINDS, PotentialSection
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-KINDS = ("spline", "neural", "lennard-jones", "mie", "morse", "yukawa", "soft-sphere")
 INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
-
-# What each kind of potential may be given, besides what all have; all in md units.
-PARAMETERS: dict[str, tuple[str, ...]] = {
-    "spline": ("sigma", "epsilon"),
-    "neural": ("prior_sigma", "prior_epsilon"),
-    "lennard-jones": ("sigma", "epsilon"),
-    "mie": ("sigma", "epsilon", "repulsive", "attractive"),
-    "morse": ("depth", "width", "r_0"),
-    "yukawa": ("strength", "kappa"),
-    "soft-sphere": ("sigma", "epsilon", "exponent"),
-}
-OBSERVABLES = ("rdf", "angles", "pressure", "vacf", "diffusion")
 _NOISE = ("auto", "sampled", "independent")
-REPULSIVE = ("yukawa", "soft-sphere")  # cannot follow the well of a potential of mean force
 
 
 @dataclass(frozen=True)
@@ -63,39 +51,18 @@ class DynamicsSection:
 
 
 @dataclass(frozen=True)
-class PotentialSection:
-    """What is learned, and where it starts."""
-
-    kind: str
-    cutoff: float  # nm
-    r_min: float | None  # nm; None: from where the first g(r) target rises
-    knots: int
-    initial: str
-    file: Path | None  # of initial = "table"
-    parameters: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class TargetSection:
     """What was measured."""
 
-    observable: str  # one of OBSERVABLES
+    observable: type[Observable]
+    settings: Mapping[str, Any]  # the observable's own, see Observable.settings
     uncertainty: float | None  # in the unit of the values
     weight: float
     file: Path | None = None  # of a curve
-    length_unit: str = "nm"  # of the r in the file of an rdf
-    angle_unit: str = "rad"  # of the theta in the file of angles
-    window: tuple[float, float] | None = None  # nm, rad or ps, of a curve
-    noise: str = "auto"  # of an rdf or of angles
-    r_max: float | None = None  # nm, between neighbours, of angles
-    bins: int = 60  # of angles
-    atoms: str | None = None
-    atoms2: str | None = None
-    value: float | None = None  # bar or nm^2/ps, of a pressure or diffusion
-    length: float | None = None  # ps, of the segments that diffusion is measured on
-    method: str = DIFFUSION_METHODS[0]  # of diffusion
-    integrator: str = "simulation"  # of segments: the Simulation's, or "nve" for velocity Verlet
-    segments_every: int = 5  # of segments: one in so many has its derivative taken
+    unit: str = ""  # of the x in the file
+    window: tuple[float, float] | None = None  # md units, of a curve
+    noise: str = "auto"  # of a histogram
+    value: float | None = None  # md units, of what is no curve
 
 
 @dataclass(frozen=True)
@@ -152,7 +119,7 @@ def parse_configuration(raw: Mapping[str, Any], folder: Path) -> Configuration:
     targets = tuple(_target(section) for section in top.sections("target"))
     refine = _refine(top.section("refine"))
     top.finish()
-    if not any(target.observable == "rdf" for target in targets):
+    if not any(target.observable.is_structure for target in targets):
         needs = [
             key
             for key, missing in (
@@ -212,25 +179,26 @@ def _dynamics(section: _Section) -> DynamicsSection:
 
 
 def _potential(section: _Section) -> PotentialSection:
-    kind = section.choice("kind", KINDS)
+    kind = section.choice("kind", tuple(PAIR_KINDS))
+    known = PAIR_KINDS[kind]
     parameters = {
         name: value
-        for name in PARAMETERS[kind]
+        for name in known.parameters
         if (value := section.number(name, None)) is not None
     }
     file = section.optional_path("file")
     default = "boltzmann-inversion"
     if file is not None:
         default = "table"
-    elif parameters or kind in REPULSIVE:
-        default = "lennard-jones" if kind == "spline" else "parameters"
+    elif parameters or not known.follows_well:
+        default = "parameters" if known.has_parameters else "lennard-jones"
     initial = section.choice("initial", INITIAL, default)
     if initial == "table" and file is None:
         raise section.error("file", "initial = 'table' needs file = a table of r (nm), u (kJ/mol)")
     if initial == "lennard-jones" and not {"sigma", "epsilon"} <= parameters.keys():
         raise section.error("sigma", "initial = 'lennard-jones' needs sigma (nm), epsilon (kJ/mol)")
-    if initial == "parameters" and kind == "spline":
-        raise section.error("initial", "a spline has no parameters to start from; expected another")
+    if initial == "parameters" and not known.has_parameters:
+        raise section.error("initial", f"a {kind} has no parameters; expected another")
     cutoff = section.number("cutoff", above=0)
     r_min = section.number("r_min", None, above=0)
     if r_min is not None and r_min >= cutoff:
@@ -239,7 +207,7 @@ def _potential(section: _Section) -> PotentialSection:
         kind=kind,
         cutoff=cutoff,
         r_min=r_min,
-        knots=section.integer("knots", 60 if kind == "spline" else 120, at_least=8),
+        knots=section.integer("knots", known.knots, at_least=8),
         initial=initial,
         file=file,
         parameters=parameters,
@@ -249,84 +217,53 @@ def _potential(section: _Section) -> PotentialSection:
 
 
 def _target(section: _Section) -> TargetSection:
-    observable = section.choice("observable", OBSERVABLES)
-    read = {
-        "rdf": _rdf,
-        "angles": _angles,
-        "pressure": _pressure,
-        "vacf": _vacf,
-        "diffusion": _diffusion,
-    }[observable]
+    observable = _observable(section)
+    read = _value if observable.rules is None else _curve
     made = TargetSection(
         observable=observable,
         uncertainty=section.number("uncertainty", None, above=0),
         weight=section.number("weight", 1.0, above=0),
-        **read(section),
+        **read(section, observable),
+        settings=observable.settings(section),
     )
     section.finish()
     return made
 
 
-def _rdf(section: _Section) -> dict[str, Any]:
-    return {
+def _observable(section: _Section) -> type[Observable]:
+    """The class that a target names."""
+    name = section.text("observable")
+    try:
+        return find_observable(name, section.folder)
+    except ConfigurationError as error:
+        raise section.error("observable", str(error)) from error
+
+
+def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
+    """What a target has that is read from a file."""
+    rules = observable.rules
+    assert rules is not None
+    read = {
         "file": section.path("file"),
-        "length_unit": section.choice("length_unit", ("nm", "angstrom"), "nm"),
-        "window": section.pair("window", "nm"),
-        "noise": section.choice("noise", _NOISE, "auto"),
-        "atoms": section.text("atoms", None),
-        "atoms2": section.text("atoms2", None),
+        "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
+        "unit": rules.default_unit,
     }
+    if len(rules.accepted) > 1:
+        read["unit"] = section.choice(rules.unit_key, tuple(rules.accepted), rules.default_unit)
+    if observable.is_histogram:
+        read["noise"] = section.choice("noise", _NOISE, "auto")
+    return read
 
 
-def _angles(section: _Section) -> dict[str, Any]:
-    return {
-        "file": section.path("file"),
-        "angle_unit": section.choice("angle_unit", ("rad", "degree"), "rad"),
-        "window": section.pair("window", "rad"),
-        "noise": section.choice("noise", _NOISE, "auto"),
-        "r_max": section.number("r_max", above=0),
-        "bins": section.integer("bins", TargetSection.bins, at_least=8),
-        "atoms": section.text("atoms", None),
-    }
-
-
-def _pressure(section: _Section) -> dict[str, Any]:
+def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
+    """What a target has that is a number."""
     value = section.number("value")
-    _need_uncertainty(section, "a pressure needs its uncertainty (bar)")
-    return {"value": value}
-
-
-def _vacf(section: _Section) -> dict[str, Any]:
-    return {
-        "file": section.path("file"),
-        "window": section.pair("window", "ps"),
-        **_segments(section),
-    }
-
-
-def _diffusion(section: _Section) -> dict[str, Any]:
-    value = section.number("value", above=0)
-    _need_uncertainty(section, "a diffusion coefficient needs its uncertainty (nm^2/ps)")
-    return {
-        "value": value,
-        "length": section.number("length", above=0),
-        "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
-        **_segments(section),
-    }
-
-
-def _segments(section: _Section) -> dict[str, Any]:
-    """What all have that are measured on trajectory segments."""
-    return {
-        "atoms": section.text("atoms", None),
-        "integrator": section.choice("integrator", ("simulation", "nve"), "simulation"),
-        "segments_every": section.integer("segments_every", 5, at_least=1),
-    }
-
-
-def _need_uncertainty(section: _Section, what: str) -> None:
     if "uncertainty" not in section.raw:
-        raise section.error("uncertainty", what)
+        unit = UNIT_NAMES[observable.kind]
+        raise section.error(
+            "uncertainty", f"a target of {observable.entry} needs its uncertainty ({unit})"
+        )
+    return {"value": value}
 
 
 def _refine(section: _Section) -> RefineSection:
@@ -368,7 +305,8 @@ class _Section:
         for key in self.raw:
             if key not in self.known:
                 close = difflib.get_close_matches(key, self.known, 1)
-                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(self.known)}"
+                known = dict.fromkeys(self.known)  # some were asked for twice
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
                 raise self.error(key, f"unknown key; {hint}")
 
     def section(self, key: str) -> _Section:
@@ -413,9 +351,7 @@ class _Section:
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         def check(value: Any) -> str:
             if value not in allowed:
-                close = difflib.get_close_matches(str(value), allowed, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise self.error(key, f"got {value!r}, expected one of {', '.join(allowed)}{hint}")
+                raise self.error(key, not_one_of(value, allowed))
             return str(value)
 
         return self._checked(key, default, check)

@@ -19,7 +19,7 @@ from ..observables import Observable, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
-from ..units import MOLAR_GAS_CONSTANT, value_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentRunner, dynamic_average
@@ -126,6 +126,11 @@ class StatePoint:
     def n_particles(self) -> int:
         """Of the System."""
         return int(self.simulation.system.getNumParticles())
+
+    @property
+    def timestep(self) -> float:
+        """Of the Simulation's integrator, ps."""
+        return number_in_md_units(self.simulation.integrator.getStepSize(), "time")
 
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""

@@ -3,62 +3,85 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from ..curve import Curve, CurveRules
 from ..errors import TargetError
 from ..units import value_in_md_units
 from .tables import Table, read_table, require_rows
 
 
-@dataclass(frozen=True)
-class CurveRules:
-    """What a kind of curve is called, and what it may hold."""
+def read_curve(path: str | os.PathLike[str], rules: CurveRules, unit: str) -> Curve:
+    """Read a curve, with or without its standard error, from a table, and tidy it up.
 
-    name: str
-    """What messages call one that came from no file, such as "g(r)"."""
-    x: str
-    y: str
-    """Names of the columns; x is never negative."""
-    x_kind: str
-    """Kind of number that x is, see `units`."""
-    least_y: float = -np.inf
-    expected_y: str = "a number"
-    """What a message expects in place of a smaller y."""
-    fewest_rows: int = 5
+    Rows are treated as by ``tidy``. A column of errors that is NaN throughout counts as none.
+
+    Parameters
+    ----------
+    path : text of 2 or 3 columns x, y, error (or as many long rows), see ``read_table``
+    rules : of an observable, ``RDF.rules`` for one
+    unit : of x in the file, one of ``rules.accepted``, such as "nm" or "angstrom"; all else is in
+        md units, but for what goes with x (P(theta) is in 1/degree where theta is in degree)
+
+    Raises
+    ------
+    TargetError
+        unit is another one, the file is not such a table, an error is not positive, or anything
+        that ``tidy`` refuses. path and line say where.
+    """
+    if unit not in rules.accepted:
+        raise TargetError(
+            f"got {rules.unit_key} {unit!r}, expected one of "
+            f"{', '.join(map(repr, rules.accepted))}",
+            path=Path(path),
+            key=rules.unit_key,
+        )
+    table = read_table(path)
+    if table.values.shape[1] == 3 and np.isnan(table.values[:, 2]).all():
+        table = replace(table, values=table.values[:, :2])
+    curve = _tidy(table, rules, errors_may_be_zero=False)
+    of_x, of_y = rules.accepted[unit]
+    error = None if curve.error is None else curve.error * of_y
+    return replace(curve, x=curve.x * of_x, y=curve.y * of_y, error=error)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A curve without holes, ascending in x, each x once."""
+def tidy(x: Any, y: Any, error: Any, rules: CurveRules, kind: str = "dimensionless") -> Curve:
+    """A curve from arrays as they were measured, with holes, in any order, with repetitions.
 
-    x: NDArray[np.float64]  # [n]
-    y: NDArray[np.float64]  # [n]
-    error: NDArray[np.float64] | None  # [n], standard error of y; None without one
-    n_dropped: int  # rows left out because x or y was NaN
+    Rows with NaN for x or y are left out and counted. Rows of the same x are averaged,
+    y = sum_i y_i / n and error = sqrt(sum_i error_i^2) / n.
 
-
-def curve_table(
-    rules: CurveRules, x: Any, y: ArrayLike, error: ArrayLike | None, y_kind: str
-) -> Table:
-    """The table of a curve that came as arrays; one error may stand for all.
+    Parameters
+    ----------
+    x, y : [n] in md units, or Quantities
+    error : [n] or one number, standard error of y, may be zero; None where it is not known
+    rules : of an observable, ``RDF.rules`` for one
+    kind : of y, one of ``units.UNIT_NAMES``
 
     Raises
     ------
     UnitError
         Something is not a number, or has another dimension than its kind.
     TargetError
-        The arrays differ in length, or are no lists.
+        The arrays differ in length; a number is infinite or one that x, y or error cannot have;
+        x and y appear to be swapped; or fewer points are left than ``rules`` ask for.
     """
+    return _tidy(_table(rules, x, y, error, kind), rules, errors_may_be_zero=True)
+
+
+def _table(rules: CurveRules, x: Any, y: Any, error: Any, kind: str) -> Table:
+    """The table of a curve that came as arrays; one error may stand for all."""
     columns = [
         np.asarray(value_in_md_units(x, rules.x_kind)),
-        np.asarray(value_in_md_units(y, y_kind)),
+        np.asarray(value_in_md_units(y, kind)),
     ]
     if error is not None:
-        spread = value_in_md_units(error, y_kind)
+        spread = value_in_md_units(error, kind)
         columns.append(
             np.full_like(columns[0], spread) if np.ndim(spread) == 0 else np.asarray(spread)
         )
@@ -70,33 +93,8 @@ def curve_table(
     return Table(np.stack(columns, axis=1), name=rules.name)
 
 
-def read_curve(path: str | os.PathLike[str], rules: CurveRules) -> Curve:
-    """A curve from a file: see `read_table` for its form.
-
-    A column of errors that is NaN throughout counts as none.
-
-    Raises
-    ------
-    TargetError
-        As `read_table` and `tidy_curve`; also when an error is not positive.
-    """
-    table = read_table(path)
-    values = table.values
-    if values.shape[1] == 3 and np.isnan(values[:, 2]).all():
-        table = replace(table, values=values[:, :2])
-    return tidy_curve(table, rules, errors_may_be_zero=False)
-
-
-def tidy_curve(table: Table, rules: CurveRules, errors_may_be_zero: bool) -> Curve:
-    """Checked, without holes, ascending, each x once.
-
-    Rows of the same x are averaged, y = sum_i y_i / n and error = sqrt(sum_i error_i^2) / n.
-
-    Raises
-    ------
-    TargetError
-        x and y appear to be swapped, a row holds what the rules exclude, or too few are left.
-    """
+def _tidy(table: Table, rules: CurveRules, errors_may_be_zero: bool) -> Curve:
+    """Checked, without holes, ascending, each x once."""
     values = table.values
     kept = np.flatnonzero(~np.isnan(values[:, :2]).any(axis=1))
     if not len(kept):
@@ -104,7 +102,7 @@ def tidy_curve(table: Table, rules: CurveRules, errors_may_be_zero: bool) -> Cur
     _check_rows(table, kept, rules, errors_may_be_zero)
     x, y, error = _merge(values[kept])
     require_rows(table, len(x), rules.fewest_rows)
-    return Curve(x, y, error, len(values) - len(kept))
+    return Curve(x, y, error, path=table.path, n_dropped=len(values) - len(kept))
 
 
 def _check_rows(

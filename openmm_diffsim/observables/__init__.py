@@ -1,7 +1,7 @@
 """What is measured, per frame."""
 
 from .angles import AngleDistribution
-from .base import Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .base import ENTRIES, Conditions, Frame, Observable, Particles, Recorder, record_frame
 from .configurations import Configurations
 from .dynamics import (
     MSD,
@@ -12,11 +12,14 @@ from .dynamics import (
     SelfVanHove,
     SmoothRDF,
 )
+from .function import FunctionOfAverages
 from .segment import Segment, SegmentObservable
+from .site import Section, Site
 from .structure import RDF
 from .thermodynamics import Pressure
 
 __all__ = [
+    "ENTRIES",
     "MSD",
     "RDF",
     "VACF",
@@ -25,15 +28,18 @@ __all__ = [
     "Configurations",
     "Diffusion",
     "Frame",
+    "FunctionOfAverages",
     "IncoherentScattering",
     "Observable",
     "Particles",
     "Pressure",
     "Recorder",
+    "Section",
     "Segment",
     "SegmentFunction",
     "SegmentObservable",
     "SelfVanHove",
+    "Site",
     "SmoothRDF",
     "record_frame",
 ]

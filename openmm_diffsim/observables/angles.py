@@ -7,14 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import trapezoid
 from torch import Tensor
 from vesin import NeighborList
 
-from ..errors import ObservableError
+from ..curve import Axis, Curve, CurveRules
+from ..errors import ConfigurationError, ObservableError
+from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram, count_angles, largest_range
 from ..units import value_in_md_units
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .segment import at_least, check_atoms
+from .site import Section, Site
+
+_ROUNDING = 1e-3  # rad, how far beyond pi an angle may have been digitised
+_NEAR = (0.8, 1.25)  # of the integral of P
+_COVERED = 0.8  # share of 0 .. pi: less of it says nothing about the integral
 
 
 class AngleDistribution(Observable):
@@ -54,7 +62,19 @@ class AngleDistribution(Observable):
         neighbours, or r_max exceeds half the box.
     """
 
+    entry = "angles"
+    symbol = "P(theta)"
     kind = "angular_density"
+    rules = CurveRules(
+        "P(theta)",
+        "theta",
+        "P",
+        "angle",
+        least_y=-0.05,
+        expected_y="P of about 0 or more",
+        units={"rad": (1.0, 1.0), "degree": (np.pi / 180, 180 / np.pi)},
+    )
+    is_histogram = True
 
     def __init__(self, r_max: Any, bins: int = 60, atoms: ArrayLike | None = None) -> None:
         self.r_max = float(value_in_md_units(r_max, "length"))
@@ -78,6 +98,51 @@ class AngleDistribution(Observable):
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """P(theta) of each frame, 1/rad, shape [frames, bins]."""
         return records
+
+    def axis(self, timestep: float) -> Axis:
+        """The bin centres."""
+        return self.rules.axis(self.theta)
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """How far a neighbour may be, the bins, and a selection."""
+        return {
+            "r_max": section.number("r_max", above=0),
+            "bins": section.integer("bins", 60, at_least=8),
+            "atoms": section.text("atoms", None),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], site: Site, curve: Curve | None) -> Observable:
+        """As they are; ConfigurationError where neighbours would be beyond half the box."""
+        if settings["r_max"] > site.reach:
+            raise ConfigurationError(
+                f"target.r_max: {settings['r_max']} nm is beyond half the box, {site.reach:.4f} "
+                "nm; take more particles or a smaller r_max",
+                key="target.r_max",
+                got=settings["r_max"],
+                expected=site.reach,
+            )
+        return super().from_settings(settings, site, curve)
+
+    def check(self, curve: Curve, site: Site | None = None) -> None:
+        """Raise TargetError for angles beyond pi, or all angles and an integral that is not 1."""
+        last = float(curve.x[-1])
+        if last > np.pi + _ROUNDING:
+            raise table_error(
+                curve.path,
+                f"got angles up to {last:.4g} rad, expected at most pi; are they in degrees?",
+                name=self.symbol,
+            )
+        integral = float(trapezoid(curve.y, curve.x))
+        covered = last - float(curve.x[0]) > _COVERED * np.pi
+        if covered and not _NEAR[0] < integral < _NEAR[1]:
+            raise table_error(
+                curve.path,
+                f"the integral of P over theta is {integral:.4g}, expected 1; is P in another "
+                "unit than 1/rad, or divided by sin(theta)?",
+                name=self.symbol,
+            )
 
 
 class _AngleRecorder:

@@ -1,17 +1,21 @@
-"""What an observable is: something recorded per frame, and a value per frame made of it."""
+"""What an observable is: what is recorded per frame, its value, its axis, its names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..curve import Axis, Curve, CurveRules
 from ..errors import ObservableError
 from ..statistics.kernels import PairHistogram, PairSums, largest_range
+from ..units import UNIT_NAMES
+from .identity import plain, public
+from .site import Section, Site
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -45,11 +49,11 @@ class Frame:
 class Conditions:
     """What an observable may need, besides its own record, to give its value in each frame."""
 
-    coefficients: Tensor  # of the potential, [pairs of types, coefficients]
+    coefficients: Tensor  # of the potential, [coefficients]
     temperature: float  # K
     learned_virial: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
     volume: Tensor  # [frames], nm^3
-    sampled_coefficients: Callable[[], Tensor]  # [frames, pairs of types, coefficients]
+    sampled_coefficients: Callable[[], Tensor]  # [frames, coefficients]
 
 
 class Recorder(Protocol):
@@ -99,15 +103,45 @@ def _check_ranges(histograms: Sequence[PairHistogram], limit: float) -> None:
 
 
 class Observable:
-    """A quantity with a value in every frame, whose average is compared with experiment.
+    """A quantity whose average is compared with experiment.
 
-    To add one: make a ``Recorder``, which says what pairs to count, and turn records into values.
+    To add one: make a ``Recorder``, which says what pairs to count, and turn its records into
+    ``values``. All else that the package asks of an observable is below, with a default: its
+    ``axis`` where it is a curve, its name and keys in a configuration, what a measured curve may
+    be, how it is drawn. A subclass with an ``entry`` of its own can be named in a configuration.
     """
 
-    needs_virial: bool = False
-    is_dynamic: bool = False  # is it measured on trajectory segments?
-    n_values: int = 1
+    entry: ClassVar[str | None] = None
+    """Its name in a configuration and in output files, such as "rdf"."""
+    symbol: str = ""
+    """What a figure calls its values, such as "g(r)". Default: the name of the class."""
+    rules: ClassVar[CurveRules | None] = None
+    """What a measured curve of it may be; None for what is no curve."""
+    is_histogram: ClassVar[bool] = False
+    """Is it counted in bins, so that the errors of different points hang together?"""
+    is_structure: ClassVar[bool] = False
+    """Is it a g(r), whose deviation tells a frozen or broken run from a good one?"""
+    tends_to: ClassVar[float] = 0.0
+    """What a curve tends to: the line in a figure."""
+    shift: ClassVar[float] = 0.0
+    """How far apart several curves in one panel stand; those at 0 differ in style."""
+
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
+    n_values: int = 1
+    needs_virial: bool = False
+    steps: int = 0  # of the trajectory segment that a value takes besides the frame
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if vars(cls).get("entry"):
+            _register(cls)
+
+    # What is measured --------------------------------------------------------------------------
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Is it measured on trajectory segments?"""
+        return self.steps > 0
 
     def recorder(self, particles: Particles) -> Recorder:
         """A recorder for the given particles.
@@ -122,3 +156,129 @@ class Observable:
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """Value in each frame, shape [frames, n_values], from records [frames, n_recorded]."""
         raise NotImplementedError
+
+    def axis(self, timestep: float) -> Axis | None:
+        """Where the values are, for a Simulation's timestep in ps; None for what is no curve."""
+        return None
+
+    def segment_timestep(self, timestep: float) -> float | None:
+        """Of its own trajectory segments, ps, for that of the Simulation; None without segments."""
+        return None
+
+    def terms(self, state_points: Sequence[Any]) -> tuple[tuple[Any, Observable], ...]:
+        """The averages that it takes: (state point, observable) of each. Here: its own, at one.
+
+        Raises
+        ------
+        ObservableError
+            If the number of state points is another one.
+        """
+        if len(state_points) != 1:
+            raise ObservableError(
+                f"{self.label} is measured at one state point, got {len(state_points)}; take a "
+                "FunctionOfAverages for what combines several",
+                got=len(state_points),
+                expected=1,
+            )
+        return ((state_points[0], self),)
+
+    def combine(self, *averages: Tensor) -> Tensor:
+        """The value [n_values] that the averages of all ``terms`` give. Here: the average."""
+        (average,) = averages
+        return average
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that it was made from, as plain data: what is public in it, and its class.
+
+        Two observables of the same identity have the same records of the same frames.
+
+        Raises
+        ------
+        ObservableError
+            If an attribute has no plain form.
+        """
+        return {"observable": type(self).__qualname__, **plain(public(self))}
+
+    # In a configuration ------------------------------------------------------------------------
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """Its own keys of a ``[[target]]``, checked: what ``from_settings`` needs.
+
+        Those of every target (file or value, uncertainty, window, weight ...) are read elsewhere.
+
+        Raises
+        ------
+        ConfigurationError
+            If a value cannot be.
+        """
+        return {}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], site: Site, curve: Curve | None) -> Observable:
+        """The observable of these settings, for a measured curve (None where it is a value).
+
+        Here: the settings are arguments, and ``atoms`` a selection.
+
+        Raises
+        ------
+        ConfigurationError, ObservableError
+            If the settings do not fit the site or the curve.
+        """
+        chosen = {key: site.select(settings[key]) for key in settings if key == "atoms"}
+        return cls(**settings | chosen)
+
+    def check(self, curve: Curve, site: Site | None = None) -> None:
+        """Raise TargetError when a measured curve cannot be of this observable, at this site.
+
+        Without a site where the target is not from a configuration.
+        """
+
+    # What a curve of it says -------------------------------------------------------------------
+
+    def contact(self, curve: Curve, least: float) -> float | None:
+        """Where it rises to ``least``, nm: pairs are not found closer. None if it does not say."""
+        return None
+
+    def nearest_distance(self, curve: Curve) -> float | None:
+        """Distance of nearest neighbours, nm; None if it does not say."""
+        return None
+
+    # What it is called -------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """In output files: the ``entry``, or else the name of the class in small letters."""
+        return self.entry or type(self).__name__.lower()
+
+    @property
+    def label(self) -> str:
+        """In figures: the ``symbol``, or else the name of the class."""
+        return self.symbol or type(self).__name__
+
+    @property
+    def unit(self) -> str:
+        """The md unit of a value, such as "bar"; empty for a plain number."""
+        return UNIT_NAMES[self.kind]
+
+    @property
+    def column(self) -> str:
+        """A short name of the values, the "g" of a symbol "g(r)"; empty without brackets."""
+        name, bracket, _ = self.symbol.partition("(")
+        return name.lower() if bracket else ""
+
+
+ENTRIES: dict[str, type[Observable]] = {}
+"""Every observable that a configuration can name, by its entry."""
+
+
+def _register(cls: type[Observable]) -> None:
+    assert cls.entry is not None
+    known = ENTRIES.get(cls.entry, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ObservableError(
+            f"entry {cls.entry!r} of {cls.__qualname__} is that of {known.__qualname__} already; "
+            "choose another",
+            got=cls.entry,
+        )
+    ENTRIES[cls.entry] = cls

@@ -16,13 +16,21 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..errors import ObservableError
+from ..curve import Axis, Curve, CurveRules
+from ..errors import ConfigurationError, ObservableError
+from ..io.tables import table_error
 from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
-from ..units import number_in_md_units, value_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .base import Array, IntArray
 from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers
+from .site import Section, Site
+from .structure import RDF
 
 DIFFUSION_METHODS = ("green-kubo", "einstein")
+_MOST_LAGS = 20  # of a measured function of time, which is smooth
+_FEWEST_POINTS = 3  # of one, that lags are made for
+_FEWEST_STEPS = 10  # of a segment that diffusion is measured on
+_NEAR = (0.5, 1.3)  # of C(0) over 3RT/m: constraints take part of it, one axis has a third
 _SPREAD = 6.0  # widths to either side that a Gaussian is spread over: all but 2e-9 of it
 _TAIL = 4.0  # widths beyond r_max to which pairs are looked for: at most 3e-5 of each is left out
 
@@ -34,6 +42,7 @@ class _LagObservable(SegmentObservable):
     values for each lag sets ``values_per_lag`` first; in these the lag runs fastest.
     """
 
+    rules = CurveRules("function of time", "t", "value", "time", fewest_rows=3)
     values_per_lag = 1
 
     def __init__(
@@ -67,6 +76,35 @@ class _LagObservable(SegmentObservable):
         if not 0 < dt < np.inf:
             raise ObservableError(f"timestep: expected a positive time, got {dt} ps")
         return self.lags.astype(np.float64) * dt
+
+    def axis(self, timestep: float) -> Axis | None:
+        """The lags in ps, of what has one value for each of them."""
+        if self.values_per_lag > 1:
+            return None
+        return self.rules.axis(self.times(self.segment_timestep(timestep)), between="spline")
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """Those of segments, and the window, which the lags reach over."""
+        return {"window": section.pair("window", "ps"), **super().settings(section)}
+
+    @classmethod
+    def from_settings(
+        cls, settings: dict[str, Any], site: Site, curve: Curve | None
+    ) -> _LagObservable:
+        """Lags for the times that were measured; see ``lags_for``."""
+        assert curve is not None
+        low, high = settings["window"] or (0.0, np.inf)
+        t = curve.x[(curve.x >= low) & (curve.x <= high)]
+        if len(t) < _FEWEST_POINTS:
+            raise ConfigurationError(
+                f"target.window: {curve.path} has {len(t)} points from {low:g} to {high:g} ps, "
+                f"expected at least {_FEWEST_POINTS}; it reaches from {curve.x[0]:g} to "
+                f"{curve.x[-1]:g} ps",
+                key="target.window",
+                got=settings["window"],
+            )
+        return cls(lags_for(t, site.timestep), **cls.options(settings, site))
 
     def reach(self) -> IntArray:
         """Last step that each value depends on: its lag, from the last origin."""
@@ -131,7 +169,16 @@ class VACF(_LagObservable):
         If an argument is out of range.
     """
 
+    entry = "vacf"
     kind = "squared_velocity"
+
+    def check(self, curve: Curve, site: Site | None = None) -> None:
+        """Raise TargetError where C(0) is not about 3RT/m; see ``check_vacf``."""
+        if site is not None:
+            masses = site.masses if self.atoms is None else site.masses[self.atoms]
+            inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
+            squared_speed = 3 * MOLAR_GAS_CONSTANT * site.temperature * inverse.mean()
+            check_vacf(curve, float(squared_speed))
 
     def _moving(self, segment: Segment) -> Tensor:
         return segment.velocities
@@ -154,6 +201,7 @@ class MSD(_LagObservable):
         If an argument is out of range.
     """
 
+    entry = "msd"
     kind = "area"
 
     def _compare(self, first: Tensor, later: Tensor) -> Tensor:
@@ -234,6 +282,7 @@ class SelfVanHove(_LagObservable):
 
     Attributes
     ----------
+    bins : SmoothBins
     edges : array [bins + 1], nm
     r : array [bins], nm, bin centres
 
@@ -258,23 +307,27 @@ class SelfVanHove(_LagObservable):
         origin_spacing: int | None = None,
         **options: Any,
     ) -> None:
-        self._bins = _SmoothBins.of(r_max, bins, width)
+        self.bins = SmoothBins.of(r_max, bins, width)
         self.values_per_lag = len(self.r)
         super().__init__(lags, atoms, origins, origin_spacing, **options)
+
+    def axis(self, timestep: float) -> Axis | None:
+        """The bin centres, of a single lag."""
+        return RDF.rules.axis(self.r) if len(self.lags) == 1 else None
 
     @property
     def edges(self) -> Array:
         """Edges of the bins, nm, shape [bins + 1]."""
-        return self._bins.edges
+        return self.bins.edges
 
     @property
     def r(self) -> Array:
         """Bin centres, nm, shape [bins]."""
-        return self._bins.centres
+        return self.bins.centres
 
     def _compare(self, first: Tensor, later: Tensor) -> Tensor:
         d = torch.linalg.vector_norm(later - first[..., None, :, :], dim=-1)
-        counts = self._bins.count(d).transpose(-1, -2)  # [..., bins, lags]
+        counts = self.bins.count(d).transpose(-1, -2)  # [..., bins, lags]
         return (counts / (first.shape[-2] * self.edges[1])).flatten(start_dim=-2)
 
 
@@ -312,6 +365,7 @@ class Diffusion(SegmentObservable):
         If an argument is out of range.
     """
 
+    entry = "diffusion"
     kind = "diffusion"
 
     def __init__(
@@ -336,6 +390,31 @@ class Diffusion(SegmentObservable):
                 f"start: expected a step before the last, {self.steps}, got {self.start}"
             )
         self.atoms = check_atoms(atoms)
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """Those of segments, how long they are, and the method; a value has to be positive."""
+        section.number("value", above=0)
+        return {
+            "length": section.number("length", above=0),
+            "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
+            **super().settings(section),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], site: Site, curve: Curve | None) -> Diffusion:
+        """Segments of a length in ps."""
+        length = settings["length"]
+        steps = round(length / site.timestep)
+        if steps < _FEWEST_STEPS:
+            raise ConfigurationError(
+                f"target.length: {length:g} ps are {steps} steps of {site.timestep:g} ps, expected "
+                f"at least {_FEWEST_STEPS}, and until the velocities have forgotten where they "
+                "started",
+                key="target.length",
+                got=length,
+            )
+        return cls(steps, method=settings["method"], **cls.options(settings, site))
 
     def measure(self, segment: Segment) -> Tensor:
         """D of a segment, shape [..., 1].
@@ -404,6 +483,10 @@ class SegmentFunction(SegmentObservable):
         self.function = function
         self.n_values = at_least(1, "n_values", n_values)
         self._reach = self._check_reach(self.steps if reach is None else reach)
+
+    def identity(self) -> dict[str, Any]:
+        """The function by its qualified name: what it does is not looked into."""
+        return super().identity() | {"reach": self._reach.tolist()}
 
     def reach(self) -> IntArray:
         """Last step that each value depends on, int [n_values]."""
@@ -482,6 +565,7 @@ class SmoothRDF(SegmentObservable):
 
     Attributes
     ----------
+    bins : SmoothBins
     edges : array [bins + 1], nm
     r : array [bins], nm, bin centres
 
@@ -490,6 +574,11 @@ class SmoothRDF(SegmentObservable):
     ObservableError
         If an argument is out of range.
     """
+
+    symbol = "g(r)"
+    rules = RDF.rules
+    tends_to = 1.0
+    shift = 1.0
 
     def __init__(
         self,
@@ -502,25 +591,29 @@ class SmoothRDF(SegmentObservable):
         **options: Any,
     ) -> None:
         super().__init__(steps, **options)
-        self._bins = _SmoothBins.of(r_max, bins, width)
+        self.bins = SmoothBins.of(r_max, bins, width)
         self.n_values = len(self.r)
         self.every = at_least(1, "every", every)
         self.atoms = check_atoms(atoms)
 
+    def axis(self, timestep: float) -> Axis:
+        """The bin centres."""
+        return self.rules.axis(self.r)
+
     @property
     def edges(self) -> Array:
         """Edges of the bins, nm, shape [bins + 1]."""
-        return self._bins.edges
+        return self.bins.edges
 
     @property
     def r(self) -> Array:
         """Bin centres, nm, shape [bins]."""
-        return self._bins.centres
+        return self.bins.centres
 
     @property
     def shells(self) -> Array:
         """Volumes of the smeared shells, nm^3, shape [bins]."""
-        return 4 * np.pi / 3 * np.diff(self.edges**3 + 3 * self._bins.width**2 * self.edges)
+        return 4 * np.pi / 3 * np.diff(self.edges**3 + 3 * self.bins.width**2 * self.edges)
 
     def reach(self) -> IntArray:
         """The last measured step, for each value."""
@@ -540,7 +633,7 @@ class SmoothRDF(SegmentObservable):
         n = x.shape[-2]
         if n < 2:
             raise ObservableError("SmoothRDF: the selection holds no pair to count", n_pairs=0)
-        counts = [self._bins.count_pairs(frame, box) for frame in x.reshape(-1, n, 3)]
+        counts = [self.bins.count_pairs(frame, box) for frame in x.reshape(-1, n, 3)]
         mean = torch.stack(counts).reshape(*x.shape[:-2], -1).mean(dim=-2)
         n_pairs = n * (n - 1) / 2
         return mean * torch.from_numpy(np.prod(np.diag(box)) / (n_pairs * self.shells))
@@ -549,9 +642,9 @@ class SmoothRDF(SegmentObservable):
         if box is None:
             raise ObservableError("SmoothRDF: needs a periodic box, the segment has none")
         limit = largest_range(box)
-        if self._bins.reach > limit + 1e-9:
+        if self.bins.reach > limit + 1e-9:
             raise ObservableError(
-                f"SmoothRDF: r_max + {_TAIL:g} width = {self._bins.reach:.4f} nm, but half the box "
+                f"SmoothRDF: r_max + {_TAIL:g} width = {self.bins.reach:.4f} nm, but half the box "
                 f"is {limit:.4f} nm; take a larger box or a smaller r_max or width",
                 r_max=float(self.edges[-1]),
                 limit=limit,
@@ -560,14 +653,14 @@ class SmoothRDF(SegmentObservable):
 
 
 @dataclass(frozen=True)
-class _SmoothBins:
+class SmoothBins:
     """Equal bins from zero, into which a distance falls as a Gaussian reflected at zero."""
 
     edges: Array  # [bins + 1], nm
     width: float  # nm, standard deviation
 
     @staticmethod
-    def of(r_max: Any, bins: int, width: Any) -> _SmoothBins:
+    def of(r_max: Any, bins: int, width: Any) -> SmoothBins:
         high = number_in_md_units(r_max, "length")
         bins = at_least(1, "bins", bins)
         sigma = high / bins if width is None else number_in_md_units(width, "length")
@@ -575,7 +668,7 @@ class _SmoothBins:
             raise ObservableError(
                 f"expected r_max > 0 and width > 0, got r_max = {high} nm, width = {sigma} nm"
             )
-        return _SmoothBins(np.linspace(0.0, high, bins + 1), sigma)
+        return SmoothBins(np.linspace(0.0, high, bins + 1), sigma)
 
     @property
     def centres(self) -> Array:
@@ -613,7 +706,7 @@ class _PairCounts(torch.autograd.Function):
     """Pairs are found again in the backward pass: kept are the positions alone."""
 
     @staticmethod
-    def forward(ctx: Any, bins: _SmoothBins, positions: Tensor, box: Array) -> Tensor:
+    def forward(ctx: Any, bins: SmoothBins, positions: Tensor, box: Array) -> Tensor:
         ctx.bins, ctx.box = bins, box
         ctx.save_for_backward(positions)
         spacing, n_bins = float(bins.edges[1]), len(bins.edges) - 1
@@ -643,3 +736,39 @@ def _check_lags(lags: int | ArrayLike) -> IntArray:
             f"got {steps.tolist()}"
         )
     return steps
+
+
+def lags_for(t: Array, timestep: float) -> IntArray:
+    """Lags, in steps, that reach over the times ``t`` (ps, ascending): as fine, but at most 20."""
+    first = int(np.floor(t[0] / timestep + 1e-6))
+    last = max(int(np.ceil(t[-1] / timestep - 1e-6)), first + 1)
+    spacing = max(float(np.median(np.diff(t))) / timestep, 1.0)
+    intervals = int(np.clip(np.ceil((last - first) / spacing - 1e-6), 1, _MOST_LAGS - 1))
+    return np.unique(np.round(np.linspace(first, last, intervals + 1)).astype(np.int64))
+
+
+def check_vacf(curve: Curve, squared_speed: float) -> None:
+    """Raise when numbers that start at t = 0 cannot be a velocity autocorrelation function.
+
+    Equipartition gives C(0) = <v^2> = 3RT/m exactly, and less where constraints hold.
+
+    Parameters
+    ----------
+    curve : C over t, ps; says nothing where it starts after t = 0
+    squared_speed : 3RT/m, averaged over the particles [nm^2/ps^2]
+
+    Raises
+    ------
+    TargetError
+        C(0) is not between 0.5 and 1.3 times ``squared_speed``. path names the file.
+    """
+    if curve.x[0] > 0:
+        return
+    found = float(curve.y[0])
+    if not _NEAR[0] * squared_speed < found < _NEAR[1] * squared_speed:
+        raise table_error(
+            curve.path,
+            f"got C(0) = {found:.4g}, expected about 3RT/m = {squared_speed:.4g} nm^2/ps^2; is it "
+            "normalised to C(0) = 1, per component, or in another unit?",
+            name="C(t)",
+        )

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import ObservableError
+from ..units import number_in_md_units
 from .base import Array, Conditions, IntArray, Observable, Particles, Recorder
+from .site import Section, Site
 
 ESTIMATORS = ("auto", "pathwise", "score", "combined")
 
@@ -105,8 +107,6 @@ class SegmentObservable(Observable):
         If an argument is out of range.
     """
 
-    is_dynamic = True
-
     def __init__(
         self,
         steps: int,
@@ -131,6 +131,32 @@ class SegmentObservable(Observable):
         if clipping is not None and not clipping >= 1:
             raise ObservableError(f"clipping: expected a number >= 1, got {clipping}")
         self.clipping = clipping
+
+    def segment_timestep(self, timestep: float) -> float:
+        """Of its own integrator, ps, or else that of the Simulation."""
+        if self.integrator is None:
+            return timestep
+        if hasattr(self.integrator, "getStepSize"):
+            return number_in_md_units(self.integrator.getStepSize(), "time")
+        return float(self.integrator.timestep)
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """What all have that are measured on trajectory segments."""
+        return {
+            "atoms": section.text("atoms", None),
+            "integrator": section.choice("integrator", ("simulation", "nve"), "simulation"),
+            "segments_every": section.integer("segments_every", 5, at_least=1),
+        }
+
+    @staticmethod
+    def options(settings: dict[str, Any], site: Site) -> dict[str, Any]:
+        """The arguments that ``settings`` of all segments stand for."""
+        return {
+            "atoms": site.select(settings["atoms"]),
+            "integrator": site.integrator(settings["integrator"]),
+            "gradient_every": settings["segments_every"],
+        }
 
     def measure(self, segment: Segment) -> Tensor:
         """The values of a segment, shape [..., n_values], with a graph to its tensors."""

@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ..errors import ObservableError
+from ..curve import Axis, Curve, CurveRules
+from ..errors import ConfigurationError, ObservableError, TargetError
+from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram
-from ..units import value_in_md_units
+from ..units import number_in_md_units, value_in_md_units
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
+from .site import Section, Site
+
+_FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
 
 
 class RDF(Observable):
@@ -52,6 +57,22 @@ class RDF(Observable):
     edges : array [bins + 1], nm
     r : array [bins], nm, bin centres
     """
+
+    entry = "rdf"
+    symbol = "g(r)"
+    rules = CurveRules(
+        "g(r)",
+        "r",
+        "g",
+        "length",
+        least_y=-0.5,
+        expected_y="g of about 0 or more",
+        units={"nm": (1.0, 1.0), "angstrom": (0.1, 1.0), "A": (0.1, 1.0)},
+    )
+    is_histogram = True
+    is_structure = True
+    tends_to = 1.0
+    shift = 1.0
 
     def __init__(
         self,
@@ -95,6 +116,79 @@ class RDF(Observable):
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """g(r) of each frame, shape [frames, bins]."""
         return records
+
+    def axis(self, timestep: float) -> Axis:
+        """The bin centres."""
+        return self.rules.axis(self.r)
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """Selections, and the window, which has to fit the box."""
+        return {
+            "window": section.pair("window", "nm"),
+            "atoms": section.text("atoms", None),
+            "atoms2": section.text("atoms2", None),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], site: Site, curve: Curve | None) -> RDF:
+        """Bins as fine as the data, up to their end or half the box."""
+        assert curve is not None
+        window, other = settings["window"], settings["atoms2"]
+        if window is not None and window[1] > site.reach:
+            raise ConfigurationError(
+                f"target.window: ends at {window[1]} nm, beyond half the box, {site.reach:.4f} nm; "
+                "take more particles or a smaller window",
+                key="target.window",
+                got=window,
+                expected=site.reach,
+            )
+        if curve.x[-1] > site.reach * (1 + 1e-9) and window is None:
+            site.warn(
+                f"{curve.path}: reaches to {curve.x[-1]:.4g} nm, compared only up to half the box, "
+                f"{site.reach:.4g} nm; more particles would let you use the rest"
+            )
+        atoms2 = None if other is None else site.select(other, "atoms2")
+        return cls.for_curve(curve, site.reach, site.select(settings["atoms"]), atoms2)
+
+    @classmethod
+    def for_curve(
+        cls,
+        curve: Curve,
+        reach: float,
+        atoms: IntArray | None = None,
+        atoms2: IntArray | None = None,
+    ) -> RDF:
+        """Bins as fine as a curve, and centred on its points where these are regular.
+
+        Up to the last point or ``reach`` (nm), whichever comes first.
+        """
+        steps = np.diff(curve.x)
+        peak = float(curve.x[np.argmax(curve.y)])
+        spacing = float(np.median(steps))
+        low, width = 0.0, _USUAL_BIN * peak
+        if np.all(np.abs(steps - spacing) < 1e-3 * spacing):
+            parts = np.ceil(spacing / (_COARSEST_BIN * peak))
+            width = max(spacing / parts, _FINEST_BIN * peak)
+            low = width * (round(float(curve.x[0]) / width - 0.5, 6) % 1.0)
+        bins = int((min(reach, float(curve.x[-1]) + 0.5 * width) - low) / width + 1e-6)
+        return cls(low + bins * width, bins, atoms=atoms, atoms2=atoms2, r_min=low)
+
+    def check(self, curve: Curve, site: Site | None = None) -> None:
+        """Raise TargetError where the density of the site rules it out; see ``check_rdf``.
+
+        Nothing is known of the density of atoms that are not the site's.
+        """
+        if site is not None and np.array_equal(self.atoms, site.atoms):  # type: ignore[arg-type]
+            check_rdf(curve, site.number_density)
+
+    def contact(self, curve: Curve, least: float) -> float | None:
+        """The first r from which on g >= ``least`` up to its first peak, nm."""
+        return float(curve.x[rise_of(curve.y, least)]) if (curve.y > 0.5).any() else None
+
+    def nearest_distance(self, curve: Curve) -> float:
+        """Where g is highest, nm."""
+        return float(curve.x[np.argmax(curve.y)])
 
 
 class _RDFRecorder:
@@ -142,3 +236,90 @@ def _count_ordered_pairs(
     b = np.bincount(molecules[second], minlength=size)
     both = np.bincount(molecules[first & second], minlength=size)
     return total - int((a * b - both).sum())
+
+
+def rise_of(g: Array, least: float) -> int:
+    """Index of the first point from which on g >= ``least`` up to the foot of its first peak.
+
+    Ripples of a measured g(r) inside the core do not count.
+
+    Raises
+    ------
+    TargetError
+        If g never exceeds one half.
+    """
+    risen = np.flatnonzero(g > 0.5)
+    if len(risen) == 0:
+        raise TargetError(f"g(r) never exceeds 0.5; its largest value is {g.max():.3g}")
+    low = np.flatnonzero(g[: risen[0]] < least)
+    return int(low[-1]) + 1 if len(low) else 0
+
+
+def check_rdf(curve: Curve, number_density: Any) -> None:
+    """Raise when numbers cannot be a g(r) of a fluid or solid of this density.
+
+    With r_rise the first r where g > 0.5, a distance of closest approach: spheres of that
+    diameter cannot be packed closer than rho r_rise^3 = sqrt(2), so r_rise is below
+    1.12 rho^(-1/3); 1.3 leaves room for soft particles. A check of plausibility, not of quality.
+
+    Parameters
+    ----------
+    curve : g over r, nm
+    number_density : of all particles that g counts [1/nm^3], number or Quantity
+
+    Raises
+    ------
+    TargetError
+        g never rises above 0.5; it rises below 0.1 nm or beyond 1.3 rho^(-1/3); the data end
+        before 1.2 r_rise; or they reach beyond 2 r_rise and the mean of g over the last fifth of
+        the range is not 1 within 0.35. path names the file.
+    UnitError
+        number_density is not a density.
+    """
+    density = number_in_md_units(number_density, "number_density")
+    if not 0 < density < np.inf:
+        raise table_error(
+            curve.path, f"got a number density of {density:g} /nm^3, expected a positive one"
+        )
+    r_rise = _plausible_rise(curve)
+    spacing = density ** (-1 / 3)
+    if r_rise > 1.3 * spacing:
+        raise table_error(
+            curve.path,
+            f"g rises above 0.5 at r = {r_rise:.4g} nm, expected below {1.3 * spacing:.4g} nm at "
+            f"{density:.4g} particles per nm^3, where spheres that large do not fit; was the file "
+            "in angstrom and read as nm, or is the density wrong?",
+        )
+    end = curve.x[-1]
+    if end < 1.2 * r_rise:
+        raise table_error(
+            curve.path,
+            f"the data end at r = {end:.4g} nm, expected at least {1.2 * r_rise:.4g} nm (g rises "
+            f"at {r_rise:.4g} nm); is the file truncated?",
+        )
+    tail = float(curve.y[curve.x >= end - 0.2 * (end - curve.x[0])].mean())
+    if end > 2 * r_rise and abs(tail - 1) > 0.35:
+        raise table_error(
+            curve.path,
+            f"g does not tend to 1: its mean over the last fifth of the range is {tail:.3g}, "
+            "expected 1 within 0.35; is it g(r), and normalised?",
+        )
+
+
+def _plausible_rise(curve: Curve) -> float:
+    """The first r where g > 0.5 [nm]."""
+    above = np.flatnonzero(curve.y > 0.5)
+    if not len(above):
+        raise table_error(
+            curve.path,
+            f"g never rises above 0.5: its largest value is {curve.y.max():.3g}, expected a peak "
+            "and then 1; is the file truncated, or not g(r)?",
+        )
+    r_rise = float(curve.x[above[0]])
+    if r_rise < 0.1:
+        raise table_error(
+            curve.path,
+            f"g rises above 0.5 at r = {r_rise:.4g} nm, expected beyond 0.1 nm; was the file in "
+            "nm and read as angstrom, or does it have noise at small r?",
+        )
+    return r_rise

@@ -30,6 +30,7 @@ class Pressure(Observable):
     beyond the cutoff count only as far as the System's own forces count them.
     """
 
+    entry = "pressure"
     needs_virial = True
     kind = "pressure"
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import TargetError
+from ..observables.structure import rise_of
 from ..potentials import PairPotential, SplinePair
 from ..units import MOLAR_GAS_CONSTANT
 
@@ -24,7 +25,7 @@ def boltzmann_inversion(
 ) -> SplinePair:
     """Set one pair of types to the potential of mean force, w(r) = -R T ln g(r).
 
-    Where g < ``least_g`` the noise of ln g takes over: from its ``contact`` r_0 inwards w goes on
+    Where g < ``least_g`` the noise of ln g takes over: from its contact r_0 inwards w goes on
     as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0, and
     r_0 becomes the core radius. w is shifted to zero at the cutoff.
 
@@ -39,7 +40,7 @@ def boltzmann_inversion(
         If g does not rise below the cutoff.
     """
     r, g = np.asarray(r, dtype=np.float64), np.asarray(g, dtype=np.float64)
-    first = contact(r, g, least_g)
+    first = rise_of(g, least_g)
     if r[first] >= potential.basis.cutoff:
         raise TargetError(
             f"g(r) rises only at {r[first]:.4f} nm, beyond the cutoff, "
@@ -58,23 +59,6 @@ def boltzmann_inversion(
     radius[pair] = r_out[0]
     potential.set_core(radius.numpy())
     return potential
-
-
-def contact(r: Array, g: Array, least_g: float) -> int:
-    """Index of the first point from which on g >= ``least_g`` up to the foot of its first peak.
-
-    Ripples of a measured g(r) inside the core do not count.
-
-    Raises
-    ------
-    TargetError
-        If g never exceeds one half.
-    """
-    risen = np.flatnonzero(g > 0.5)
-    if len(risen) == 0:
-        raise TargetError(f"g(r) never exceeds 0.5; its largest value is {g.max():.3g}")
-    low = np.flatnonzero(g[: risen[0]] < least_g)
-    return int(low[-1]) + 1 if len(low) else 0
 
 
 def match_potential(

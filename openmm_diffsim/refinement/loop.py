@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from ..engine.statepoint import StatePoint
 from ..errors import CheckpointError, EquilibrationError, SamplingError, TargetError
-from ..observables import RDF, AngleDistribution, Observable, SegmentObservable
+from ..observables import RDF, Observable
 from ..potentials import (
     NetworkPotential,
     PairPotential,
@@ -31,7 +32,7 @@ from ..samples import Samples
 from ..samples.features import EvaluatedFrames
 from ..units import MOLAR_GAS_CONSTANT
 from .checkpoint import read_checkpoint, write_checkpoint
-from .initial import boltzmann_inversion, contact
+from .initial import boltzmann_inversion
 from .methods.gauss_newton import (
     GaussNewtonOptions,
     StateView,
@@ -47,7 +48,7 @@ from .methods.methods import (
     is_free_form,
     nearest_distance,
 )
-from .target import Target, timestep_of
+from .target import Target
 from .theory.state import LiquidTheory
 
 Array = NDArray[np.float64]
@@ -317,7 +318,7 @@ class Refinement:
         residuals = []
         for state, samples in zip(self.states, fresh, strict=True):
             for target in state.targets:
-                if target.r is not None:
+                if target.observable.is_structure:
                     with torch.no_grad():
                         own = samples.average(target.observable).numpy()
                     residuals.append(target.operator @ own - target.values)
@@ -417,11 +418,8 @@ class Refinement:
 
     def _first_contact(self, state: StateData) -> float:
         """Smallest r where a target's g exceeds 0.1, nm, else r_min."""
-        found = [
-            float(t.r[contact(t.r, t.values, 0.1)])
-            for t in state.targets
-            if t.r is not None and bool((t.values > 0.5).any())
-        ]
+        rises = [t.observable.contact(t.curve, 0.1) for t in state.targets if t.curve is not None]
+        found = [rise for rise in rises if rise is not None]
         basis = self.pair_potential().basis
         return min(max(found, default=basis.r_min), 0.9 * basis.cutoff)
 
@@ -563,13 +561,7 @@ class Refinement:
     def _fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
         for target in self.targets:
-            for array in (target.values, target.uncertainty, target.operator):
-                digest.update(np.ascontiguousarray(array).tobytes())
-            digest.update(repr(target.weight).encode())
-            if isinstance(target.observable, AngleDistribution):
-                digest.update(repr(target.observable.r_max).encode())
-            if isinstance(target.observable, SegmentObservable):
-                digest.update(repr(_segment_settings(target)).encode())
+            digest.update(json.dumps(target.identity(), sort_keys=True).encode())
         return {
             "potential": (
                 repr(self.potential.basis)
@@ -613,20 +605,6 @@ def potential_with_error(
     return potential.energy(r, temperature).detach().numpy(), np.array(errors)
 
 
-def _segment_settings(target: Target) -> list[tuple[str, Any]]:
-    """What records of trajectory segments depend on: they fit no other settings."""
-    observable: Any = target.observable
-    settings = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in vars(observable).items()
-        if isinstance(value, np.ndarray | int | float | str)
-    }
-    settings["type"] = type(observable).__name__
-    settings["integrator"] = type(observable.integrator).__name__
-    settings["timestep"] = timestep_of(observable, target.state_point)
-    return sorted(settings.items())
-
-
 def rdf_rms(views: Sequence[StateView]) -> float:
     """Root mean square deviation of all g(r) targets; NaN without one."""
     squares, start = [], 0
@@ -635,7 +613,7 @@ def rdf_rms(views: Sequence[StateView]) -> float:
         for target in view.targets:
             part = view.residual[start : start + len(target.values)]
             start += len(target.values)
-            if target.r is not None:
+            if target.observable.is_structure:
                 squares.append(part**2)
     return float(np.sqrt(np.mean(np.concatenate(squares)))) if squares else float("nan")
 
@@ -657,10 +635,10 @@ def _mean_force(
     covered = set()
     for target in targets:
         shares = theory.shares(target.observable)
-        if target.r is not None and shares is not None and shares.max() > 1 - 1e-9:
+        if target.x is not None and shares is not None and shares.max() > 1 - 1e-9:
             pair = int(shares.argmax())
             covered.add(pair)
-            boltzmann_inversion(scratch, target.r, target.values, point.temperature, pair)
+            boltzmann_inversion(scratch, target.x, target.values, point.temperature, pair)
     mean_force = scratch.coefficients().detach().numpy()
     for pair in range(potential.n_pairs):
         if pair in covered:

@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from ..curve import Axis, Curve
+from ..observables import Observable
+
 Array = NDArray[np.float64]
 
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
@@ -21,108 +24,69 @@ _MARKERS = ("o", "s", "^")
 
 
 @dataclass(frozen=True)
-class RDFComparison:
-    """One measured g(r) and the model's."""
+class Comparison:
+    """One measured curve and the model's, at the same places."""
 
-    r: Array  # [points], nm
-    target: Array  # [points]
-    target_error: Array  # [points], standard error
-    model: Array  # [points]
-    model_error: Array  # [points], standard error
-
-    @property
-    def x(self) -> Array:
-        """Where it was measured: r."""
-        return self.r
-
-
-@dataclass(frozen=True)
-class AngleComparison:
-    """One measured distribution of angles and the model's."""
-
-    theta: Array  # [points], rad
-    target: Array  # [points], 1/rad
-    target_error: Array  # [points], standard error
-    model: Array  # [points], 1/rad
-    model_error: Array  # [points], standard error
+    observable: Observable
+    """Says what they are called, and how they are drawn."""
+    axis: Axis
+    target: Curve
+    model: Curve
 
     @property
-    def x(self) -> Array:
-        """Where it was measured: theta."""
-        return self.theta
-
-
-@dataclass(frozen=True)
-class TimeComparison:
-    """One measured function of time and the model's."""
-
-    t: Array  # [points], ps
-    target: Array  # [points]
-    target_error: Array  # [points], standard error
-    model: Array  # [points]
-    model_error: Array  # [points], standard error
-    name: str  # of the observable, such as "VACF"
-    unit: str  # of its values, such as "nm^2/ps^2"
-
-    @property
-    def x(self) -> Array:
-        """Where it was measured: t."""
-        return self.t
-
-
-Comparison = RDFComparison | AngleComparison | TimeComparison
+    def rise(self) -> float:
+        """Where pairs begin to be found, or else where the data begin."""
+        found = self.observable.contact(self.target, 0.1)
+        return float(self.target.x[0]) if found is None else found
 
 
 def fit_figure(
     r: Array,
     u: Array,
     u_error: Array,
-    comparisons: Sequence[RDFComparison],
+    comparisons: Sequence[Comparison],
     rounds: Sequence[Mapping[str, Any]],
     truth: tuple[Array, Array] | None = None,
     title: str = "",
-    angles: Sequence[AngleComparison] = (),
-    over_time: Sequence[TimeComparison] = (),
 ) -> Figure:
     """Potential, curves against their targets, and the misfit per round.
 
-    Bands are two standard errors. Angles, and then functions of time, stand to the right of g(r),
-    or in its place where there is none; those of one observable share a panel.
+    Bands are two standard errors. Curves of one observable share a panel; those of structure stand
+    to the left, then other histograms, then the rest.
 
     Parameters
     ----------
     r, u, u_error : arrays [points], nm and kJ/mol
-    comparisons : one per g(r) target
+    comparisons : one per target that is a curve
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
         A known potential to hold the fit against.
-    angles : one per target that is a distribution of angles
-    over_time : one per target that is a function of time
     """
-    others: list[Sequence[Comparison]] = [angles] if angles else []
-    for name in dict.fromkeys(c.name for c in over_time):
-        others.append([c for c in over_time if c.name == name])
-    with_rdfs = bool(comparisons) or not others
-    columns = 1 + with_rdfs + len(others)
+    panels = _panels(comparisons)
+    columns = 1 + len(panels)
     figure = Figure(figsize=(5 * columns + 1, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
-    widths = (1, *[1.25] * (columns - 1))
+    widths = (1, *[1.25] * len(panels))
     grid = figure.add_gridspec(2, columns, height_ratios=(2.6, 1), width_ratios=widths)
     _draw_potential(figure.add_subplot(grid[0, 0]), r, u, u_error, comparisons, truth)
     _draw_misfit(figure.add_subplot(grid[1, 0]), rounds)
-    if with_rdfs:
-        top = figure.add_subplot(grid[0, 1])
-        _draw_rdfs(top, comparisons)
-        _draw_residuals(figure.add_subplot(grid[1, 1], sharex=top), comparisons, "r / nm")
-    for column, same in enumerate(others, columns - len(others)):
+    for column, panel in enumerate(panels, 1):
         top = figure.add_subplot(grid[0, column])
-        _draw_functions(top, same)
-        xlabel = "t / ps" if isinstance(same[0], TimeComparison) else "theta / rad"
-        below = figure.add_subplot(grid[1, column], sharex=top)
-        _draw_residuals(below, same, xlabel, styled=True)
+        _draw_curves(top, panel)
+        _draw_residuals(figure.add_subplot(grid[1, column], sharex=top), panel)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _panels(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
+    """Those of one observable together, g(r) first, then other histograms, then the rest."""
+    named: dict[str, list[Comparison]] = {}
+    for c in comparisons:
+        named.setdefault(c.observable.name, []).append(c)
+    kinds = [(panel[0].observable, panel) for panel in named.values()]
+    kinds.sort(key=lambda kind: (not kind[0].is_structure, not kind[0].is_histogram))
+    return [panel for _, panel in kinds]
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -130,14 +94,14 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def rdf_figure(r: Array, g: Array, error: Array) -> Figure:
-    """One g(r) with a band of two standard errors."""
+def curve_figure(observable: Observable, axis: Axis, curve: Curve) -> Figure:
+    """One curve with a band of two standard errors."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _band(axes, r, g, error, _MODEL, "g(r)")
-    _finish_rdf_axes(axes)
-    axes.set_xlabel("r / nm")
+    _band(axes, curve, 0.0, _MODEL, observable.label)
+    _finish(axes, observable)
+    axes.set_xlabel(_with_unit(axis.name, axis.unit))
     return figure
 
 
@@ -146,19 +110,21 @@ def _draw_potential(
     r: Array,
     u: Array,
     error: Array,
-    comparisons: Sequence[RDFComparison],
+    comparisons: Sequence[Comparison],
     truth: tuple[Array, Array] | None,
 ) -> None:
-    peaks = [float(c.r[np.argmax(c.target)]) for c in comparisons]
+    structure = [c for c in comparisons if c.observable.is_structure]
+    found = [c.observable.nearest_distance(c.target) for c in structure]
+    peaks = [peak for peak in found if peak is not None]
     well = min(float(r[np.argmin(u)]), 0.5 * float(r[0] + r[-1]))
     outside = u[r >= min(peaks, default=well)]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
-    _band(axes, r, u, error, _MODEL, "refined")
+    _band(axes, Curve(r, u, error), 0.0, _MODEL, "refined")
     if truth is not None:
         axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
-    if comparisons:
-        seen = min(map(_rise, comparisons))
+    if structure:
+        seen = min(c.rise for c in structure)
         axes.axvspan(r[0], seen, color="0.93", zorder=0, label="no pairs there: extrapolated")
     axes.set_ylim(float(outside.min()) - 0.6 * span, float(outside.max()) + 1.8 * span)
     axes.set_xlim(r[0], r[-1])
@@ -166,76 +132,66 @@ def _draw_potential(
     axes.legend(frameon=False)
 
 
-def _draw_rdfs(axes: Any, comparisons: Sequence[RDFComparison]) -> None:
-    for index, c in enumerate(comparisons):
-        many = len(comparisons) > 1
-        _draw_comparison(axes, c, f" {index}" if many else "", shift=float(index))
-    _finish_rdf_axes(axes)
-    if comparisons:
-        axes.set_xlim(0.8 * min(map(_rise, comparisons)), max(c.r[-1] for c in comparisons))
+def _draw_curves(axes: Any, panel: Sequence[Comparison]) -> None:
+    """Targets and models; what tells several apart is a shift, or the style."""
+    observable = panel[0].observable
+    for index, c in enumerate(panel):
+        _draw_comparison(axes, c, index, f" {index}" if len(panel) > 1 else "")
+    _finish(axes, observable)
+    first = min(c.rise for c in panel)
+    last = max(float(c.target.x[-1]) for c in panel)
+    axes.set_xlim(0.8 * first if observable.is_structure else first, last)
     axes.tick_params(labelbottom=False)
 
 
-def _draw_functions(axes: Any, comparisons: Sequence[Comparison]) -> None:
-    for index, c in enumerate(comparisons):
-        many = len(comparisons) > 1
-        _draw_comparison(axes, c, f" {index}" if many else "", style=index)
-    axes.axhline(0, color="0.7", lw=0.8)
-    axes.set_xlim(min(c.x[0] for c in comparisons), max(c.x[-1] for c in comparisons))
-    first = comparisons[0]
-    label = "P(theta) / rad$^{-1}$"
-    if isinstance(first, TimeComparison):
-        label = first.name + (f" / {_as_math(first.unit)}" if first.unit else "")
-    axes.set(ylabel=label)
-    axes.legend(frameon=False)
-    axes.tick_params(labelbottom=False)
-
-
-def _draw_comparison(
-    axes: Any, c: Comparison, name: str, shift: float = 0.0, style: int = 0
-) -> None:
-    """Target and model; what tells those of one panel apart is a shift, or the style."""
+def _draw_comparison(axes: Any, c: Comparison, index: int, name: str) -> None:
+    shift = index * c.observable.shift
+    style = 0 if shift else index
     axes.errorbar(
-        c.x,
-        c.target + shift,
-        yerr=2 * c.target_error,
+        c.target.x,
+        c.target.y + shift,
+        yerr=2 * c.target.spread,
         fmt=_MARKERS[style % len(_MARKERS)],
         ms=2.5,
         lw=0.7,
         color=_TARGET,
         label=f"target{name}",
     )
-    color = _MODELS[style % len(_MODELS)]
-    _band(axes, c.x, c.model + shift, c.model_error, color, f"model{name}")
+    _band(axes, c.model, shift, _MODELS[style % len(_MODELS)], f"model{name}")
+
+
+def _finish(axes: Any, observable: Observable) -> None:
+    axes.axhline(observable.tends_to, color="0.7", lw=0.8)
+    axes.set(ylabel=_with_unit(observable.label, _as_math(observable.unit)))
+    if observable.is_histogram:
+        axes.set_ylim(0, None)
+    axes.legend(frameon=False)
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} / {unit}" if unit else name
 
 
 def _as_math(unit: str) -> str:
     """``nm^2/ps`` as nm$^{2}$ ps$^{-1}$."""
-    first, *below = unit.split("/")
-    powers = [first.partition("^"), *(part.partition("^") for part in below)]
-    signs = ["", *["-"] * len(below)]
+    parts = [part.partition("^") for part in unit.split("/")]
+    signs = ["", *["-"] * (len(parts) - 1)]
     return " ".join(
         name if not sign and not power else f"{name}$^{{{sign}{power or 1}}}$"
-        for sign, (name, _, power) in zip(signs, powers, strict=True)
+        for sign, (name, _, power) in zip(signs, parts, strict=True)
+        if name != "1"
     )
 
 
-def _finish_rdf_axes(axes: Any) -> None:
-    axes.axhline(1, color="0.7", lw=0.8)
-    axes.set(ylabel="g(r)", ylim=(0, None))
-    axes.legend(frameon=False)
-
-
-def _draw_residuals(
-    axes: Any, comparisons: Sequence[Comparison], xlabel: str, styled: bool = False
-) -> None:
+def _draw_residuals(axes: Any, panel: Sequence[Comparison]) -> None:
     axes.axhline(0, color="0.7", lw=0.8)
-    for index, c in enumerate(comparisons):
-        combined = np.hypot(c.target_error, c.model_error)
-        axes.fill_between(c.x, -2 * combined, 2 * combined, color="0.88", lw=0)
-        color = _MODELS[index % len(_MODELS)] if styled else _MODEL
-        axes.plot(c.x, c.model - c.target, color=color, lw=1.2)
-    axes.set(xlabel=xlabel, ylabel="model - target")
+    for index, c in enumerate(panel):
+        combined = np.hypot(c.target.spread, c.model.spread)
+        axes.fill_between(c.target.x, -2 * combined, 2 * combined, color="0.88", lw=0)
+        style = 0 if c.observable.shift else index
+        axes.plot(c.target.x, c.model.y - c.target.y, color=_MODELS[style % len(_MODELS)], lw=1.2)
+    axis = panel[0].axis
+    axes.set(xlabel=_with_unit(axis.name, axis.unit), ylabel="model - target")
 
 
 def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
@@ -254,13 +210,8 @@ def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _rise(c: RDFComparison) -> float:
-    """Where g rises for good, nm."""
-    high = np.flatnonzero(c.target > 0.5)
-    low = np.flatnonzero(c.target[: high[0] if len(high) else 0] < 0.1)
-    return float(c.r[low[-1] + 1]) if len(low) else float(c.r[0])
-
-
-def _band(axes: Any, x: Array, y: Array, error: Array, color: str, label: str) -> None:
-    axes.plot(x, y, color=color, lw=1.6, label=label)
-    axes.fill_between(x, y - 2 * error, y + 2 * error, color=color, alpha=0.22, lw=0)
+def _band(axes: Any, curve: Curve, shift: float, color: str, label: str) -> None:
+    y = curve.y + shift
+    axes.plot(curve.x, y, color=color, lw=1.6, label=label)
+    below, above = y - 2 * curve.spread, y + 2 * curve.spread
+    axes.fill_between(curve.x, below, above, color=color, alpha=0.22, lw=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform as machine
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
 from .. import io
+from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
 from ..refinement import Refinement, Target
-from ..units import MOLAR_GAS_CONSTANT, UNIT_NAMES
+from ..units import MOLAR_GAS_CONSTANT
 from . import figures
 
 Array = NDArray[np.float64]
-
-_ANGLES = "theta_rad,p_target,p_model,standard_error"
 
 
 def write_results(
@@ -60,19 +59,10 @@ def write_results(
         "configuration": configuration,
     }
     io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
-    _write_curves(found, folder)
+    _write_curves(found.curves, folder)
     _write_simulation(fit, folder)
     title = _title(summary["final"])
-    figure = figures.fit_figure(
-        r,
-        u,
-        error,
-        found.rdfs,
-        summary["rounds"],
-        title=title,
-        angles=found.angles,
-        over_time=found.over_time,
-    )
+    figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     figures.save_figure(figure, folder / "figure.png")
     io.write_json(folder / "summary.json", summary)
     return summary
@@ -82,15 +72,13 @@ def write_results(
 class Comparisons:
     """Each target beside the model's value, in their order."""
 
-    rdfs: list[figures.RDFComparison]
-    angles: list[figures.AngleComparison]
-    over_time: list[figures.TimeComparison]
+    curves: list[figures.Comparison]
     scalars: list[dict[str, Any]]
 
 
 def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
-    found = Comparisons([], [], [], [])
+    found = Comparisons([], [])
     for view in fit.views():
         error = np.sqrt(np.diag(view.own_covariance))
         start = 0
@@ -102,41 +90,32 @@ def compare(fit: Refinement) -> Comparisons:
 
 
 def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None:
-    columns = (target.values, target.uncertainty, model, error)
-    name, unit = type(target.observable).__name__, UNIT_NAMES[target.observable.kind]
-    if target.r is not None:
-        found.rdfs.append(figures.RDFComparison(target.r, *columns))
-    elif target.theta is not None:
-        found.angles.append(figures.AngleComparison(target.theta, *columns))
-    elif target.t is not None:
-        found.over_time.append(figures.TimeComparison(target.t, *columns, name, unit))
-    else:
+    observable = target.observable
+    if target.curve is not None and target.axis is not None:
+        predicted = Curve(target.curve.x, model, error)
+        found.curves.append(figures.Comparison(observable, target.axis, target.curve, predicted))
+        return
+    for index, value in enumerate(target.values):
         found.scalars.append(
             {
-                "observable": name.lower(),
-                "unit": unit,
-                "target": target.values[0],
-                "uncertainty": target.uncertainty[0],
-                "model": model[0],
-                "standard_error": error[0],
+                "observable": observable.name + (f"[{index}]" if len(model) > 1 else ""),
+                "unit": observable.unit,
+                "target": value,
+                "uncertainty": target.uncertainty[index],
+                "model": model[index],
+                "standard_error": error[index],
             }
         )
 
 
-def _write_curves(found: Comparisons, folder: Path) -> None:
+def _write_curves(curves: Sequence[figures.Comparison], folder: Path) -> None:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
-    for index, c in enumerate(found.rdfs):
-        header = "r_nm,g_target,g_model,standard_error"
-        io.write_csv(folder / f"rdf_{index}.csv", header, c.r, c.target, c.model, c.model_error)
-    for index, a in enumerate(found.angles):
-        columns = (a.theta, a.target, a.model, a.model_error)
-        io.write_csv(folder / f"angles_{index}.csv", _ANGLES, *columns)
     written: Counter[str] = Counter()
-    for curve in found.over_time:
-        name = curve.name.lower()
-        columns = (curve.t, curve.target, curve.model, curve.model_error)
+    for c in curves:
+        name, prefix = c.observable.name, c.observable.column and f"{c.observable.column}_"
+        header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
         path = folder / f"{name}_{written[name]}.csv"
-        io.write_csv(path, "t_ps,target,model,standard_error", *columns)
+        io.write_csv(path, header, c.target.x, c.target.y, c.model.y, c.model.spread)
         written[name] += 1
 
 

@@ -33,7 +33,7 @@ def trajectory_rdf(
     r_max: float | None = None,
     bins: int = 200,
     intramolecular: bool = False,
-) -> tuple[Array, Estimate]:
+) -> tuple[RDF, Estimate]:
     """g(r) of the frames of a file, read in pieces, so that a long one fits into memory.
 
     Parameters
@@ -44,7 +44,7 @@ def trajectory_rdf(
 
     Returns
     -------
-    r : array [bins], nm, bin centres
+    rdf : RDF that was counted
     estimate : Estimate of g, correlations between frames accounted for
 
     Raises
@@ -76,7 +76,7 @@ def trajectory_rdf(
         records.append(g)
         following = next(frames, None)
         if following is None:
-            return rdf.r, _estimate(np.array(records))
+            return rdf, _estimate(np.array(records))
         _, positions, box = following
         if box is None:
             raise ObservableError(f"{trajectory}: a frame has no box")

@@ -168,7 +168,7 @@ def _view_static(
         frame_covariance = (1 - share) * frame_covariance + share * independent
     operator = _stacked_operator(targets, observables)
     bin_error = np.concatenate(
-        [np.full(len(t.values), _BIN_ERROR if t.is_histogram else 0.0) for t in targets]
+        [np.full(len(t.values), _BIN_ERROR if t.observable.is_histogram else 0.0) for t in targets]
     )
     covariance = operator @ frame_covariance @ operator.T
     return StateView(

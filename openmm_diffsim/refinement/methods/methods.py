@@ -239,13 +239,13 @@ class IterativeBoltzmannInversion(Stateless):
         for state in states:
             kt = MOLAR_GAS_CONSTANT * state.state_point.temperature
             for pair, target in pair_targets(state, potential):
-                assert state.last is not None and target.r is not None
+                assert state.last is not None and target.x is not None
                 g = target.operator @ state.last.average(target.observable).detach().numpy()
                 seen = (g > self.least_g) & (target.values > self.least_g)
-                seen &= target.r < potential.basis.cutoff
+                seen &= target.x < potential.basis.cutoff
                 delta = self.damping * kt * np.log(g[seen] / target.values[seen])
                 centers = potential.basis.centers
-                smooth = np.interp(centers, target.r[seen], delta - delta[-1], right=0.0)
+                smooth = np.interp(centers, target.x[seen], delta - delta[-1], right=0.0)
                 mean = torch.from_numpy(smooth) / len(states)
                 change[pair] += potential.basis.interpolate(mean)
         with torch.no_grad():
@@ -506,16 +506,16 @@ def target_basis_sums(state: StateData, potential: PairPotential) -> Array:
     rows, columns = np.triu_indices(potential.n_types)
     n = state.theory.n_of_type
     for pair, target in pair_targets(state, potential):
-        assert target.r is not None
-        if target.r[-1] < potential.basis.cutoff - 1.5 * np.diff(target.r).max():
+        assert target.x is not None
+        if target.x[-1] < potential.basis.cutoff - 1.5 * np.diff(target.x).max():
             raise TargetError(
                 f"relative entropy needs g(r) up to the cutoff, {potential.basis.cutoff:.4f} nm; "
-                f"the target ends at {target.r[-1]:.4f} nm"
+                f"the target ends at {target.x[-1]:.4f} nm"
             )
         a, b = rows[pair], columns[pair]
         n_pairs = n[a] * (n[a] - 1) / 2 if a == b else n[a] * n[b]
         edges = np.concatenate(
-            [[target.r[0]], 0.5 * (target.r[1:] + target.r[:-1]), [potential.basis.cutoff]]
+            [[target.x[0]], 0.5 * (target.x[1:] + target.x[:-1]), [potential.basis.cutoff]]
         )
         for g, low, high in zip(target.values, edges[:-1], edges[1:], strict=True):
             r = np.linspace(low, high, 9)
@@ -549,8 +549,10 @@ def is_free_form(potential: Potential) -> bool:
 def nearest_distance(state: StateData) -> float:
     """Distance of nearest neighbours, nm: first peak of the first RDF target, or rho^(-1/3)."""
     for target in state.targets:
-        if target.r is not None:
-            return float(target.r[np.argmax(target.values)])
+        if target.curve is not None:
+            found = target.observable.nearest_distance(target.curve)
+            if found is not None:
+                return found
     return float(state.state_point.number_density() ** (-1 / 3))
 
 

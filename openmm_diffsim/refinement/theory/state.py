@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...curve import interpolation_matrix
 from ...engine.adapters import particle_types
 from ...engine.statepoint import StatePoint
 from ...observables import RDF, Observable, Pressure
@@ -15,7 +16,6 @@ from ...potentials import PairPotential
 from ...samples import Samples
 from ...statistics.kernels import largest_range
 from ...units import beta
-from ..target import interpolation_matrix
 from .liquid import LiquidStructure
 
 Array = NDArray[np.float64]

@@ -1,0 +1,83 @@
+"""Observables by the names that a configuration has for them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import ConfigurationError
+from ..observables import ENTRIES, Observable
+
+
+def find_observable(name: str, folder: Path) -> type[Observable]:
+    """The class of an ``entry`` such as "rdf", or of the user's own.
+
+    Parameters
+    ----------
+    name : an entry; or "file.py:ClassName", a path relative to ``folder``; or
+        "package.module:ClassName". The last two run the code of that file or module.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none of that name, or it is no Observable.
+    """
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        if name not in ENTRIES:
+            raise ConfigurationError(
+                f"{not_one_of(name, tuple(ENTRIES))}; one of your own is 'file.py:ClassName'"
+            )
+        return ENTRIES[name]
+    module = _of_file(folder / place) if place.endswith(".py") else _of_name(place)
+    found = getattr(module, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Observable)):
+        raise ConfigurationError(
+            f"got {name!r}: {place} has no class {attribute!r} that is an Observable"
+        )
+    return found
+
+
+def not_one_of(value: object, allowed: Sequence[str]) -> str:
+    """What to say where ``value`` is none of the names allowed."""
+    close = difflib.get_close_matches(str(value), allowed, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"got {value!r}, expected one of {', '.join(allowed)}{hint}"
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The module in a file: once per process, so that its classes stay the same."""
+    path = path.resolve()
+    for module in list(sys.modules.values()):
+        known = getattr(module, "__file__", None)
+        if known is not None and Path(known) == path:
+            return module
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}")
+    name = f"openmm_diffsim_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigurationError(
+            f"{path} cannot be run: {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _of_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,82 @@
+"""What an observable is told when a configuration asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Section(Protocol):
+    """A ``[[target]]`` of a configuration, which hands out checked values.
+
+    A key that is missing gives ``default``, or is an error where there is none. A key that nobody
+    asks for is refused as unknown.
+    """
+
+    def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
+        """A finite float."""
+
+    def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
+        """A whole number."""
+
+    def text(self, key: str, default: Any = ...) -> Any:
+        """A string that is not empty."""
+
+    def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
+        """One of several strings."""
+
+    def pair(self, key: str, unit: str) -> tuple[float, float] | None:
+        """[low, high], 0 <= low < high; the unit is for the message."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an observable that a configuration asks for is going to be measured."""
+
+    topology: Any
+    """The ``openmm.app.Topology``."""
+    masses: Array
+    """[particles], amu."""
+    atoms: IntArray | None
+    """What the potential acts on, and an observable by default; None: all particles."""
+    volume: float
+    """Of the box, nm^3."""
+    reach: float
+    """How far distances may be counted, nm: half the box, less what a barostat may take of it."""
+    timestep: float
+    """Of the Simulation's integrator, ps."""
+    temperature: float
+    """K."""
+    find: Callable[[str, str], IntArray]
+    """Atoms of a selection in mdtraj's language; the second argument is its key, for messages."""
+    integrator: Callable[[str], Any]
+    """For segments: "simulation" gives None, "nve" velocity Verlet with the same timestep."""
+    warn: Callable[[str], None]
+    """Tells the user one line."""
+
+    @property
+    def n_particles(self) -> int:
+        """Of the System."""
+        return len(self.masses)
+
+    @property
+    def number_density(self) -> float:
+        """Of the default atoms, 1/nm^3."""
+        return (self.n_particles if self.atoms is None else len(self.atoms)) / self.volume
+
+    def select(self, selection: str | None, key: str = "atoms") -> IntArray | None:
+        """Atoms of a selection, the default ones for None.
+
+        Raises
+        ------
+        ConfigurationError
+            If the selection cannot be read, or names no atom.
+        """
+        return self.atoms if selection is None else self.find(selection, f"target.{key}")
