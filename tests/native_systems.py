@@ -13,6 +13,7 @@ import openmm
 from numpy.typing import NDArray
 from systems import BOXES, Array
 
+import openmm_diffsim
 from openmm_diffsim.engine import native
 from openmm_diffsim.potentials import SplineBasis, n_pairs_of_types, pair_index
 
@@ -62,7 +63,7 @@ def why_missing(where: Where) -> str | None:
         return f"OpenMM has no platform {where.platform} here"
     if where.platform in native.not_loaded:
         return f"the plugin's {where.platform} library: {native.not_loaded[where.platform]}"
-    folder = Path(native.__file__).parent / "lib"
+    folder = Path(openmm_diffsim.__file__).parent / "lib"
     if not (folder / f"libOpenMMDiffSim{where.platform}.so").exists():
         return f"the plugin's {where.platform} library was not built"
     plain = openmm.System()

@@ -83,7 +83,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 @needs_native
 def test_libraries_lie_in_the_package_with_the_version_they_are_for() -> None:
-    lib = Path(native.__file__).parent / "lib"
+    lib = Path(diffsim.__file__).parent / "lib"
     assert (lib / "openmm_version.txt").read_text().strip() == openmm.__version__
     assert not (lib / "why_not.txt").exists()
     assert "Reference" in native.loaded
@@ -95,7 +95,7 @@ def package_with(folder: Path, files: dict[str, str]) -> Path:
     """A copy of this package in ``folder``, with files added to its lib/ or replaced there."""
     package = folder / "openmm_diffsim"
     shutil.copytree(
-        Path(native.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+        Path(diffsim.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
     (package / "lib").mkdir(exist_ok=True)
     for name, text in files.items():
