@@ -83,6 +83,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     is_worker = hasattr(session.config, "workerinput")
     if session.config.getoption("--record-durations") and not is_worker:
         durations.write(_times)
+        durations.publish()
 
 
 # Fixtures ----------------------------------------------------------------------------------------

@@ -8,11 +8,13 @@ kept apart. Only what takes longer than ``KEPT`` is in the file; what is not the
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 RECORD = Path(__file__).with_name("durations.txt")
+DOCUMENT = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 REFRESH = "python -m pytest --record-durations"
 SLOW = 1.0  # seconds, alone
 KEPT = 0.5
@@ -38,6 +40,22 @@ def write(found: Mapping[str, float], path: Path = RECORD) -> None:
     times = {name: t for name, t in read(path).items() if exists(name, path.parent)} | dict(found)
     ordered = sorted((-round(t, 1), name) for name, t in times.items() if t > KEPT)
     path.write_text(_HEAD + "".join(f"{-t:6.1f} {name}\n" for t, name in ordered), encoding="utf-8")
+
+
+def slowest(path: Path = RECORD, n: int = 10) -> str:
+    """The first lines of the record."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join([line for line in lines if not line.startswith("#")][:n])
+
+
+def publish(path: Path = RECORD, document: Path = DOCUMENT) -> None:
+    """Show the slowest tests in the document, in the block after <!-- slowest tests -->."""
+    text = document.read_text(encoding="utf-8")
+    block = f"<!-- slowest tests -->\n```\n{slowest(path)}\n```"
+    document.write_text(
+        re.sub(r"<!-- slowest tests -->\n```\n.*?```", lambda _: block, text, flags=re.DOTALL),
+        encoding="utf-8",
+    )
 
 
 def name_of(nodeid: str, gpu: bool = False) -> str:

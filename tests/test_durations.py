@@ -9,7 +9,7 @@ from pathlib import Path
 
 import durations
 import pytest
-from durations import GPU, RECORD, REFRESH, name_of, read, stale, write
+from durations import DOCUMENT, GPU, RECORD, REFRESH, name_of, read, slowest, stale, write
 
 MOST_STALE = 0.25  # of the names: a test that was renamed only counts as fast until it is measured
 
@@ -21,6 +21,10 @@ def test_the_record_names_tests_that_are_there() -> None:
         f"{len(gone)} of the {len(names)} tests in {RECORD.name} are no more, such as {gone[:3]}; "
         f"measure again: {REFRESH}"
     )
+
+
+def test_the_slowest_tests_are_published() -> None:
+    assert slowest() in DOCUMENT.read_text(encoding="utf-8"), f"not those of the record: {REFRESH}"
 
 
 def test_a_case_has_the_name_of_its_function() -> None:
@@ -73,7 +77,10 @@ DEVICE = ["test_somewhere[OpenCL-single]", "test_by_name[CUDA]"]
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tests with the conftest of this one."""
-    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("planted")
+    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("planted") / "tests"
+    folder.mkdir()
+    document = "Before.\n\n<!-- slowest tests -->\n```\n9.0 old\n```\nAfter.\n"
+    (folder.parent / DOCUMENT.name).write_text(document)
     for name in ("conftest.py", "durations.py", "native_systems.py", "systems.py"):
         (folder / name).write_text((here / name).read_text(encoding="utf-8"))
     (folder / "test_planted.py").write_text(PLANTED)
@@ -107,6 +114,9 @@ def test_marks_come_from_parameters_and_from_measured_times(planted: Path) -> No
         "test_planted.py::test_somewhere" + GPU,
     }
     assert found["test_planted.py::test_somewhere" + GPU] >= 0.8
+    published = (planted.parent / DOCUMENT.name).read_text()
+    block = "<!-- slowest tests -->\n```\n" + slowest(planted / RECORD.name) + "\n```"
+    assert published == f"Before.\n\n{block}\nAfter.\n" and published.count("test_planted") == 4
     write({"test_planted.py::test_quick": durations.SLOW + 0.1}, planted / RECORD.name)
     fast = [name for name in NAMES if name != "test_quick"]
     assert sorted(passed(planted, "-m", "not slow and not gpu")) == sorted(fast + HOST)
