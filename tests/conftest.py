@@ -1,10 +1,17 @@
-"""What tests share."""
+"""What tests share, and how they are marked: ``gpu`` and ``slow``, never by hand.
+
+A case is ``gpu`` where one of its parameters is a platform of devices. It is ``slow`` where the
+record of measured times, ``durations.txt``, says so; see ``durations.py``.
+"""
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import durations
 import native_systems
 import pytest
 from native_systems import PLATFORMS, Live, Where
@@ -12,6 +19,89 @@ from native_systems import PLATFORMS, Live, Where
 from openmm_diffsim.engine import native
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+
+DEVICES = ("OpenCL", "CUDA")
+
+# Marks and times ---------------------------------------------------------------------------------
+
+_setups: dict[str, float] = {}  # of each fixture, the last time, seconds
+_times: dict[str, float] = {}  # of each test function that ran, its slowest case
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help="write how long the tests of this run take to tests/durations.txt",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seconds = durations.read()
+    for item in items:
+        gpu = _needs_device(item)
+        if gpu:
+            item.add_marker("gpu")
+        if seconds.get(durations.name_of(item.nodeid, gpu), 0.0) > durations.SLOW:
+            item.add_marker("slow")
+
+
+def _needs_device(item: pytest.Item) -> bool:
+    case = getattr(item, "callspec", None)
+    values = case.params.values() if case is not None else ()
+    platforms = (v.platform if isinstance(v, Where) else v for v in values)
+    return any(isinstance(name, str) and name in DEVICES for name in platforms)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        return (yield)
+    finally:
+        _setups[fixturedef.argname] = time.perf_counter() - start
+
+
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> None:
+    """A property, and not a variable here, so that it also comes from another process."""
+    if call.when == "call" and call.excinfo is None:
+        name = durations.name_of(item.nodeid, item.get_closest_marker("gpu") is not None)
+        seconds = call.duration + sum(_setups.get(used, 0.0) for used in item.fixturenames)
+        item.user_properties.append(("alone", (name, seconds)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        for key, value in report.user_properties:
+            if key == "alone":
+                name, seconds = value  # type: ignore[misc]
+                _times[name] = max(seconds, _times.get(name, 0.0))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    is_worker = hasattr(session.config, "workerinput")
+    if session.config.getoption("--record-durations") and not is_worker:
+        durations.write(_times)
+        durations.publish()
+
+
+# Fixtures ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, in child processes too, however the tests were started.
+
+    A shell starts a background job with SIGINT ignored. That is inherited, and Python then leaves
+    it so: right for a fit in the background, but nothing that tests of interrupts could work with.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture

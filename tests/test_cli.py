@@ -422,7 +422,6 @@ def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> Non
     assert ("missing: pip install" in said) == ("CUDA" not in names or "HIP" not in names)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"), [("argon", "argon_gr.csv"), ("water", "water_oo_soper2008.csv")]
 )

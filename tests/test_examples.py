@@ -19,7 +19,6 @@ def test_there_are_numbered_examples() -> None:
     assert [path.name[0] for path in NUMBERED] == ["1", "2", "3", "4", "5", "6"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
 def test_example_holds(path: Path, tmp_path: Path, shared_data: Callable[[str], Path]) -> None:
     data = [str(shared_data(name).parent) for name in DATA.get(path.stem, [])]

@@ -80,7 +80,6 @@ def test_a_dimer_and_a_trimer_by_hand() -> None:
     assert float(module(trimer)) == pytest.approx(2 * pair, rel=1e-12)
 
 
-@pytest.mark.slow
 def test_the_liquid_has_the_energy_that_was_published() -> None:
     topology, system, x = three_body.system(216)
     system.addForce(python_force(StillingerWeber()))

@@ -1,0 +1,216 @@
+"""The loop of a refinement without MD: on frames of two particles, drawn from what is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import liquids
+import numpy as np
+import pytest
+import torch
+from fake_statepoint import FakeStatePoint
+from liquids import CUTOFF, EPSILON, SIGMA, Array
+from systems import FreePair
+
+from openmm_diffsim import RDF, PairPotential, Refinement, SplinePair, Target
+from openmm_diffsim.errors import CheckpointError, SamplingError
+from openmm_diffsim.potentials import SplineBasis, flat_parameters, set_flat_parameters
+
+KELVIN = liquids.kelvin(1.5)
+LENGTH = 2.05 * CUTOFF
+UNCERTAINTY = 0.08
+FRAMES = 4000  # a round
+
+
+def point_of(potential: PairPotential, seed: int = 1, kelvin: float = KELVIN) -> FakeStatePoint:
+    return FakeStatePoint(potential, kelvin, LENGTH, seed)
+
+
+def g_of_two() -> RDF:
+    return RDF(1.02 * CUTOFF, 20, r_min=0.9 * SIGMA)
+
+
+def target_of(point: FakeStatePoint, g: Array | None = None) -> Target:
+    """What the truth gives at that temperature, or another g(r)."""
+    rdf = g_of_two()
+    if g is None:
+        g = point_of(liquids.lennard_jones(), kelvin=point.temperature).g(rdf)
+    return Target(point, rdf, rdf.r, g, uncertainty=UNCERTAINTY)  # type: ignore[arg-type]
+
+
+def wrong() -> Any:
+    return liquids.lennard_jones(0.36, 0.5)
+
+
+def spline() -> SplinePair:
+    """As wrong, but free in its form."""
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 16)
+    return pair.set_coefficients(liquids.lennard_jones(0.36, 0.5, knots=16).coefficients().detach())
+
+
+def fit_of(pair: PairPotential, seed: int = 1, **options: Any) -> Refinement:
+    return Refinement(pair, [target_of(point_of(pair, seed))], **options)
+
+
+def run(fit: Refinement, rounds: int, frames: int = FRAMES) -> Refinement:
+    return fit.run(rounds, frames, 1, progress=False)
+
+
+def point_in(fit: Refinement, index: int = 0) -> FakeStatePoint:
+    point: Any = fit.states[index].state_point
+    return point
+
+
+def exact_rms(fit: Refinement) -> float:
+    """Of g(r) at the present parameters, without the noise of any frame."""
+    target = fit.targets[0]
+    return float(np.sqrt(np.mean((point_in(fit).g(g_of_two()) - target.values) ** 2)))
+
+
+def parameters(fit: Refinement) -> Array:
+    return flat_parameters(fit.potential).numpy().copy()
+
+
+# The helper itself --------------------------------------------------------------------------------
+
+
+def chi_square(found: Array, exact: Array) -> float:
+    """Of the means over frames [frames, values], per value; of those that are seen often."""
+    seen = np.count_nonzero(found, axis=0) > 20
+    assert seen.sum() >= 8
+    left = (found.mean(axis=0) - exact)[seen]
+    covariance = np.cov(found[:, seen].T) / len(found)
+    return float(left @ np.linalg.solve(covariance, left) / len(left))
+
+
+def test_averages_of_drawn_frames_are_those_that_are_known() -> None:
+    point, rdf = point_of(liquids.lennard_jones(knots=12), seed=3), g_of_two()
+    samples, basis = point.sample(10_000, 1, [rdf]), point.potential.basis
+    for found, exact in (
+        (samples.records[rdf], point.g(rdf)),
+        (samples.basis_sums[:, 0], point.mean(basis.values)),
+        (samples.virial_sums[:, 0], point.mean(lambda r: -r[:, None] * basis.derivatives(r))),
+    ):
+        assert chi_square(found, exact) < 3.3  # of 8 values in one of a thousand cases
+        assert chi_square(found, 1.3 * exact) > 3.3
+
+
+def test_the_known_slope_is_a_finite_difference_of_the_known_g() -> None:
+    point = point_of(FreePair(SplineBasis(0.8 * SIGMA, CUTOFF, 12)))
+    rdf, step = g_of_two(), 1e-4
+    direction = torch.cos(torch.arange(point.potential.basis.n_coefficients, dtype=torch.float64))
+    slope = point.g_slope(rdf) @ direction.numpy()
+
+    def shifted(by: float) -> Array:
+        with torch.no_grad():
+            point.potential.c[0] = by * direction
+        return point.g(rdf)
+
+    difference = (shifted(step) - shifted(-step)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-8)
+
+
+def test_the_slope_from_frames_is_the_known_one() -> None:
+    point, rdf = point_of(liquids.lennard_jones(), seed=4), g_of_two()
+    slopes = [point.sample(2000, 1, [rdf]).jacobian(rdf)[:, 0].numpy() for _ in range(20)]
+    found, exact = np.array(slopes).reshape(20, -1), point.g_slope(rdf).ravel()
+    seen = found.std(axis=0, ddof=1) > 1e-3
+    error = found.std(axis=0, ddof=1)[seen] / np.sqrt(20)
+    z = (found.mean(axis=0) - exact)[seen] / error
+    assert seen.sum() > 100 and np.mean(z**2) < 1.5  # 19/17 on average, of Student's t
+    assert np.mean(((found.mean(axis=0) + exact)[seen] / error) ** 2) > 3  # a wrong sign
+
+
+# The loop -----------------------------------------------------------------------------------------
+
+
+def test_a_fit_finds_the_parameters_of_the_truth() -> None:
+    fit = run(fit_of(wrong()), 12)
+    covariance = fit.method.parameter_covariance()
+    assert covariance is not None
+    error = np.sqrt(np.diag(covariance))
+    assert np.all(np.abs(parameters(fit) - [SIGMA, EPSILON]) < 4 * error)
+    assert error[0] < 0.02 * SIGMA and error[1] < 0.2 * EPSILON
+    assert exact_rms(fit) < 0.2 * fit.history[0].rdf_rms
+    assert fit.converged and len(fit.history) < 12
+
+
+def test_a_spline_comes_to_the_g_of_the_truth() -> None:
+    fit = run(fit_of(spline()), 5)
+    assert exact_rms(fit) < 0.3 * fit.history[0].rdf_rms
+
+
+@pytest.mark.parametrize("method", ["ibi", "relative-entropy", "adam"])
+def test_every_method_comes_nearer(method: str) -> None:
+    fit = run(fit_of(spline(), method=method), 4)
+    assert exact_rms(fit) < 0.7 * fit.history[0].rdf_rms
+
+
+def test_two_state_points_are_fitted_together() -> None:
+    pair = wrong()
+    points = [point_of(pair, 1), point_of(pair, 2, 1.4 * KELVIN)]
+    fit = run(Refinement(pair, [target_of(p) for p in points]), 6)
+    leads = [FRAMES // (10 if n else 2) for n in range(len(fit.history))]
+    assert fit.md_steps == 2 * sum(FRAMES + lead for lead in leads)
+    assert np.abs(parameters(fit) / [SIGMA, EPSILON] - 1).max() < 0.1
+
+
+def test_a_resumed_fit_is_the_same_as_one_that_was_never_stopped(tmp_path: Path) -> None:
+    whole = run(fit_of(wrong(), checkpoint=tmp_path / "whole.ckpt", largest_step=0.1), 4, 500)
+    path = tmp_path / "fit.ckpt"
+    run(fit_of(wrong(), checkpoint=path, largest_step=0.1), 2, 500)
+    resumed = run(fit_of(wrong(), seed=9, largest_step=0.1).resume(path), 4, 500)
+    np.testing.assert_array_equal(parameters(resumed), parameters(whole))
+    assert [r.misfit for r in resumed.history] == [r.misfit for r in whole.history]
+    assert [r.md_steps for r in resumed.history] == [r.md_steps for r in whole.history]
+
+
+def test_a_checkpoint_of_another_target_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fit.ckpt"
+    run(fit_of(wrong(), checkpoint=path), 1, 500)
+    pair = wrong()
+    other = Refinement(pair, [target_of(point_of(pair), np.linspace(0.8, 1.2, 20))])
+    with pytest.raises(CheckpointError, match="target"):
+        other.resume(path)
+    assert not other.history and np.array_equal(parameters(other), [0.36, 0.5])
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_an_explosion_is_rolled_back_and_half_the_step_tried() -> None:
+    fit = run(fit_of(wrong(), largest_step=0.2), 1)
+    first, tried = np.array([0.36, 0.5]), parameters(fit)
+    point_in(fit).explosions = 1
+    run(fit, 2)
+    assert "exploded" in fit.history[1].event and fit.history[1].misfit == fit.history[0].misfit
+    np.testing.assert_allclose(parameters(fit), 0.5 * (first + tried), rtol=1e-12)
+    run(fit, 12)
+    assert [bool(r.event) for r in fit.history] == [False, True] + [False] * (len(fit.history) - 2)
+    assert exact_rms(fit) < 0.3 * fit.history[0].rdf_rms
+
+
+def test_a_g_that_got_far_worse_is_rolled_back() -> None:
+    fit = run(fit_of(wrong()), 3)
+    good, bad = fit.history[2], np.array([0.42, 2.0])
+    set_flat_parameters(fit.potential, torch.from_numpy(bad))
+    run(fit, 4)
+    assert "far worse" in fit.history[3].event and fit.history[3].misfit == good.misfit
+    assert np.all(np.abs(parameters(fit) - bad) > 0.2 * np.abs(bad - [SIGMA, EPSILON]))
+
+
+def test_a_fit_that_only_explodes_ends() -> None:
+    fit = run(fit_of(wrong()), 1)
+    point_in(fit).explosions = 10
+    with pytest.raises(SamplingError, match="in a row"):
+        run(fit, 9)
+    assert len(fit.history) < 6
+
+
+def test_a_first_guess_that_explodes_is_an_error() -> None:
+    fit = fit_of(wrong())
+    point_in(fit).explosions = 1
+    with pytest.raises(SamplingError, match="exploded"):
+        run(fit, 2)
+    assert not fit.history
