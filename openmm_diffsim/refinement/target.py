@@ -164,6 +164,18 @@ class Target:
         """
         return self._operator @ self.observable.combine(*averages).double()
 
+    def linearized(self, *averages: Tensor) -> tuple[Array, list[Array]]:
+        """``predict`` and its Jacobian with respect to each average, [points, n_values]."""
+        leaves = tuple(average.detach().requires_grad_(True) for average in averages)
+        with torch.enable_grad():
+            value = self.predict(*leaves)
+        each = torch.eye(len(value), dtype=value.dtype)
+        slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
+        return value.detach().numpy(), [
+            np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
+            for slope, leaf in zip(slopes, leaves, strict=True)
+        ]
+
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
         return {

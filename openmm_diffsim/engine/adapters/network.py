@@ -14,6 +14,7 @@ import logging
 import secrets
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -224,6 +225,14 @@ class NetworkAdapter(Adapter):
         if torchforce.is_torch_force(self.force):
             return torchforce.types_in(self.force)
         return _computations(self.force)[0].type_of
+
+    def options(self, temperature: float) -> AttachOptions:
+        """By the same backend, in the same precision."""
+        precision = None
+        if not torchforce.is_torch_force(self.force):
+            precision = _computations(self.force)[0].precision
+        made = super().options(temperature)
+        return replace(made, backend=self.backend, precision=precision, temperature=None)
 
     @property
     def backend(self) -> str:
