@@ -16,7 +16,7 @@ from ..errors import TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
-from .comparison import Comparison, Knowledge, compare, groups_of
+from .comparison import Comparison, Knowledge, Sight, compare, groups_of
 from .initial import boltzmann_inversion
 from .target import Target
 from .theory import LiquidTheory

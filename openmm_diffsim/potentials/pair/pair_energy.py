@@ -63,7 +63,7 @@ class PairEnergy(nn.Module):
         r = torch.linalg.vector_norm(vectors, dim=1)
         row = self.pair_of_types[type_i, type_j]
         if self.has_closed_form:
-            return self.pair.switched_form(r).gather(0, row[None])[0]  # type: ignore[operator]
+            return self.pair.switched_form(r).gather(0, row[None])[0]
         return self._spline(r, row)
 
     def _spline(self, r: Tensor, row: Tensor) -> Tensor:
