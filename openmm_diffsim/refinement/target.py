@@ -201,7 +201,11 @@ class Target:
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> Curve:
         """What was measured, tidied up and plausible, with an error everywhere."""
         observable, rules = self.observable, self.observable.rules
-        assert rules is not None, "what has an axis has rules"
+        if rules is None:
+            raise TargetError(
+                f"{type(observable).__name__} has an axis and no rules: give it CurveRules, which "
+                "say what a measured curve may be"
+            )
         if len(data) == 1 and isinstance(data[0], Curve):
             curve = data[0]
             if uncertainty is not None:
