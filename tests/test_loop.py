@@ -214,7 +214,8 @@ def test_an_explosion_is_rolled_back_and_half_the_step_tried() -> None:
     np.testing.assert_allclose(parameters(fit), 0.5 * (first + tried), rtol=1e-12)
     run(fit, 12)
     assert [bool(r.event) for r in fit.history] == [False, True] + [False] * (len(fit.history) - 2)
-    assert fit.converged and exact_rms(fit) < UNCERTAINTY
+    assert fit.converged
+    assert exact_rms(fit) < 1.5 * UNCERTAINTY  # that of the average counts too
 
 
 def test_a_g_that_got_far_worse_is_rolled_back() -> None:
