@@ -13,7 +13,14 @@ from fake_statepoint import FakeStatePoint
 from liquids import CUTOFF, EPSILON, SIGMA, Array
 from systems import FreePair
 
-from openmm_diffsim import RDF, PairPotential, Refinement, SplinePair, Target
+from openmm_diffsim import (
+    RDF,
+    PairPotential,
+    Refinement,
+    SplinePair,
+    Target,
+    boltzmann_inversion,
+)
 from openmm_diffsim.errors import CheckpointError, SamplingError
 from openmm_diffsim.potentials import (
     SplineBasis,
@@ -37,11 +44,15 @@ def g_of_two() -> RDF:
     return RDF(1.02 * CUTOFF, 20, r_min=0.9 * SIGMA)
 
 
+def true_g(kelvin: float = KELVIN) -> Array:
+    return point_of(liquids.lennard_jones(), kelvin=kelvin).g(g_of_two())
+
+
 def target_of(point: FakeStatePoint, g: Array | None = None) -> Target:
     """What the truth gives at that temperature, or another g(r)."""
     rdf = g_of_two()
     if g is None:
-        g = point_of(liquids.lennard_jones(), kelvin=point.temperature).g(rdf)
+        g = true_g(point.temperature)
     return Target(point, rdf, rdf.r, g, uncertainty=UNCERTAINTY)  # type: ignore[arg-type]
 
 
@@ -200,6 +211,17 @@ def test_a_checkpoint_of_another_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="target"):
         other.resume(path)
     assert not other.history and np.array_equal(parameters(other), [0.36, 0.5])
+
+
+def test_boltzmann_inversion_is_right_where_there_are_only_pairs() -> None:
+    rdf, truth = RDF(CUTOFF, 100, r_min=0.8 * SIGMA), liquids.lennard_jones()
+    pair = SplinePair(0.8 * SIGMA, CUTOFF, 40)
+    boltzmann_inversion(pair, rdf.r, point_of(truth).g(rdf), KELVIN)
+    r = np.linspace(SIGMA, 0.98 * CUTOFF, 50)  # further in, u changes too much within a bin
+    found, exact = (p.energy(r).detach().numpy()[0] for p in (pair, truth))
+    np.testing.assert_allclose(found, exact, atol=0.01 * EPSILON)
+    point = point_of(pair)
+    np.testing.assert_allclose(point.g(g_of_two()), true_g(), atol=0.02)
 
 
 # What goes wrong ----------------------------------------------------------------------------------
