@@ -329,7 +329,7 @@ class EvaluatedFrames:
             stretched = scale[:, None, None] * cells
             energy = call_at(self.potential, theta, "energies", moved, stretched, types).sum()
             (slope,) = torch.autograd.grad(energy, scale, create_graph=differentiable)
-        return -slope
+            return -slope
 
     def _like(self) -> Tensor:
         """A tensor of the network's precision, where that is."""
