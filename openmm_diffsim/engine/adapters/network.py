@@ -282,14 +282,6 @@ class _FramesRecorder(FeatureRecorder):
         """Forget what was kept; a trajectory with a name begins anew."""
         self._writer = FrameWriter(self._trajectory)
 
-    def sums(
-        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
-    ) -> PairSums:
-        """One pass over the pairs of a frame, if anything is to be counted."""
-        if not histograms:
-            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
-        return super().sums(positions, box, histograms)
-
     def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
         """Keep a frame, its molecules near the origin: a DCD file has single precision."""
         if box is not None:
