@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +29,7 @@ from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames, LearnedEnergy
 from ...samples.evaluated import NetworkParticles, StoredRun
-from ...statistics.kernels import PairHistogram, PairSums
+from ...statistics.kernels import PairSums
 from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
 from .system import is_periodic, type_of_particle
