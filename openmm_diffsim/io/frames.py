@@ -126,8 +126,8 @@ class Frames:
             return
         if self._read()[1] != self.mark:
             raise FramesError(
-                f"{self.path} was overwritten: it holds other frames than these samples were made "
-                "of; give each run a trajectory of its own"
+                f"{self.path} was overwritten, or damaged: it holds other frames than these "
+                "samples were made of; give each run a trajectory of its own"
             )
         self._checked = state
 
@@ -158,7 +158,7 @@ class Frames:
             )
         digest = hashlib.sha256(layout.header)
         if self._n:
-            digest.update(self._records(layout).view(np.uint8))
+            digest.update(self._records(layout).view(np.uint8).data)
         return layout, digest.hexdigest()
 
     def _records(self, layout: _Layout) -> NDArray[np.void]:

@@ -248,8 +248,8 @@ class EvaluatedFrames:
             frames = Frames(found, int(arrays[f"file/{k}/n_frames"]), boxes)
             if frames.mark != mark:
                 raise FramesError(
-                    f"{found} holds other frames than these samples were made of: it was "
-                    "overwritten by another run"
+                    f"{found} holds other frames than these samples were made of: it was damaged, "
+                    "or overwritten by another run"
                 )
             particles = NetworkParticles(
                 *(arrays[f"file/{k}/{name}"] for name in ("atoms", "types", "molecule_of"))
