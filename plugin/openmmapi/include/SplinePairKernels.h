@@ -27,7 +27,7 @@ struct PairConfiguration {
 /**
  * What a platform does for a SplinePairForce.
  */
-class CalcSplinePairForceKernel : public OpenMM::KernelImpl {
+class OPENMM_EXPORT_DIFFSIM CalcSplinePairForceKernel : public OpenMM::KernelImpl {
 public:
     static std::string Name() {
         return "CalcSplinePairForce";
@@ -55,6 +55,11 @@ public:
      */
     virtual void computeProducts(OpenMM::ContextImpl& context, const PairConfiguration& configuration,
             const OpenMM::Vec3* vectors, OpenMM::Vec3* hessianProduct, double* parameterProduct) = 0;
+    /**
+     * Whether the neighbor lists that OpenMM keeps for this Context, if there are any, were made anew for the last evaluation
+     * of forces; false where that cannot be told.
+     */
+    virtual bool hasNewNeighborLists(OpenMM::ContextImpl& context) = 0;
 };
 
 } // namespace DiffSim

@@ -360,3 +360,10 @@ void CommonCalcSplinePairForceKernel::computeProducts(ContextImpl& context, cons
     if (parameterProduct != nullptr)
         downloadMoments(basisSums, scale*table->getSpacing()/norm, parameterProduct);
 }
+
+bool CommonCalcSplinePairForceKernel::hasNewNeighborLists(ContextImpl& context) {
+    ContextSelector selector(cc);
+    vector<int> wasRebuilt;
+    cc.getNonbondedUtilities().getRebuildNeighborList().download(wasRebuilt);
+    return wasRebuilt[0] != 0;
+}

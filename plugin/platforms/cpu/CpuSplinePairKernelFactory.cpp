@@ -19,9 +19,9 @@ public:
 
 } // namespace
 
-extern "C" __attribute__((visibility("default"))) void registerPlatforms() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerPlatforms() {
 }
 
-extern "C" __attribute__((visibility("default"))) void registerKernelFactories() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerKernelFactories() {
     Platform::getPlatform("CPU").registerKernelFactory(CalcSplinePairForceKernel::Name(), new CpuSplinePairKernelFactory());
 }

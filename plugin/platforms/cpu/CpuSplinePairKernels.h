@@ -22,6 +22,7 @@ public:
             double* basis, double* virial, std::vector<std::vector<long long> >& counts);
     void computeProducts(OpenMM::ContextImpl& context, const PairConfiguration& configuration, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct);
+    bool hasNewNeighborLists(OpenMM::ContextImpl& context);
 private:
     typedef std::vector<SplineTable::Row> Moments;
     CpuPairModel makeModel(const OpenMM::Vec3* box) const;

@@ -1,13 +1,13 @@
 #include "CommonSplinePairKernelFactory.h"
-#include "openmm/opencl/OpenCLPlatform.h"
+#include "SplinePairKernels.h"
+#include "openmm/Platform.h"
 
 using namespace DiffSim;
 using namespace OpenMM;
 
-extern "C" __attribute__((visibility("default"))) void registerPlatforms() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerPlatforms() {
 }
 
-extern "C" __attribute__((visibility("default"))) void registerKernelFactories() {
-    Platform::getPlatform("OpenCL").registerKernelFactory(CalcSplinePairForceKernel::Name(),
-            new CommonSplinePairKernelFactory<OpenCLPlatform::PlatformData>());
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerKernelFactories() {
+    Platform::getPlatform("OpenCL").registerKernelFactory(CalcSplinePairForceKernel::Name(), new CommonSplinePairKernelFactory());
 }

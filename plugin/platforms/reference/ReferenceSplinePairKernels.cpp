@@ -152,3 +152,8 @@ void ReferenceCalcSplinePairForceKernel::computeProducts(ContextImpl& context, c
     if (parameterProduct != nullptr)
         table->toCoefficients(moments, parameterProduct);
 }
+
+// OpenMM's kernels of this platform make one for each evaluation.
+bool ReferenceCalcSplinePairForceKernel::hasNewNeighborLists(ContextImpl& context) {
+    return true;
+}

@@ -25,6 +25,7 @@ public:
             double* basis, double* virial, std::vector<std::vector<long long> >& counts);
     void computeProducts(OpenMM::ContextImpl& context, const PairConfiguration& configuration, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct);
+    bool hasNewNeighborLists(OpenMM::ContextImpl& context);
 private:
     /** The potential of a pair at some distance. */
     struct Pair {

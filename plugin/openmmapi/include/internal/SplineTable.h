@@ -17,7 +17,7 @@ namespace DiffSim {
  * The rows are linear in the coefficients. Sums over pairs of 1, t, t^2 and t^3 in each row therefore hold all that the
  * derivatives with respect to the coefficients need: toCoefficients() is the transpose of that linear map.
  */
-class SplineTable {
+class OPENMM_EXPORT_DIFFSIM SplineTable {
 public:
     typedef std::array<double, 4> Row;
     explicit SplineTable(const SplinePairForce& force);

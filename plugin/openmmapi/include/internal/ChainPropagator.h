@@ -1,7 +1,7 @@
-#ifndef OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_
-#define OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_
+#ifndef OPENMM_DIFFSIM_CHAINPROPAGATOR_H_
+#define OPENMM_DIFFSIM_CHAINPROPAGATOR_H_
 
-#include "SplinePairForce.h"
+#include "SegmentPropagator.h"
 #include <cmath>
 #include <valarray>
 #include <vector>
@@ -50,7 +50,7 @@ inline Dual exp(const Dual& a) {
  */
 class ChainPropagator {
 public:
-    ChainPropagator(const NoseHooverChain& chain, double timeStep);
+    ChainPropagator(const ChainThermostat& chain, double timeStep);
     int getLength() const {
         return length;
     }
@@ -82,4 +82,4 @@ private:
 
 } // namespace DiffSim
 
-#endif /*OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_*/
+#endif /*OPENMM_DIFFSIM_CHAINPROPAGATOR_H_*/

@@ -1,4 +1,4 @@
-#include "internal/NoseHooverChain.h"
+#include "internal/ChainPropagator.h"
 #include "internal/refuse.h"
 #include "openmm/reference/SimTKOpenMMRealType.h"
 #include <algorithm>
@@ -26,7 +26,7 @@ vector<double> getYoshidaSuzukiWeights(int number) {
 
 } // namespace
 
-ChainPropagator::ChainPropagator(const DiffSim::NoseHooverChain& chain, double timeStep) : length(chain.length) {
+ChainPropagator::ChainPropagator(const ChainThermostat& chain, double timeStep) : length(chain.length) {
     if (!(chain.temperature > 0 && isfinite(chain.temperature)))
         refuse("a Nose-Hoover chain: expected a temperature above zero, got ", chain.temperature, " K");
     if (!(chain.frequency > 0 && isfinite(chain.frequency)))
