@@ -1,4 +1,10 @@
 /*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
+/*
  * A C interface for Python's ctypes: plain pointers and numbers, NumPy's own memory in and out, no dependence on the
  * version of Python. A call returns 0, or 1 after an exception, whose message DiffSim_getError() then gives. A null
  * pointer stands for an argument that is left out.
