@@ -41,7 +41,7 @@ def run(*command: object, status: int = 0) -> str:
 
 @pytest.mark.slow
 def test_ctest(tmp_path: Path) -> None:
-    """All pass, Reference and CPU at least; those of other platforms may be skipped, each by name."""
+    """All pass, those of Reference and CPU at least; ctest names what is skipped."""
     cmake, ctest = program("cmake"), program("ctest")
     program("ninja")
     program("c++", "g++", "clang++")
