@@ -23,7 +23,13 @@ from ...errors import SamplingError
 from ...potentials import SplineBasis
 from ...units import MOLAR_GAS_CONSTANT
 from ..adapters import coefficients_in
-from ..native import NoseHooverChain, SegmentGradient, SegmentRun, SplinePairForce
+from ..native import (
+    ChainThermostat,
+    SegmentGradient,
+    SegmentPropagator,
+    SegmentRun,
+    SplinePairForce,
+)
 from .fields import Field
 from .integrators import Scheme, inverse_masses
 
@@ -253,7 +259,7 @@ class _Seen(torch.autograd.Function):
 
 
 def propagate(
-    chain: NoseHooverChain, timestep: float, twice_kinetic: Tensor, velocities: Tensor
+    chain: ChainThermostat, timestep: float, twice_kinetic: Tensor, velocities: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What to scale velocities with, and the new velocities of the chain, [..., length].
 
@@ -323,10 +329,9 @@ class NativeRun:
         self.force = force
         self.context = context
         self.basis = basis
-        self.scheme = scheme
+        self.propagator = SegmentPropagator(context, force, scheme.splitting, scheme.chain, box)
         self.noise = noise
         self.every = every
-        self.box = box
         self.adjoint = adjoint
 
     def run(self, c: Tensor, x: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -336,16 +341,8 @@ class NativeRun:
     def forward(self, first: int, last: int, x: Array, v: Array, chain: Array | None) -> SegmentRun:
         """The steps from ``first`` to before ``last``."""
         try:
-            return self.force.computeSegment(
-                self.context,
-                self.scheme.splitting,
-                x,
-                v,
-                last - first,
-                self.noise.steps(first, last),
-                self.box,
-                self.scheme.chain,
-                chain,
+            return self.propagator.integrate(
+                x, v, last - first, self.noise.steps(first, last), chain
             )
         except openmm.OpenMMException as error:
             if "exploded" not in str(error):
@@ -356,15 +353,11 @@ class NativeRun:
         self, run: SegmentRun, gx: Array, gv: Array, include_noise: bool
     ) -> SegmentGradient:
         """The adjoint of what ``forward`` gave."""
-        return self.force.computeSegmentGradient(
-            self.context,
-            self.scheme.splitting,
+        return self.propagator.computeGradient(
             run.positions,
             gx,
             gv,
-            self.box,
             velocities=run.velocities,
-            chain=self.scheme.chain,
             chainStates=run.chainStates,
             includeNoise=include_noise,
             truncation=self.adjoint.truncation or 0,
