@@ -5,7 +5,7 @@ from .engine import segments
 from .engine.adapters import portable_system  # its module connects PairPotential.attach to OpenMM
 from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.recorder import SampleReporter, sample_trajectory
-from .engine.segments import DynamicAverage
+from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
 from .observables import (
     MSD,
@@ -87,6 +87,7 @@ __all__ = [
     "Segment",
     "SegmentFunction",
     "SegmentObservable",
+    "SegmentOptions",
     "SelfVanHove",
     "SmoothRDF",
     "SoftSphere",

@@ -16,6 +16,7 @@ from torch import Tensor
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine.segments import (
     Scheme,
+    SegmentOptions,
     TorchField,
     langevin_middle,
     leapfrog,
@@ -52,7 +53,7 @@ def lennard_jones() -> PairPotential:
 def spline() -> PairPotential:
     """Every coefficient is a parameter."""
     potential = diffsim.SplinePair(0.25, 0.6, 15)
-    return potential.set_coefficients(argon(0.6, 15).coefficients().detach())
+    return potential.set_coefficients(argon(0.6, 15).spline_coefficients().detach())
 
 
 def other_forces() -> list[openmm.Force]:
@@ -121,7 +122,7 @@ class Problem:
     scheme: Scheme
     steps: int
     leaves: dict[str, Tensor]
-    options: dict[str, Any] = field(default_factory=dict)  # of ``segment``
+    options: dict[str, Any] = field(default_factory=dict)  # of SegmentOptions
 
     def segment(self, **options: Any) -> Segment:
         """As the leaves have it."""
@@ -134,9 +135,11 @@ class Problem:
             self.steps,
             leaves["positions"],
             leaves["velocities"],
-            integrator=self.scheme,
-            noise=leaves.get("noise"),
-            **{**self.options, **options},
+            SegmentOptions(
+                integrator=self.scheme,
+                noise=leaves.get("noise"),
+                **{**self.options, **options},
+            ),
         )
 
     def loss(self, **options: Any) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import VACF, NetworkPotential, NeuralPair, TorchMDNet
-from openmm_diffsim.engine.segments import SegmentRecorder, SegmentRunner, leapfrog
+from openmm_diffsim.engine.segments import SegmentOptions, SegmentRecorder, SegmentRunner, leapfrog
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
@@ -220,7 +220,7 @@ def test_pair_in_torch_goes_as_its_spline_does() -> None:
     )
     slopes = []
     for liquid in (native, torchwise):
-        segment = liquid.segment(50, positions, velocities, integrator=leapfrog(DT))
+        segment = liquid.segment(50, positions, velocities, SegmentOptions(leapfrog(DT)))
         slopes.append(
             (segment, torch.autograd.grad(segment.positions[-1].sin().sum(), pair.parameters()))
         )
@@ -267,9 +267,11 @@ def test_a_batch_is_its_segments(name: str, options: dict[str, Any]) -> None:
             6,
             p.leaves["positions"][k],
             p.leaves["velocities"][k],
-            integrator=p.scheme,
-            noise=p.leaves["noise"][k] if "noise" in p.leaves else None,
-            **options,
+            SegmentOptions(
+                integrator=p.scheme,
+                noise=p.leaves["noise"][k] if "noise" in p.leaves else None,
+                **options,
+            ),
         )
         for k in range(3)
     ]
@@ -300,10 +302,12 @@ def test_batch_with_a_field_and_other_forces() -> None:
         3,
         p.leaves["positions"][1],
         p.leaves["velocities"][1],
-        integrator=p.scheme,
-        noise=p.leaves["noise"][1],
-        protocol={"pull": p.leaves["pull"]},
-        field=waves(stiffness),
+        SegmentOptions(
+            integrator=p.scheme,
+            noise=p.leaves["noise"][1],
+            protocol={"pull": p.leaves["pull"]},
+            field=waves(stiffness),
+        ),
     )
     np.testing.assert_allclose(
         batch.positions[1].detach(), one.positions.detach(), rtol=0, atol=1e-12
@@ -365,12 +369,12 @@ def test_path_score_of_a_network() -> None:
     direction = torch.from_numpy(np.random.default_rng(2).normal(size=len(theta)))
     expected = 0.0
     for offset, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-        field = made.runner.field(BOX, (theta + offset * 1e-4 * direction)[None])
+        field = made.runner.field(BOX, (theta + offset * 1e-4 * direction))
         expected += weight * sum(
             float(np.sum(row * field.forces(each, []))) for each, row in zip(x, w, strict=True)
         )
-    assert found.shape == (1, len(theta))
-    assert float(found[0] @ direction.numpy()) == pytest.approx(expected / 12e-4, rel=1e-8)
+    assert found.shape == (len(theta),)
+    assert float(found @ direction.numpy()) == pytest.approx(expected / 12e-4, rel=1e-8)
     assert torch.equal(flat_parameters(potential), theta)
 
 
