@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -20,21 +21,15 @@ from recover_lennard_jones import judge, load_target, refine
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.errors import DiffsimError
-from openmm_diffsim.refinement.methods.methods import StateData
+from openmm_diffsim.refinement import FitView, Step
 
 
 class LastRoundOnly(diffsim.GaussNewton):
     """Gauss-Newton on the frames of the last round: nothing is pooled."""
 
-    def update(self, potential: diffsim.PairPotential, states: list[StateData]) -> None:
-        pools = [state.pool for state in states]
-        for state in states:
-            state.pool = state.last
-        try:
-            super().update(potential, states)
-        finally:
-            for state, pool in zip(states, pools, strict=True):
-                state.pool = pool
+    def propose(self, view: FitView) -> Step:
+        states = tuple(replace(state, pool=state.last) for state in view.states)
+        return super().propose(replace(view, states=states))
 
 
 def options(**changes: object) -> Callable[[], diffsim.GaussNewton]:

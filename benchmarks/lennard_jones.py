@@ -143,7 +143,7 @@ class FastStatePoint(diffsim.StatePoint):
         self._recorders: dict[Any, FrameRecorder] = {}
 
     def step(self, steps: int) -> None:
-        c = self.potential.coefficients(TEMPERATURE).detach().numpy()[0]
+        c = self.potential.coefficients(TEMPERATURE).detach().numpy()
         padded = np.concatenate([[3 * c[0] - 2 * c[1], 2 * c[0] - c[1]], c, np.zeros(4)])
         basis = self.potential.basis
         _langevin(
@@ -171,6 +171,7 @@ class FastStatePoint(diffsim.StatePoint):
         equilibration: int = 0,
         discard_transient: bool = False,
         progress: Callable[[int], None] | None = None,
+        trajectory: None = None,
     ) -> diffsim.Samples:
         coefficients = self.potential.coefficients(TEMPERATURE).detach().numpy().copy()
         self.step(equilibration)

@@ -64,7 +64,7 @@ def spline(n: int) -> SplinePairForce:
     potential = spline_potential()
     basis = potential.basis
     force = SplinePairForce(1, basis.r_min, basis.cutoff, basis.knots)
-    force.setCoefficients(potential.coefficients().detach().numpy())
+    force.setCoefficients(potential.spline_coefficients().detach().numpy())
     force.addParticles(np.zeros(n))
     force.setNonbondedMethod(SplinePairForce.CutoffPeriodic)
     return force

@@ -18,7 +18,7 @@ import openmm
 import torch
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.engine.adapters import find_force, torchforce, update_force
+from openmm_diffsim.engine.adapters import attached, torchforce
 from openmm_diffsim.engine.adapters.network import Computation
 from openmm_diffsim.errors import AttachError
 
@@ -52,7 +52,7 @@ def context_of(
     properties = {"CPU": {"Threads": "1"}, "CUDA": {"Precision": "mixed"}}.get(platform, {})
     context = openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
     context.setPositions(positions())
-    update_force(potential, find_force(potential, system), context)
+    attached(potential, system).update(context, None)
     return system, context
 
 
@@ -102,8 +102,8 @@ def _updates(
 ) -> list[float]:
     times = []
     for _ in range(5):
-        force = find_force(potential, system)
-        times.append(seconds(lambda force=force: update_force(potential, force, context)))
+        adapter = attached(potential, system)
+        times.append(seconds(lambda adapter=adapter: adapter.update(context, None)))
     return times
 
 

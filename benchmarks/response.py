@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.refinement.theory.state import LiquidTheory
+from openmm_diffsim.refinement.theory import LiquidTheory
 
 DIRECTIONS = (0, 1, 2, 4, 8, 12, 16, 20)
 
@@ -35,13 +35,11 @@ def main() -> None:
     record = [rdf, pressure, *theory.rdfs]
     few = liquid.sample(5000, 50, record, equilibration=5000)
     many = liquid.sample(50 * frames, 50, record)
-    structure = theory.structure(few)
+    structure = theory.structure(few.at())
     assert structure is not None
     c = pair.coefficients().detach().numpy()
     guess, _ = theory.jacobian(structure, [rdf, pressure], c)
-    measured = np.concatenate(
-        [many.jacobian(o).numpy().reshape(o.n_values, -1) for o in (rdf, pressure)]
-    )
+    measured = np.concatenate([many.at().jacobian(o) for o in (rdf, pressure)])
     error = many.estimate(rdf).standard_error
     weighted = measured[:-1][error > 0] / error[error > 0][:, None]
     _, vectors = np.linalg.eigh(weighted.T @ weighted)

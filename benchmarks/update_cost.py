@@ -37,30 +37,26 @@ def main() -> None:
     pair.set_table(r := np.linspace(0.8 * lj.SIGMA, lj.CUTOFF, 300), lj.truth(r))
     liquid, rdf = lj.FastStatePoint(pair, 1), diffsim.RDF(lj.CUTOFF, lj.BINS)
     target = diffsim.Target(liquid, rdf, rdf.r, np.ones(lj.BINS), uncertainty=0.01)
-    state = diffsim.Refinement(pair, [target]).states[0]
-    state.pool = liquid.sample(10_000, 10, [rdf, *state.theory.rdfs], equilibration=2000)
+    fit = diffsim.Refinement(pair, [target])
+    (state,) = fit.states
+    state.add(liquid.sample(10_000, 10, state.recorded(), equilibration=2000))
     samples, goal = state.pool, torch.ones(lj.BINS, dtype=torch.float64)
 
     def gradient() -> None:
         pair.zero_grad()
         ((samples.average(rdf) - goal) ** 2).mean().backward()
 
-    def default_update() -> None:
-        before = pair.values.detach().clone()
-        diffsim.GaussNewton().update(pair, [state])
-        pair.set_coefficients(before)
-
-    shape = tuple(samples.basis_sums.shape)
-    print(f"frames, pairs of types, coefficients: {shape}; bins: {rdf.n_values}")
+    print(f"frames, coefficients: {samples.features.shape}; bins: {rdf.n_values}")
     parts = {
         "average, gradient": milliseconds(gradient),
-        "Jacobian": milliseconds(lambda: samples.jacobian(rdf)),
+        "Jacobian": milliseconds(lambda: samples.at().jacobian(rdf)),
         "n_effective": milliseconds(samples.n_effective),
     }
     for name, value in parts.items():
         print(f"{name:32s} {value:7.2f} ms")
     print(f"{'update by reweighting':32s} {sum(parts.values()):7.2f} ms (allowed: 20)")
-    print(f"{'default update, theory included':32s} {milliseconds(default_update):7.2f} ms")
+    update = milliseconds(lambda: diffsim.GaussNewton().propose(fit.view()))
+    print(f"{'default update, theory included':32s} {update:7.2f} ms")
 
 
 if __name__ == "__main__":

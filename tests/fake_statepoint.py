@@ -24,17 +24,15 @@ from openmm_diffsim import RDF, Observable, PairPotential
 from openmm_diffsim.engine.adapters import attached_force
 from openmm_diffsim.errors import SamplingError
 from openmm_diffsim.observables.base import Frame, Particles
-from openmm_diffsim.potentials import pair_index
 from openmm_diffsim.samples import Run, Samples
 from openmm_diffsim.samples.features import BasisSums
-from openmm_diffsim.statistics.kernels import SplineInteraction, pair_sums
+from openmm_diffsim.statistics.kernels import PairHistogram
 from openmm_diffsim.units import beta
 
 Array = NDArray[np.float64]
 
 _CELLS = 20_000  # of the quadrature, up to the cutoff
 _DEEPEST = 200.0  # kT, of a well: beyond, the pair has collapsed
-_NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
 
 
 class FakeStatePoint:
@@ -171,13 +169,10 @@ class FakeStatePoint:
     def _recorded(self, vectors: Array, every: int, record: Sequence[Observable]) -> Samples:
         n = len(vectors)
         positions = np.stack([np.zeros_like(vectors), vectors], axis=1)
-        boxes = np.broadcast_to(self.box(), (n, 3, 3))
         frames = [Frame(x, self.box(), self.volume, 0.0) for x in positions]
         recorders = [o.recorder(Particles(2, np.arange(2), np.ones(2))) for o in record]
-        histograms = [h for recorder in recorders for h in recorder.histograms]
-        sums = pair_sums(positions, boxes, histograms, self._interaction())
-        counts = iter(sums.counts)
-        own = [[next(counts) for _ in recorder.histograms] for recorder in recorders]
+        r = np.linalg.norm(vectors, axis=1)
+        own = [[_count(h, r) for h in recorder.histograms] for recorder in recorders]
         rows = [
             [recorder.record(frame, [c[k] for c in mine]) for k, frame in enumerate(frames)]
             for recorder, mine in zip(recorders, own, strict=True)
@@ -186,17 +181,23 @@ class FakeStatePoint:
         return Samples(
             potential=self.potential,
             runs=(Run(coefficients, self.temperature, None, n, every, self._length),),
-            learned=BasisSums(sums.basis, sums.virial),
+            learned=self._sums(r),
             volume=np.full(n, self.volume),
             rest_energy=np.zeros(n),
             records={o: np.array(r) for o, r in zip(record, rows, strict=True)},
             temperature=self.temperature,
         )
 
-    def _interaction(self) -> SplineInteraction:
-        b, types = self.potential.basis, np.zeros(2, dtype=np.int64)
-        knots = (b.r_min, b.spacing, b.cutoff, b.n_coefficients)
-        return SplineInteraction(*knots, types, pair_index(1), _NO_PAIRS, np.arange(2))
+    def _sums(self, r: Array) -> BasisSums:
+        basis = self.potential.basis
+        return BasisSums(basis.values(r)[:, None], -(r[:, None] * basis.derivatives(r))[:, None])
+
+
+def _count(histogram: PairHistogram, r: Array) -> NDArray[np.int64]:
+    """Ordered pairs in each bin, [frames, bins]."""
+    first, second, edges = histogram.first, histogram.second, histogram.edges
+    ordered = int(first[0] and second[1]) + int(first[1] and second[0])
+    return ordered * ((edges[:-1] <= r[:, None]) & (r[:, None] < edges[1:]))
 
 
 def _middles(edges: Array) -> Array:

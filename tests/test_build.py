@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openmm_diffsim import VACF, AngleDistribution, Diffusion, Refinement
+from openmm_diffsim import MSD, VACF, AngleDistribution, Diffusion, Refinement
 from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration
 from openmm_diffsim.engine.segments.integrators import Scheme
@@ -91,6 +91,14 @@ def test_the_options_of_a_segment_are_passed_on(tmp_path: Path) -> None:
     assert (observable.gradient_every, observable.lags[-1]) == (3, 50)
     np.testing.assert_array_equal(observable.atoms, np.arange(20))
     assert target.weight == 2.0 and target.x is not None and target.x[-1] == pytest.approx(0.2)
+
+
+def test_a_mean_square_displacement_is_a_curve_like_a_vacf(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "d.csv", np.stack([T, 0.01 * T**2], axis=1))
+    entry = {"observable": "msd", "file": "d.csv", "uncertainty": 1e-4, "window": [0.0, 0.2]}
+    target = build(tmp_path, entry | {"integrator": "nve"}).targets[0]
+    assert isinstance(target.observable, MSD) and target.observable.lags[-1] == 50
+    assert target.x is not None and target.x[-1] == pytest.approx(0.2)
 
 
 def test_diffusion_is_measured_on_segments_of_its_length(tmp_path: Path) -> None:

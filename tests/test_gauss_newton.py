@@ -14,6 +14,7 @@ import openmm
 import pytest
 import torch
 from liquids import Array
+from openmm_diffsim.refinement.methods.methods import GaussNewton, PairKnowledge, StateData
 from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
@@ -33,7 +34,6 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     solve,
     view_state,
 )
-from openmm_diffsim.refinement.methods.methods import GaussNewton, PairKnowledge, StateData
 from openmm_diffsim.refinement.theory.state import LiquidTheory
 from openmm_diffsim.samples import Run, Samples
 from openmm_diffsim.samples.features import BasisSums

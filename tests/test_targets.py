@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from openmm import unit
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import MSD, RDF, VACF, AngleDistribution, Diffusion, Pressure, Target
-from openmm_diffsim.curve import interpolation_matrix
+from openmm_diffsim.curve import Axis, Curve, interpolation_matrix
 from openmm_diffsim.engine.segments import velocity_verlet
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable
@@ -118,6 +119,62 @@ def test_an_observable_of_several_values_takes_as_many() -> None:
     made = Target(ANYWHERE, Three(), [1.0, 2.0, 3.0], uncertainty=[0.1, 0.2, 0.3])
     np.testing.assert_array_equal(made.values, [1.0, 2.0, 3.0])
     np.testing.assert_array_equal(made.operator, np.eye(3))
+
+
+def test_a_curve_is_taken_as_it_is_with_its_own_errors() -> None:
+    error = np.linspace(0.01, 0.03, len(R))
+    measured = Curve(R, G, error, np.diag(error**2), Path("g.csv"))
+    made = Target(ANYWHERE, RDF_OBSERVABLE, measured, window=(0.3, 0.6))
+    inside = (R >= 0.3) & (R <= 0.6)
+    assert made.curve is not None and made.curve.path == Path("g.csv")
+    np.testing.assert_array_equal(made.x, R[inside])
+    np.testing.assert_array_equal(made.uncertainty, error[inside])
+    np.testing.assert_array_equal(made.curve.covariance, np.diag(error[inside] ** 2))
+    other = Target(ANYWHERE, RDF_OBSERVABLE, measured, uncertainty=0.5)
+    assert other.curve is not None and other.curve.covariance is None
+    np.testing.assert_array_equal(other.uncertainty, 0.5)
+
+
+def test_a_curve_without_errors_needs_an_uncertainty() -> None:
+    with pytest.raises(TargetError, match="a target of RDF needs its uncertainty"):
+        Target(ANYWHERE, RDF_OBSERVABLE, Curve(R, G))
+
+
+def test_a_curve_of_an_observable_without_rules_is_refused() -> None:
+    class Bare(Observable):
+        def axis(self, timestep: float) -> Axis:
+            return Axis("x", "length", np.arange(3.0))
+
+    with pytest.raises(TargetError, match="Bare has an axis and no rules: give it CurveRules"):
+        Target(ANYWHERE, Bare(), R, G, uncertainty=0.1)
+
+
+IDENTITIES: dict[str, Callable[[], Target]] = {
+    "itself": lambda: target(),
+    "values": lambda: target(R, 1.01 * G),
+    "uncertainty": lambda: target(uncertainty=0.03),
+    "weight": lambda: target(weight=2.0),
+    "noise": lambda: target(noise="sampled"),
+    "window": lambda: target(window=(0.1, 0.8)),
+    "bins": lambda: Target(ANYWHERE, RDF(1.0, 51), R, G, uncertainty=0.02),
+    "atoms": lambda: Target(ANYWHERE, RDF(1.0, 50, atoms=[0, 1]), R, G, uncertainty=0.02),
+    "covariance": lambda: Target(
+        ANYWHERE, RDF_OBSERVABLE, Curve(R, G, np.full(30, 0.02), 4e-4 * np.eye(30))
+    ),
+    "segments": lambda: Target(ANYWHERE, Diffusion(50), 1.0, uncertainty=1.0),
+    "longer steps": lambda: Target(
+        SimpleNamespace(timestep=0.004),
+        Diffusion(50),
+        1.0,
+        uncertainty=1.0,  # type: ignore[arg-type]
+    ),
+}
+
+
+def test_the_identity_of_a_target_holds_all_that_it_was_made_from() -> None:
+    found = {name: json.dumps(make().identity()) for name, make in IDENTITIES.items()}
+    assert len(set(found.values())) == len(IDENTITIES)
+    assert found == {name: json.dumps(make().identity()) for name, make in IDENTITIES.items()}
 
 
 # From files -------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def _of_file(path: Path) -> ModuleType:
             return module
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}")
-    name = f"openmm_diffsim_user_{path.stem}"
+    name = f"file:{path}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..observables import Observable
-from ..refinement.methods.methods import METHODS
+from ..refinement.methods import METHODS
 from ..units import GRAM_PER_CM3, UNIT_NAMES
 from .observables import find_observable, not_one_of
 from .potentials import PAIR_KINDS, PotentialSection

@@ -66,7 +66,7 @@ class FrameRecorder:
             )
         if self._runner is None:
             self._runner = SegmentRunner(self.potential, context, self._temperature)
-        return SegmentRecorder(observable, self._runner)
+        return SegmentRecorder(observable, self._runner)  # type: ignore[arg-type]
 
     def clear(self) -> None:
         """Forget what was recorded."""

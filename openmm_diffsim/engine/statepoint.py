@@ -21,6 +21,7 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
+from .identity import system_identity
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 
@@ -114,6 +115,20 @@ class StatePoint:
         except openmm.OpenMMException:
             context.setState(openmm.XmlSerializer.deserialize(text["state"]))
         self.simulation.currentStep = int(text["step"])
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that what is sampled here depends on, but for the learned parameters.
+
+        Temperature and pressure, and the whole System with its box at constant volume, as plain
+        data.
+        """
+        box = self.box() if self.pressure is None else None
+        system = system_identity(self.simulation.system, self.attached, box)
+        return {"temperature in K": self.temperature, "pressure in bar": self.pressure, **system}
+
+    def pair_types(self) -> list[NDArray[np.int64]]:
+        """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
+        return self.attached.pair_types()
 
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where the potential's force is not periodic."""

@@ -10,11 +10,11 @@ from .dynamics import (
     IncoherentScattering,
     SegmentFunction,
     SelfVanHove,
-    SmoothRDF,
 )
 from .function import FunctionOfAverages
 from .segment import Segment, SegmentObservable
 from .site import Section, Site
+from .smooth import SmoothRDF
 from .structure import RDF
 from .thermodynamics import Pressure
 

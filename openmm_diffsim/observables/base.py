@@ -56,6 +56,28 @@ class Conditions:
     sampled_coefficients: Callable[[], Tensor]  # [frames, coefficients]
 
 
+@dataclass(frozen=True)
+class CountedPairs:
+    """A g(r) as a mean of partial ones."""
+
+    shares: Array  # [pairs of species], of the pairs that are counted; the upper triangle
+    r: Array  # [n_values], nm, bin centres
+    shells: Array  # [n_values], nm^3
+
+
+class Liquid(Protocol):
+    """What liquid-state theory knows: how averages answer to the coefficients of potentials."""
+
+    species_of: IntArray
+    """[particles], -1 for those that theory leaves out."""
+
+    def of_g(self, shares: Array, r: Array) -> Array:
+        """Of a mean of partial g(r), at distances r, [len(r), coefficients]."""
+
+    def of_pressure(self) -> Array:
+        """Of the pressure, bar, [1, coefficients]."""
+
+
 class Recorder(Protocol):
     """Makes one record per frame, of the configuration and of what is counted of its pairs."""
 
@@ -233,6 +255,20 @@ class Observable:
 
         Without a site where the target is not from a configuration.
         """
+
+    # What liquid-state theory may say of it ----------------------------------------------------
+
+    def counted_pairs(self, species_of: IntArray) -> CountedPairs | None:
+        """The partial g(r) that it is a mean of; None if it is none.
+
+        ``species_of`` is the species of each particle, -1 for those that theory leaves out.
+        """
+        return None
+
+    def liquid_response(self, liquid: Liquid) -> Array | None:
+        """d<A>/dc as theory knows it, [values, coefficients]; None if it does not."""
+        counted = self.counted_pairs(liquid.species_of)
+        return None if counted is None else liquid.of_g(counted.shares, counted.r)
 
     # What a curve of it says -------------------------------------------------------------------
 

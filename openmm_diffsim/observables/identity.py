@@ -37,7 +37,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "getStepSize"):
         return _of_xml(ElementTree.fromstring(value.__getstate__()))
     if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return value.__qualname__
     raise ObservableError(
         f"a {type(value).__name__} has no plain form that says what it is; give its owner an "
         "identity(), or an underscore before its name where nothing depends on it",

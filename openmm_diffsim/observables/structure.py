@@ -14,7 +14,16 @@ from ..errors import ConfigurationError, ObservableError, TargetError
 from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram
 from ..units import number_in_md_units, value_in_md_units
-from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
+from .base import (
+    Array,
+    Conditions,
+    CountedPairs,
+    Frame,
+    IntArray,
+    Observable,
+    Particles,
+    Recorder,
+)
 from .site import Section, Site
 
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
@@ -116,6 +125,22 @@ class RDF(Observable):
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """g(r) of each frame, shape [frames, bins]."""
         return records
+
+    def counted_pairs(self, species_of: IntArray) -> CountedPairs | None:
+        """Shares of the pairs of species; None if other particles count too."""
+        n = len(species_of)
+        first = species_of[np.arange(n) if self.atoms is None else self.atoms]
+        second = species_of[np.arange(n) if self.atoms2 is None else self.atoms2]
+        if first.min() < 0 or second.min() < 0:
+            return None
+        size = int(species_of.max()) + 1
+        both = np.outer(
+            np.bincount(first, minlength=size) / len(first),
+            np.bincount(second, minlength=size) / len(second),
+        )
+        rows, columns = np.triu_indices(size)
+        shares = np.where(rows == columns, 0.5, 1.0) * (both + both.T)[rows, columns]
+        return CountedPairs(shares, self.r, self.shells)
 
     def axis(self, timestep: float) -> Axis:
         """The bin centres."""

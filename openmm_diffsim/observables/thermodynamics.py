@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import ObservableError
 from ..statistics.kernels import PairHistogram
 from ..units import BAR, MOLAR_GAS_CONSTANT
-from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
+from .base import Array, Conditions, Frame, IntArray, Liquid, Observable, Particles, Recorder
 
 
 class Pressure(Observable):
@@ -44,6 +44,10 @@ class Pressure(Observable):
         learned = conditions.learned_virial(conditions.coefficients)
         kinetic = n_molecules * MOLAR_GAS_CONSTANT * conditions.temperature
         return (BAR * (kinetic + (learned + rest_virial) / 3) / conditions.volume)[:, None]
+
+    def liquid_response(self, liquid: Liquid) -> Array | None:
+        """By the virial equation."""
+        return liquid.of_pressure()
 
 
 class _PressureRecorder:

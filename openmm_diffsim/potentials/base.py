@@ -42,7 +42,7 @@ class Potential(nn.Module):
         Name of the OpenMM Force. Two potentials in one System need different names.
     """
 
-    __jit_unused_properties__ = ("blocks",)
+    __jit_unused_properties__: tuple[str, ...] = ("blocks",)
 
     energy_is_linear: bool = False
     """Is U linear in the coefficients?"""

@@ -1,23 +1,31 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
+from .comparison import Comparison
 from .initial import boltzmann_inversion
 from .loop import Refinement, Round
-from .methods.gauss_newton import GaussNewtonOptions
-from .methods.methods import (
+from .methods import (
     GaussNewton,
+    GaussNewtonOptions,
     IterativeBoltzmannInversion,
+    Method,
     RelativeEntropy,
+    Step,
     TorchOptimizer,
 )
+from .state import FitView
 from .target import Target
 
 __all__ = [
+    "Comparison",
+    "FitView",
     "GaussNewton",
     "GaussNewtonOptions",
     "IterativeBoltzmannInversion",
+    "Method",
     "Refinement",
     "RelativeEntropy",
     "Round",
+    "Step",
     "Target",
     "TorchOptimizer",
     "boltzmann_inversion",

@@ -10,16 +10,138 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..io import atomic_write_bytes
+from ..potentials import Potential, set_flat_parameters
+from ..samples import Samples
+from .identity import differences
+from .state import State
 
-_FORMAT = b"openmm_diffsim checkpoint 1\n"
+Arrays = dict[str, NDArray[Any]]
+
+_FORMAT = b"openmm_diffsim checkpoint 2\n"
+_SHOWN = 5  # differences that a message names
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint keeps of a fit besides its frames."""
+
+    identity: Mapping[str, Any]
+    progress: dict[str, Any]
+    parameters: Tensor  # theta
+    previous: Tensor | None  # theta of the last accepted round
+    memory: Mapping[Any, Any]  # of the method
+    buffers: tuple[Tensor, ...] = ()
+
+
+def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) -> None:
+    """Write a checkpoint of a fit.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written, if frames are in temporary files, or if the method remembers what
+        is no array.
+    """
+    if any(state.frames.learned.is_temporary for state in states):
+        raise CheckpointError(
+            f"{path}: the frames of this network are in temporary files; make the "
+            "Refinement with checkpoint=, which keeps them beside it",
+            path=path,
+            reason="frames",
+        )
+    meta = {
+        "fingerprint": kept.identity,
+        "progress": kept.progress,
+        "states": [state.state_point.serialize() for state in states],
+    }
+    arrays: Arrays = {"theta": kept.parameters.numpy()}
+    if kept.previous is not None:
+        arrays["previous"] = kept.previous.numpy()
+    for name, buffer in potential.named_buffers():
+        arrays[f"buffer/{name}"] = buffer.numpy(force=True)
+    arrays |= _flattened("memory/", kept.memory)
+    for index, state in enumerate(states):
+        packed = state.frames.arrays(state.recorded(), path.parent)
+        arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
+    write_checkpoint(path, meta, arrays)
+
+
+def load(
+    path: Path, identity: Mapping[str, Any], potential: Potential, states: Sequence[State]
+) -> tuple[Kept, list[Samples], list[dict[str, str]]]:
+    """What ``save`` wrote of the fit with this identity: nothing is changed yet.
+
+    Returns
+    -------
+    kept, the frames of each state point, and what each state point serialized
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, it is damaged, or it is of another fit.
+    FramesError
+        If frames that lie beside it are gone or are others.
+    """
+    meta, arrays = read_checkpoint(path)
+    different = differences(meta["fingerprint"], json.loads(json.dumps(identity)))
+    if different:
+        raise CheckpointError(
+            f"{path} belongs to another fit: {'; '.join(different[:_SHOWN])}"
+            + (f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else "")
+            + "; use another output folder, or the original input",
+            path=path,
+            reason="foreign",
+        )
+    try:
+        previous = torch.from_numpy(arrays["previous"]) if "previous" in arrays else None
+        theta = torch.from_numpy(arrays["theta"])
+        kept = Kept(meta["fingerprint"], meta["progress"], theta, previous, _nested(arrays))
+        pools = [
+            _unpacked(f"state/{index}/", state, potential, arrays, path.parent)
+            for index, state in enumerate(states)
+        ]
+        buffers = [torch.from_numpy(arrays[f"buffer/{n}"]) for n, _ in potential.named_buffers()]
+        contexts = meta["states"]
+        if len(contexts) != len(states):
+            raise ValueError(f"{len(contexts)} state points")
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} was written by another version of openmm_diffsim: {error!r}",
+            path=path,
+            reason="version",
+        ) from error
+    return replace(kept, buffers=tuple(buffers)), pools, contexts
+
+
+def restore(
+    kept: Kept,
+    potential: Potential,
+    states: Sequence[State],
+    pools: Sequence[Samples],
+    contexts: Sequence[dict[str, str]],
+) -> None:
+    """Give potential and state points what ``load`` found."""
+    set_flat_parameters(potential, kept.parameters)
+    for (_, buffer), value in zip(potential.named_buffers(), kept.buffers, strict=True):
+        buffer.copy_(value)
+    for state, pool, context in zip(states, pools, contexts, strict=True):
+        last = pool.runs[-1].n_frames
+        state.pool = replace(pool, floor=min(Samples.floor, 0.5 * last))
+        state.last = state.pool.last_run()
+        state.state_point.apply()
+        state.state_point.deserialize(context)
 
 
 def write_checkpoint(path: Path, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
@@ -89,3 +211,47 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
             f"{path} does not say which fit it belongs to", path=path, reason="damaged"
         )
     return meta, arrays
+
+
+def _unpacked(
+    prefix: str, state: State, potential: Potential, arrays: Arrays, folder: Path
+) -> Samples:
+    own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+    return Samples.from_arrays(potential, state.recorded(), own, folder)
+
+
+def _flattened(prefix: str, memory: Mapping[Any, Any]) -> Arrays:
+    """Nested mappings of arrays by their path.
+
+    Raises
+    ------
+    CheckpointError
+        If there is something else among them, as in the memory of L-BFGS.
+    """
+    flat: Arrays = {}
+    for key, value in memory.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flattened(f"{name}/", value)
+        elif isinstance(value, torch.Tensor | np.ndarray | int | float):
+            flat[name] = torch.as_tensor(value).numpy(force=True)
+        elif value is not None:
+            raise CheckpointError(
+                f"the method remembers {key!r}, which is no array: a fit with it cannot be saved; "
+                "run it without checkpoint=",
+                reason="method",
+            )
+    return flat
+
+
+def _nested(arrays: Arrays) -> dict[Any, Any]:
+    """Back from what ``_flattened`` gave, with Tensors; whole numbers are keys as such."""
+    memory: dict[Any, Any] = {}
+    for name, array in arrays.items():
+        if name.startswith("memory/"):
+            *path, last = [int(k) if k.isdigit() else k for k in name.split("/")[1:]]
+            place = memory
+            for key in path:
+                place = place.setdefault(key, {})
+            place[last] = torch.from_numpy(array)
+    return memory

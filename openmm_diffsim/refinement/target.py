@@ -19,7 +19,7 @@ from ..errors import TargetError
 from ..io import read_curve, tidy
 from ..observables import Observable
 from ..observables.identity import plain
-from ..units import UNIT_NAMES, value_in_md_units
+from ..units import value_in_md_units
 
 Array = NDArray[np.float64]
 
@@ -164,6 +164,18 @@ class Target:
         """
         return self._operator @ self.observable.combine(*averages).double()
 
+    def linearized(self, *averages: Tensor) -> tuple[Array, list[Array]]:
+        """``predict`` and its Jacobian with respect to each average, [points, n_values]."""
+        leaves = tuple(average.detach().requires_grad_(True) for average in averages)
+        with torch.enable_grad():
+            value = self.predict(*leaves)
+        each = torch.eye(len(value), dtype=value.dtype)
+        slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
+        return value.detach().numpy(), [
+            np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
+            for slope, leaf in zip(slopes, leaves, strict=True)
+        ]
+
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
         return {
@@ -201,7 +213,11 @@ class Target:
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> Curve:
         """What was measured, tidied up and plausible, with an error everywhere."""
         observable, rules = self.observable, self.observable.rules
-        assert rules is not None, "what has an axis has rules"
+        if rules is None:
+            raise TargetError(
+                f"{type(observable).__name__} has an axis and no rules: give it CurveRules, which "
+                "say what a measured curve may be"
+            )
         if len(data) == 1 and isinstance(data[0], Curve):
             curve = data[0]
             if uncertainty is not None:
@@ -270,7 +286,7 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> Cur
     if len(inside) < _FEWEST_POINTS:
         raise TargetError(
             f"only {len(inside)} points of the target lie between {low:.4f} and {high:.4f} "
-            f"{UNIT_NAMES[axis.kind]}, where it is compared; expected at least {_FEWEST_POINTS}",
+            f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
             n_points=len(inside),
         )
     assert inside.error is not None

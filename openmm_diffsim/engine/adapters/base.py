@@ -130,6 +130,14 @@ class Adapter:
         """``types`` of each of the potential's ``pairs``."""
         return []
 
+    def options(self, temperature: float) -> AttachOptions:
+        """What ``attach`` would have to be given to make the same Force again, at that many K."""
+        types = self.types()
+        atoms = np.flatnonzero(types >= 0)
+        return AttachOptions(
+            atoms, types[atoms], periodic=self.is_periodic, temperature=temperature
+        )
+
     def exclusions(self) -> list[IntArray]:
         """Excluded pairs, int [exclusions, 2], of each Force that has some."""
         return []
@@ -156,6 +164,11 @@ class Adapter:
         """Raise what interrupted Python that the Force called; OpenMM makes its own error of it."""
 
     # What all have --------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> list[Adapter]:
+        """One for each Force."""
+        return [self]
 
     @property
     def forces(self) -> list[openmm.Force]:

@@ -14,6 +14,7 @@ import logging
 import secrets
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -230,6 +231,14 @@ class NetworkAdapter(Adapter):
     def part(self, context: openmm.Context) -> FieldPart:
         """Forces by torch, in the precision of the potential's own parameters."""
         return NetworkPart(self.potential, self.types(), self.is_periodic)
+
+    def options(self, temperature: float) -> AttachOptions:
+        """By the same backend, in the same precision."""
+        precision = None
+        if not torchforce.is_torch_force(self.force):
+            precision = _computations(self.force)[0].precision
+        made = super().options(temperature)
+        return replace(made, backend=self.backend, precision=precision, temperature=None)
 
     @property
     def backend(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ class PairAdapter(Adapter):
     def types(self) -> IntArray:
         """Type of each particle, -1 for those that do not interact."""
         return particle_types(self.force, self.potential.n_types)
+
+    def options(self, temperature: float) -> AttachOptions:
+        """With its exclusions, and by the same of the two Forces."""
+        backend = "native" if isinstance(self.force, SplinePairForce) else "table"
+        exclusions = force_exclusions(self.force).tolist()
+        return replace(super().options(temperature), exclusions=exclusions, backend=backend)
 
     def pair_types(self) -> list[IntArray]:
         """Its ``types``."""

@@ -25,7 +25,12 @@ class SumAdapter(Adapter):
 
     def __init__(self, potential: Sum) -> None:
         super().__init__(potential)
-        self.parts: list[Adapter] = [adapter_of(term) for term in potential]
+        self._parts: list[Adapter] = [adapter_of(term) for term in potential]
+
+    @property
+    def parts(self) -> list[Adapter]:
+        """Those of the terms."""
+        return self._parts
 
     @classmethod
     def own(cls, force: openmm.Force) -> Any:

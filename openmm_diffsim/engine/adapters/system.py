@@ -17,16 +17,21 @@ IntArray = NDArray[np.int64]
 
 
 def other_forces(
-    system: openmm.System, names: Collection[str] = (), groups: int = -1
+    system: openmm.System,
+    names: Collection[str] = (),
+    groups: int = -1,
+    bookkeeping: bool = False,
 ) -> openmm.System:
     """A copy of a System without the forces of these names, and those that have no energy.
+
+    ``bookkeeping``: keep thermostats, barostats and the like, too.
 
     ``groups`` is a bit mask of the force groups to keep.
     """
 
     def is_kept(force: openmm.Force) -> bool:
         in_groups = bool(groups & (1 << force.getForceGroup()))
-        return force.getName() not in names and has_energy(force) and in_groups
+        return force.getName() not in names and in_groups and (bookkeeping or has_energy(force))
 
     return copy_with(system, is_kept)
 

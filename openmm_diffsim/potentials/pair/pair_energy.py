@@ -1,5 +1,7 @@
 """A pair potential evaluated in torch, pair by pair."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class PairEnergy(nn.Module):
     __constants__ = ("has_closed_form",)
     pair_of_types: Tensor
 
-    def __init__(self, pair: nn.Module, temperature: float | None = None) -> None:
+    def __init__(self, pair: Any, temperature: float | None = None) -> None:
         super().__init__()
         pair.spline_coefficients(temperature)
         self.pair = pair
@@ -61,7 +63,7 @@ class PairEnergy(nn.Module):
         r = torch.linalg.vector_norm(vectors, dim=1)
         row = self.pair_of_types[type_i, type_j]
         if self.has_closed_form:
-            return self.pair.switched_form(r).gather(0, row[None])[0]  # type: ignore[operator]
+            return self.pair.switched_form(r).gather(0, row[None])[0]
         return self._spline(r, row)
 
     def _spline(self, r: Tensor, row: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ response is right to about 10 % in every direction, soft modes included
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,6 +48,30 @@ _MOST_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """A pair potential between species."""
+
+    basis: SplineBasis
+    row_of_pair: NDArray[np.int64]
+    """Which of its pairs of types acts on each pair of species, -1 for none, [pairs]."""
+    n_rows: int
+    """How many pairs of types it has; there are so many coefficients for each of the basis."""
+
+    def spread(self, by_pair: Array) -> Array:
+        """From a derivative [..., pairs, basis] to one [..., coefficients] of this potential."""
+        flat = np.zeros((*by_pair.shape[:-2], self.n_rows, by_pair.shape[-1]))
+        for pair, row in enumerate(self.row_of_pair):
+            if row >= 0:
+                flat[..., row, :] += by_pair[..., pair, :]
+        return flat.reshape(*flat.shape[:-2], -1)
+
+    def gather(self, coefficients: Array) -> Array:
+        """The coefficients between each pair of species, zero for none, [pairs, basis]."""
+        rows = coefficients.reshape(self.n_rows, -1)
+        return np.where(self.row_of_pair[:, None] >= 0, rows[self.row_of_pair], 0.0)
+
+
+@dataclass(frozen=True)
 class LiquidStructure:
     """All partial g(r) of a fluid on one grid, from which its response follows.
 
@@ -57,7 +82,8 @@ class LiquidStructure:
     n_of_type : array [types], particles of each type
     volume : float, nm^3
     beta : float, mol/kJ
-    basis : SplineBasis
+    interactions : sequence of Interaction
+        What acts between the species; coefficients are those of all of them, one after the other.
     """
 
     r: Array
@@ -65,13 +91,16 @@ class LiquidStructure:
     n_of_type: Array
     volume: float
     beta: float
-    basis: SplineBasis
+    interactions: Sequence[Interaction]
 
     def rdf_response(self) -> Array:
-        """dg_p(r)/dc_qk, mol/kJ, shape [pairs, bins, pairs, coefficients]."""
-        basis = self.basis.values(self._grid)
-        response = -self.beta * np.einsum("prqs,sk->prqk", self._susceptibility, basis)
-        return np.asarray(response[:, : len(self.r)])
+        """dg_p(r)/dc, mol/kJ, shape [pairs, bins, coefficients]."""
+        known = self._susceptibility[:, : len(self.r)]
+        parts = []
+        for each in self.interactions:
+            basis = each.basis.values(self._grid)
+            parts.append(each.spread(-self.beta * np.einsum("prqs,sk->prqk", known, basis)))
+        return np.concatenate(parts, axis=-1)
 
     def rdf_covariance(self) -> Array:
         """Covariance of g_p(r) and g_q(r') in one frame, shape [pairs, bins, pairs, bins].
@@ -105,19 +134,27 @@ class LiquidStructure:
         return np.asarray(inverse.reshape(n_pairs, n, n_pairs, n))
 
     def pressure_response(self, coefficients: Array, rdf_response: Array) -> Array:
-        """dP/dc_qk in bar mol/kJ, shape [pairs, coefficients], by the virial equation.
+        """dP/dc in bar mol/kJ, shape [coefficients], by the virial equation.
 
         P = rho kT - (2 pi / 3) sum_ab rho_a rho_b int r^3 u'_ab g_ab dr.
         """
         width = self.r[1] - self.r[0]
-        slopes = self.basis.derivatives(self.r)
         rows, columns = np.triu_indices(len(self.n_of_type))
         density = self.n_of_type / self.volume
         multiplicity = np.where(rows == columns, 1.0, 2.0) * density[rows] * density[columns]
         measure = -2 * np.pi / 3 * BAR * width * multiplicity[:, None]
-        direct = measure * ((self.g * self.r**3) @ slopes)
-        force = measure * (coefficients @ slopes.T * self.r**3)
-        return np.asarray(direct + np.einsum("pb,pbqk->qk", force, rdf_response))
+        direct, force, start = [], np.zeros_like(self.g), 0
+        for each in self.interactions:
+            slopes = each.basis.derivatives(self.r)
+            direct.append(each.spread(measure * ((self.g * self.r**3) @ slopes)))
+            own = coefficients[start : start + len(direct[-1])]
+            start += len(own)
+            force += measure * (each.gather(own) @ slopes.T * self.r**3)
+        return np.concatenate(direct) + np.einsum("pb,pbk->k", force, rdf_response)
+
+    @property
+    def _cutoff(self) -> float:
+        return max(each.basis.cutoff for each in self.interactions)
 
     @cached_property
     def _grid(self) -> Array:
@@ -163,7 +200,7 @@ class LiquidStructure:
         """Fit c on [0, cutoff] to the known h (Levenberg-Marquardt); its S(k) and h."""
         forward, backward = self._transforms
         n_pairs, n_known = known.shape
-        n_inner = min(n_known, int(np.ceil(self.basis.cutoff / (self.r[1] - self.r[0]))))
+        n_inner = min(n_known, int(np.ceil(self._cutoff / (self.r[1] - self.r[0]))))
         c = self._first_direct_correlation(known)
         c[:, n_inner:] = 0.0
         structure, h = self._close(c)

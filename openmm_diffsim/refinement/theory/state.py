@@ -3,104 +3,122 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...curve import interpolation_matrix
-from ...engine.adapters import particle_types
-from ...engine.statepoint import StatePoint
-from ...observables import RDF, Observable, Pressure
-from ...potentials import PairPotential
-from ...samples import Samples
+from ...observables import RDF, Observable
+from ...potentials import n_pairs_of_types, pair_index
+from ...samples import View
 from ...statistics.kernels import largest_range
 from ...units import beta
-from .liquid import LiquidStructure
+from .liquid import Interaction, LiquidStructure
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _MOST_BINS = 200  # the theory solves dense equations of twice as many unknowns per pair of types
+_FEWEST_PARTICLES = 10  # of a kind
 
 
 class LiquidTheory:
-    """Partial g(r) of the particles that the potential acts on, and the response they imply.
+    """Partial g(r) of the particles that pair potentials act on, and the response they imply.
 
-    The partial g(r) are recorded beside the targets, to half the box. Theory takes the particles
-    of the potential for a simple fluid; whatever else the System holds counts only through g(r).
+    Particles on which all pair potentials act alike are one species. The partial g(r) are
+    recorded beside the targets, to half the box. Theory takes these particles for a simple fluid;
+    whatever else the System holds counts only through g(r).
 
     Parameters
     ----------
     state_point : StatePoint
-        Of a pair potential.
     bin_width : float, nm
 
     Attributes
     ----------
-    rdfs : list of RDF, one per pair of types; empty where theory has no say (no box, or a type
-        with fewer than 10 particles)
+    rdfs : list of RDF, one per pair of species; empty where theory has no say (no pair potential,
+        no box, or a species with fewer than 10 particles)
+    species_of : int [particles], -1 for those that no pair potential acts on
+    n_of_species : array [species]
     """
 
-    def __init__(self, state_point: StatePoint, bin_width: float) -> None:
-        potential = state_point.potential
-        assert isinstance(potential, PairPotential)
-        self.basis = potential.basis
-        self.type_of = particle_types(state_point.force, potential.n_types)
-        self.n_of_type = np.array(
-            [float((self.type_of == t).sum()) for t in range(potential.n_types)]
-        )
+    def __init__(self, state_point: Any, bin_width: float) -> None:
+        self._pairs = state_point.potential.pairs()
+        self._types = state_point.pair_types()
+        self.n_coefficients = len(state_point.potential.coefficients(state_point.temperature))
         self.rdfs: list[RDF] = []
-        box = state_point.box()
-        if box is None or self.n_of_type.min() < 10:
+        self.species_of = _species(self._types, state_point.n_particles)
+        members = [np.flatnonzero(self.species_of == s) for s in range(self.species_of.max() + 1)]
+        self.n_of_species = np.array([float(len(some)) for some in members])
+        box = state_point.box() if members else None
+        if box is None or self.n_of_species.min() < _FEWEST_PARTICLES:
             return
+        cutoff = max(pair.basis.cutoff for _, pair in self._pairs)
         margin = 1.0 if state_point.pressure is None else 0.93  # the box may shrink
-        reach = min(margin * largest_range(box), 2.5 * self.basis.cutoff)
+        reach = min(margin * largest_range(box), 2.5 * cutoff)
         width = max(bin_width, reach / _MOST_BINS)
         bins = int(reach / width + 1e-9)
-        members = [np.nonzero(self.type_of == t)[0] for t in range(potential.n_types)]
-        for a in range(potential.n_types):
-            for b in range(a, potential.n_types):
-                self.rdfs.append(RDF(bins * width, bins, atoms=members[a], atoms2=members[b]))
+        for a, first in enumerate(members):
+            for second in members[a:]:
+                self.rdfs.append(RDF(bins * width, bins, atoms=first, atoms2=second))
 
-    def structure(self, samples: Samples) -> LiquidStructure | None:
+    @cached_property
+    def columns(self) -> Mask:
+        """Of which coefficients theory knows the response, bool [coefficients]."""
+        known = np.zeros(self.n_coefficients, dtype=bool)
+        for where, _ in self._pairs:
+            known[where] = True
+        return known
+
+    @cached_property
+    def interactions(self) -> list[Interaction]:
+        """What each pair potential does between each pair of species."""
+        representative = [np.argmax(self.species_of == s) for s in range(len(self.n_of_species))]
+        rows, columns = np.triu_indices(len(representative))
+        found = []
+        for (_, pair), types in zip(self._pairs, self._types, strict=True):
+            of_species = types[representative]
+            a, b = of_species[rows], of_species[columns]
+            index = pair_index(pair.n_types)[a, b]
+            n_rows = n_pairs_of_types(pair.n_types)
+            found.append(Interaction(pair.basis, np.where((a < 0) | (b < 0), -1, index), n_rows))
+        return found
+
+    def structure(self, view: View) -> LiquidStructure | None:
         """The liquid as these frames see it, or None where theory has no say."""
         if not self.rdfs:
             return None
-        with torch.no_grad():
-            volume = float(samples.weights() @ torch.from_numpy(samples.volume))
-            g = np.array([samples.average(rdf).numpy() for rdf in self.rdfs])
-        return LiquidStructure(
-            self.rdfs[0].r, g, self.n_of_type, volume, beta(samples.temperature), self.basis
-        )
+        volume = float(view.weights.detach() @ view.samples.volumes)
+        g = np.array([view.average(rdf).numpy(force=True) for rdf in self.rdfs])
+        r, b = self.rdfs[0].r, beta(view.samples.temperature)
+        return LiquidStructure(r, g, self.n_of_species, volume, b, self.interactions)
 
     def jacobian(
         self, structure: LiquidStructure, observables: Sequence[Observable], coefficients: Array
-    ) -> tuple[Array, NDArray[np.bool_]]:
+    ) -> tuple[Array, Mask]:
         """d<A>/dc of all values of all observables, and which of them theory knows.
 
         Returns
         -------
-        array [values, pairs * coefficients], bool array [values]
+        array [values, coefficients], zero in columns that theory does not know; bool array [values]
         """
-        response = structure.rdf_response()
-        n_pairs, n_bins = response.shape[:2]
-        flat = response.reshape(n_pairs, n_bins, -1)
+        liquid = _Liquid(self, structure, coefficients[self.columns])
         rows, known = [], []
         for observable in observables:
-            part = np.zeros((observable.n_values, flat.shape[2]))
-            shares = self.shares(observable)
-            if isinstance(observable, RDF) and shares is not None:
-                grid = interpolation_matrix(structure.r, observable.r)
-                part = grid @ np.einsum("p,pbk->bk", shares, flat)
-            elif isinstance(observable, Pressure):
-                part = structure.pressure_response(coefficients, response).reshape(1, -1)
+            part = np.zeros((observable.n_values, self.n_coefficients))
+            found = observable.liquid_response(liquid)
+            if found is not None:
+                part[:, self.columns] = found
             rows.append(part)
-            known.append(np.full(len(part), shares is not None or isinstance(observable, Pressure)))
+            known.append(np.full(len(part), found is not None))
         return np.concatenate(rows), np.concatenate(known)
 
     def covariance(
         self, structure: LiquidStructure, observables: Sequence[Observable]
-    ) -> tuple[Array, NDArray[np.bool_]]:
+    ) -> tuple[Array, Mask]:
         """Covariance of all values of all observables in one frame, and which theory knows.
 
         The shot noise of counting pairs depends on the width of the bins and is computed for
@@ -122,30 +140,57 @@ class LiquidTheory:
         for observable in observables:
             here = slice(start, start + observable.n_values)
             start += observable.n_values
-            shares = self.shares(observable)
-            if not isinstance(observable, RDF) or shares is None:
+            counted = observable.counted_pairs(self.species_of)
+            if counted is None:
                 continue
-            grid = interpolation_matrix(structure.r, observable.r)
-            mapping[here] = np.concatenate([share * grid for share in shares], axis=1)
+            grid = interpolation_matrix(structure.r, counted.r)
+            mapping[here] = np.concatenate([share * grid for share in counted.shares], axis=1)
             width = structure.r[1] - structure.r[0]
-            wider = width * 4 * np.pi * observable.r**2 / observable.shells
-            own[here] = grid @ (shares[:, None] ** 2 * shot).sum(axis=0) * wider
+            wider = width * 4 * np.pi * counted.r**2 / counted.shells
+            own[here] = grid @ (counted.shares[:, None] ** 2 * shot).sum(axis=0) * wider
             known[here] = True
         return mapping @ smooth @ mapping.T + np.diag(own), known
 
     def shares(self, observable: Observable) -> Array | None:
-        """Share of each pair of types in the pairs of an RDF, [pairs]; None if others count."""
-        if not isinstance(observable, RDF):
+        """Share of each pair of species in the pairs that it counts; None if others count."""
+        counted = observable.counted_pairs(self.species_of)
+        return None if counted is None else counted.shares
+
+    def pair_of(self, observable: Observable) -> tuple[int, int] | None:
+        """Which of the ``pairs``, and which of its pairs of types, a g(r) is of alone, or None."""
+        shares = self.shares(observable)
+        if shares is None or shares.max() < 1 - 1e-9:
             return None
-        n = len(self.type_of)
-        first = self.type_of[np.arange(n) if observable.atoms is None else observable.atoms]
-        second = self.type_of[np.arange(n) if observable.atoms2 is None else observable.atoms2]
-        if first.min() < 0 or second.min() < 0:
-            return None
-        size = len(self.n_of_type)
-        both = np.outer(
-            np.bincount(first, minlength=size) / len(first),
-            np.bincount(second, minlength=size) / len(second),
-        )
-        rows, columns = np.triu_indices(size)
-        return np.where(rows == columns, 0.5, 1.0) * (both + both.T)[rows, columns]
+        species = int(shares.argmax())
+        acting = [(k, int(i.row_of_pair[species])) for k, i in enumerate(self.interactions)]
+        acting = [(k, row) for k, row in acting if row >= 0]
+        return acting[0] if len(acting) == 1 else None
+
+
+class _Liquid:
+    """What ``Observable.liquid_response`` is given."""
+
+    def __init__(
+        self, theory: LiquidTheory, structure: LiquidStructure, coefficients: Array
+    ) -> None:
+        self.species_of = theory.species_of
+        self._structure = structure
+        self._coefficients = coefficients
+        self._response = structure.rdf_response()
+
+    def of_g(self, shares: Array, r: Array) -> Array:
+        grid = interpolation_matrix(self._structure.r, r)
+        return np.asarray(grid @ np.einsum("p,pbk->bk", shares, self._response))
+
+    def of_pressure(self) -> Array:
+        return self._structure.pressure_response(self._coefficients, self._response)[None]
+
+
+def _species(types: Sequence[IntArray], n_particles: int) -> IntArray:
+    """A number for particles whose types are the same in all potentials, -1 for those in none."""
+    if not types:
+        return np.full(n_particles, -1, dtype=np.int64)
+    kinds, species = np.unique(np.stack(types, axis=1), axis=0, return_inverse=True)
+    present = (kinds >= 0).any(axis=1)
+    number = np.where(present, np.cumsum(present) - 1, -1)
+    return np.asarray(number[species.reshape(-1)], dtype=np.int64)

@@ -1,0 +1,147 @@
+"""A round's sampling as data: what a worker needs, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openmm
+from numpy.typing import NDArray
+from openmm import app
+
+from ..observables import Observable
+from ..potentials import AttachOptions, Potential, adapter_of
+from ..samples import Samples
+from .adapters import Adapter, other_forces
+from .statepoint import StatePoint
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What to sample; see ``StatePoint.sample``."""
+
+    steps: int
+    every: int
+    record: tuple[Observable, ...] = ()
+    equilibration: int = 0
+    discard_transient: bool = False
+    trajectory: Path | None = None
+
+
+@dataclass(frozen=True)
+class SamplingJob:
+    """Everything that a worker needs to sample a state point, as data that can be pickled.
+
+        job = SamplingJob.of(liquid, Recording(steps=20_000, every=50, record=(rdf,)))
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            result = pool.submit(job.run).result()
+        samples = result.take(liquid, job.recording)
+
+    The worker goes on from where the state point is, random numbers included, and the state point
+    from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
+    here. (A process that has a Context must not be forked: take "spawn".)
+    """
+
+    potential: Potential
+    system: str  # XML, of all forces but the learned ones
+    learned: tuple[tuple[int, int, Potential, AttachOptions], ...]
+    """Of each learned Force: where it was among all, its force group, of what, attached how."""
+    integrator: str  # XML
+    platform: str
+    properties: Mapping[str, str]
+    state: Mapping[str, str]  # what ``StatePoint.serialize`` gave
+    temperature: float  # K
+    pressure: float | None  # bar
+    recording: Recording
+
+    @staticmethod
+    def of(state_point: StatePoint, recording: Recording) -> SamplingJob:
+        """The job of sampling a state point from where it is."""
+        context = state_point.simulation.context
+        system, platform = context.getSystem(), context.getPlatform()
+        adapter = state_point.attached
+        names = [force.getName() for force in system.getForces()]
+        learned = []
+        for part in adapter.parts:
+            place = names.index(part.potential.name)
+            group = system.getForce(place).getForceGroup()
+            options = part.options(state_point.temperature)
+            learned.append((place, group, part.potential, options))
+        rest = other_forces(system, adapter.names, bookkeeping=True)
+        return SamplingJob(
+            state_point.potential,
+            openmm.XmlSerializer.serialize(rest),
+            tuple(sorted(learned, key=lambda entry: entry[0])),
+            openmm.XmlSerializer.serialize(context.getIntegrator()),
+            platform.getName(),
+            {
+                name: platform.getPropertyValue(context, name)
+                for name in ("Threads", "Precision", "DeviceIndex", "DeterministicForces")
+                if name in platform.getPropertyNames()
+            },
+            state_point.serialize(),
+            state_point.temperature,
+            state_point.pressure,
+            recording,
+        )
+
+    def run(self) -> SamplingResult:
+        """Sample, in a Simulation of its own.
+
+        Raises
+        ------
+        SamplingError, EquilibrationError
+            As ``StatePoint.sample``.
+        """
+        point = self._state_point()
+        point.deserialize(dict(self.state))
+        steps: list[int] = []
+        plan = self.recording
+        samples = point.sample(
+            plan.steps,
+            plan.every,
+            plan.record,
+            plan.equilibration,
+            plan.discard_transient,
+            steps.append,
+            plan.trajectory,
+        )
+        arrays = samples.arrays(list(plan.record), Path())
+        return SamplingResult(arrays, point.serialize(), sum(steps))
+
+    def _state_point(self) -> StatePoint:
+        rest = openmm.XmlSerializer.deserialize(self.system)
+        forces = [openmm.XmlSerializer.clone(force) for force in rest.getForces()]
+        for place, group, potential, options in self.learned:
+            adapter: Adapter = adapter_of(potential)
+            force = adapter.build(rest, options)
+            force.setName(potential.name)
+            force.setForceGroup(group)
+            forces.insert(place, force)
+        for index in reversed(range(rest.getNumForces())):
+            rest.removeForce(index)
+        for force in forces:
+            rest.addForce(force)
+        integrator = openmm.XmlSerializer.deserialize(self.integrator)
+        platform = openmm.Platform.getPlatform(self.platform)
+        simulation = app.Simulation(
+            app.Topology(), rest, integrator, platform, dict(self.properties)
+        )
+        return StatePoint(simulation, self.potential, self.temperature, self.pressure)
+
+
+@dataclass(frozen=True)
+class SamplingResult:
+    """What a job gives back: arrays, and the state that the run ended in."""
+
+    arrays: Mapping[str, NDArray[Any]]  # of ``Samples.arrays``
+    state: Mapping[str, str]  # of ``StatePoint.serialize``
+    md_steps: int
+
+    def take(self, state_point: StatePoint, recording: Recording) -> Samples:
+        """The samples; the state point goes on from where the worker ended."""
+        samples = Samples.from_arrays(state_point.potential, recording.record, self.arrays, Path())
+        state_point.deserialize(dict(self.state))
+        return samples

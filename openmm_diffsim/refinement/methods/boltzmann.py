@@ -1,0 +1,156 @@
+"""Methods that follow g(r) pair by pair, or the averages of the basis sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...errors import TargetError
+from ...statistics.averages import statistical_inefficiency
+from ...units import MOLAR_GAS_CONSTANT, beta
+from ..state import FitView, State
+from ..target import Target
+from .base import Step
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class IterativeBoltzmannInversion:
+    """u <- u + damping R T ln(g / g_target), pair by pair (Soper 1996; Reith et al. 2003).
+
+    For a ``SplinePair`` whose pairs of types each have an RDF target. Slow along soft modes and
+    blind to the pressure: kept for comparison.
+    """
+
+    damping: float = 1.0
+    least_g: float = 0.05
+
+    def propose(self, view: FitView) -> Step:
+        """One iteration with the g(r) of the last round alone."""
+        potential = view.potential
+        pairs = potential.pairs()
+        free = potential.is_linear and len(view.parameters) == len(view.coefficients(0))
+        if len(pairs) != 1 or not free:
+            raise TargetError(
+                "iterative Boltzmann inversion needs a SplinePair, got "
+                f"{type(potential).__name__}; take the default method"
+            )
+        pair = pairs[0][1]
+        change = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
+        for state in view.states:
+            kt = MOLAR_GAS_CONSTANT * state.temperature
+            for row, target in pair_targets(state, pair):
+                assert state.last is not None and target.x is not None
+                seen_at = state.last.at(view.parameters)
+                g = target.operator @ seen_at.average(target.observable).numpy(force=True)
+                seen = (g > self.least_g) & (target.values > self.least_g)
+                seen &= target.x < pair.basis.cutoff
+                delta = self.damping * kt * np.log(g[seen] / target.values[seen])
+                centers = pair.basis.centers
+                smooth = np.interp(centers, target.x[seen], delta - delta[-1], right=0.0)
+                mean = torch.from_numpy(smooth) / len(view.states)
+                change[row] += pair.basis.interpolate(mean).numpy()
+        return Step(change.ravel())
+
+
+@dataclass
+class RelativeEntropy:
+    """Minimum relative entropy: match <S> (Shell, J. Chem. Phys. 129, 144108 (2008)).
+
+    Gradient beta (<S>_target - <S>), Hessian beta^2 Cov(S, S), convex in the coefficients.
+    <S>_target is the integral of the basis over the target's g(r), which must therefore reach
+    the cutoff for every pair of types. Targets other than g(r) are ignored. The smoothness prior
+    of Gauss-Newton regularises the core.
+    """
+
+    roughness: float = 200.0
+
+    def propose(self, view: FitView) -> Step:
+        """One Newton step on all pooled frames."""
+        pairs = view.potential.pairs()
+        if len(pairs) != 1 or not view.potential.energy_is_linear:
+            raise TargetError(
+                f"relative entropy is for a pair potential, got {type(view.potential).__name__}; "
+                'take method="adam", or TorchOptimizer(...)'
+            )
+        n = len(view.parameters)
+        hessian, slope = np.zeros((n, n)), np.zeros(n)
+        for k in range(len(view.states)):
+            own_hessian, own_slope = self._of_state(view, k)
+            hessian, slope = hessian + own_hessian, slope + own_slope
+        hessian[np.diag_indices(n)] += 1e-6 * hessian.diagonal().max()
+        return Step(np.asarray(-np.linalg.solve(hessian, slope)))
+
+    def _of_state(self, view: FitView, index: int) -> tuple[Array, Array]:
+        state, frames = view.states[index], view.frames[index]
+        (_, pair), *_ = view.potential.pairs()
+        w = frames.weights.numpy(force=True)
+        sums = state.frames.features
+        mean, b = w @ sums, beta(state.temperature)
+        target = target_basis_sums(state, pair).reshape(-1)
+        energies = state.frames.run_energies()
+        independent = frames.n_effective / statistical_inefficiency(energies)
+        deviation = sums - mean
+        covariance = (deviation * w[:, None]).T @ deviation
+        chain = view.chain(index)
+        hessian = independent * b**2 * chain.T @ covariance @ chain
+        slope = independent * b * chain.T @ (target - mean)
+        precision = view.potential.prior_precision(
+            state.temperature, state.nearest_distance(), self.roughness
+        )
+        if precision is not None:
+            hessian = hessian + chain.T @ precision @ chain
+            slope = slope + chain.T @ precision @ view.from_prior(index)
+        return hessian, slope
+
+
+def pair_targets(state: State, pair: Any) -> list[tuple[int, Target]]:
+    """The RDF target of each pair of types.
+
+    Raises
+    ------
+    TargetError
+        If an RDF target mixes pairs of types, or a pair of types has none.
+    """
+    found: dict[int, Target] = {}
+    for target in state.targets:
+        if target.observable.is_structure:
+            place = None if state.theory is None else state.theory.pair_of(target.observable)
+            if place is None:
+                raise TargetError("this method needs RDF targets between single types")
+            found[place[1]] = target
+    missing = set(range(pair.n_pairs)) - set(found)
+    if missing:
+        raise TargetError(f"this method needs an RDF target for every pair of types: {missing}")
+    return sorted(found.items())
+
+
+def target_basis_sums(state: State, pair: Any) -> Array:
+    """<S> that the targets' g(r) imply, [pairs, coefficients]: N_pairs / V int 4 pi r^2 g B dr."""
+    sums = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
+    volume = float(np.mean(state.frames.volume))
+    rows, columns = np.triu_indices(pair.n_types)
+    assert state.theory is not None
+    n = state.theory.n_of_species
+    for row, target in pair_targets(state, pair):
+        x = target.x
+        assert x is not None
+        if x[-1] < pair.basis.cutoff - 1.5 * np.diff(x).max():
+            raise TargetError(
+                f"relative entropy needs g(r) up to the cutoff, {pair.basis.cutoff:.4f} nm; "
+                f"the target ends at {x[-1]:.4f} nm"
+            )
+        a, b = rows[row], columns[row]
+        n_pairs = n[a] * (n[a] - 1) / 2 if a == b else n[a] * n[b]
+        edges = np.concatenate([[x[0]], 0.5 * (x[1:] + x[:-1]), [pair.basis.cutoff]])
+        for g, low, high in zip(target.values, edges[:-1], edges[1:], strict=True):
+            r = np.linspace(low, high, 9)
+            r = 0.5 * (r[1:] + r[:-1])
+            measure = 4 * np.pi * r**2 * (high - low) / len(r)
+            sums[row] += n_pairs / volume * g * (measure @ pair.basis.values(r))
+    return sums

@@ -1,0 +1,104 @@
+"""Any optimizer of torch on the reweighted misfit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import OverlapError
+from ...potentials.parameters import split
+from ..state import FitView
+from .base import Step
+
+
+class TorchOptimizer:
+    """Any ``torch.optim`` optimizer on the reweighted misfit.
+
+    The loss is sum_t weight_t mean((<A> - t)^2 / uncertainty^2), differentiated by the covariance
+    formula; each round takes up to ``steps`` steps, until the frames no longer overlap.
+
+    Parameters
+    ----------
+    factory : callable
+        From parameters to an optimizer: ``lambda p: torch.optim.Adam(p, lr=0.05)``.
+    steps : int
+        Most optimizer steps per round.
+    least_overlap : float
+        Stop a round's steps when n_effective falls below this share of its value at the start.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[Iterable[Tensor]], torch.optim.Optimizer],
+        steps: int = 20,
+        least_overlap: float = 0.5,
+    ) -> None:
+        self.factory = factory
+        self.steps = steps
+        self.least_overlap = least_overlap
+
+    def propose(self, view: FitView) -> Step:
+        """Steps of the optimizer, as far as the frames reach; its moments are remembered."""
+        leaves = [
+            part.detach().clone().requires_grad_(True)
+            for part in split(view.potential, view.parameters)
+        ]
+        optimizer = self.factory(leaves)
+        _restore(optimizer, view.memory)
+        memory = view.memory
+        enough = [
+            max(self.least_overlap * frames.n_effective, frames.samples.least_effective)
+            for frames in view.frames
+        ]
+        there = _at(view, leaves)
+
+        def loss() -> Tensor:
+            nonlocal there
+            there = _at(view, leaves)
+            optimizer.zero_grad()
+            total = reweighted_loss(there)
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        for _ in range(self.steps):
+            try:
+                optimizer.step(loss)  # type: ignore[arg-type]
+            except OverlapError:  # it tried a step of its own that the frames do not reach
+                memory = {}  # and was interrupted in the middle of it
+                break
+            memory = optimizer.state_dict()["state"]
+            pairs = zip(_at(view, leaves).frames, enough, strict=True)
+            if any(frames.n_effective < least for frames, least in pairs):
+                break
+        change = _at(view, leaves).parameters - view.parameters
+        return Step(change.numpy(force=True), None, memory)
+
+    def name(self) -> str:
+        """Class of the optimizer."""
+        return type(self.factory([torch.zeros(1, requires_grad=True)])).__name__
+
+
+def reweighted_loss(view: FitView) -> Tensor:
+    """sum_t weight_t mean((<A> - t)^2 / uncertainty^2), with a graph to the view's parameters."""
+    total = torch.zeros((), dtype=torch.float64)
+    frames = {id(s.state_point): f for s, f in zip(view.states, view.frames, strict=True)}
+    for target in view.targets:
+        averages = [frames[id(point)].average(o) for point, o in target.terms]
+        off = target.predict(*averages) - torch.from_numpy(target.values)
+        scaled = off / torch.from_numpy(target.uncertainty)
+        total = total + target.weight * (scaled**2).mean()
+    return total
+
+
+def _at(view: FitView, leaves: list[Tensor]) -> FitView:
+    return view.at(torch.cat([leaf.reshape(-1).double().cpu() for leaf in leaves]))
+
+
+def _restore(optimizer: torch.optim.Optimizer, memory: Any) -> None:
+    """Give it the moments that it had."""
+    if memory:
+        full = optimizer.state_dict()
+        optimizer.load_state_dict({**full, "state": dict(memory)})

@@ -1,0 +1,231 @@
+"""A fit as its parts see it: state points with their frames, and a view that methods are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import TargetError
+from ..observables import Observable
+from ..potentials import Potential, SplinePair
+from ..samples import Samples, View
+from .comparison import Comparison, Knowledge, Sight, compare, groups_of
+from .initial import boltzmann_inversion
+from .target import Target
+from .theory import LiquidTheory
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class State:
+    """One state point of a fit: what is measured there, and everything sampled there so far."""
+
+    state_point: Any  # a StatePoint
+    targets: list[Target]
+    theory: LiquidTheory | None = None
+    prior_mean: Array | None = None
+    """c_0, [coefficients], what the potential's prior is about; None: the present ones."""
+    pool: Samples | None = None
+    last: Samples | None = None
+
+    @property
+    def frames(self) -> Samples:
+        """All frames, weighted by the mixture of all rounds."""
+        assert self.pool is not None, "nothing was sampled yet"
+        return self.pool
+
+    @property
+    def temperature(self) -> float:
+        """K."""
+        return float(self.state_point.temperature)
+
+    def recorded(self) -> list[Observable]:
+        """What is recorded in every frame."""
+        observables = [o for t in self.targets for point, o in t.terms if point is self.state_point]
+        if self.theory is not None:
+            observables += self.theory.rdfs
+        return list(dict.fromkeys(observables))
+
+    def add(self, samples: Samples) -> None:
+        """Frames of one more round."""
+        self.last = samples
+        self.pool = samples if self.pool is None else Samples.pool([self.pool, samples])
+
+    def contact(self, least: float = 0.1) -> float | None:
+        """The smallest r, nm, at which each g(r) of the targets has risen; None without one."""
+        found = [t.observable.contact(t.curve, least) for t in self.targets if t.curve is not None]
+        return max((r for r in found if r is not None), default=None)
+
+    def nearest_distance(self) -> float:
+        """Distance of nearest neighbours, nm: first peak of the first g(r), or rho^(-1/3)."""
+        for target in self.targets:
+            if target.curve is not None:
+                found = target.observable.nearest_distance(target.curve)
+                if found is not None:
+                    return found
+        return float(self.state_point.number_density() ** (-1 / 3))
+
+
+def make_states(potential: Potential, targets: Sequence[Target], prior: Any) -> list[State]:
+    """The state points of all targets, and what is known there before anything is sampled."""
+    points = dict.fromkeys(point for target in targets for point, _ in target.terms)
+    return [_make_state(potential, point, targets, prior) for point in points]
+
+
+def _make_state(potential: Potential, point: Any, targets: Sequence[Target], prior: Any) -> State:
+    mine = [t for t in targets if any(p is point for p, _ in t.terms)]
+    pairs = potential.pairs()
+    if not pairs:
+        return State(point, mine)
+    grids = [t.axis.values for t in mine if t.axis is not None and t.observable.is_structure]
+    widths = [float(np.diff(grid)[0]) for grid in grids]
+    cutoff = max(pair.basis.cutoff for _, pair in pairs)
+    theory = LiquidTheory(point, min(widths, default=cutoff / 100))
+    if isinstance(prior, str):
+        return State(point, mine, theory, _mean_force(potential, point, mine, theory))
+    return State(point, mine, theory, torch.as_tensor(prior).reshape(-1).numpy())
+
+
+def _mean_force(
+    potential: Potential, point: Any, targets: Sequence[Target], theory: LiquidTheory
+) -> Array:
+    """Potential of mean force of the targets, or the present coefficients where they lack it."""
+    mean = potential.coefficients(point.temperature).detach().numpy().copy()
+    pairs = potential.pairs()
+    for target in targets:
+        found = theory.pair_of(target.observable)
+        if found is None or target.curve is None or not pairs[found[0]][1].is_free_form:
+            continue
+        (where, pair), row = pairs[found[0]], found[1]
+        basis = pair.basis
+        scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
+        boltzmann_inversion(scratch, target.curve.x, target.curve.y, point.temperature, row)
+        rows = mean[where].reshape(pair.n_pairs, -1)  # a view into it
+        rows[row] = scratch.spline_coefficients().detach().numpy()[row]
+    return mean
+
+
+@dataclass(frozen=True, eq=False)
+class FitView:
+    """A fit at one set of parameters, frozen: what a ``Method`` is given.
+
+    Attributes
+    ----------
+    potential : Potential
+    states : tuple of State
+        Targets and frames of every state point.
+    parameters : Tensor [parameters]
+        theta, flat over those of the potential that require a gradient.
+    memory : mapping
+        What the method's last step left to remember; empty at first.
+    """
+
+    potential: Potential
+    states: tuple[State, ...]
+    parameters: Tensor
+    memory: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, parameters: Tensor) -> FitView:
+        """The same fit at other parameters."""
+        return replace(self, parameters=parameters)
+
+    def moved(self, change: Array) -> FitView:
+        """The same fit, its parameters changed by ``change`` [parameters]."""
+        return self.at(self.parameters + torch.from_numpy(change))
+
+    @cached_property
+    def frames(self) -> list[View]:
+        """All frames of every state point at these parameters."""
+        return [state.frames.at(self.parameters) for state in self.states]
+
+    @property
+    def targets(self) -> list[Target]:
+        """All targets, each once."""
+        return list({id(t): t for state in self.states for t in state.targets}.values())
+
+    @cached_property
+    def groups(self) -> list[tuple[list[Target], list[int]]]:
+        """Targets that hang together, and the indices of their state points."""
+        index = {id(state.state_point): k for k, state in enumerate(self.states)}
+        return [(ts, [index[id(p)] for p in points]) for ts, points in groups_of(self.targets)]
+
+    def compare(
+        self, knowledge: Knowledge | None = None, jacobian: bool = True
+    ) -> list[Comparison]:
+        """How each group of targets compares with the frames; see ``comparison.compare``."""
+        found = []
+        for targets, members in self.groups:
+            sights = [self._sight(k) for k in members]
+            found.append(compare(targets, sights, knowledge, jacobian))
+        return found
+
+    def _sight(self, index: int) -> Sight:
+        state = self.states[index]
+        return Sight(state.state_point, self.frames[index], state.theory)
+
+    def coefficients(self, index: int) -> Array:
+        """c at the temperature of a state point, [coefficients]."""
+        state = self.states[index]
+        c = self.potential.coefficients_at(self.parameters, state.temperature)
+        return c.numpy(force=True)
+
+    def chain(self, index: int) -> Array:
+        """dc/dtheta at the temperature of a state point, [coefficients, parameters]."""
+        temperature = self.states[index].temperature
+        rows = np.eye(len(self.coefficients(index)))
+        return self.potential.pull_back(rows, self.parameters, temperature)
+
+    def from_prior(self, index: int) -> Array:
+        """c - c_0 at a state point, [coefficients]."""
+        c, mean = self.coefficients(index), self.states[index].prior_mean
+        return np.zeros_like(c) if mean is None else c - mean
+
+    def step_size(self, change: Array) -> float | None:
+        """Largest change of what the potential is a function of, in kT; None: frames must tell.
+
+        ``change`` is of the parameters, [parameters].
+        """
+        after = self.moved(change)
+        sizes = [
+            self.potential.step_size(
+                after.coefficients(k) - self.coefficients(k), s.temperature, s.contact() or 0.0
+            )
+            for k, s in enumerate(self.states)
+        ]
+        return max((size for size in sizes if size is not None), default=None)
+
+
+def misfit_of(comparisons: Sequence[Comparison]) -> float:
+    """Root mean square of residual / combined uncertainty over all points."""
+    sizes = [len(c.residual) for c in comparisons]
+    squares = [c.misfit() ** 2 for c in comparisons]
+    return float(np.sqrt(np.average(squares, weights=sizes)))
+
+
+def rdf_rms(comparisons: Sequence[Comparison]) -> float:
+    """Root mean square deviation of all g(r) targets; NaN without one."""
+    squares = [
+        c.residual[where] ** 2
+        for c in comparisons
+        for target, where in c.places()
+        if target.observable.is_structure
+    ]
+    return float(np.sqrt(np.mean(np.concatenate(squares)))) if squares else float("nan")
+
+
+def check_targets(potential: Potential, targets: Sequence[Target]) -> None:
+    """Raises TargetError for no target, or one of another potential."""
+    if not targets:
+        raise TargetError("a refinement needs at least one target")
+    for target in targets:
+        for point in target.state_points:
+            if point.potential is not potential:
+                raise TargetError("a target's state point holds another potential")
