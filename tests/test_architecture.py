@@ -123,10 +123,11 @@ def test_units_import_openmm_only_when_needed() -> None:
 # Kinds of potential, force and observable ---------------------------------------------------------
 
 KINDS = [
-    "PairPotential", "AnalyticPair", "LennardJones", "Mie", "Morse", "SoftSphere", "Yukawa", "SplinePair",
-    "NeuralPair", "PairSum", "TemperatureDependent", "NetworkPotential", "Sum",
+    "PairPotential", "AnalyticPair", "LennardJones", "Mie", "Morse", "SoftSphere", "Yukawa",
+    "SplinePair", "NeuralPair", "PairSum", "TemperatureDependent", "NetworkPotential", "Sum",
     "SplinePairForce", "CustomNonbondedForce", "NonbondedForce", "PythonForce", "TorchForce",
-    "PythonTorchForce", "RDF", "AngleDistribution", "Pressure", "Configurations", "FunctionOfAverages",
+    "PythonTorchForce",
+    "RDF", "AngleDistribution", "Pressure", "Configurations", "FunctionOfAverages",
     "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
     "SelfVanHove", "SmoothRDF",
 ]  # fmt: skip

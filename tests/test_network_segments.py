@@ -13,13 +13,14 @@ from segment_systems import (
     BOX,
     DT,
     KELVIN,
-    RESTING,
     SCHEMES,
     N,
     Problem,
     assert_gradient,
+    assert_parameters,
     assert_same,
-    other_forces,
+    network,
+    particles,
     problem,
     waves,
 )
@@ -27,7 +28,7 @@ from systems import MASS, argon, empty_system, langevin, lattice, simulate
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import VACF, NetworkPotential, NeuralPair, TorchMDNet
+from openmm_diffsim import VACF, NetworkPotential, NeuralPair
 from openmm_diffsim.engine.segments import SegmentOptions, SegmentRecorder, SegmentRunner, leapfrog
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
@@ -36,19 +37,6 @@ from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 pytestmark = pytest.mark.usefixtures("plugin")
 
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
-
-
-def network(n_types: int = 1) -> NetworkPotential:
-    """A graph network with weights as they may be after training, on a fixed repulsion."""
-    net = TorchMDNet(0.6, n_types, hidden=8, rbf=6, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.3 * noise)
-    prior = argon(n_types=n_types)
-    prior.requires_grad_(False)
-    return NetworkPotential(net, prior=prior, n_types=n_types, name="network")
 
 
 def neural_pair() -> NeuralPair:
@@ -72,12 +60,7 @@ def fluid(
     **attached: Any,
 ) -> diffsim.StatePoint:
     """As ``segment_systems.fluid``, with a network."""
-    system = empty_system(N, BOX, MASS)
-    for i in range(N):
-        system.setParticleMass(i, MASS * (1 + 0.1 * i))
-    system.setParticleMass(RESTING, 0.0)
-    for force in other_forces() if others else ():
-        system.addForce(force)
+    system = particles(others)
     potential.attach(system, backend="python", **attached)
     simulation = simulate(system, lattice(N, BOX, 0.02), integrator or langevin(KELVIN))
     return diffsim.StatePoint(simulation, potential, temperature=KELVIN)
@@ -91,32 +74,6 @@ def network_problem(
     for parameter, _ in liquid.potential.named_parameters():
         del p.leaves[parameter]
     return p
-
-
-def assert_parameters(potential: NetworkPotential, value: Callable[[], Tensor]) -> None:
-    """The gradient along random directions, against four-point differences, to 1e-6."""
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    found = torch.autograd.grad(value(), parameters, allow_unused=True)
-    gradient = torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).ravel()
-            for p, g in zip(parameters, found, strict=True)
-        ]
-    )
-    start = flat_parameters(potential)
-    rng = np.random.default_rng(3)
-    for _ in range(2):
-        direction = torch.from_numpy(rng.normal(size=len(start)))
-        sides = []
-        for offset, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-            set_flat_parameters(potential, start + offset * 1e-4 * direction)
-            with torch.no_grad():
-                sides.append(weight * float(value()))
-        set_flat_parameters(potential, start)
-        expected = sum(sides) / 12e-4
-        size = float((gradient * direction).square().sum().sqrt())
-        assert size > 0
-        assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * size
 
 
 # Gradients ----------------------------------------------------------------------------------------
