@@ -11,6 +11,7 @@ from .methods import (
     RelativeEntropy,
     Step,
     TorchOptimizer,
+    reweighted_loss,
 )
 from .state import FitView
 from .target import Target
@@ -29,4 +30,5 @@ __all__ = [
     "Target",
     "TorchOptimizer",
     "boltzmann_inversion",
+    "reweighted_loss",
 ]

@@ -49,6 +49,8 @@ class FeatureRecorder:
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
     ) -> PairSums:
         """One pass over the pairs of a frame, if anything is to be counted."""
+        if not histograms:
+            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
         boxes = None if box is None else box[None]
         return pair_sums(positions[None], boxes, histograms)
 
