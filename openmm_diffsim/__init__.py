@@ -3,7 +3,7 @@
 from . import errors
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
-from .engine.adapters import Adapter, FeatureRecorder, portable_system
+from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.recorder import SampleReporter, sample_trajectory
@@ -79,6 +79,7 @@ __all__ = [
     "DynamicAverage",
     "Estimate",
     "FeatureRecorder",
+    "FieldPart",
     "FitView",
     "FunctionOfAverages",
     "GaussNewton",
