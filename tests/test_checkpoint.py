@@ -26,6 +26,7 @@ import openmm
 import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA
+from openmm_diffsim.refinement.methods.methods import StateData
 
 from openmm_diffsim import (
     RDF,
@@ -40,7 +41,6 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.errors import CheckpointError
 from openmm_diffsim.refinement.checkpoint import read_checkpoint, write_checkpoint
-from openmm_diffsim.refinement.methods.methods import StateData
 
 N, DENSITY, TEMPERATURE = 32, 0.3, 1.5
 REACH = 2.3 * SIGMA

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from networks import Embedded, embedded, fluid
+from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 from systems import Array, argon
 from torch import Tensor
 
@@ -37,7 +38,6 @@ from openmm_diffsim.potentials import (
 )
 from openmm_diffsim.refinement.methods.frame_space import Rows, expected_misfit, rows_of, step
 from openmm_diffsim.refinement.methods.gauss_newton import StateView, view_state
-from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 from openmm_diffsim.samples.features import EvaluatedFrames
 from openmm_diffsim.units import beta
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA, Array
 from openmm import app
+from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 
 from openmm_diffsim import (
     RDF,
@@ -32,7 +33,6 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.errors import OverlapError, TargetError
 from openmm_diffsim.refinement.initial import match_potential
-from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 from openmm_diffsim.statistics.averages import Estimate
 from openmm_diffsim.units import BAR
 

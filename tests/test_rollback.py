@@ -11,10 +11,10 @@ import openmm
 import pytest
 import torch
 from liquids import EPSILON, SIGMA, Array
+from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 
 from openmm_diffsim import RDF, Mie, PairPotential, Pressure, Refinement, StatePoint, Target
 from openmm_diffsim.errors import EquilibrationError, SamplingError
-from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 
 N, DENSITY, TEMPERATURE = 64, 0.5, 3.0
 STEPS, EVERY = 600, 20

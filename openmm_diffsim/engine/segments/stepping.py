@@ -20,16 +20,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import SamplingError
-from ...potentials import SplineBasis
 from ...units import MOLAR_GAS_CONSTANT
-from ..adapters import coefficients_in
-from ..native import (
-    ChainThermostat,
-    SegmentGradient,
-    SegmentPropagator,
-    SegmentRun,
-    SplinePairForce,
-)
+from ..adapters import FieldPart
+from ..native import ChainThermostat, SegmentGradient, SegmentPropagator, SegmentRun
 from .fields import Field
 from .integrators import Scheme, inverse_masses
 
@@ -317,19 +310,19 @@ class NativeRun:
 
     def __init__(
         self,
-        force: SplinePairForce,
+        part: FieldPart,
         context: openmm.Context,
-        basis: SplineBasis,
         scheme: Scheme,
         noise: Noise,
         every: int,
         box: Array | None,
         adjoint: Adjoint,
     ) -> None:
-        self.force = force
-        self.context = context
-        self.basis = basis
-        self.propagator = SegmentPropagator(context, force, scheme.splitting, scheme.chain, box)
+        assert part.native is not None
+        self.part = part
+        self.propagator = SegmentPropagator(
+            context, part.native, scheme.splitting, scheme.chain, box
+        )
         self.noise = noise
         self.every = every
         self.adjoint = adjoint
@@ -365,10 +358,6 @@ class NativeRun:
         )
 
 
-def _of_pairs(basis: SplineBasis, c: Array) -> Array:
-    return c.reshape(-1, basis.n_coefficients)
-
-
 class _NativeSegment(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -380,9 +369,7 @@ class _NativeSegment(torch.autograd.Function):
         xs[0], vs[0] = x.numpy(force=True), v.numpy(force=True)
         chains: list[Array] = []
         length = every if every > 1 else min(steps, max(1, _MOST_NOISE // (3 * n)))
-        with coefficients_in(
-            run.force, run.context, run.basis, _of_pairs(run.basis, c.numpy(force=True))
-        ):
+        with run.part.having(c.numpy(force=True)):
             for first in range(0, steps, length):
                 last, row = min(first + length, steps), first // every
                 part = run.forward(first, last, xs[row], vs[row], chains[-1] if chains else None)
@@ -401,7 +388,7 @@ class _NativeSegment(torch.autograd.Function):
         run: NativeRun = ctx.run
         xs, vs, c = (saved.numpy() for saved in ctx.saved_tensors)
         wants_noise = ctx.needs_input_grad[5]
-        with coefficients_in(run.force, run.context, run.basis, _of_pairs(run.basis, c)):
+        with run.part.having(c):
             pull = _whole if run.every == 1 else _by_stretches
             found = pull(ctx, run, xs, vs, gx.contiguous().numpy(), gv.contiguous().numpy())
         run.adjoint.diagnostics["growth"] = found.growth[:: run.every]
