@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import SamplingError
 from ...units import MOLAR_GAS_CONSTANT
 from ..adapters import FieldPart
-from ..native import NoseHooverChain, SegmentGradient, SegmentRun
+from ..native import ChainThermostat, SegmentGradient, SegmentPropagator, SegmentRun
 from .fields import Field
 from .integrators import Scheme, inverse_masses
 
@@ -252,7 +252,7 @@ class _Seen(torch.autograd.Function):
 
 
 def propagate(
-    chain: NoseHooverChain, timestep: float, twice_kinetic: Tensor, velocities: Tensor
+    chain: ChainThermostat, timestep: float, twice_kinetic: Tensor, velocities: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What to scale velocities with, and the new velocities of the chain, [..., length].
 
@@ -320,12 +320,11 @@ class NativeRun:
     ) -> None:
         assert part.native is not None
         self.part = part
-        self.force = part.native
-        self.context = context
-        self.scheme = scheme
+        self.propagator = SegmentPropagator(
+            context, part.native, scheme.splitting, scheme.chain, box
+        )
         self.noise = noise
         self.every = every
-        self.box = box
         self.adjoint = adjoint
 
     def run(self, c: Tensor, x: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -335,16 +334,8 @@ class NativeRun:
     def forward(self, first: int, last: int, x: Array, v: Array, chain: Array | None) -> SegmentRun:
         """The steps from ``first`` to before ``last``."""
         try:
-            return self.force.computeSegment(
-                self.context,
-                self.scheme.splitting,
-                x,
-                v,
-                last - first,
-                self.noise.steps(first, last),
-                self.box,
-                self.scheme.chain,
-                chain,
+            return self.propagator.integrate(
+                x, v, last - first, self.noise.steps(first, last), chain
             )
         except openmm.OpenMMException as error:
             if "exploded" not in str(error):
@@ -355,15 +346,11 @@ class NativeRun:
         self, run: SegmentRun, gx: Array, gv: Array, include_noise: bool
     ) -> SegmentGradient:
         """The adjoint of what ``forward`` gave."""
-        return self.force.computeSegmentGradient(
-            self.context,
-            self.scheme.splitting,
+        return self.propagator.computeGradient(
             run.positions,
             gx,
             gv,
-            self.box,
             velocities=run.velocities,
-            chain=self.scheme.chain,
             chainStates=run.chainStates,
             includeNoise=include_noise,
             truncation=self.adjoint.truncation or 0,
