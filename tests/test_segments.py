@@ -145,6 +145,27 @@ def test_long_noise_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_array_equal(parts[leaf], gradient, err_msg=leaf)
 
 
+@every_scheme
+def test_the_plugin_runs_a_segment_in_one_call_each_way(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none where a field acts besides."""
+    calls = []
+    for way in ("forward", "backward"):
+        whole = getattr(stepping.NativeRun, way)
+
+        def counted(*arguments: Any, way: str = way, whole: Any = whole) -> Any:
+            calls.append(way)
+            return whole(*arguments)
+
+        monkeypatch.setattr(stepping.NativeRun, way, counted)
+    p = problem("native", name, 20)
+    p.gradient()
+    assert calls == ["forward", "backward"]
+    p.gradient(p.loss(field=no_force))
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("path", ["native", "others"])
 @pytest.mark.parametrize("name", ["LangevinMiddle", "Nose-Hoover"])
 def test_a_batch_is_its_segments(path: str, name: str) -> None:

@@ -153,7 +153,7 @@ class SystemField:
         self.box = box
         self.protocol = dict(protocol or {})
         self.diagnostics: dict[str, Any] = {}
-        self._c = coefficients.detach().numpy()
+        self._c = coefficients.detach().numpy().copy()
         self._is_lent = False
 
     def __call__(self, positions: Tensor, time: int) -> Tensor:
