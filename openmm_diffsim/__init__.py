@@ -3,11 +3,11 @@
 from . import errors
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
-from .engine.adapters import Adapter, FeatureRecorder, portable_system
+from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.recorder import SampleReporter, sample_trajectory
-from .engine.segments import DynamicAverage
+from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
 from .observables import (
     MSD,
@@ -79,6 +79,7 @@ __all__ = [
     "DynamicAverage",
     "Estimate",
     "FeatureRecorder",
+    "FieldPart",
     "FitView",
     "FunctionOfAverages",
     "GaussNewton",
@@ -107,6 +108,7 @@ __all__ = [
     "Segment",
     "SegmentFunction",
     "SegmentObservable",
+    "SegmentOptions",
     "SelfVanHove",
     "SmoothRDF",
     "SoftSphere",

@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 import torch
 from numpy.typing import NDArray
 
 from openmm_diffsim import RDF, Observable, PairPotential
-from openmm_diffsim.engine.adapters import attached_force
 from openmm_diffsim.errors import SamplingError
 from openmm_diffsim.observables.base import Frame, Particles
-from openmm_diffsim.samples import Run, Samples
-from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.samples import Features, Run, Samples
 from openmm_diffsim.statistics.kernels import PairHistogram
 from openmm_diffsim.units import beta
 
@@ -55,6 +52,7 @@ class FakeStatePoint:
 
     pressure = None
     n_particles = 2
+    timestep = 0.001
 
     def __init__(
         self, potential: PairPotential, temperature: float, length: float, seed: int = 1
@@ -65,17 +63,17 @@ class FakeStatePoint:
         self.explosions = 0
         self._length = length
         self._random = np.random.default_rng(seed)
-        # A refinement asks for the types of particles by the Force. There is no Context.
-        self._system = openmm.System()
-        self._system.addParticle(1.0)
-        self._system.addParticle(1.0)
-        potential.attach(self._system, temperature=temperature)
-        self.force = attached_force(potential, self._system)
 
     @property
     def volume(self) -> float:
         """nm^3."""
         return float(self._length**3)
+
+    def pair_types(self) -> list[NDArray[np.int64]]:
+        return [np.zeros(2, dtype=np.int64)]
+
+    def identity(self) -> dict[str, Any]:
+        return {"temperature in K": self.temperature, "box in nm": self.box().tolist()}
 
     def box(self) -> Array:
         return np.eye(3) * self._length
@@ -188,9 +186,9 @@ class FakeStatePoint:
             temperature=self.temperature,
         )
 
-    def _sums(self, r: Array) -> BasisSums:
+    def _sums(self, r: Array) -> Features:
         basis = self.potential.basis
-        return BasisSums(basis.values(r)[:, None], -(r[:, None] * basis.derivatives(r))[:, None])
+        return Features(basis.values(r), -r[:, None] * basis.derivatives(r))
 
 
 def _count(histogram: PairHistogram, r: Array) -> NDArray[np.int64]:

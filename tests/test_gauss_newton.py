@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import liquids
@@ -14,34 +13,55 @@ import openmm
 import pytest
 import torch
 from liquids import Array
-from openmm_diffsim.refinement.methods.methods import GaussNewton, PairKnowledge, StateData
 from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import RDF, AngleDistribution, GaussNewtonOptions, SplinePair, Target
+from openmm_diffsim import (
+    RDF,
+    AngleDistribution,
+    GaussNewton,
+    GaussNewtonOptions,
+    SplinePair,
+    Target,
+)
 from openmm_diffsim.errors import OverlapError
 from openmm_diffsim.observables import Observable, SegmentObservable
 from openmm_diffsim.observables.segment import SegmentRecords
-from openmm_diffsim.potentials import PairPotential, SplineBasis, parameter_chain
-from openmm_diffsim.refinement.methods.gauss_newton import (
-    StateView,
-    damping,
+from openmm_diffsim.potentials import (
+    PairPotential,
+    Potential,
+    SplineBasis,
     flat_parameters,
+    set_flat_parameters,
+)
+from openmm_diffsim.refinement import Comparison, FitView, Step
+from openmm_diffsim.refinement.comparison import Sight, compare
+from openmm_diffsim.refinement.methods.gauss_newton import (
+    damping,
     follow,
     linear_model,
-    set_flat_parameters,
-    smoothness_precision,
     solve,
-    view_state,
 )
-from openmm_diffsim.refinement.theory.state import LiquidTheory
-from openmm_diffsim.samples import Run, Samples
-from openmm_diffsim.samples.features import BasisSums
-from openmm_diffsim.units import beta
+from openmm_diffsim.refinement.state import State
+from openmm_diffsim.refinement.theory import LiquidTheory
+from openmm_diffsim.samples import Features, Run, Samples
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT, beta
 
 KELVIN = 100.0
 BETA = beta(KELVIN)
-ANYWHERE: Any = SimpleNamespace(timestep=0.002)  # all that a target asks of its state point
+
+
+class Anywhere:
+    """All that a fit of these frames asks of its state point."""
+
+    timestep = 0.002
+    temperature = KELVIN
+
+    def number_density(self) -> float:
+        return 1.0
+
+
+ANYWHERE: Any = Anywhere()
 KNOTS = 7  # five coefficients
 N = KNOTS - 2
 
@@ -54,7 +74,7 @@ class Linear(PairPotential):
         self.matrix = torch.from_numpy(matrix)
         self.theta = nn.Parameter(torch.from_numpy(theta.copy()))
 
-    def coefficients(self, temperature: float | None = None) -> Tensor:
+    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         return (self.matrix @ self.theta).reshape(1, -1)
 
 
@@ -106,12 +126,12 @@ class Harmonic:
     ) -> Samples:
         c = potential.coefficients(temperature).detach().numpy()
         normal = autoregressive(rng, frames, N, memory)
-        s = self.mu - BETA * self.sigma @ c[0] + normal @ self.root.T
+        s = self.mu - BETA * self.sigma @ c + normal @ self.root.T
         noise = self.own_noise * autoregressive(rng, frames, self.observable.n_values, memory)
         return Samples(
             potential=potential,
             runs=(Run(c, temperature, None, frames, 1),),
-            learned=BasisSums(s[:, None, :], np.zeros((frames, 1, N))),
+            learned=Features(s, np.zeros((frames, N))),
             volume=np.ones(frames),
             rest_energy=np.zeros(frames),
             records={self.observable: s @ self.matrix.T + noise},
@@ -123,10 +143,35 @@ def target(observable: Observable, values: Array, uncertainty: Any, **options: A
     return Target(ANYWHERE, observable, values, uncertainty=uncertainty, **options)
 
 
+def view_state(
+    targets: Sequence[Target],
+    samples: Samples,
+    theory: LiquidTheory | None,
+    options: GaussNewtonOptions,
+) -> Comparison:
+    """All targets of one state point, at the present parameters."""
+    return compare(targets, [Sight(targets[0].state_point, samples.at(), theory)], options)
+
+
+def chain_of(potential: Potential, temperature: float) -> Array:
+    """dc/dtheta, [coefficients, parameters]."""
+    n = len(potential.coefficients(temperature))
+    return potential.pull_back(np.eye(n), temperature=temperature)
+
+
+def updated(potential: Potential, goal: Target, samples: Samples) -> Step:
+    """What Gauss-Newton proposes for frames of one state point; the step is taken."""
+    theta = flat_parameters(potential)
+    state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+    step = GaussNewton().propose(FitView(potential, (state,), theta))
+    set_flat_parameters(potential, theta + torch.from_numpy(step.change))
+    return step
+
+
 def view_of(
     prediction: Array, jacobian: Array, own: Array, other: Array, targets: Sequence[Target]
-) -> StateView:
-    return StateView(targets, prediction, jacobian, own, other, 1000.0)
+) -> Comparison:
+    return Comparison(targets, prediction, jacobian, own, other, 1000.0)
 
 
 # What a state point looks like ------------------------------------------------------------------
@@ -147,8 +192,8 @@ def test_a_view_holds_average_jacobian_and_noise_of_the_frames(harmonic: Harmoni
     goal = target(harmonic.observable, values, 0.5)
     view = view_state([goal], samples, None, GaussNewtonOptions())
 
-    s, a = samples.basis_sums[:, 0], samples.records[harmonic.observable]
-    change = potential.coefficients().detach().numpy()[0] - samples.runs[0].coefficients[0]
+    s, a = samples.features, samples.records[harmonic.observable]
+    change = potential.coefficients().detach().numpy() - samples.runs[0].coefficients
     w = np.exp(-BETA * s @ change)
     w /= w.sum()
     ds, da = s - w @ s, a - w @ a
@@ -206,7 +251,7 @@ def test_several_targets_are_stacked_in_their_order(harmonic: Harmonic) -> None:
     potential = Linear(np.eye(N), np.zeros(N))
     samples = harmonic.sample(potential, 300, rng)
     other = Recorded(1)
-    samples.records[other] = samples.basis_sums[:, 0, :1]  # type: ignore[index]
+    samples.records[other] = samples.features[:, :1]  # type: ignore[index]
     targets = [
         target(other, np.array([1.0]), 0.1),
         target(harmonic.observable, np.arange(8.0), 0.2),
@@ -214,7 +259,7 @@ def test_several_targets_are_stacked_in_their_order(harmonic: Harmonic) -> None:
     ]
     view = view_state(targets, samples, None, GaussNewtonOptions())
     assert view.prediction.shape == (10,) and view.jacobian.shape == (10, N)
-    assert view.prediction[0] == view.prediction[9] == samples.basis_sums[:, 0, 0].mean()
+    assert view.prediction[0] == view.prediction[9] == samples.features[:, 0].mean()
     np.testing.assert_allclose(view.residual[9] - view.residual[0], -1.0)
     np.testing.assert_allclose(
         np.diag(view.target_covariance), [0.01, *[0.04] * 8, 0.09], rtol=1e-12
@@ -252,7 +297,7 @@ class Driven(Harmonic):
     def sample(self, *arguments: Any, **options: Any) -> Samples:
         samples = super().sample(*arguments, **options)
         rng: np.random.Generator = arguments[2]
-        c = samples.runs[0].coefficients[0]
+        c = samples.runs[0].coefficients
         rows = []
         for values in samples.records[self.observable]:
             slopes = self.along + self.slope_noise * rng.normal(size=self.along.shape)
@@ -270,7 +315,7 @@ def test_a_view_of_dynamics_is_what_the_segments_say() -> None:
     goal = target(driven.moving, np.arange(4.0), [0.1, 0.2, 0.3, 0.4])
     goal.operator = rng.normal(size=(4, 4))
     view = view_state([goal], samples, None, GaussNewtonOptions())
-    s, a = samples.basis_sums[:, 0], samples.values(driven.moving).detach().numpy()
+    s, a = samples.features, samples.at().values(driven.moving).detach().numpy()
     expected = driven.along - BETA * np.cov(a.T, s.T, bias=True)[:4, 4:]
     np.testing.assert_allclose(view.prediction, goal.operator @ a.mean(axis=0), rtol=1e-10)
     np.testing.assert_allclose(view.jacobian, goal.operator @ expected, rtol=1e-8, atol=1e-9)
@@ -358,17 +403,12 @@ def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
     matrix = rng.normal(size=(N, 2))
     truth, start = np.array([0.3, -0.2]), np.array([0.4, -0.1])
     goal = target(driven.moving, driven.dynamic_mean(matrix @ truth), 0.02)
-    point: Any = type("Point", (), {"temperature": KELVIN})()
-    theory: Any = None
     away = np.empty((20, 6, 2))
     for fit in range(20):
         potential = Linear(matrix, start)
         for number in range(6):
             samples = driven.sample(potential, 100, rng)
-            state = StateData(
-                point, [goal], PairKnowledge(theory, np.zeros((1, N))), samples, samples
-            )
-            GaussNewton().update(potential, [state])
+            updated(potential, goal, samples)
             away[fit, number] = flat_parameters(potential).numpy() - truth
     distance = np.linalg.norm(away, axis=-1) / np.linalg.norm(start - truth)
     assert distance.max() < 1.5, distance
@@ -379,7 +419,7 @@ def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
 
 
 def whitened_least_squares(
-    views: Sequence[StateView],
+    views: Sequence[Comparison],
     chains: Sequence[Array],
     offsets: Sequence[Array],
     precision: Array | None,
@@ -513,26 +553,21 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
         goal = target(harmonic.observable, measured, error)
         samples = harmonic.sample(potential, 300, rng, memory)
         view = view_state([goal], samples, None, GaussNewtonOptions())
-        step = solve([view], [parameter_chain(potential, KELVIN)], [np.zeros(N)], None)
+        step = solve([view], [chain_of(potential, KELVIN)], [np.zeros(N)], None)
         z = (start + step.change - truth) / np.sqrt(np.diag(step.covariance))
         inside.append(np.abs(z) < 1.96)
     coverage = np.mean(inside, axis=0)
     assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
 
 
-def test_the_method_moves_a_potential_to_the_closed_form_and_remembers_the_covariance() -> None:
+def test_the_method_moves_a_potential_to_the_closed_form_and_says_the_covariance() -> None:
     rng = np.random.default_rng(9)
     harmonic = Harmonic(2)
     matrix = rng.normal(size=(N, 2))
     potential = Linear(matrix, np.zeros(2))
     samples = harmonic.sample(potential, 400, rng)
     goal = target(harmonic.observable, harmonic.mean(matrix @ np.array([0.1, 0.1])), 0.1)
-    point: Any = type("Point", (), {"temperature": KELVIN})()
-    theory: Any = None
-    state = StateData(point, [goal], PairKnowledge(theory, np.zeros((1, N))), samples, samples)
-    method = GaussNewton()
-    assert method.parameter_covariance() is None
-    method.update(potential, [state])
+    covariance = updated(potential, goal, samples).covariance
     with torch.no_grad():
         moved = potential.theta.detach().clone()
         potential.theta.zero_()
@@ -540,7 +575,6 @@ def test_the_method_moves_a_potential_to_the_closed_form_and_remembers_the_covar
     expected = whitened_least_squares([view], [matrix], [np.zeros(N)], None)
     np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-6)
     hessian = (view.jacobian @ matrix).T @ view.weight @ view.jacobian @ matrix
-    covariance = method.parameter_covariance()
     assert covariance is not None
     np.testing.assert_allclose(covariance, np.linalg.inv(hessian), rtol=1e-6)
 
@@ -554,6 +588,12 @@ def model_with_minimum(potential: PairPotential, goal: Array, seed: int) -> tupl
     root = np.random.default_rng(seed).normal(size=(len(now), len(now)))
     hessian = root @ root.T
     return hessian, hessian @ (now - goal)
+
+
+def followed(potential: PairPotential, temperatures: Any, models: Any) -> None:
+    """The parameters are set to where ``follow`` leads."""
+    theta = follow(potential, flat_parameters(potential), temperatures, models)
+    set_flat_parameters(potential, theta)
 
 
 def test_the_linear_model_is_the_misfit_and_the_prior() -> None:
@@ -579,7 +619,7 @@ def test_a_closed_form_goes_all_the_way_to_the_minimum_in_one_update(form: str) 
     }[form]
     pair, truth = make(0.36, 0.8), make(0.34, 1.1)
     goal = truth.coefficients().detach().numpy().ravel()
-    follow(pair, [KELVIN], [model_with_minimum(pair, goal, 12)])
+    followed(pair, [[KELVIN]], [model_with_minimum(pair, goal, 12)])
     np.testing.assert_allclose(
         flat_parameters(pair).numpy(), flat_parameters(truth).numpy(), rtol=1e-5
     )
@@ -593,7 +633,7 @@ def test_a_network_comes_near_a_minimum_that_it_can_reach() -> None:
     set_flat_parameters(truth, 10 * flat_parameters(truth))  # away from its small start
     goal = truth.coefficients().detach().numpy().ravel()
     before = np.abs(pair.coefficients().detach().numpy().ravel() - goal).max()
-    follow(pair, [KELVIN], [model_with_minimum(pair, goal, 13)])
+    followed(pair, [[KELVIN]], [model_with_minimum(pair, goal, 13)])
     after = np.abs(pair.coefficients().detach().numpy().ravel() - goal).max()
     assert before > 0.1 and after < 0.25 * before
 
@@ -609,7 +649,7 @@ def test_two_state_points_are_followed_at_once() -> None:
         now, goal = (p.coefficients(t).detach().numpy().ravel() for p in (pair, truth))
         root = np.random.default_rng(seed).normal(size=(len(now), len(now)))
         models.append((root @ root.T, root @ root.T @ (now - goal)))
-    follow(pair, [100.0, 200.0], models)
+    followed(pair, [[100.0], [200.0]], models)
     found = flat_parameters(pair).numpy()
     np.testing.assert_allclose(found, flat_parameters(truth).numpy(), rtol=1e-3)
 
@@ -646,7 +686,7 @@ def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_
     )
     error = rdf_target(gas).uncertainty
     np.testing.assert_allclose(independent.target_covariance, np.diag(error**2), rtol=1e-12)
-    g = gas["samples"].values(gas["rdf"]).numpy()
+    g = gas["samples"].at().values(gas["rdf"]).numpy(force=True)
     one_frame = np.cov(g.T, bias=True)
     share = rdf_target(gas, noise="sampled").frames_share(np.diag(one_frame))
     assert share is not None
@@ -676,8 +716,8 @@ def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) 
     trust_theory = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e12))
     off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False))
     mixed = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=100))
-    c = samples.coefficients().detach().numpy()
-    exact = theory.jacobian(theory.structure(samples), [rdf], c)[0]
+    c = samples.at().coefficients.detach().numpy()
+    exact = theory.jacobian(theory.structure(samples.at()), [rdf], c)[0]
     np.testing.assert_allclose(trust_frames.jacobian, frames.jacobian, atol=1e-8)
     np.testing.assert_allclose(trust_theory.jacobian, exact, atol=1e-8)
     np.testing.assert_array_equal(off.jacobian, frames.jacobian)
@@ -698,8 +738,8 @@ def test_angles_beside_an_rdf_answer_as_the_frames_say(gas: dict[str, Any]) -> N
     alone = view_state([goal], samples, None, options)
     view = view_state([rdf_target(gas), goal], samples, theory, options)
     # dP/dc_k = -beta Cov(P, S_k)
-    sums = samples.basis_sums[:, 0]
-    values = samples.values(angles).numpy()
+    sums = samples.features
+    values = samples.at().values(angles).numpy(force=True)
     expected = -beta(samples.temperature) * np.cov(values.T, sums.T, bias=True)[:18, 18:]
     np.testing.assert_allclose(alone.jacobian, goal.operator @ expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(view.jacobian[40:], alone.jacobian, rtol=1e-12)
@@ -720,7 +760,7 @@ def test_fewer_frames_than_points_of_a_network_leave_no_direction_without_noise(
     samples = point.sample(200, 10, [rdf], equilibration=200)
     goal = Target(point, rdf, rdf.r, np.ones(80), uncertainty=0.01, noise="independent")
     view = view_state([goal], samples, None, GaussNewtonOptions(prior_frames=60))
-    g = samples.values(rdf).detach().numpy()
+    g = samples.at().values(rdf).detach().numpy()
     covariance = np.cov(g.T, bias=True)
     share = 60 / (60 + view.n_effective)
     shrunk = (1 - share) * covariance + share * np.diag(np.diag(covariance))
@@ -762,7 +802,7 @@ def test_at_constant_pressure_theory_counts_the_answer_of_the_box(
     samples, theory = free_volume["samples"], free_volume["theory"]
     goal = [rdf_target(free_volume)]
     stronger = liquids.lennard_jones(epsilon=1.05 * liquids.EPSILON).coefficients()
-    direction = (stronger - samples.coefficients()).detach().numpy().ravel()
+    direction = (stronger - samples.at().coefficients).detach().numpy().ravel()
     frames, by_theory = (
         view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=m)).jacobian @ direction
         for m in (1e-9, 1e9)
@@ -790,7 +830,10 @@ POTENTIALS = {
     "TemperatureDependent": lambda: diffsim.TemperatureDependent(
         filled(SplinePair(0.28, 0.8, 20), 3.0), filled(SplinePair(0.28, 0.8, 20), 0.01)
     ),
-    "PairSum": lambda: (
+    "PairSum": lambda: diffsim.PairSum(
+        [diffsim.LennardJones(0.34, 1.1, 0.8, 0.28, knots=20), filled(SplinePair(0.28, 0.8, 20), 3)]
+    ),
+    "Sum": lambda: (
         diffsim.LennardJones(0.34, 1.1, 0.8, 0.28, knots=20) + filled(SplinePair(0.28, 0.8, 20), 3)
     ),
 }
@@ -805,7 +848,7 @@ def filled(spline: SplinePair, scale: float) -> SplinePair:
 @pytest.mark.parametrize("name", POTENTIALS)
 def test_the_chain_is_the_finite_difference_of_the_coefficients(name: str) -> None:
     potential = POTENTIALS[name]()
-    chain = parameter_chain(potential, 90.0)
+    chain = chain_of(potential, 90.0)
     columns = []
     for p in potential.parameters():
         for index in range(p.numel()):
@@ -826,14 +869,14 @@ def test_the_chain_is_the_finite_difference_of_the_coefficients(name: str) -> No
 
 def test_the_chain_leaves_out_what_is_not_learned() -> None:
     potential = diffsim.LennardJones(0.34, 1.1, 0.8, knots=30)
-    full = parameter_chain(potential, 90.0)
+    full = chain_of(potential, 90.0)
     potential.sigma.requires_grad_(False)
-    np.testing.assert_allclose(parameter_chain(potential, 90.0), full[:, 1:], rtol=1e-12)
+    np.testing.assert_allclose(chain_of(potential, 90.0), full[:, 1:], rtol=1e-12)
 
 
 def test_the_entropic_part_enters_with_minus_the_temperature() -> None:
     potential = POTENTIALS["TemperatureDependent"]()
-    chain = parameter_chain(potential, 90.0)
+    chain = chain_of(potential, 90.0)
     half = chain.shape[1] // 2
     free = np.arange(4, 18)  # beyond the core
     np.testing.assert_allclose(chain[free, half:][:, free], -90.0 * chain[free, :half][:, free])
@@ -844,7 +887,7 @@ def test_the_entropic_part_enters_with_minus_the_temperature() -> None:
 
 def test_the_prior_counts_kinks_and_the_end_but_no_slope() -> None:
     spline = SplinePair(0.28, 0.8, 20, n_types=2)
-    precision = smoothness_precision(spline, 0.36, 0.8, 200.0)
+    precision = spline.prior_precision(0.8 / MOLAR_GAS_CONSTANT, 0.36, 200.0)
     assert precision.shape == (3 * 18, 3 * 18)
     one = precision[18:36, 18:36]
     np.testing.assert_array_equal(precision[:18, 18:36], 0.0)
@@ -864,7 +907,7 @@ def test_the_prior_allows_the_same_curvature_on_any_knots() -> None:
         spline = SplinePair(0.28, 0.8, knots)
         x = (spline.basis.centers - 0.28) / 0.52
         c = np.sin(np.pi * x) ** 4 * (1 - x)
-        precision = smoothness_precision(spline, 0.36, 0.8, 200.0)
+        precision = spline.prior_precision(0.8 / MOLAR_GAS_CONSTANT, 0.36, 200.0)
         values.append(c @ precision @ c)
     r = np.linspace(0, 1, 20001)
     u = np.sin(np.pi * r) ** 4 * (1 - r)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from native_systems import CPU, REFERENCE, Where, why_missing
 
-import openmm_diffsim
+from openmm_diffsim.engine import native
 
 PROGRAM = Path(__file__).with_name("native_lifetime.py")
 OPENCL = Where("OpenCL", "single")
@@ -21,9 +21,7 @@ def lifetime(task: str, where: Where) -> list[str]:
     reason = why_missing(where)
     if reason is not None:
         pytest.skip(reason)
-    package = str(
-        Path(openmm_diffsim.__file__).parents[1]
-    )  # the one that is tested, wherever it is
+    package = str(native.FOLDER.parents[1])  # the one that is tested, wherever it is
     path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(PROGRAM), task, where.platform],

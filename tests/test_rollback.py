@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import liquids
@@ -11,10 +10,10 @@ import openmm
 import pytest
 import torch
 from liquids import EPSILON, SIGMA, Array
-from openmm_diffsim.refinement.methods.methods import StateData, Stateless
 
-from openmm_diffsim import RDF, Mie, PairPotential, Pressure, Refinement, StatePoint, Target
+from openmm_diffsim import RDF, Mie, Pressure, Refinement, StatePoint, Target
 from openmm_diffsim.errors import EquilibrationError, SamplingError
+from openmm_diffsim.refinement import FitView, Step
 
 N, DENSITY, TEMPERATURE = 64, 0.5, 3.0
 STEPS, EVERY = 600, 20
@@ -46,18 +45,23 @@ class Watched(StatePoint):
         return super().sample(*args, **options)
 
 
-class Scripted(Stateless):
+def to_epsilon(view: FitView, epsilon: float) -> Step:
+    """From sigma and epsilon to the same sigma and another epsilon."""
+    _, now = view.parameters.tolist()
+    return Step(np.array([0.0, epsilon - now]))
+
+
+class Scripted:
     """Sets epsilon, in units of the truth's, to the next number of a list; then leaves it."""
 
     def __init__(self, *epsilons: float) -> None:
         self.left = list(epsilons)
         self.calls = 0
 
-    def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
+    def propose(self, view: FitView) -> Step:
         self.calls += 1
-        if self.left:
-            with torch.no_grad():
-                potential.epsilon.fill_(EPSILON * self.left.pop(0))  # type: ignore[operator]
+        now = float(view.parameters[1])
+        return to_epsilon(view, EPSILON * self.left.pop(0) if self.left else now)
 
 
 def by_pressure(point: StatePoint, method: Any, **options: Any) -> Refinement:
@@ -113,16 +117,17 @@ def test_a_run_that_explodes_is_taken_back_and_the_fit_goes_on(
         assert entry.md_steps >= fit.history[number - 1].md_steps
     # no frame of a bad round is kept
     assert len(fit.states[0].frames.runs) == 6 - len(bad)
-    assert np.isfinite(fit.states[0].frames.basis_sums).all()
+    assert np.isfinite(fit.states[0].frames.features).all()
     assert "round 2 rolled back" in capsys.readouterr().out
     assert np.isfinite(fit.summary()["misfit"])
 
 
 def test_steps_are_shorter_after_an_explosion() -> None:
     class Bounded(Scripted):
-        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-            super().update(potential, states)
+        def propose(self, view: FitView) -> Step:
+            step = super().propose(view)
             fit.largest_step = np.inf if self.calls == 1 else 0.2
+            return step
 
     point = Watched(liquids.lennard_jones())
     fit = by_pressure(point, Bounded(15.0, 0.01, 0.01))
@@ -266,12 +271,10 @@ def test_a_good_method_recovers_after_a_bad_step(g: tuple[RDF, Array]) -> None:
     from openmm_diffsim import GaussNewton
 
     class OnceBad(GaussNewton):
-        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-            if len(states[0].frames.runs) == 1:
-                with torch.no_grad():
-                    potential.epsilon.fill_(6 * EPSILON)  # type: ignore[operator]
-            else:
-                super().update(potential, states)
+        def propose(self, view: FitView) -> Step:
+            if len(view.states[0].frames.runs) == 1:
+                return to_epsilon(view, 6 * EPSILON)
+            return super().propose(view)
 
     point = Watched(liquids.lennard_jones(epsilon=0.8 * EPSILON), step=0.007)
     target = Target(point, g[0], g[0].r, g[1], uncertainty=0.01)
@@ -287,12 +290,9 @@ def test_a_good_method_recovers_after_a_bad_step(g: tuple[RDF, Array]) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_update_that_is_no_number_is_refused_and_undone(value: float) -> None:
-    class Spoiled(Stateless):
-        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-            pair: Any = potential
-            with torch.no_grad():
-                pair.sigma.mul_(1.1)
-                pair.epsilon.fill_(value)
+    class Spoiled:
+        def propose(self, view: FitView) -> Step:
+            return Step(np.array([0.1 * SIGMA, value]))
 
     pair = liquids.lennard_jones()
     point = Watched(pair)
@@ -308,11 +308,10 @@ def test_an_update_that_is_no_number_is_refused_and_undone(value: float) -> None
 def test_parameters_without_a_potential_are_left_half_way() -> None:
     """Equal exponents of a Mie potential: finite numbers, but u(r) = 0/0."""
 
-    class Equal(Stateless):
-        def update(self, potential: PairPotential, states: Sequence[StateData]) -> None:
-            pair: Any = potential
-            with torch.no_grad():
-                pair.repulsive.copy_(pair.attractive)
+    class Equal:
+        def propose(self, view: FitView) -> Step:
+            repulsive, attractive = view.parameters[2:].tolist()
+            return Step(np.array([0.0, 0.0, attractive - repulsive, 0.0]))
 
     pair = Mie(SIGMA, EPSILON, liquids.CUTOFF, r_min=0.8 * SIGMA, knots=40)
     fit = by_pressure(Watched(pair), Equal(), largest_step=1.0)

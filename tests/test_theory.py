@@ -18,8 +18,12 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, Pressure, SplinePair, boltzmann_inversion
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.potentials import SplineBasis, pair_index
-from openmm_diffsim.refinement.theory.liquid import LiquidStructure, radial_transforms
-from openmm_diffsim.refinement.theory.state import LiquidTheory
+from openmm_diffsim.refinement.theory import (
+    Interaction,
+    LiquidStructure,
+    LiquidTheory,
+    radial_transforms,
+)
 from openmm_diffsim.units import BAR, beta
 
 KELVIN = liquids.kelvin(1.5)
@@ -72,23 +76,39 @@ def virial_pressure(c: Array, densities: Array) -> float:
     return float(-2 * np.pi / 3 * BAR * (r[1] - r[0]) * pairs @ integrand.sum(axis=1))
 
 
+def structure_of(r: Array, g: Array, n_of_type: Array, volume: float) -> LiquidStructure:
+    """Of a fluid in which each pair of types has its own u(r), in the order of the g(r)."""
+    each = Interaction(BASIS, np.arange(len(g)), len(g))
+    return LiquidStructure(r, g, n_of_type, volume, BETA, [each])
+
+
+def response_of(structure: LiquidStructure) -> Array:
+    """dg/dc, [pairs, bins, pairs of types, coefficients]."""
+    n_pairs, n_bins = structure.g.shape
+    return structure.rdf_response().reshape(n_pairs, n_bins, n_pairs, -1)
+
+
+def pressure_response_of(structure: LiquidStructure, c: Array) -> Array:
+    """dP/dc at coefficients c [pairs of types, coefficients], of the same shape."""
+    found = structure.pressure_response(c.ravel(), structure.rdf_response())
+    return found.reshape(c.shape)
+
+
 def dilute_structure(c: Array, densities: Array, n: float = 1e8) -> LiquidStructure:
     """As if it were measured in a box so large that its size does not matter."""
     volume = n / densities.sum()
-    return LiquidStructure(
-        GRID[:KNOWN], dilute_g(c, densities), densities * volume, volume, BETA, BASIS
-    )
+    return structure_of(GRID[:KNOWN], dilute_g(c, densities), densities * volume, volume)
 
 
 def one_type() -> Array:
-    return liquids.lennard_jones().coefficients().detach().numpy()
+    return liquids.lennard_jones().spline_coefficients().detach().numpy()
 
 
 def three_pairs() -> Array:
     """Unlike in everything: 0-0, 0-1 and 1-1 differ in size and strength."""
     sigma, epsilon = SIGMA * np.array([1.0, 1.1, 1.05]), EPSILON * np.array([1.0, 1.3, 0.5])
     pair = liquids.lennard_jones(sigma, epsilon, n_types=2)
-    return pair.coefficients().detach().numpy()
+    return pair.spline_coefficients().detach().numpy()
 
 
 CASES = {"one type": (one_type, [1.0]), "two types": (three_pairs, [0.4, 0.6])}
@@ -102,7 +122,7 @@ def test_the_response_of_g_is_exact_to_first_order_in_the_density(case: str) -> 
     errors, corrections = [], []
     for reduced in (0.01, 0.02, 0.04):
         densities = reduced / SIGMA**3 * np.array(shares)
-        response = dilute_structure(c, densities).rdf_response()
+        response = response_of(dilute_structure(c, densities))
         assert response.shape == (len(c), KNOWN, len(c), BASIS.n_coefficients)
         worst, leading = 0.0, 0.0
         for pair, k in BUMPS:
@@ -132,7 +152,7 @@ def test_the_response_of_the_pressure_is_exact_to_the_third_virial_coefficient(c
     for reduced in (0.01, 0.02):
         densities = reduced / SIGMA**3 * np.array(shares)
         structure = dilute_structure(c, densities)
-        found = structure.pressure_response(c, structure.rdf_response())
+        found = pressure_response_of(structure, c)
         assert found.shape == c.shape
         exact = np.zeros_like(c)
         for pair, k in np.ndindex(*c.shape):
@@ -148,7 +168,7 @@ def test_the_response_of_the_pressure_is_exact_to_the_third_virial_coefficient(c
 
 def test_a_dilute_gas_answers_pair_by_pair() -> None:
     densities = np.array([1e-6 / SIGMA**3])
-    response = dilute_structure(one_type(), densities).rdf_response()[0, :, 0]
+    response = response_of(dilute_structure(one_type(), densities))[0, :, 0]
     expected = -BETA * dilute_g(one_type(), densities)[0][:, None] * BASIS.values(GRID[:KNOWN])
     np.testing.assert_allclose(response, expected, atol=1e-5)
 
@@ -163,8 +183,7 @@ def test_a_small_box_has_the_structure_of_a_large_one() -> None:
     excess = float(large.structure_factor[0, 0, 0]) - 1
     g = large.g - excess / 50
     small, taken_for_large = (
-        LiquidStructure(large.r, g, np.array([n]), n / densities[0], BETA, BASIS)
-        for n in (50.0, 1e8)
+        structure_of(large.r, g, np.array([n]), n / densities[0]) for n in (50.0, 1e8)
     )
     wrong = np.abs(taken_for_large.structure_factor - large.structure_factor).max()
     assert wrong > 0.04 * excess > 0.005
@@ -182,20 +201,20 @@ def dense() -> LiquidStructure:
     core = 1 / (1 + np.exp(-(x - 0.98) / 0.02))
     g = core * (1 + 1.2 * np.exp(-(x - 1.0) / 0.45) * np.cos(2 * np.pi * (x - 1.07) / 0.95))
     g = g * (1 - (1 - 0.1) / 100)  # at large r as a fixed number of particles has it
-    return LiquidStructure(r, g[None], np.array([100.0]), 100 * SIGMA**3 / 0.6, BETA, BASIS)
+    return structure_of(r, g[None], np.array([100.0]), 100 * SIGMA**3 / 0.6)
 
 
 @pytest.fixture(scope="module")
 def labelled(dense: LiquidStructure) -> LiquidStructure:
     g = np.repeat(dense.g, 3, axis=0)
-    return LiquidStructure(dense.r, g, np.array([30.0, 70.0]), dense.volume, BETA, BASIS)
+    return structure_of(dense.r, g, np.array([30.0, 70.0]), dense.volume)
 
 
 def test_two_names_for_one_kind_of_particle_give_the_same_response(
     dense: LiquidStructure, labelled: LiquidStructure
 ) -> None:
-    one = dense.rdf_response()[0, :, 0]
-    two = labelled.rdf_response().sum(axis=2)  # all three potentials change alike
+    one = response_of(dense)[0, :, 0]
+    two = response_of(labelled).sum(axis=2)  # all three potentials change alike
     scale = np.abs(one).max()
     for pair in range(3):
         np.testing.assert_allclose(two[pair], one, atol=1e-2 * scale)
@@ -205,8 +224,8 @@ def test_two_names_for_one_kind_of_particle_give_the_same_pressure_response(
     dense: LiquidStructure, labelled: LiquidStructure
 ) -> None:
     c = one_type()
-    one = dense.pressure_response(c, dense.rdf_response())[0]
-    two = labelled.pressure_response(np.repeat(c, 3, axis=0), labelled.rdf_response()).sum(axis=0)
+    one = pressure_response_of(dense, c)[0]
+    two = pressure_response_of(labelled, np.repeat(c, 3, axis=0)).sum(axis=0)
     np.testing.assert_allclose(two, one, atol=1e-2 * np.abs(one).max())
 
 
@@ -244,13 +263,13 @@ class Fluid:
 
     @property
     def structure(self) -> LiquidStructure:
-        found = self.theory.structure(self.samples)
+        found = self.theory.structure(self.samples.at())
         assert found is not None
         return found
 
     def theory_response(self, direction: Array) -> Array:
         """d(g, P) along a change of the coefficients, [bins + 1]."""
-        c = self.samples.coefficients().detach().numpy()
+        c = self.samples.at().coefficients.detach().numpy()
         observables = [self.rdf, self.pressure]
         jacobian, known = self.theory.jacobian(self.structure, observables, c)
         assert known.all()
@@ -260,10 +279,10 @@ class Fluid:
         """weights @ d(g, P) by the covariance of the frames, and its standard error."""
         s = self.samples
         values = np.concatenate(
-            [s.values(o).detach().numpy() for o in (self.rdf, self.pressure)], axis=1
+            [s.at().values(o).detach().numpy() for o in (self.rdf, self.pressure)], axis=1
         )
-        change = s.basis_sums[:, 0] @ direction
-        virial = BAR * s.virial_sums[:, 0] @ direction / (3 * s.volume)
+        change = s.features @ direction
+        virial = BAR * s.virial_features @ direction / (3 * s.volume)
         deviations = (values - values.mean(axis=0)) * (change - change.mean())[:, None]
         per_frame = -beta(s.temperature) * deviations @ weights.T + np.outer(virial, weights[:, -1])
         blocks = np.array([part.mean(axis=0) for part in np.array_split(per_frame, 20)])
@@ -297,7 +316,7 @@ def directions(pair: Any) -> dict[str, Array]:
     stronger = liquids.lennard_jones(epsilon=1.05 * EPSILON, knots=30)
     x = pair.basis.centers / SIGMA
     return {
-        "well": (stronger.coefficients() - pair.coefficients()).detach().numpy()[0],
+        "well": (stronger.coefficients() - pair.coefficients()).detach().numpy(),
         "bump": 0.05 * np.exp(-(((x - 1.5) / 0.15) ** 2)),
     }
 
@@ -337,7 +356,7 @@ def test_a_liquid_responds_nearly_as_its_fluctuations_say(liquid: Fluid, name: s
 
 def sampled_variance(samples: diffsim.Samples, rdf: RDF, v: Array) -> tuple[float, float]:
     """Variance of v @ g in one frame, and its standard error from 20 blocks."""
-    series = samples.values(rdf).numpy() @ v
+    series = samples.at().values(rdf).numpy(force=True) @ v
     squares = (series - series.mean()) ** 2
     blocks = np.array([part.mean() for part in np.array_split(squares, 20)])
     return float(blocks.mean()), float(blocks.std(ddof=1) / 20**0.5)
@@ -350,7 +369,7 @@ def test_the_variance_of_g_in_one_frame_is_that_of_the_frames(
     state: Fluid = request.getfixturevalue(which)
     covariance, known = state.theory.covariance(state.structure, [state.rdf])
     assert known.all()
-    g = state.samples.values(state.rdf).numpy()
+    g = state.samples.at().values(state.rdf).numpy(force=True)
     seen = g.mean(axis=0) > 0.3
     ratio = np.diag(covariance)[seen] / g.var(axis=0)[seen]
     # a variance from 2000 frames is known to 3 % and more where they are correlated
@@ -401,7 +420,7 @@ def test_theory_is_silent_about_few_particles_or_none_of_the_potential() -> None
     theory = LiquidTheory(point, 0.02)
     assert theory.rdfs == []
     samples = point.sample(20, 10)
-    assert theory.structure(samples) is None
+    assert theory.structure(samples.at()) is None
 
 
 def test_theory_is_silent_without_a_box() -> None:
@@ -460,7 +479,7 @@ def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leave
     angles = AngleDistribution(0.7, 8)
     point = diffsim.StatePoint(sim, pair)
     samples = point.sample(40, 10, [rdf, mine, angles, *theory.rdfs])
-    structure = theory.structure(samples)
+    structure = theory.structure(samples.at())
     assert structure is not None
     c = pair.coefficients().detach().numpy()
     expected = [False] * 10 + [True] * 12 + [False] * 8

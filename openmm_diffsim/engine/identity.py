@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
@@ -14,8 +15,10 @@ from openmm import unit
 
 from ..io.checksum import plain
 from .adapters import Adapter
+from .adapters.system import copy_with
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
+_NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
 
 
 def system_identity(
@@ -33,23 +36,42 @@ def system_identity(
         {}
         if box is None
         else {
-            "density in 1/nm^3": n / float(np.prod(np.diag(box))),
+            "density in 1/nm^3": float(f"{n / np.prod(np.diag(box)):.12g}"),
             "box in nm": box.tolist(),
         }
     )
     return {
-        "particles": n,
+        "number of particles": n,
         **volume,
-        "masses in amu": [[mass, len(list(same))] for mass, same in groupby(masses)],
-        "virtual sites": sum(system.isVirtualSite(i) for i in range(n)),
+        "masses in amu": plain([[mass, len(list(same))] for mass, same in groupby(masses)]),
+        "virtual sites": _virtual_sites(system),
         "constraints": plain(rigid),
         "forces": _forces(system, learned),
         "learned forces": {
-            "periodic": learned.is_periodic,
-            "types": [plain(types) for types in (learned.types(), *learned.pair_types())],
-            "exclusions": [plain(pairs) for pairs in learned.exclusions()],
+            part.potential.name: {
+                "periodic": part.is_periodic,
+                "types of particles": plain(part.types()),
+                "exclusions": plain(np.concatenate([_NO_PAIRS, *part.exclusions()])),
+            }
+            for part in learned.parts
         },
     }
+
+
+def _virtual_sites(system: openmm.System) -> dict[str, Any]:
+    """How many, and the checksum of what they are and depend on."""
+    n = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
+    if n == 0:
+        return {}
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(copy_with(system, _no_force)))
+    particles = root.find("Particles")
+    assert particles is not None
+    sites = [b"%d" % i + ElementTree.tostring(site) for i, p in enumerate(particles) for site in p]
+    return {"number": n, "sha256": _digest(sites)}
+
+
+def _no_force(force: openmm.Force) -> bool:
+    return False
 
 
 def _forces(system: openmm.System, learned: Adapter) -> dict[str, Any]:
@@ -66,12 +88,16 @@ def _forces(system: openmm.System, learned: Adapter) -> dict[str, Any]:
 
 
 def _force(force: openmm.Force) -> dict[str, Any]:
-    """Its class, its attributes, and the checksum of all that it holds."""
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
-    own = {key: text for key, text in root.attrib.items() if key not in _NOT_MEANT}
-    content = b"".join(ElementTree.tostring(child) for child in root)
-    return {
-        "class": root.attrib.get("type", type(force).__name__),
-        **own,
-        "content": hashlib.sha256(content).hexdigest(),
-    }
+    """Its class, its settings, and checksums of what it holds: particles, exceptions ..."""
+    kind = type(force).__name__
+    try:
+        root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
+    except openmm.OpenMMException:  # Python code that cannot be kept: nothing more is known
+        return {"class": kind}
+    settings = {key: text for key, text in root.attrib.items() if key not in _NOT_MEANT}
+    parts = {part.tag: {"sha256": _digest([ElementTree.tostring(part)])} for part in root}
+    return {"class": root.attrib.get("type", kind), **settings, **parts}
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()

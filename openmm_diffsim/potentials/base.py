@@ -272,7 +272,8 @@ class Sum(Potential):
             term.step_size(change[where], temperature, contact)
             for term, where in zip(self, self.slices(), strict=True)
         ]
-        return max((size for size in sizes if size is not None), default=None)
+        known = [size for size in sizes if size is not None]
+        return float(np.max(known)) if known else None  # NaN if any is
 
     def check(self, temperature: float) -> None:
         """Those of all terms."""

@@ -2,7 +2,7 @@
 
 from .comparison import Comparison
 from .initial import boltzmann_inversion
-from .loop import Refinement, Round
+from .loop import Refinement
 from .methods import (
     GaussNewton,
     GaussNewtonOptions,
@@ -13,6 +13,7 @@ from .methods import (
     TorchOptimizer,
     reweighted_loss,
 )
+from .progress import Round
 from .state import FitView
 from .target import Target
 

@@ -25,6 +25,7 @@ from ..io import atomic_write_bytes
 from ..potentials import Potential, set_flat_parameters
 from ..samples import Samples
 from .identity import differences
+from .progress import Progress
 from .state import State
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,7 +40,7 @@ class Kept:
     """What a checkpoint keeps of a fit besides its frames."""
 
     identity: Mapping[str, Any]
-    progress: dict[str, Any]
+    progress: Progress
     parameters: Tensor  # theta
     previous: Tensor | None  # theta of the last accepted round
     memory: Mapping[Any, Any]  # of the method
@@ -64,7 +65,7 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
         )
     meta = {
         "fingerprint": kept.identity,
-        "progress": kept.progress,
+        "progress": kept.progress.state_dict(),
         "states": [state.state_point.serialize() for state in states],
     }
     arrays: Arrays = {"theta": kept.parameters.numpy()}
@@ -72,7 +73,7 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
         arrays["previous"] = kept.previous.numpy()
     for name, buffer in potential.named_buffers():
         arrays[f"buffer/{name}"] = buffer.numpy(force=True)
-    arrays |= _flattened("", kept.memory)
+    arrays |= _flattened("", kept.memory, kept.identity["method"])
     for index, state in enumerate(states):
         packed = state.frames.arrays(state.recorded(), path.parent)
         arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
@@ -108,7 +109,8 @@ def load(
     try:
         previous = torch.from_numpy(arrays["previous"]) if "previous" in arrays else None
         theta = torch.from_numpy(arrays["theta"])
-        kept = Kept(meta["fingerprint"], meta["progress"], theta, previous, _nested(arrays))
+        progress = Progress.restore(meta["progress"])
+        kept = Kept(meta["fingerprint"], progress, theta, previous, _nested(arrays))
         pools = [
             _unpacked(f"state/{index}/", state, potential, arrays, path.parent)
             for index, state in enumerate(states)
@@ -221,8 +223,10 @@ def _unpacked(
     return Samples.from_arrays(potential, state.recorded(), own, folder)
 
 
-def _flattened(prefix: str, memory: Mapping[Any, Any]) -> Arrays:
+def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]) -> Arrays:
     """Nested mappings of arrays and Tensors by their path, which begins with what each is.
+
+    ``method`` is the identity of whose they are.
 
     Raises
     ------
@@ -232,15 +236,15 @@ def _flattened(prefix: str, memory: Mapping[Any, Any]) -> Arrays:
     flat: Arrays = {}
     for key, value in memory.items():
         if isinstance(value, Mapping):
-            flat |= _flattened(f"{prefix}{key}/", value)
+            flat |= _flattened(f"{prefix}{key}/", value, method)
         elif isinstance(value, torch.Tensor):
             flat[f"{_TENSOR}{prefix}{key}"] = value.numpy(force=True)
         elif isinstance(value, np.ndarray | int | float):
             flat[f"{_ARRAY}{prefix}{key}"] = np.asarray(value)
         elif value is not None:
             raise CheckpointError(
-                f"the method remembers {key!r}, which is no array: a fit with it cannot be saved; "
-                "run it without checkpoint=",
+                f"{method.get('optimizer', method['class'])} keeps {key!r}, which is no array: a "
+                "fit with it cannot be saved; run it without checkpoint=",
                 reason="method",
             )
     return flat

@@ -12,50 +12,101 @@ from .state import State
 from .target import Target
 
 _SHOWN = 60  # characters of a value in a message
+_BEFORE = 20  # of them, those that are the same in both
+_DIGITS = (6, 9, 12, 17)  # of numbers: as few as tell them apart
+_MISSING = object()
 
 
 def identity(
     potential: Potential, method: Method, targets: Sequence[Target], states: Sequence[State]
 ) -> dict[str, Any]:
     """Everything that a fit is, but for what it learns and how far it came, as plain data."""
+    points = [state.state_point for state in states]
     return {
         "potential": potential.form(),
-        "method": {"method": type(method).__name__, **_options(method)},
-        "targets": [target.identity() for target in targets],
-        "state points": [state.state_point.identity() for state in states],
+        "method": _of_method(method),
+        "targets": [
+            {"state points": [points.index(p) for p in target.state_points], **target.identity()}
+            for target in targets
+        ],
+        "state points": [point.identity() for point in points],
     }
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs, each as "the density was 21.5, is 21.4"."""
-    return list(dict.fromkeys(_differences("", old, new)))
+    """What differs, such as "state point 0: the density in 1/nm^3 was 21.499, is 20"."""
+    return list(dict.fromkeys(_differences((), old, new)))
 
 
-def _differences(name: str, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+def _of_method(method: Method) -> dict[str, Any]:
+    """Its class, and its ``identity()`` or its public attributes."""
+    own = method.identity() if hasattr(method, "identity") else plain(public(method))
+    return {"class": type(method).__name__, **own}
+
+
+def _differences(path: tuple[str, ...], old: Any, new: Any) -> Iterator[str]:
+    if old == new:
+        return
+    if _is_checksum(old) and _is_checksum(new):
+        yield f"{_subject(path)} changed"
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys([*old, *new]):
-            inner = f"{name}, {key}" if name else str(key)
-            yield from _differences(inner, old.get(key), new.get(key))
-    elif _are_lists_of_one_length(old, new):
-        for index, (was, now) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(f"{name} [{index}]", was, now)
-    elif old != new:
-        yield f"{name}: was {_short(old)}, is {_short(new)}"
+            yield from _differences((*path, key), old.get(key, _MISSING), new.get(key, _MISSING))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        yield from _differences_of_lists(path, old, new)
+    elif old is _MISSING or new is _MISSING:
+        yield f"{_subject(path)} {'is new' if old is _MISSING else 'is missing'}"
+    else:
+        was, now = _told_apart(old, new)
+        yield f"{_subject(path)} was {was}, is {now}"
 
 
-def _are_lists_of_one_length(old: Any, new: Any) -> bool:
-    """Of things with parts; numbers are shown as a whole."""
-    lists = isinstance(old, list) and isinstance(new, list) and len(old) == len(new)
-    return lists and any(isinstance(item, Mapping | list) for item in [*old, *new])
+def _differences_of_lists(path: tuple[str, ...], old: list[Any], new: list[Any]) -> Iterator[str]:
+    """Item by item, or the first where they are plain values and many."""
+    changed = [n for n, (was, now) in enumerate(zip(old, new, strict=True)) if was != now]
+    if any(isinstance(item, Mapping) for item in [*old, *new]):
+        *where, what = path
+        for n in changed:
+            item = f"{what.removesuffix('s')} {n}"
+            yield from _differences((*where, item), old[n], new[n])
+        return
+    was, now = _told_apart(old[changed[0]], new[changed[0]])
+    if len(old) == 1:
+        yield f"{_subject(path)} was {was}, is {now}"
+    else:
+        count = f"{len(changed)} of {len(old)} differ"
+        yield f"{_subject(path, f'number {changed[0]} of ')} was {was}, is {now} ({count})"
 
 
-def _short(value: Any) -> str:
-    text = "not there" if value is None else str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+def _is_checksum(value: Any) -> bool:
+    """Does it stand for what is too long to be written out?"""
+    return isinstance(value, Mapping) and "sha256" in value
 
 
-def _options(method: Method) -> dict[str, Any]:
-    """Its public attributes; a factory of torch's optimizers is known by what it makes."""
-    own = {k: v for k, v in public(method).items() if k != "factory"}
-    made = {"optimizer": method.name()} if hasattr(method, "name") else {}
-    return {**{k: plain(v) for k, v in own.items()}, **made}
+def _subject(path: tuple[str, ...], part: str = "") -> str:
+    *where, what = path
+    return ", ".join(where) + (": " if where else "") + f"{part}the {what}"
+
+
+def _told_apart(old: Any, new: Any) -> tuple[str, str]:
+    """Both as short text; of long ones what is near the first difference."""
+    if _is_number(old) and _is_number(new):
+        pairs = [(f"{old:.{n}g}", f"{new:.{n}g}") for n in _DIGITS]
+        return next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+    texts = [" ".join(str(value).split()) for value in (old, new)]
+    if isinstance(old, list) and isinstance(new, list) and max(map(len, texts)) > _SHOWN:
+        return f"a list of {len(old)}", f"one of {len(new)}"
+    same = next((n for n, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    was, now = (_cut(text, max(same - _BEFORE, 0)) for text in texts)
+    return was, now
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cut(text: str, start: int) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    end = start + _SHOWN
+    return f"{'... ' if start else ''}{text[start:end]}{' ...' if end < len(text) else ''}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from . import checkpoint as files
 from .comparison import Comparison, Knowledge
 from .identity import identity
 from .methods import METHODS, GaussNewton, Method, Step
+from .progress import Progress, Round
 from .schedule import Schedule
 from .state import FitView, check_targets, make_states, misfit_of, rdf_rms
 from .target import Target
@@ -31,49 +32,6 @@ Array = NDArray[np.float64]
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round of the fit found, at the parameters that it sampled with."""
-
-    misfit: float  # rms of residual / combined uncertainty
-    rdf_rms: float  # of all g(r) targets, pooled; NaN without one
-    n_effective: float  # entropy form, least of all state points
-    md_steps: int  # cumulative, equilibration included
-    seconds: float  # cumulative
-    largest_change: float  # kT, of u(r) where g > 0.1, in the update that followed
-    event: str = ""  # why the round was rolled back, if it was
-
-
-@dataclass
-class Progress:
-    """How far a fit came: what a checkpoint keeps besides parameters and frames."""
-
-    history: list[Round]
-    trust: Trust
-    converged: bool = False
-    md_steps: int = 0
-    seconds: float = 0.0
-
-    def record(self, misfit: float, rms: float, effective: float, change: float = 0.0) -> None:
-        """A round that was believed."""
-        self.history.append(Round(misfit, rms, effective, self.md_steps, self.seconds, change))
-
-    def record_rollback(self, problem: str) -> None:
-        """A round that was not, with the numbers of the one before."""
-        own = {"md_steps": self.md_steps, "seconds": self.seconds, "event": problem}
-        self.history.append(replace(self.history[-1], largest_change=0.0, **own))  # type: ignore[arg-type]
-
-    def state_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return {**asdict(self), "trust": self.trust.state_dict()}
-
-    @staticmethod
-    def restore(state: dict[str, Any]) -> Progress:
-        """From what ``state_dict`` gave."""
-        own = {**state, "trust": Trust(**state["trust"])}
-        return Progress(**{**own, "history": [Round(**r) for r in state["history"]]})
 
 
 class Refinement:
@@ -365,7 +323,7 @@ class Refinement:
         """
         kept = files.Kept(
             self._identity,
-            self._progress.state_dict(),
+            self._progress,
             flat_parameters(self.potential),
             self._previous,
             self._memory,
@@ -385,9 +343,8 @@ class Refinement:
             changed.
         """
         kept, pools, contexts = files.load(Path(path), self._identity, self.potential, self.states)
-        progress = Progress.restore(kept.progress)
         files.restore(kept, self.potential, self.states, pools, contexts)
-        self._progress, self._previous, self._memory = progress, kept.previous, kept.memory
+        self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
         return self
 
     @cached_property

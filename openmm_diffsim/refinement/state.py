@@ -200,7 +200,8 @@ class FitView:
             )
             for k, s in enumerate(self.states)
         ]
-        return max((size for size in sizes if size is not None), default=None)
+        known = [size for size in sizes if size is not None]
+        return float(np.max(known)) if known else None  # NaN if any is
 
 
 def misfit_of(comparisons: Sequence[Comparison]) -> float:

@@ -86,8 +86,11 @@ class Trust:
             raise SamplingError(
                 "the update gave parameters, or a potential, that are not finite", reason="update"
             )
-        if view.step_size(0 * change) is None:
-            after = view.moved(self.factor * change)
+        is_bounded = view.step_size(0 * change) is not None
+        if not (is_bounded and view.potential.energy_is_linear):
+            change = self.factor * change
+        if not is_bounded:
+            after = view.moved(change)
             return after.parameters, _spread(view, after)
         limit = self.factor * largest
         for _ in range(_MOST_TRIES):

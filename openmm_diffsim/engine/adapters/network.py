@@ -32,6 +32,8 @@ from ...samples.evaluated import NetworkParticles, StoredRun
 from ...statistics.kernels import PairSums
 from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
+from .network_part import NetworkPart
+from .part import FieldPart
 from .system import is_periodic, type_of_particle
 from .torchforce import frozen_copy
 
@@ -224,6 +226,10 @@ class NetworkAdapter(Adapter):
         if torchforce.is_torch_force(self.force):
             return torchforce.types_in(self.force)
         return _computations(self.force)[0].type_of
+
+    def part(self, context: openmm.Context) -> FieldPart:
+        """Forces by torch, in the precision of the potential's own parameters."""
+        return NetworkPart(self.potential, self.types(), self.is_periodic)
 
     def options(self, temperature: float) -> AttachOptions:
         """By the same backend, in the same precision."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import OverlapError
+from ...observables.identity import plain
 from ...potentials.parameters import split
 from ..state import FitView
 from .base import Step
@@ -53,13 +55,10 @@ class TorchOptimizer:
             max(self.least_overlap * frames.n_effective, frames.samples.least_effective)
             for frames in view.frames
         ]
-        there = _at(view, leaves)
 
         def loss() -> Tensor:
-            nonlocal there
-            there = _at(view, leaves)
             optimizer.zero_grad()
-            total = reweighted_loss(there)
+            total = reweighted_loss(_at(view, leaves))
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
@@ -70,15 +69,22 @@ class TorchOptimizer:
                 memory = {}  # and was interrupted in the middle of it
                 break
             memory = optimizer.state_dict()["state"]
+            # with a graph: these weights are those of the next step
             pairs = zip(_at(view, leaves).frames, enough, strict=True)
             if any(frames.n_effective < least for frames, least in pairs):
                 break
         change = _at(view, leaves).parameters - view.parameters
         return Step(change.numpy(force=True), None, memory)
 
-    def name(self) -> str:
-        """Class of the optimizer."""
-        return type(self.factory([torch.zeros(1, requires_grad=True)])).__name__
+    def identity(self) -> dict[str, Any]:
+        """What it is, as plain data: what the factory makes, and how it is used."""
+        made = self.factory([torch.zeros(1, requires_grad=True)])
+        return {
+            "optimizer": type(made).__name__,
+            "options": plain(made.defaults),
+            "steps": self.steps,
+            "least_overlap": self.least_overlap,
+        }
 
 
 def reweighted_loss(view: FitView) -> Tensor:
@@ -101,4 +107,5 @@ def _restore(optimizer: torch.optim.Optimizer, memory: Any) -> None:
     """Give it the moments that it had."""
     if memory:
         full = optimizer.state_dict()
-        optimizer.load_state_dict({**full, "state": dict(memory)})
+        own = copy.deepcopy(dict(memory))  # an optimizer changes its moments in place
+        optimizer.load_state_dict({**full, "state": own})
