@@ -200,7 +200,7 @@ def test_gradient_of_an_average_equals_finite_differences() -> None:
 def test_averages_and_gradients_are_exact_within_their_errors() -> None:
     """<x^2> = kT / k and <y> = -tilt / 80 of independent oscillators, k = strength + 20."""
     trap = Trap(STRENGTH, TILT)
-    samples = point_of(trap).sample(20_000, 20, [MOMENTS], equilibration=500)
+    samples = point_of(trap).sample(40_000, 20, [MOMENTS], equilibration=500)
     kt = 1 / beta(TEMPERATURE)
     for strength, tilt in ((STRENGTH, TILT), (0.97 * STRENGTH, 1.05 * TILT)):
         set_flat_parameters(trap, torch.tensor([np.log(strength), tilt]))
