@@ -11,6 +11,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from ..errors import SamplingError
 from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
@@ -41,7 +42,8 @@ class SamplingJob:
 
     The worker goes on from where the state point is, random numbers included, and the state point
     from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here. (A process that has a Context must not be forked: take "spawn".)
+    here, but for a barostat, whose step size is in no checkpoint of OpenMM's. (A process that has a
+    Context must not be forked: take "spawn".)
     """
 
     potential: Potential
@@ -58,7 +60,14 @@ class SamplingJob:
 
     @staticmethod
     def of(state_point: StatePoint, recording: Recording) -> SamplingJob:
-        """The job of sampling a state point from where it is."""
+        """The job of sampling a state point from where it is.
+
+        Raises
+        ------
+        SamplingError
+            If there are configurations to keep, as of a network, and no trajectory to keep them in.
+        """
+        _check_trajectory(state_point.potential, recording)
         context = state_point.simulation.context
         system, platform = context.getSystem(), context.getPlatform()
         adapter = state_point.attached
@@ -130,6 +139,15 @@ class SamplingJob:
             app.Topology(), rest, integrator, platform, dict(self.properties)
         )
         return StatePoint(simulation, self.potential, self.temperature, self.pressure)
+
+
+def _check_trajectory(potential: Potential, recording: Recording) -> None:
+    if not potential.energy_is_linear and recording.trajectory is None:
+        raise SamplingError(
+            f"trajectory: got none, but the configurations that {potential.name} is evaluated from "
+            "would be in a temporary file, which goes with the worker; name one in Recording",
+            reason="arguments",
+        )
 
 
 @dataclass(frozen=True)

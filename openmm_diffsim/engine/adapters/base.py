@@ -230,9 +230,10 @@ def attached(potential: Potential, system: openmm.System) -> Adapter:
     """
     adapter: Adapter = adapter_of(potential)
     if not adapter.bind(system):
+        missing = " or ".join(repr(p.potential.name) for p in adapter.parts if p.force is None)
         raise AttachError(
-            f"the System has no force named {potential.name!r}: call potential.attach(system) "
-            "before the Simulation is made"
+            f"the System has no force named {missing}: call potential.attach(system) before the "
+            "Simulation is made"
         )
     return adapter
 
