@@ -86,9 +86,7 @@ def measure(architecture: str, backend: str, platform: str) -> float:
     steps()
     pairs = [(seconds(bare), seconds(steps) / STEPS) for _ in range(ROUNDS)]
     model_time, step_time = (median(column) for column in zip(*pairs, strict=True))
-    force = find_force(potential, system)
     update = median(_updates(potential, system, context))
-    del force
     print(
         f"{architecture:24} {backend:12} {platform:10} model {1e3 * model_time:7.1f} ms   step "
         f"{step_time / model_time:5.2f} x model   new parameters {1e3 * update:6.1f} ms",

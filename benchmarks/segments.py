@@ -101,11 +101,11 @@ class Differentiated:
         **options: Any,
     ) -> None:
         self.point, self.start, self.loss, self.steps = point, start, loss, steps
-        self.options = options
+        self.options = diffsim.SegmentOptions(**options)
 
     def value(self) -> Tensor:
         x, v = (torch.tensor(array, requires_grad=True) for array in self.start)
-        return self.loss(self.point.segment(self.steps, x, v, **self.options))
+        return self.loss(self.point.segment(self.steps, x, v, self.options))
 
     def value_and_gradient(self) -> tuple[float, list[float]]:
         """The loss, and its derivatives with respect to sigma and epsilon."""

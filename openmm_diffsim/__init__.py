@@ -1,11 +1,13 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
-from .curve import Axis, Curve
+from . import errors
+from .curve import Axis, Curve, CurveRules
 from .engine import segments
-from .engine.adapters import portable_system  # its module connects PairPotential.attach to OpenMM
+from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
+from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.recorder import SampleReporter, sample_trajectory
-from .engine.segments import DynamicAverage
+from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
 from .observables import (
     MSD,
@@ -32,24 +34,32 @@ from .potentials import (
     NeuralPair,
     PairPotential,
     PairSum,
+    Potential,
     SoftSphere,
     SplinePair,
+    Sum,
     TemperatureDependent,
     TorchMDNet,
     Yukawa,
+    adapts,
 )
 from .refinement import (
+    Comparison,
+    FitView,
     GaussNewton,
     GaussNewtonOptions,
     IterativeBoltzmannInversion,
+    Method,
     Refinement,
     RelativeEntropy,
     Round,
+    Step,
     Target,
     TorchOptimizer,
     boltzmann_inversion,
+    reweighted_loss,
 )
-from .samples import Samples
+from .samples import Samples, View
 from .statistics.averages import Estimate
 
 __version__ = "0.1.0"
@@ -58,19 +68,26 @@ __all__ = [
     "MSD",
     "RDF",
     "VACF",
+    "Adapter",
     "AngleDistribution",
     "Axis",
+    "Comparison",
     "Configurations",
     "Curve",
+    "CurveRules",
     "Diffusion",
     "DynamicAverage",
     "Estimate",
+    "FeatureRecorder",
+    "FieldPart",
+    "FitView",
     "FunctionOfAverages",
     "GaussNewton",
     "GaussNewtonOptions",
     "IncoherentScattering",
     "IterativeBoltzmannInversion",
     "LennardJones",
+    "Method",
     "Mie",
     "Morse",
     "NetworkPotential",
@@ -78,28 +95,39 @@ __all__ = [
     "Observable",
     "PairPotential",
     "PairSum",
+    "Potential",
     "Pressure",
+    "Recording",
     "Refinement",
     "RelativeEntropy",
     "Round",
     "SampleReporter",
     "Samples",
+    "SamplingJob",
+    "SamplingResult",
     "Segment",
     "SegmentFunction",
     "SegmentObservable",
+    "SegmentOptions",
     "SelfVanHove",
     "SmoothRDF",
     "SoftSphere",
     "SplinePair",
     "SplinePairForce",
     "StatePoint",
+    "Step",
+    "Sum",
     "Target",
     "TemperatureDependent",
     "TorchMDNet",
     "TorchOptimizer",
+    "View",
     "Yukawa",
+    "adapts",
     "boltzmann_inversion",
+    "errors",
     "portable_system",
+    "reweighted_loss",
     "sample_trajectory",
     "segments",
 ]

@@ -58,12 +58,13 @@ def use(context: openmm.Context, force: native.SplinePairForce) -> None:
     force.computeSums(context, x, virial=True, histograms=[uneven])
     force.computeProducts(context, v[0])
     force.computeProducts(context, v, x)
-    chain = native.NoseHooverChain(300.0, 10.0, 3 * n)
+    chain = native.ChainThermostat(300.0, 10.0, 3 * n)
     steps = (1e-3, 5e-4, 1, 5e-4, 0)
-    run = force.computeSegment(context, steps, x[0], v[0], 1, box=3 * np.eye(3), chain=chain)
-    force.computeSegmentGradient(
-        context, steps, run.positions, v, velocities=run.velocities, chain=chain,
-        chainStates=run.chainStates, includeNoise=True, truncation=1,
+    propagator = native.SegmentPropagator(context, force, steps, chain, box=3 * np.eye(3))
+    run = propagator.integrate(x[0], v[0], 1)
+    native.SegmentPropagator(context, force, steps, chain).computeGradient(
+        run.positions, v, velocities=run.velocities, chainStates=run.chainStates,
+        includeNoise=True, truncation=1,
     )  # fmt: skip
     force.updateParametersInContext(context)
     context.getState(getEnergy=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ import openmm
 from numpy.typing import NDArray
 from systems import BOXES, Array
 
-import openmm_diffsim
 from openmm_diffsim.engine import native
 from openmm_diffsim.potentials import SplineBasis, n_pairs_of_types, pair_index
 
@@ -63,8 +61,7 @@ def why_missing(where: Where) -> str | None:
         return f"OpenMM has no platform {where.platform} here"
     if where.platform in native.not_loaded:
         return f"the plugin's {where.platform} library: {native.not_loaded[where.platform]}"
-    folder = Path(openmm_diffsim.__file__).parent / "lib"
-    if not (folder / f"libOpenMMDiffSim{where.platform}.so").exists():
+    if not (native.FOLDER / f"libOpenMMDiffSim{where.platform}.so").exists():
         return f"the plugin's {where.platform} library was not built"
     plain = openmm.System()
     plain.addParticle(1.0)

@@ -16,6 +16,7 @@ from torch import Tensor
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine.segments import (
     Scheme,
+    SegmentOptions,
     TorchField,
     langevin_middle,
     leapfrog,
@@ -24,7 +25,14 @@ from openmm_diffsim.engine.segments import (
 )
 from openmm_diffsim.engine.segments import langevin as older_langevin
 from openmm_diffsim.observables import Segment
-from openmm_diffsim.potentials import PairPotential
+from openmm_diffsim.potentials import (
+    NetworkPotential,
+    PairPotential,
+    Potential,
+    TorchMDNet,
+    flat_parameters,
+    set_flat_parameters,
+)
 
 Array = NDArray[np.float64]
 
@@ -52,7 +60,20 @@ def lennard_jones() -> PairPotential:
 def spline() -> PairPotential:
     """Every coefficient is a parameter."""
     potential = diffsim.SplinePair(0.25, 0.6, 15)
-    return potential.set_coefficients(argon(0.6, 15).coefficients().detach())
+    return potential.set_coefficients(argon(0.6, 15).spline_coefficients().detach())
+
+
+def network(n_types: int = 1) -> NetworkPotential:
+    """A graph network with weights as they may be after training, on a fixed repulsion."""
+    net = TorchMDNet(0.6, n_types, hidden=8, rbf=6, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.3 * noise)
+    prior = argon(n_types=n_types)
+    prior.requires_grad_(False)
+    return NetworkPotential(net, prior=prior, n_types=n_types, name="network")
 
 
 def other_forces() -> list[openmm.Force]:
@@ -74,23 +95,28 @@ def other_forces() -> list[openmm.Force]:
     return [bonds, charges, waves]
 
 
+def particles(others: bool = False, resting: bool = True) -> openmm.System:
+    """In a triclinic box, with ``other_forces`` if asked for."""
+    system = empty_system(N, BOX, MASS)
+    for i in range(N):
+        system.setParticleMass(i, MASS * (1 + 0.1 * i))
+    if resting:
+        system.setParticleMass(RESTING, 0.0)
+    for force in other_forces() if others else ():
+        system.addForce(force)
+    return system
+
+
 def fluid(
     path: str = "native",
-    potential: PairPotential | None = None,
+    potential: Potential | None = None,
     integrator: openmm.Integrator | None = None,
     platform: str = "Reference",
     resting: bool = True,
 ) -> diffsim.StatePoint:
     """Argon in a triclinic box; with ``resting`` one particle has no mass."""
     potential = potential or lennard_jones()
-    system = empty_system(N, BOX, MASS)
-    for i in range(N):
-        system.setParticleMass(i, MASS * (1 + 0.1 * i))
-    if resting:
-        system.setParticleMass(RESTING, 0.0)
-    if path == "others":
-        for force in other_forces():
-            system.addForce(force)
+    system = particles(path == "others", resting)
     potential.attach(system, backend="table" if path == "table" else "native")
     integrator = integrator or langevin(KELVIN)
     simulation = simulate(system, lattice(N, BOX, 0.02), integrator, platform)
@@ -121,7 +147,7 @@ class Problem:
     scheme: Scheme
     steps: int
     leaves: dict[str, Tensor]
-    options: dict[str, Any] = field(default_factory=dict)  # of ``segment``
+    options: dict[str, Any] = field(default_factory=dict)  # of SegmentOptions
 
     def segment(self, **options: Any) -> Segment:
         """As the leaves have it."""
@@ -134,9 +160,11 @@ class Problem:
             self.steps,
             leaves["positions"],
             leaves["velocities"],
-            integrator=self.scheme,
-            noise=leaves.get("noise"),
-            **{**self.options, **options},
+            SegmentOptions(
+                integrator=self.scheme,
+                noise=leaves.get("noise"),
+                **{**self.options, **options},
+            ),
         )
 
     def loss(self, **options: Any) -> Tensor:
@@ -196,6 +224,7 @@ OFFSETS: Mapping[str, float] = {
     "sigma": 1e-4,
     "epsilon": 1e-2,
     "values": 1e-4,
+    "k": 1e-1,
 }
 """How far a leaf is moved to either side, in its own unit: most for what acts least."""
 
@@ -224,10 +253,38 @@ def assert_gradient(p: Problem, rtol: float = 1e-6, shrink: float = 1.0) -> None
     for name, leaf in p.leaves.items():
         direction = torch.from_numpy(np.array(rng.uniform(-1, 1, tuple(leaf.shape))))
         found = float((gradient[name] * direction).sum())
-        expected = directional_difference(p.loss, leaf, direction, shrink * OFFSETS[name])
+        expected = directional_difference(
+            p.loss, leaf, direction, shrink * OFFSETS[name.rpartition(".")[2]]
+        )
         largest = float(gradient[name].abs().max())
         assert largest > 0, f"nothing depends on {name}"
         assert abs(found - expected) <= rtol * largest, (name, found, expected, largest)
+
+
+def assert_parameters(potential: Potential, value: Callable[[], Tensor]) -> None:
+    """The gradient along random directions, against four-point differences, to 1e-6."""
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    found = torch.autograd.grad(value(), parameters, allow_unused=True)
+    gradient = torch.cat(
+        [
+            (torch.zeros_like(p) if g is None else g).ravel()
+            for p, g in zip(parameters, found, strict=True)
+        ]
+    )
+    start = flat_parameters(potential)
+    rng = np.random.default_rng(3)
+    for _ in range(2):
+        direction = torch.from_numpy(rng.normal(size=len(start)))
+        sides = []
+        for offset, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            set_flat_parameters(potential, start + offset * 1e-4 * direction)
+            with torch.no_grad():
+                sides.append(weight * float(value()))
+        set_flat_parameters(potential, start)
+        expected = sum(sides) / 12e-4
+        size = float((gradient * direction).square().sum().sqrt())
+        assert size > 0
+        assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * size
 
 
 def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], rtol: float) -> None:

@@ -120,6 +120,95 @@ def test_units_import_openmm_only_when_needed() -> None:
     assert len(openmm_imports(PACKAGE, "units")) == 1
 
 
+# Kinds of potential, force and observable ---------------------------------------------------------
+
+KINDS = [
+    "PairPotential", "AnalyticPair", "LennardJones", "Mie", "Morse", "SoftSphere", "Yukawa",
+    "SplinePair", "NeuralPair", "PairSum", "TemperatureDependent", "NetworkPotential", "Sum",
+    "SplinePairForce", "CustomNonbondedForce", "NonbondedForce", "PythonForce", "TorchForce",
+    "PythonTorchForce",
+    "RDF", "AngleDistribution", "Pressure", "Configurations", "FunctionOfAverages",
+    "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
+    "SelfVanHove", "SmoothRDF",
+]  # fmt: skip
+KNOW_KINDS = ("engine/adapters/", "engine/native")
+
+
+def kind_checks(package: Path) -> list[str]:
+    """A line for each question what kind a potential, force or observable is, but for the files
+    that connect kinds with OpenMM and the one that a kind is defined in."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        relative = path.relative_to(package).as_posix()
+        if relative.startswith(KNOW_KINDS):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        own = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        found += [
+            f"{relative}:{line}: asks for {name}"
+            for line, name in asked_for(tree)
+            if name in KINDS and name not in own
+        ]
+    return found
+
+
+def asked_for(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Names in the tests ``isinstance(_, A | B)``, ``A.isinstance(_)``, ``type(_) is A``, and the
+    patterns ``case A()``; and ``isinstance`` of a constant, by what it stands for."""
+    constants = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        tested: list[ast.AST] = []
+        if isinstance(node, ast.Call):
+            function = node.func
+            if isinstance(function, ast.Name) and function.id in ("isinstance", "issubclass"):
+                tested = [*node.args[1:]]
+            elif isinstance(function, ast.Attribute) and function.attr == "isinstance":
+                tested = [function.value]
+        elif isinstance(node, ast.Compare) and "type(" in ast.unparse(node):
+            tested = [node]
+        elif isinstance(node, ast.MatchClass):
+            tested = [node.cls]
+        tested += [constants[name] for part in tested for name in names(part) if name in constants]
+        yield from ((node.lineno, name) for part in tested for name in names(part))  # type: ignore[attr-defined]
+
+
+def names(node: ast.AST) -> list[str]:
+    """Of variables and attributes, anywhere in it."""
+    found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+    return found + [n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)]
+
+
+def defined_kinds(package: Path) -> set[str]:
+    """Subclasses of Potential and Observable, by the names of their bases, but private ones."""
+    bases = {
+        node.name: {name for base in node.bases for name in names(base)}
+        for room in ("potentials", "observables")
+        for path in files_of(package, room)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    kinds = {"Potential", "Observable"}
+    for _ in bases:
+        kinds |= {name for name, above in bases.items() if above & kinds}
+    return {name for name in kinds if not name.startswith("_")} - {"Potential", "Observable"}
+
+
+def test_no_ladder_over_kinds() -> None:
+    """What a kind does is said by its class or its adapter: nobody else asks which it is."""
+    assert kind_checks(PACKAGE) == []
+
+
+def test_all_kinds_are_known() -> None:
+    """A new class is one more that nobody may ask for."""
+    assert sorted(defined_kinds(PACKAGE) - set(KINDS)) == []
+
+
 # The checker is checked -------------------------------------------------------------------------
 
 UPWARD = {
@@ -186,3 +275,42 @@ def test_planted_openmm_import_is_found(tmp_path: Path, text: str, eager: int, l
     package = plant(tmp_path, "statistics.py", text)
     assert len(openmm_imports(package, "statistics", lazily=False)) == eager
     assert len(openmm_imports(package, "statistics")) == lazy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "isinstance(p, PairPotential)",
+        "isinstance(p, potentials.PairPotential)",
+        "isinstance(p, Mapping | PairPotential)",
+        "isinstance(p, (Mapping, PairPotential))",
+        "PAIRS = (PairPotential, Mapping)\nisinstance(p, PAIRS)",
+        "issubclass(p, PairPotential)",
+        "PairPotential.isinstance(p)",
+        "type(p) is PairPotential",
+        "type(p) in (Mapping, PairPotential)",
+        "match p:\n    case PairPotential():\n        pass",
+    ],
+)
+def test_planted_question_of_kind_is_found(tmp_path: Path, text: str) -> None:
+    package = plant(tmp_path, "samples/view.py", text)
+    line = {"P": 2, "m": 2}.get(text[0], 1) if "\n" in text else 1
+    assert kind_checks(package) == [f"samples/view.py:{line}: asks for PairPotential"]
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("samples/view.py", "isinstance(p, Potential)"),
+        ("samples/view.py", "PairPotential(isinstance(p, Mapping))"),
+        ("engine/adapters/pair.py", "isinstance(p, PairPotential)"),
+        ("potentials/pair.py", "class PairPotential: ...\nisinstance(p, PairPotential)"),
+    ],
+)
+def test_planted_question_that_may_be_asked(tmp_path: Path, module: str, text: str) -> None:
+    assert kind_checks(plant(tmp_path, module, text)) == []
+
+
+def test_planted_kind_is_not_known(tmp_path: Path) -> None:
+    text = "class Mine(base.Potential): ...\nclass Yours(Mine): ...\nclass _Ours(Mine): ..."
+    assert defined_kinds(plant(tmp_path, "potentials/mine.py", text)) == {"Mine", "Yours"}

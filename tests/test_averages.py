@@ -15,8 +15,7 @@ from torch import Tensor
 from openmm_diffsim import Observable, Samples
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
-from openmm_diffsim.samples import Run
-from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.samples import Features, Run
 from openmm_diffsim.statistics.averages import (
     assign_blocks,
     block_covariance,
@@ -54,16 +53,16 @@ def slope_samples(x: Array, sampled: float, now: float) -> Samples:
 
     p(x) = exp(-(x + c)^2 / 2), so <x> = -c and d<x>/dc = -1 exactly, whatever c.
     """
-    sums = np.zeros((len(x), 1, BASIS.n_coefficients))
-    sums[:, 0, 1] = x
-    coefficients = np.zeros(sums.shape[1:])
-    coefficients[0, 1] = sampled
+    sums = np.zeros((len(x), BASIS.n_coefficients))
+    sums[:, 1] = x
+    coefficients = np.zeros(sums.shape[1])
+    coefficients[1] = sampled
     potential = FreePair(BASIS)
     potential.c.data[0, 1] = now
     return Samples(
         potential=potential,
         runs=(Run(coefficients, 1 / MOLAR_GAS_CONSTANT, None, len(x), every=1),),
-        learned=BasisSums(sums, np.zeros_like(sums)),
+        learned=Features(sums, np.zeros_like(sums)),
         volume=np.full(len(x), np.nan),
         rest_energy=np.zeros(len(x)),
         records={RECORDED: x[:, None]},
@@ -242,7 +241,7 @@ def test_leaving_a_block_out_keeps_the_relative_weights_of_the_others() -> None:
     first = slope_samples(x[:200] - 1.0, 1.0, 1.3)
     second = replace(slope_samples(x[200:] - 2.0, 2.0, 1.3), potential=first.potential)
     samples = first + second  # the weights are those of a mixture of two states
-    part = samples._without(samples.blocks == 0)
+    part = samples.without(samples.blocks == 0)
     whole = samples.weights()[torch.from_numpy(samples.blocks != 0)]
     assert part.weights().sum().item() == pytest.approx(1.0)
     torch.testing.assert_close(part.weights(), whole / whole.sum())

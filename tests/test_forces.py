@@ -36,15 +36,9 @@ from openmm_diffsim import (
     portable_system,
 )
 from openmm_diffsim.engine import native
-from openmm_diffsim.engine.adapters import (
-    find_force,
-    force_exclusions,
-    has_native_force,
-    particle_types,
-    update_force,
-)
+from openmm_diffsim.engine.adapters import attached, has_native_force
 from openmm_diffsim.errors import AttachError
-from openmm_diffsim.potentials import SplineBasis
+from openmm_diffsim.potentials import SplineBasis, adapter_of
 
 Array = NDArray[np.float64]
 
@@ -69,7 +63,7 @@ class Expected(NamedTuple):
 def expected_of(
     potential: PairPotential, positions: Array, box: Array | None, **who: Any
 ) -> Expected:
-    c = potential.coefficients().detach().numpy()
+    c = potential.spline_coefficients().detach().numpy()
     sums, slopes = direct_sums(potential.basis, positions, box, potential.n_types, **who)
     forces = -np.einsum("pk,pkia->ia", c, slopes)
     return Expected(float(np.sum(c * sums)), forces, float(np.sum(np.abs(c * sums))))
@@ -192,11 +186,11 @@ def test_temperature_chooses_the_force_of_a_temperature_dependent_potential(
     positions = points(box)
     sums, _ = direct_sums(potential.basis, positions, box)
     system = empty_system(N, box)
-    force = potential.attach(system, temperature=300 * unit.kelvin, backend=backend)
+    potential.attach(system, temperature=300 * unit.kelvin, backend=backend)
     context = context_of(system, positions, "Reference")
     for temperature in (300.0, 150.0):
-        update_force(potential, force, context, temperature)
-        c = potential.coefficients(temperature).detach().numpy()
+        attached(potential, system).update(context, temperature)
+        c = potential.spline_coefficients(temperature).detach().numpy()
         assert energy_and_forces(context)[0] == pytest.approx(float(np.sum(c * sums)), rel=1e-9)
 
 
@@ -222,8 +216,9 @@ def test_exclusions_are_taken_from_the_nonbonded_force(platform: str, backend: s
     system = empty_system(N, box)
     system.addForce(nonbonded(N, openmm.NonbondedForce.CutoffPeriodic, exceptions))
     potential = FreePair(BASIS, seed=8)
-    force = potential.attach(system, backend=backend)
-    listed = {frozenset(pair) for pair in force_exclusions(force).tolist()}
+    potential.attach(system, backend=backend)
+    (exclusions,) = attached(potential, system).exclusions()
+    listed = {frozenset(pair) for pair in exclusions.tolist()}
     assert listed == {frozenset(pair) for pair in exceptions}
     expected = expected_of(potential, positions, box, exclusions=exceptions)
     without = expected_of(potential, positions, box)
@@ -242,7 +237,8 @@ def test_exclusions_and_periodicity_are_taken_from_another_potential(backend: st
     for n, other in enumerate(("table", None)):
         second.name = f"second {n}"
         force = second.attach(system, backend=other)
-        assert force_exclusions(force).tolist() == [[0, 2]]
+        (exclusions,) = attached(second, system).exclusions()
+        assert exclusions.tolist() == [[0, 2]]
         assert not force.usesPeriodicBoundaryConditions()
 
 
@@ -268,8 +264,9 @@ def test_force_is_periodic_where_the_systems_nonbonded_force_is(
 
 def test_types_and_absent_particles_are_read_back(backend: str) -> None:
     system = empty_system(6, BOXES["cubic"])
-    force = FreePair(BASIS, 2).attach(system, atoms=[5, 1, 3], types=[1, 0, 1], backend=backend)
-    assert particle_types(force, 2).tolist() == [-1, 0, -1, 1, -1, 1]
+    potential = FreePair(BASIS, 2)
+    potential.attach(system, atoms=[5, 1, 3], types=[1, 0, 1], backend=backend)
+    assert attached(potential, system).types().tolist() == [-1, 0, -1, 1, -1, 1]
 
 
 # Updates ----------------------------------------------------------------------------------------
@@ -285,14 +282,14 @@ def test_update_changes_a_live_context_and_rebuilds_nothing(
     types = np.arange(N) % n_types
     potential = FreePair(BASIS, n_types, seed=1)
     system = empty_system(N, box)
-    force = potential.attach(system, types=types, backend=backend)
+    potential.attach(system, types=types, backend=backend)
     context = context_of(system, positions, platform)
     context.setVelocitiesToTemperature(100.0, 1)
     context.setTime(3.0)
     before = context.getState(positions=True, velocities=True)
     monkeypatch.setattr(openmm.Context, "reinitialize", lambda *_: pytest.fail("rebuilt"))
     potential.c.data.copy_(FreePair(BASIS, n_types, seed=2).c)
-    update_force(potential, force, context)
+    attached(potential, system).update(context, None)
     expected = expected_of(potential, positions, box, types=types)
     assert_force_is_the_potentials(context, expected)
     after = context.getState(positions=True, velocities=True)
@@ -307,11 +304,11 @@ def test_update_without_a_context_changes_the_system_alone(backend: str) -> None
     positions = points(BOXES["cubic"])
     potential = FreePair(BASIS, seed=1)
     system = empty_system(N, BOXES["cubic"])
-    force = potential.attach(system, backend=backend)
+    potential.attach(system, backend=backend)
     context = context_of(system, positions, "Reference")
     old, _ = energy_and_forces(context)
     potential.c.data.mul_(2)
-    update_force(potential, force)
+    attached(potential, system).update(None, None)
     assert energy_and_forces(context)[0] == old
     fresh, _ = energy_and_forces(context_of(system, positions, "Reference"))
     assert fresh == pytest.approx(2 * old, rel=1e-9)
@@ -321,21 +318,21 @@ def test_context_made_before_attach_is_told_apart(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
     context = context_of(system, np.zeros((4, 3)), "Reference")
     potential = argon()
-    force = potential.attach(system, backend=backend)
+    potential.attach(system, backend=backend)
     with pytest.raises(AttachError, match="before attach") as error:
-        update_force(potential, force, context)
+        attached(potential, system).update(context, None)
     assert "reinitialize" in str(error.value)
     context.reinitialize(preserveState=True)
-    update_force(potential, force, context)
+    attached(potential, system).update(context, None)
 
 
 def test_force_made_for_other_knots_is_refused(backend: str) -> None:
     system = empty_system(4, BOXES["cubic"])
-    force = argon(0.6, knots=30).attach(system, backend=backend)
+    argon(0.6, knots=30).attach(system, backend=backend)
     before = openmm.XmlSerializer.serialize(system)
     for other in (argon(0.6, knots=31), argon(0.7, knots=30), argon(0.6, knots=30, n_types=2)):
         with pytest.raises(AttachError, match="other knots"):
-            update_force(other, force)
+            attached(other, system).update(None, None)
     assert openmm.XmlSerializer.serialize(system) == before
 
 
@@ -449,12 +446,12 @@ def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone(
     positions = points(BOXES["cubic"])
     potential = FreePair(BASIS, seed=1)
     system = empty_system(N, BOXES["cubic"])
-    force = potential.attach(system, backend=backend)
+    potential.attach(system, backend=backend)
     context = context_of(system, positions, "Reference")
     old, _ = energy_and_forces(context)
     potential.c.data[0, 3] = np.nan
     with pytest.raises(AttachError, match="not finite"):
-        update_force(potential, force, context)
+        attached(potential, system).update(context, None)
     assert energy_and_forces(context)[0] == old
 
 
@@ -466,7 +463,7 @@ def test_native_is_the_default_where_there_is_a_plugin(backend: str) -> None:
     force = argon().attach(system, backend=backend)
     is_native = backend == "native"
     assert isinstance(force, SplinePairForce if is_native else openmm.CustomNonbondedForce)
-    assert type(find_force(argon(), system)) is type(force)
+    assert type(attached(argon(), system).force) is type(force)
     assert has_native_force(system) == is_native
     by_default = argon(name="default").attach(system)
     assert isinstance(by_default, SplinePairForce) == native.available()
@@ -559,11 +556,9 @@ def test_force_is_found_again_in_a_deserialized_system(backend: str) -> None:
     system = empty_system(N, BOXES["cubic"])
     potential.attach(system, backend=backend)
     again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
-    force = find_force(potential, again)
-    assert force is not None
     context = context_of(again, positions, "Reference")
     potential.values.data.fill_(0.5)
-    update_force(potential, force, context)
+    attached(potential, again).update(context, None)
     expected = expected_of(potential, positions, BOXES["cubic"])
     assert_force_is_the_potentials(context, expected)
-    assert find_force(SplinePair(0.25, 0.7, name="another"), again) is None
+    assert not adapter_of(SplinePair(0.25, 0.7, name="another")).bind(again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import mdtraj
@@ -103,3 +104,84 @@ def test_a_file_that_another_run_has_overwritten_is_refused(tmp_path: Path) -> N
     (tmp_path / "run.dcd").unlink()
     with pytest.raises(FramesError, match="the samples need that file"):
         frames.read(np.array([2]))
+
+
+HEADER = 276  # bytes, of the three records that mdtraj writes
+COUNTS = {*range(8, 12), *range(20, 24)}  # of frames and steps, which grow while a run goes on
+TITLE = set(range(96, 260))
+
+
+def test_the_mark_is_that_of_every_byte_that_matters(tmp_path: Path) -> None:
+    path = tmp_path / "run.dcd"
+    writer, *_ = written(path)
+    mark, data = writer.frames().mark, path.read_bytes()
+    del writer
+    unnoticed = set()
+    for k in range(len(data)):
+        path.write_bytes(data[:k] + bytes([data[k] ^ 0x10]) + data[k + 1 :])
+        try:
+            if Frames(path, 6).mark == mark:
+                unnoticed.add(k)
+        except FramesError:
+            pass
+    assert unnoticed == COUNTS | TITLE
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes, int], bytes], str]] = {
+    "doubled frame": (
+        lambda b, n: b[: HEADER + 2 * n] + b[HEADER + n : HEADER + 2 * n] + b[HEADER + 3 * n :],
+        "overwritten, or damaged",
+    ),
+    "not a number": (
+        lambda b, n: b[: HEADER + 3 * n + 80] + b"\xff" * 4 + b[HEADER + 3 * n + 84 :],
+        "overwritten, or damaged",
+    ),
+    "cut within a frame": (lambda b, n: b[: -n // 2], "holds 5 frames, expected 6"),
+    "empty": (lambda b, n: b"", "no DCD file"),
+    "cut within the header": (lambda b, n: b[:50], "no DCD file"),
+    "negative length": (lambda b, n: b"\xfb\xff\xff\xff" + b[4:], "no DCD file"),
+    "huge length": (lambda b, n: b"\xff\xff\xff\x7f" + b[4:], "no DCD file"),
+    "negative number of atoms": (
+        lambda b, n: b[: HEADER - 8] + b"\xfb\xff\xff\xff" + b[HEADER - 4 :],
+        "cannot read the frames",
+    ),
+    "huge number of atoms": (
+        lambda b, n: b[: HEADER - 8] + b"\xff\xff\xff\x7f" + b[HEADER - 4 :],
+        "cannot read the frames",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused_whenever_it_happens(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.dcd"
+    writer, *_ = written(path)
+    frames = writer.frames()
+    del writer
+    change, message = DAMAGE[damage]
+    data = path.read_bytes()
+    path.write_bytes(change(data, (len(data) - HEADER) // 6))
+    with pytest.raises(FramesError, match=message):
+        frames.read(np.array([0]))
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FramesError, match="cannot read the frames"):
+        Frames(tmp_path, 6)
+
+
+def test_a_file_is_read_as_a_whole_only_when_it_was_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, positions, boxes = written(tmp_path / "run.dcd")
+    calls = []
+    whole = Frames._read
+    monkeypatch.setattr(Frames, "_read", lambda frames: calls.append(1) or whole(frames))
+    frames = writer.frames()
+    for _ in range(3):
+        frames.read(np.arange(6))
+    assert len(calls) == 1
+    writer.write(positions[0], boxes[0])
+    for _ in range(3):
+        frames.read(np.arange(6))
+    assert len(calls) == 2

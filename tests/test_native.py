@@ -242,6 +242,21 @@ def test_number_of_particles(where: Where) -> None:
         context_on(where, system)
 
 
+@pytest.mark.parametrize("platform", ["OpenCL", "CUDA"])
+def test_several_devices(platform: str) -> None:
+    """The same one twice will do."""
+    where = Where(platform, "single")
+    reason = why_missing(where)
+    if reason is not None:
+        pytest.skip(reason)
+    system = pair().system(pair().force())
+    integrator, properties = openmm.VerletIntegrator(0.001), {"DeviceIndex": "0,0"}
+    with refused(
+        "a Context with .* runs on one device, but it was given 2; name a single one.*DeviceIndex"
+    ):
+        openmm.Context(system, integrator, openmm.Platform.getPlatform(platform), properties)
+
+
 @pytest.mark.parametrize(
     ("exclusions", "message"),
     [

@@ -21,7 +21,7 @@ def lifetime(task: str, where: Where) -> list[str]:
     reason = why_missing(where)
     if reason is not None:
         pytest.skip(reason)
-    package = str(Path(native.__file__).parents[1])  # the one that is tested, wherever it is
+    package = str(native.FOLDER.parents[1])  # the one that is tested, wherever it is
     path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(PROGRAM), task, where.platform],

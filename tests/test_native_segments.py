@@ -1,4 +1,4 @@
-"""computeSegment and computeSegmentGradient: segments, and the discrete adjoint of stored ones."""
+"""SegmentPropagator: segments of trajectories, and the discrete adjoint of stored ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SPLITTINGS = {  # kick1, drift1, scale, drift2, kick2
     "Langevin": ((np.exp(5 * DT) - 1) / 5, 0.0, float(np.exp(-5 * DT)), DT, 0.0),
     "Nose-Hoover": (DT, DT / 2, np.nan, DT / 2, 0.0),
 }
-CHAIN = native.NoseHooverChain(200.0, 20.0, 24, multipleTimeSteps=2, yoshidaSuzuki=3)
+CHAIN = native.ChainThermostat(200.0, 20.0, 24, multipleTimeSteps=2, yoshidaSuzuki=3)
 CHAIN_STATE = np.array([0.1, -0.2, 0.3, 5.0, -3.0, 4.0])
 UNUSED = 7  # a force group that is not integrated
 
@@ -208,7 +208,13 @@ def chain_arguments(splitting: str, velocities: Any, chain_states: Any) -> dict[
     """What a gradient needs besides, where there is a chain."""
     if splitting != "Nose-Hoover":
         return {}
-    return {"velocities": velocities, "chain": CHAIN, "chainStates": chain_states}
+    return {"velocities": velocities, "chainStates": chain_states}
+
+
+def propagator(at: Live, splitting: str) -> native.SegmentPropagator:
+    """That of a Context, by the name of the splitting."""
+    chain = CHAIN if splitting == "Nose-Hoover" else None
+    return native.SegmentPropagator(at.context, at.force, SPLITTINGS[splitting], chain)
 
 
 @cache
@@ -223,10 +229,9 @@ def native_gradient(s: Start, splitting: str, at: Live, **options: Any) -> nativ
     x, v, chain = stored(splitting, len(s.noise))
     xs, vs = x.clone().requires_grad_(), v.clone().requires_grad_()
     gx, gv = torch.autograd.grad(loss(s, xs, vs), (xs, vs))
-    return at.force.computeSegmentGradient(
-        at.context, SPLITTINGS[splitting], x, gx, gv,
-        includeNoise=True, **chain_arguments(splitting, v, chain), **options,
-    )  # fmt: skip
+    return propagator(at, splitting).computeGradient(
+        x, gx, gv, includeNoise=True, **chain_arguments(splitting, v, chain), **options
+    )
 
 
 def parts(gradient: native.SegmentGradient) -> list[Array]:
@@ -374,23 +379,23 @@ def test_segment_is_a_trajectory_of_openmm(name: str, remover: bool) -> None:
     chain = None
     if name.startswith("Nose"):
         chain = replace(CHAIN, degreesOfFreedom=21 if remover else 24, yoshidaSuzuki=int(name[-1]))
-    found = force.computeSegment(context, splitting, x[0], at_rest, 50, noise, chain=chain)
+    own = native.SegmentPropagator(context, force, splitting, chain)
+    found = own.integrate(x[0], at_rest, 50, noise)
     np.testing.assert_allclose(found.positions, x, rtol=0, atol=1e-10)
     np.testing.assert_allclose(found.velocities, v, rtol=0, atol=1e-10)
 
 
 def run(s: Start, splitting: str, at: Live, **options: Any) -> native.SegmentRun:
     """The native segment."""
-    chain = CHAIN if splitting == "Nose-Hoover" else None
+    chain = splitting == "Nose-Hoover"
     arguments: dict[str, Any] = {
         "positions": s.case.positions,
         "velocities": s.velocities,
         "steps": len(s.noise),
         "noise": None if chain else s.noise,
-        "chain": chain,
         "chainState": CHAIN_STATE if chain else None,
     }
-    return at.force.computeSegment(at.context, SPLITTINGS[splitting], **{**arguments, **options})
+    return propagator(at, splitting).integrate(**{**arguments, **options})
 
 
 @pytest.mark.parametrize("splitting", SPLITTINGS)
@@ -438,9 +443,9 @@ def test_chain_rests_where_nothing_moves() -> None:
     found = run(s, "Nose-Hoover", at, velocities=np.zeros((9, 3)))
     np.testing.assert_array_equal(found.velocities, 0)
     np.testing.assert_array_equal(found.chainStates, np.tile(CHAIN_STATE, (4, 1)))
-    gradient = at.force.computeSegmentGradient(
-        at.context, SPLITTINGS["Nose-Hoover"], found.positions, None, s.weights[1],
-        velocities=found.velocities, chain=CHAIN, chainStates=found.chainStates,
+    gradient = propagator(at, "Nose-Hoover").computeGradient(
+        found.positions, None, s.weights[1],
+        velocities=found.velocities, chainStates=found.chainStates,
     )  # fmt: skip
     expected = np.where(s.case.masses[:, None] > 0, s.weights[1], 0).sum(axis=0)
     moves = s.case.masses > 0
@@ -482,9 +487,9 @@ def test_box_of_a_segment_and_what_a_context_has_after_it(
     at.context.setTime(5.0)
     x, v, before = read(at.context)
     dt = 1e-9
-    found = at.force.computeSegment(
-        at.context, (dt, dt, 1.0, 0.0, 0.0), at.case.positions, np.zeros((n, 3)), 1, box=box
-    )
+    splitting = (dt, dt, 1.0, 0.0, 0.0)
+    in_box = native.SegmentPropagator(at.context, at.force, splitting, box=box)
+    found = in_box.integrate(at.case.positions, np.zeros((n, 3)), 1)
     forces = found.velocities[1] * 30.0 / dt
     scale = np.abs(expected).max()
     assert np.abs(forces - before).max() > 0.1 * scale
@@ -515,10 +520,18 @@ def test_exploded(energy: str) -> None:
     v[0, 0] = 24.0 if energy != "0" else 1e20
     message = "step 4: .* force of particle 0 is -?nan" if energy != "0" else "step 1: .* position"
     with pytest.raises(openmm.OpenMMException, match=f"the segment exploded at {message}"):
-        force.computeSegment(context, SPLITTINGS["leapfrog Verlet"], x, v, 10, box=2 * s.case.box)
+        native.SegmentPropagator(
+            context, force, SPLITTINGS["leapfrog Verlet"], box=2 * s.case.box
+        ).integrate(x, v, 10)
     np.testing.assert_array_equal(read(context)[0], s.case.positions)
     box = context.getState().getPeriodicBoxVectors(asNumpy=True)._value
     np.testing.assert_array_equal(box, s.case.box)
+
+
+def split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of a propagator, and those of its methods."""
+    own = {name: a for name, a in arguments.items() if name in ("splitting", "chain", "box")}
+    return own, {name: a for name, a in arguments.items() if name not in own}
 
 
 @pytest.mark.parametrize(
@@ -545,7 +558,8 @@ def test_segment_refused(change: dict[str, Any], message: str) -> None:
         "steps": 3,
     }
     with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
-        at.force.computeSegment(at.context, **{**arguments, **change})
+        own, rest = split({**arguments, **change})
+        native.SegmentPropagator(at.context, at.force, **own).integrate(**rest)
 
 
 @pytest.mark.parametrize(
@@ -630,10 +644,10 @@ def test_gradients_may_be_left_out(splitting: str) -> None:
     more = chain_arguments(splitting, segment.velocities, segment.chainStates)
     zero = np.zeros_like(segment.positions)
     for gx, gv in ((None, s.weights[1]), (s.weights[0], None), (None, None)):
-        arguments = at.context, SPLITTINGS[splitting], segment.positions
-        short = at.force.computeSegmentGradient(*arguments, gx, gv, **more)
-        full = at.force.computeSegmentGradient(
-            *arguments, zero if gx is None else gx, zero if gv is None else gv, **more
+        own, x = propagator(at, splitting), segment.positions
+        short = own.computeGradient(x, gx, gv, **more)
+        full = own.computeGradient(
+            x, zero if gx is None else gx, zero if gv is None else gv, **more
         )
         assert np.any(short.parameters) == (gx is not None or gv is not None)
         for a, b in zip([*parts(short), short.growth], [*parts(full), full.growth], strict=True):
@@ -647,19 +661,18 @@ def test_a_wrong_splitting_is_noticed() -> None:
     right = native_gradient(s, "velocity Verlet", at).parameters
     xs, vs, _ = integrate(s, "velocity Verlet", numpy_force(s), *tensors(s))
     gx, gv = torch.from_numpy(s.weights) * torch.stack([torch.cos(xs), 2 * vs])
-    wrong = at.force.computeSegmentGradient(
-        at.context, SPLITTINGS["leapfrog Verlet"], xs.numpy(), gx.numpy(), gv.numpy()
-    ).parameters
+    other = propagator(at, "leapfrog Verlet")
+    wrong = other.computeGradient(xs.numpy(), gx.numpy(), gv.numpy()).parameters
     assert np.abs(wrong - right).max() > 1e-3 * np.abs(right).max()
 
 
 def test_box_and_velocity_gradients_may_be_left_out(fluid: Live, where: Where) -> None:
     s = start(7, "leapfrog Verlet")
     xs = integrate(s, "leapfrog Verlet", numpy_force(s), *tensors(s)).positions
-    arguments = (SPLITTINGS["leapfrog Verlet"], xs.numpy(), s.weights[0])
-    short = fluid.force.computeSegmentGradient(fluid.context, *arguments)
-    full = fluid.force.computeSegmentGradient(
-        fluid.context, *arguments, np.zeros_like(s.weights[0]), s.case.box
+    own = fluid.context, fluid.force, SPLITTINGS["leapfrog Verlet"]
+    short = native.SegmentPropagator(*own).computeGradient(xs.numpy(), s.weights[0])
+    full = native.SegmentPropagator(*own, box=s.case.box).computeGradient(
+        xs.numpy(), s.weights[0], np.zeros_like(s.weights[0])
     )
     rtol = 0 if where == REFERENCE else 1e3 * where.epsilon
     assert short.noise is None and short.chainState is None
@@ -703,7 +716,8 @@ def test_gradient_refused(change: dict[str, object], message: str) -> None:
         "positionGradients": np.zeros((3, 9, 3)),
     }
     with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
-        at.force.computeSegmentGradient(at.context, **{**arguments, **change})
+        own, rest = split({**arguments, **change})
+        native.SegmentPropagator(at.context, at.force, **own).computeGradient(**rest)
 
 
 def test_constraints_and_virtual_sites_are_refused() -> None:
@@ -720,8 +734,8 @@ def test_constraints_and_virtual_sites_are_refused() -> None:
             system.addConstraint(0, 1, 0.3)
         else:
             system.setVirtualSite(4, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
-        context = context_on(REFERENCE, system)
+        at = Live(s.case, REFERENCE, force, context_on(REFERENCE, system))
         with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
-            force.computeSegmentGradient(context, SPLITTINGS["leapfrog Verlet"], x, x)
+            propagator(at, "leapfrog Verlet").computeGradient(x, x)
         with pytest.raises(openmm.OpenMMException, match=f"SplinePairForce: .*{message}"):
-            force.computeSegment(context, SPLITTINGS["leapfrog Verlet"], x[0], x[0], 2)
+            propagator(at, "leapfrog Verlet").integrate(x[0], x[0], 2)

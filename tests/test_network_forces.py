@@ -26,17 +26,15 @@ from systems import (
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import NetworkPotential, StatePoint, TorchMDNet, portable_system
+from openmm_diffsim.engine.adapters import attached as bound
 from openmm_diffsim.engine.adapters import (
     chosen_backend,
-    find_force,
-    network_types,
     other_forces,
     torchforce,
-    update_force,
 )
 from openmm_diffsim.engine.adapters.network import Computation
 from openmm_diffsim.errors import AttachError
-from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
+from openmm_diffsim.potentials import adapter_of, flat_parameters, set_flat_parameters
 
 Array = NDArray[np.float64]
 
@@ -111,10 +109,10 @@ def test_energy_and_forces_are_those_of_the_model(shape: str, platform: str) -> 
     potential = network()
     system, x = attached(potential, BOXES[shape])
     context = context_of(system, x, platform)
-    update_force(potential, find_force(potential, system), context)
+    bound(potential, system).update(context, TEMPERATURE)
     wanted = expected(potential, x, BOXES[shape])
     assert_agree(energy_and_forces(context), wanted, TOLERANCE[platform])
-    types = network_types(potential, system)
+    types = bound(potential, system).types()
     np.testing.assert_array_equal(types[ATOMS], TYPES)
     assert (types[::8] == -1).all()
 
@@ -124,7 +122,7 @@ def test_precision_can_be_asked_for(precision: str, tolerance: float) -> None:
     potential = network()
     system, x = attached(potential, BOXES["cubic"], precision=precision)
     context = context_of(system, x, "Reference")
-    update_force(potential, find_force(potential, system), context)
+    bound(potential, system).update(context, TEMPERATURE)
     energy, forces = energy_and_forces(context)
     wanted = expected(potential, x, BOXES["cubic"])
     assert_agree((energy, forces), wanted, tolerance)
@@ -135,17 +133,17 @@ def test_new_parameters_reach_a_live_context_and_its_integrator(platform: str) -
     """The second step's first kick is by forces that the integrator may have kept."""
     potential = network()
     system, x = attached(potential, BOXES["cubic"])
-    force = find_force(potential, system)
+    adapter = bound(potential, system)
     context = context_of(system, x, platform)
-    update_force(potential, force, context)
+    adapter.update(context, TEMPERATURE)
     context.setVelocitiesToTemperature(TEMPERATURE, 1)
     context.getIntegrator().step(3)
     set_flat_parameters(potential, 1.2 * flat_parameters(potential))
-    update_force(potential, force, context)
+    adapter.update(context, TEMPERATURE)
     state = context.getState(positions=True, velocities=True)
     fresh_system, _ = attached(potential, BOXES["cubic"])
     fresh = context_of(fresh_system, x, platform)
-    update_force(potential, find_force(potential, fresh_system), fresh)
+    bound(potential, fresh_system).update(fresh, TEMPERATURE)
     fresh.setPositions(state.getPositions(asNumpy=True))
     fresh.setVelocities(state.getVelocities(asNumpy=True))
     for one in (context, fresh):
@@ -181,14 +179,13 @@ def test_a_barostat_changes_the_box_that_the_network_sees() -> None:
 def test_force_groups_and_contexts_of_one_system() -> None:
     potential = network()
     system, x = attached(potential, BOXES["cubic"])
-    force = find_force(potential, system)
-    force.setForceGroup(7)
+    bound(potential, system).force.setForceGroup(7)
     one, other = (context_of(system, x, "Reference") for _ in range(2))
     whole = one.getState(energy=True).getPotentialEnergy()
     assert one.getState(energy=True, groups={7}).getPotentialEnergy() == whole
     assert one.getState(energy=True, groups={0}).getPotentialEnergy()._value == 0
     assert other.getState(energy=True).getPotentialEnergy() == whole
-    assert other_forces(system, potential.name).getNumForces() == 0
+    assert other_forces(system, {potential.name}).getNumForces() == 0
 
 
 def test_energy_is_conserved() -> None:
@@ -241,11 +238,11 @@ def test_a_copy_in_this_process_has_the_present_parameters() -> None:
     potential = network()
     system, x = attached(potential, BOXES["cubic"])
     set_flat_parameters(potential, 1.1 * flat_parameters(potential))
-    update_force(potential, find_force(potential, system))
+    bound(potential, system).update(None, TEMPERATURE)
     copy = openmm.XmlSerializer.clone(system)
     wanted = expected(potential, x, BOXES["cubic"])
     assert_agree(energy_and_forces(context_of(copy, x, "Reference")), wanted, 1e-10)
-    assert find_force(potential, copy) is not None
+    assert adapter_of(potential).bind(copy)
 
 
 ELSEWHERE = """
@@ -272,7 +269,7 @@ def test_another_process_gets_the_present_parameters_or_is_refused(
     potential = network()
     system, x = attached(potential, BOXES["cubic"])
     set_flat_parameters(potential, 1.1 * flat_parameters(potential))
-    update_force(potential, find_force(potential, system))
+    bound(potential, system).update(None, TEMPERATURE)
     written = portable_system(system) if kind == "portable" else system
     (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(written))
     np.save(tmp_path / "x.npy", x)
@@ -342,7 +339,7 @@ def test_bad_arguments_are_refused() -> None:
     with torch.no_grad():
         potential.network.w[0, 0] = float("nan")
     with pytest.raises(AttachError, match="are not finite"):
-        update_force(potential, find_force(potential, system))
+        bound(potential, system).update(None, TEMPERATURE)
 
 
 def test_a_context_made_before_attach_is_refused() -> None:
@@ -351,7 +348,7 @@ def test_a_context_made_before_attach_is_refused() -> None:
     context = context_of(system, lattice(27, np.eye(3) * 1.3), "Reference")
     potential.attach(system, backend="python")
     with pytest.raises(AttachError, match="made before attach"):
-        update_force(potential, find_force(potential, system), context)
+        bound(potential, system).update(context, TEMPERATURE)
 
 
 def test_a_network_that_attach_did_not_add_is_not_found() -> None:
@@ -359,7 +356,7 @@ def test_a_network_that_attach_did_not_add_is_not_found() -> None:
     force = openmm.PythonForce(_nothing, {})
     force.setName("network")
     system.addForce(force)
-    assert find_force(network(), system) is None
+    assert not adapter_of(network()).bind(system)
     topology, integrator = app.Topology(), openmm.LangevinIntegrator(300, 1, 0.001)
     chain = topology.addChain()
     for _ in range(3):
@@ -384,7 +381,7 @@ def test_what_a_python_torch_force_calls(dtype: torch.dtype) -> None:
     potential = network()
     system, x = attached(potential, BOXES["triclinic"])
     state = context_of(system, x, "Reference").getState(positions=True)
-    types = network_types(potential, system)
+    types = bound(potential, system).types()
     computation = Computation(potential, types, True, None)
     energy, forces = computation(state, torch.from_numpy(x[ATOMS]).to(dtype))
     assert energy.dtype == forces.dtype == dtype and energy.shape == ()

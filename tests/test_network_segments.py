@@ -13,13 +13,14 @@ from segment_systems import (
     BOX,
     DT,
     KELVIN,
-    RESTING,
     SCHEMES,
     N,
     Problem,
     assert_gradient,
+    assert_parameters,
     assert_same,
-    other_forces,
+    network,
+    particles,
     problem,
     waves,
 )
@@ -27,8 +28,8 @@ from systems import MASS, argon, empty_system, langevin, lattice, simulate
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import VACF, NetworkPotential, NeuralPair, TorchMDNet
-from openmm_diffsim.engine.segments import SegmentRecorder, SegmentRunner, leapfrog
+from openmm_diffsim import VACF, NetworkPotential, NeuralPair
+from openmm_diffsim.engine.segments import SegmentOptions, SegmentRecorder, SegmentRunner, leapfrog
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
@@ -36,19 +37,6 @@ from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 pytestmark = pytest.mark.usefixtures("plugin")
 
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
-
-
-def network(n_types: int = 1) -> NetworkPotential:
-    """A graph network with weights as they may be after training, on a fixed repulsion."""
-    net = TorchMDNet(0.6, n_types, hidden=8, rbf=6, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.add_(0.3 * noise)
-    prior = argon(n_types=n_types)
-    prior.requires_grad_(False)
-    return NetworkPotential(net, prior=prior, n_types=n_types, name="network")
 
 
 def neural_pair() -> NeuralPair:
@@ -72,12 +60,7 @@ def fluid(
     **attached: Any,
 ) -> diffsim.StatePoint:
     """As ``segment_systems.fluid``, with a network."""
-    system = empty_system(N, BOX, MASS)
-    for i in range(N):
-        system.setParticleMass(i, MASS * (1 + 0.1 * i))
-    system.setParticleMass(RESTING, 0.0)
-    for force in other_forces() if others else ():
-        system.addForce(force)
+    system = particles(others)
     potential.attach(system, backend="python", **attached)
     simulation = simulate(system, lattice(N, BOX, 0.02), integrator or langevin(KELVIN))
     return diffsim.StatePoint(simulation, potential, temperature=KELVIN)
@@ -91,32 +74,6 @@ def network_problem(
     for parameter, _ in liquid.potential.named_parameters():
         del p.leaves[parameter]
     return p
-
-
-def assert_parameters(potential: NetworkPotential, value: Callable[[], Tensor]) -> None:
-    """The gradient along random directions, against four-point differences, to 1e-6."""
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    found = torch.autograd.grad(value(), parameters, allow_unused=True)
-    gradient = torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).ravel()
-            for p, g in zip(parameters, found, strict=True)
-        ]
-    )
-    start = flat_parameters(potential)
-    rng = np.random.default_rng(3)
-    for _ in range(2):
-        direction = torch.from_numpy(rng.normal(size=len(start)))
-        sides = []
-        for offset, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-            set_flat_parameters(potential, start + offset * 1e-4 * direction)
-            with torch.no_grad():
-                sides.append(weight * float(value()))
-        set_flat_parameters(potential, start)
-        expected = sum(sides) / 12e-4
-        size = float((gradient * direction).square().sum().sqrt())
-        assert size > 0
-        assert abs(float((gradient * direction).sum()) - expected) <= 1e-6 * size
 
 
 # Gradients ----------------------------------------------------------------------------------------
@@ -220,7 +177,7 @@ def test_pair_in_torch_goes_as_its_spline_does() -> None:
     )
     slopes = []
     for liquid in (native, torchwise):
-        segment = liquid.segment(50, positions, velocities, integrator=leapfrog(DT))
+        segment = liquid.segment(50, positions, velocities, SegmentOptions(leapfrog(DT)))
         slopes.append(
             (segment, torch.autograd.grad(segment.positions[-1].sin().sum(), pair.parameters()))
         )
@@ -267,9 +224,11 @@ def test_a_batch_is_its_segments(name: str, options: dict[str, Any]) -> None:
             6,
             p.leaves["positions"][k],
             p.leaves["velocities"][k],
-            integrator=p.scheme,
-            noise=p.leaves["noise"][k] if "noise" in p.leaves else None,
-            **options,
+            SegmentOptions(
+                integrator=p.scheme,
+                noise=p.leaves["noise"][k] if "noise" in p.leaves else None,
+                **options,
+            ),
         )
         for k in range(3)
     ]
@@ -300,10 +259,12 @@ def test_batch_with_a_field_and_other_forces() -> None:
         3,
         p.leaves["positions"][1],
         p.leaves["velocities"][1],
-        integrator=p.scheme,
-        noise=p.leaves["noise"][1],
-        protocol={"pull": p.leaves["pull"]},
-        field=waves(stiffness),
+        SegmentOptions(
+            integrator=p.scheme,
+            noise=p.leaves["noise"][1],
+            protocol={"pull": p.leaves["pull"]},
+            field=waves(stiffness),
+        ),
     )
     np.testing.assert_allclose(
         batch.positions[1].detach(), one.positions.detach(), rtol=0, atol=1e-12
@@ -365,12 +326,12 @@ def test_path_score_of_a_network() -> None:
     direction = torch.from_numpy(np.random.default_rng(2).normal(size=len(theta)))
     expected = 0.0
     for offset, weight in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-        field = made.runner.field(BOX, (theta + offset * 1e-4 * direction)[None])
+        field = made.runner.field(BOX, (theta + offset * 1e-4 * direction))
         expected += weight * sum(
             float(np.sum(row * field.forces(each, []))) for each, row in zip(x, w, strict=True)
         )
-    assert found.shape == (1, len(theta))
-    assert float(found[0] @ direction.numpy()) == pytest.approx(expected / 12e-4, rel=1e-8)
+    assert found.shape == (len(theta),)
+    assert float(found @ direction.numpy()) == pytest.approx(expected / 12e-4, rel=1e-8)
     assert torch.equal(flat_parameters(potential), theta)
 
 

@@ -20,6 +20,7 @@ from packaging.version import Version
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine import native
+from openmm_diffsim.engine.native import libraries
 from openmm_diffsim.fluid import fluid, start_disordered
 
 if sys.version_info >= (3, 11):
@@ -83,7 +84,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 
 @needs_native
 def test_libraries_lie_in_the_package_with_the_version_they_are_for() -> None:
-    lib = Path(diffsim.__file__).parent / "lib"
+    lib = native.FOLDER
     assert (lib / "openmm_version.txt").read_text().strip() == openmm.__version__
     assert not (lib / "why_not.txt").exists()
     assert "Reference" in native.loaded
@@ -94,9 +95,7 @@ def test_libraries_lie_in_the_package_with_the_version_they_are_for() -> None:
 def package_with(folder: Path, files: dict[str, str]) -> Path:
     """A copy of this package in ``folder``, with files added to its lib/ or replaced there."""
     package = folder / "openmm_diffsim"
-    shutil.copytree(
-        Path(diffsim.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(native.FOLDER.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "lib").mkdir(exist_ok=True)
     for name, text in files.items():
         (package / "lib" / name).write_text(text)
@@ -150,14 +149,12 @@ def test_another_openmm_is_refused(tmp_path: Path) -> None:
     ids=["source tree", "no compiler", "broken library"],
 )
 def test_missing_libraries_are_a_reason_not_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], reason: str
+    tmp_path: Path, files: dict[str, str], reason: str
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     folder = tmp_path if files else tmp_path / "lib"
-    monkeypatch.setattr(native, "_FOLDER", folder)
-    monkeypatch.setattr(native, "_BUILT_FOR", folder / "openmm_version.txt")
-    assert reason in (native._load() or "")
+    assert reason in (libraries.load(folder) or "")
 
 
 def build_native(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -277,8 +277,11 @@ def test_gradient_of_the_coefficients_equals_finite_differences(form: str) -> No
     direction = torch.from_numpy(
         np.random.default_rng(9).normal(size=(3, potential.basis.n_coefficients))
     )
-    direction *= 1 / (1 + potential.spline_coefficients(150.0).detach().abs())  # knots count alike
-    assert_parameter_gradient(potential, lambda: (potential.spline_coefficients(150.0) * direction).sum())
+    # Knots count alike.
+    direction *= 1 / (1 + potential.spline_coefficients(150.0).detach().abs())
+    assert_parameter_gradient(
+        potential, lambda: (potential.spline_coefficients(150.0) * direction).sum()
+    )
 
 
 def test_a_gradient_wrong_by_one_part_in_1e5_is_found() -> None:
@@ -319,7 +322,9 @@ def test_neural_pair_depends_on_its_seed_alone() -> None:
     first = NeuralPair(prior_sigma=0.3, seed=1, **KNOTS).spline_coefficients()
     torch.manual_seed(1)
     assert torch.equal(NeuralPair(prior_sigma=0.3, seed=1, **KNOTS).spline_coefficients(), first)
-    assert not torch.equal(NeuralPair(prior_sigma=0.3, seed=2, **KNOTS).spline_coefficients(), first)
+    assert not torch.equal(
+        NeuralPair(prior_sigma=0.3, seed=2, **KNOTS).spline_coefficients(), first
+    )
 
 
 # Splines of closed forms ------------------------------------------------------------------------
@@ -495,11 +500,15 @@ def test_temperature_dependence_is_energy_less_temperature_times_entropy() -> No
 def test_parameters_survive_state_dict_and_pickle() -> None:
     for form, potential in learnable().items():
         again = pickle.loads(pickle.dumps(potential))
-        assert torch.equal(again.spline_coefficients(150.0), potential.spline_coefficients(150.0)), form
+        assert torch.equal(
+            again.spline_coefficients(150.0), potential.spline_coefficients(150.0)
+        ), form
         for parameter in again.parameters():
             parameter.data.zero_()
         again.load_state_dict(potential.state_dict())
-        assert torch.equal(again.spline_coefficients(150.0), potential.spline_coefficients(150.0)), form
+        assert torch.equal(
+            again.spline_coefficients(150.0), potential.spline_coefficients(150.0)
+        ), form
 
 
 # What is refused --------------------------------------------------------------------------------

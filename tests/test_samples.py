@@ -19,8 +19,7 @@ from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
 from openmm_diffsim.errors import OverlapError, StatePointError
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
-from openmm_diffsim.samples import Run
-from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.samples import Features, Run, View
 from openmm_diffsim.statistics.averages import statistical_inefficiency
 from openmm_diffsim.statistics.weights import log_mixture, n_effective
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT, beta
@@ -65,7 +64,7 @@ def synthetic(
     """Frames with random basis sums, virials, volumes and records, pooled over states."""
     rng = np.random.default_rng(seed)
     present = potential.coefficients().detach().numpy()
-    shape = (n_frames, *present.shape)
+    shape = (n_frames, len(present))
     parts = []
     for state in states:
         pressure = state.get("pressure")
@@ -87,7 +86,7 @@ def synthetic(
             Samples(
                 potential=potential,
                 runs=(run,),
-                learned=BasisSums(
+                learned=Features(
                     0.3 * rng.normal(size=shape) / (1 + np.abs(present)),
                     10 * rng.normal(size=shape) / (1 + np.abs(present)),
                 ),
@@ -139,18 +138,18 @@ def test_jacobian_equals_finite_differences_and_the_gradient(kind: str) -> None:
     potential = argon(knots=12)
     observable = RDF(0.6, 4) if kind == "RDF" else Pressure()
     samples = synthetic(potential, [observable], STATES["three sets of coefficients"])
-    jacobian = samples.jacobian(observable)
-    c = samples.coefficients()
+    jacobian = samples.at().jacobian(observable)
+    c = potential.coefficients()
     assert jacobian.shape == (observable.n_values, *c.shape)
 
     def average(x: Array) -> Array:
-        return samples.average(observable, torch.from_numpy(x)[None]).numpy()
+        return View(samples, torch.from_numpy(x)).average(observable).numpy()
 
-    expected = numerical_derivative(average, c.detach().numpy()[0])
+    expected = numerical_derivative(average, c.detach().numpy())
     scale = 1e-9 * np.abs(expected).max()
-    np.testing.assert_allclose(jacobian.numpy()[:, 0], expected, rtol=1e-6, atol=scale)
+    np.testing.assert_allclose(jacobian, expected, rtol=1e-6, atol=scale)
     direction = torch.ones(observable.n_values, dtype=torch.float64)
-    through = torch.autograd.grad((direction @ jacobian.flatten(1)) @ c.flatten(), potential.sigma)
+    through = torch.autograd.grad((direction @ torch.from_numpy(jacobian)) @ c, potential.sigma)
     direct = torch.autograd.grad(samples.average(observable) @ direction, potential.sigma)
     torch.testing.assert_close(through, direct, rtol=1e-9, atol=0.0)
 
@@ -159,12 +158,12 @@ def test_gradient_of_an_average_is_the_covariance_formula() -> None:
     potential, pressure = FreePair(TINY, seed=1), Pressure()
     samples = synthetic(potential, [pressure], STATES["one run"])
     w = samples.weights().detach().numpy()
-    s = samples.basis_sums[:, 0]
-    value = samples.values(pressure).detach().numpy()[:, 0]
+    s = samples.features
+    value = samples.at().values(pressure).detach().numpy()[:, 0]
     covariance = w @ (value[:, None] * s) - (w @ value) * (w @ s)
-    explicit = w @ (BAR * samples.virial_sums[:, 0] / (3 * samples.volume[:, None]))
+    explicit = w @ (BAR * samples.virial_features / (3 * samples.volume[:, None]))
     expected = explicit - beta(120.0) * covariance
-    np.testing.assert_allclose(samples.jacobian(pressure).numpy()[0, 0], expected, rtol=1e-10)
+    np.testing.assert_allclose(samples.at().jacobian(pressure)[0], expected, rtol=1e-10)
 
 
 def test_gradient_of_a_loss_is_that_of_autograd_with_an_error_bar() -> None:
@@ -229,13 +228,13 @@ def test_too_little_overlap_is_refused_with_its_numbers() -> None:
     expected = float(np.exp(-np.sum(w * np.log(w))))
     floor = 50.0  # half the frames, where that is less than the floor
     assert expected < floor
-    for evaluate in (samples.average, samples.estimate, samples.jacobian):
+    for evaluate in (samples.average, samples.estimate, samples.at().jacobian):
         with pytest.raises(OverlapError, match=f"{expected:.1f} of 100.* 50") as error:
             evaluate(rdf)
         assert error.value.n_effective == pytest.approx(expected)
         assert error.value.floor == floor
         assert error.value.n_frames == 100
-    assert samples.estimate(rdf, check=False).n_effective == pytest.approx(expected)
+    assert samples.at().estimate(rdf, check=False).n_effective == pytest.approx(expected)
 
 
 def test_floor_itself_is_trusted() -> None:
@@ -276,12 +275,14 @@ def test_average_over_a_pool_is_that_of_pymbar(states: str) -> None:
     potential, recorded = FreePair(TINY, seed=1), Recorded(2)
     samples = synthetic(potential, [recorded], STATES[states], 60)
     potential.c.data.mul_(1.5)
-    target = Run(potential.c.detach().numpy(), samples.temperature, samples.pressure, 0, every=1)
+    target = Run(
+        potential.c.detach().numpy().ravel(), samples.temperature, samples.pressure, 0, every=1
+    )
     u_kn = np.array(
         [
             beta(run.temperature)
             * (
-                np.einsum("fpk,pk->f", samples.basis_sums, run.coefficients)
+                samples.features @ run.coefficients
                 + samples.rest_energy
                 + (run.pressure or 0.0) / BAR * samples.volume
             )
@@ -343,7 +344,7 @@ def test_pool_takes_its_state_from_the_last_part_and_what_all_recorded() -> None
     pool = Samples.pool([first, last])
     assert pool.temperature == 130.0
     assert set(pool.records) == {shared}
-    np.testing.assert_array_equal(pool.last_run().basis_sums, last.basis_sums)
+    np.testing.assert_array_equal(pool.last_run().features, last.features)
     assert pool.last_run().runs == last.runs
     with pytest.raises(KeyError, match="Recorded"):
         pool.average(extra)
@@ -391,15 +392,15 @@ def oscillator(
         kt = MOLAR_GAS_CONSTANT * temperature
         x = rng.normal(scale=np.sqrt(kt / c), size=n)
         y = rng.normal(scale=np.sqrt(kt / rest_constant), size=n)
-        sums = np.zeros((n, 1, TINY.n_coefficients))
-        sums[:, 0, 1] = 0.5 * x**2
-        coefficients = np.zeros(sums.shape[1:])
-        coefficients[0, 1] = c
+        sums = np.zeros((n, TINY.n_coefficients))
+        sums[:, 1] = 0.5 * x**2
+        coefficients = np.zeros(sums.shape[1])
+        coefficients[1] = c
         parts.append(
             Samples(
                 potential=potential,
                 runs=(Run(coefficients, temperature, None, n, every=1),),
-                learned=BasisSums(sums, np.zeros_like(sums)),
+                learned=Features(sums, np.zeros_like(sums)),
                 volume=np.full(n, np.nan),
                 rest_energy=0.5 * rest_constant * y**2,
                 records={squares: np.stack([x**2, y**2], axis=1)},
@@ -455,11 +456,11 @@ def test_another_pressure_is_reached_exactly_within_the_errors() -> None:
     kt = MOLAR_GAS_CONSTANT * temperature
     volume = rng.gamma(n_particles + 1, kt * BAR / pressure, n)
     volumes = Recorded()
-    sums = np.zeros((n, 1, TINY.n_coefficients))
+    sums = np.zeros((n, TINY.n_coefficients))
     samples = Samples(
         potential=FreePair(TINY),
         runs=(Run(sums[0], temperature, pressure, n, every=1),),
-        learned=BasisSums(sums, sums),
+        learned=Features(sums, sums),
         volume=volume,
         rest_energy=np.zeros(n),
         records={volumes: volume[:, None]},
@@ -477,12 +478,7 @@ def test_another_pressure_is_reached_exactly_within_the_errors() -> None:
 def test_free_energies_of_oscillators_are_exact_within_their_errors() -> None:
     runs = OSCILLATORS["three constants"]
     samples, _ = oscillator(runs, 2.0, seed=7, now=4.0)
-    u_kn = np.array(
-        [
-            beta(300.0) * np.einsum("fpk,pk->f", samples.basis_sums, r.coefficients)
-            for r in samples.runs
-        ]
-    )
+    u_kn = np.array([beta(300.0) * samples.features @ r.coefficients for r in samples.runs])
     n_k = np.array([n for _, _, n in runs])
     mixture = log_mixture(u_kn, n_k)
     # sum_n exp(-u_k - mixture) = exp(-f_k), and f_k = ln(c_k / c_0) / 2 for an oscillator.
@@ -508,8 +504,8 @@ def test_blocks_are_longer_where_the_energy_is_correlated() -> None:
     potential, recorded = FreePair(TINY, seed=1), Recorded()
     independent = synthetic(potential, [recorded], [{}], 1000)
     assert statistical_inefficiency(independent.run_energies()) < 1.5
-    slow = np.repeat(independent.basis_sums[:50], 20, axis=0)
-    correlated = replace(independent, learned=BasisSums(slow, slow), rest_energy=np.zeros(1000))
+    slow = np.repeat(independent.features[:50], 20, axis=0)
+    correlated = replace(independent, learned=Features(slow, slow), rest_energy=np.zeros(1000))
     assert independent.blocks.max() + 1 == 50
     assert correlated.blocks.max() + 1 < 20
 
@@ -522,6 +518,6 @@ def test_energies_of_runs_are_those_they_ran_with() -> None:
     first = 0
     for run in samples.runs:
         for n in range(first, first + run.n_frames):
-            learned = np.sum(samples.basis_sums[n] * run.coefficients)
+            learned = np.sum(samples.features[n] * run.coefficients)
             assert energies[n] == pytest.approx(learned + samples.rest_energy[n])
         first += run.n_frames

@@ -33,6 +33,7 @@ from torch import Tensor
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine.segments import (
     Scheme,
+    SegmentOptions,
     SegmentRunner,
     TorchField,
     langevin,
@@ -139,7 +140,7 @@ def test_growth_of_free_particles(name: str, way: dict[str, Any], every: int) ->
     runner = SegmentRunner(potential, context, KELVIN)
     v = np.ones((2, 3))
     scheme = SCHEMES[name]
-    segment = runner.run(12, velocities=v, integrator=scheme, every=every, **way)
+    segment = runner.run(12, None, v, SegmentOptions(scheme, every=every, **way))
     assert np.isnan(segment.growth()).all() and len(segment.growth()) == 12 // every + 1
     a = torch.tensor([[1.0, 2.0, -2.0], [0.0, 3.0, 4.0]], dtype=torch.float64)
     (segment.positions[-1] * a).sum().backward()
@@ -168,7 +169,7 @@ def differences_of(force: openmm.Force, n: int) -> DifferenceContext:
     learned = argon().attach(system, periodic=False, backend="native")
     platform = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(DT), platform)
-    return DifferenceContext(context, learned, argon().basis)
+    return DifferenceContext(context, [learned.getName()])
 
 
 @pytest.mark.parametrize("wavenumber", [1e5, 3e5])
@@ -265,9 +266,8 @@ def test_no_graph_of_pairs_is_kept(every: int) -> None:
 
     def build() -> Tensor:
         field = TorchField(energy, [stiffness])
-        return runner.run(
-            20, integrator=velocity_verlet(DT), field=field, every=every, coefficients=c
-        ).positions.sum()
+        options = SegmentOptions(velocity_verlet(DT), field=field, every=every)
+        return runner.run(20, None, None, options, c).positions.sum()
 
     sizes = saved_numbers(build)
     assert max(sizes) <= 3 * N
@@ -404,9 +404,11 @@ X = lattice(N, BOX, 0.02)
     ],
 )
 def test_refused(others: diffsim.StatePoint, options: dict[str, Any], message: str) -> None:
-    arguments = {"steps": 10, "positions": X, **options}
+    start: dict[str, Any] = {"steps": 10, "positions": X, "velocities": None}
+    chosen = {name: value for name, value in options.items() if name not in start}
+    start = {name: options.get(name, value) for name, value in start.items()}
     with pytest.raises(SegmentError, match=message):
-        others.segment(**arguments)
+        others.segment(**start, options=SegmentOptions(**chosen))
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +418,7 @@ def others() -> diffsim.StatePoint:
 
 def test_protocol_where_there_are_no_global_parameters() -> None:
     with pytest.raises(SegmentError, match="no global parameter 'pull', only none"):
-        fluid().segment(3, protocol={"pull": np.ones(4)})
+        fluid().segment(3, options=SegmentOptions(protocol={"pull": np.ones(4)}))
 
 
 def with_constraint(system: openmm.System) -> None:
@@ -466,7 +468,7 @@ def test_exploded(path: str, options: dict[str, Any], name: str) -> None:
     v = np.zeros((N, 3))
     v[3] = 1e18
     with pytest.raises(SamplingError, match="exploded") as caught:
-        liquid.segment(10, X, v, integrator=SCHEMES[name], **options)
+        liquid.segment(10, X, v, SegmentOptions(SCHEMES[name], **options))
     assert caught.value.reason == "exploded"
     assert openmm.XmlSerializer.serialize(liquid.snapshot()) == before
 
@@ -478,7 +480,7 @@ def test_forces_that_are_not_numbers() -> None:
         return x / 0.0
 
     with pytest.raises(SamplingError, match="exploded at step 1") as caught:
-        fluid().segment(4, X, np.zeros((N, 3)), field=singular)
+        fluid().segment(4, X, np.zeros((N, 3)), SegmentOptions(field=singular))
     assert caught.value.step == 1
 
 
@@ -486,10 +488,10 @@ def test_noise_of_dynamics_that_has_none() -> None:
     """May be given, and acts."""
     liquid = fluid()
     v = np.zeros((N, 3))
-    plain = liquid.segment(3, X, v, integrator=leapfrog(DT))
+    plain = liquid.segment(3, X, v, SegmentOptions(leapfrog(DT)))
     noise = np.zeros((3, N, 3))
     noise[1, 2] = 0.5
-    kicked = liquid.segment(3, X, v, integrator=leapfrog(DT), noise=noise)
+    kicked = liquid.segment(3, X, v, SegmentOptions(leapfrog(DT), noise=noise))
     assert torch.equal(kicked.velocities[1], plain.velocities[1])
     moved = (kicked.velocities[2] - plain.velocities[2]).detach().numpy()
     np.testing.assert_allclose(moved, noise[1], atol=1e-12)

@@ -19,9 +19,9 @@ from openmm_diffsim.engine.segments import SegmentRecorder, SegmentRunner, dynam
 from openmm_diffsim.errors import ObservableError, OverlapError, SegmentError, StatePointError
 from openmm_diffsim.observables import Frame
 from openmm_diffsim.observables.segment import SegmentRecords
-from openmm_diffsim.potentials import SplineBasis, parameter_chain
+from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Run
-from openmm_diffsim.samples.features import BasisSums
+from openmm_diffsim.samples.features import Features
 
 Array = NDArray[np.float64]
 
@@ -170,12 +170,12 @@ def made_up(changes: list[float], frames: int = 30) -> tuple[Samples, Recorded]:
     for k, change in enumerate(changes):
         rng = np.random.default_rng(k)
         c = present.copy()
-        c[0, 2] -= change / 0.5
+        c[2] -= change / 0.5
         row = SegmentRecords.pack(np.ones(1), slope, slope * np.nan, slope * np.nan, 0.0)
         parts.append(
             Samples(
                 potential, (Run(c, KELVIN, None, frames, 10),),
-                BasisSums(
+                Features(
                     1e-3 * rng.normal(size=(frames, *present.shape)),
                     np.zeros((frames, *present.shape)),
                 ),
@@ -198,20 +198,21 @@ def made_up(changes: list[float], frames: int = 30) -> tuple[Samples, Recorded]:
 def test_near_leaves_out_what_is_far(changes: list[float], kept: list[float]) -> None:
     """Up to a tenth of the value, or else the nearest run; the value is moved to first order."""
     samples, observable = made_up(changes)
-    near = samples.near(observable)
-    assert [run.coefficients[0, 2] for run in near.runs] == [
-        run.coefficients[0, 2] for run, c in zip(samples.runs, changes, strict=True) if c in kept
+    near = samples.at().near(observable)
+    assert [run.coefficients[2] for run in near.samples.runs] == [
+        run.coefficients[2] for run, c in zip(samples.runs, changes, strict=True) if c in kept
     ]
-    assert len(near) == 30 * len(kept)
+    assert len(near.samples) == 30 * len(kept)
     expected = 1 + np.repeat(kept, 30)
     np.testing.assert_allclose(near.values(observable).detach()[:, 0], expected, rtol=1e-12)
     average = float(samples.average(observable).detach())
-    assert average == pytest.approx(float(near.weights().detach().numpy() @ expected), rel=1e-12)
+    assert average == pytest.approx(float(near.weights.detach().numpy() @ expected), rel=1e-12)
 
 
 def test_too_far_is_refused() -> None:
     samples, observable = made_up([0.7, -0.6])
-    for call in (samples.near, samples.average, samples.estimate, samples.jacobian):
+    view = samples.at()
+    for call in (view.near, samples.average, samples.estimate, view.jacobian):
         with pytest.raises(OverlapError, match=r"changes by 0\.60 of the largest, .* at most 0\.5"):
             call(observable)
 
@@ -374,9 +375,9 @@ def test_gradient_of_the_average_is_the_total_derivative(
     np.testing.assert_allclose(torch.stack(rows), dynamic.total.value, rtol=0, atol=atol)
     parts = dynamic.path.value + dynamic.ensemble.value
     np.testing.assert_allclose(dynamic.total.value, parts, rtol=0, atol=atol)
-    by_coefficients = samples.jacobian(vacf).reshape(len(LAGS), -1).numpy()
-    chain = parameter_chain(liquid.potential, samples.temperature)
-    np.testing.assert_allclose(by_coefficients @ chain, dynamic.total.value, rtol=0, atol=atol)
+    by_coefficients = samples.at().jacobian(vacf)
+    by_parameters = liquid.potential.pull_back(by_coefficients, temperature=samples.temperature)
+    np.testing.assert_allclose(by_parameters, dynamic.total.value, rtol=0, atol=atol)
     assert dynamic.n_segments == 120
     assert dynamic.n_gradients == (40 if name == "some" else 120)
     assert np.all(dynamic.total.standard_error > 0)

@@ -34,6 +34,7 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine.segments import (
+    SegmentOptions,
     nose_hoover,
     read_scheme,
     stepping,
@@ -144,6 +145,27 @@ def test_long_noise_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_array_equal(parts[leaf], gradient, err_msg=leaf)
 
 
+@every_scheme
+def test_the_plugin_runs_a_segment_in_one_call_each_way(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none where a field acts besides."""
+    calls = []
+    for way in ("forward", "backward"):
+        whole = getattr(stepping.NativeRun, way)
+
+        def counted(*arguments: Any, way: str = way, whole: Any = whole) -> Any:
+            calls.append(way)
+            return whole(*arguments)
+
+        monkeypatch.setattr(stepping.NativeRun, way, counted)
+    p = problem("native", name, 20)
+    p.gradient()
+    assert calls == ["forward", "backward"]
+    p.gradient(p.loss(field=no_force))
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("path", ["native", "others"])
 @pytest.mark.parametrize("name", ["LangevinMiddle", "Nose-Hoover"])
 def test_a_batch_is_its_segments(path: str, name: str) -> None:
@@ -179,7 +201,7 @@ def test_gradients_of_some_leaves_alone() -> None:
     assert not liquid.segment(3, x, v).positions.requires_grad
     start = torch.tensor(x, requires_grad=True)
     for options in ({}, {"field": no_force}):
-        value = liquid.segment(3, start, v, **options).positions[-1].square().sum()
+        value = liquid.segment(3, start, v, SegmentOptions(**options)).positions[-1].square().sum()
         (gradient,) = torch.autograd.grad(value, start)
         assert bool(gradient.any())
 
@@ -230,7 +252,7 @@ def test_noise_of_openmm_gives_its_trajectory(integrator: str) -> None:
         liquid.simulation.step(1)
         times.append(state_of(liquid))
         noise.append(times[-1][1] - scale * (times[-2][1] + kick * f / masses))
-    segment = liquid.segment(20, *times[0], noise=np.array(noise))
+    segment = liquid.segment(20, *times[0], SegmentOptions(noise=np.array(noise)))
     np.testing.assert_allclose(segment.positions.detach()[-1], times[-1][0], rtol=0, atol=1e-10)
     np.testing.assert_allclose(segment.velocities.detach()[-1], times[-1][1], rtol=0, atol=1e-8)
 
@@ -244,7 +266,8 @@ def test_seed(name: str, options: dict[str, Any]) -> None:
 
     def run(seed: int, **more: Any) -> Segment:
         with torch.no_grad():
-            return liquid.segment(20, x, integrator=SCHEMES[name], seed=seed, **options, **more)
+            chosen = SegmentOptions(integrator=SCHEMES[name], seed=seed, **options)
+            return liquid.segment(20, x, options=chosen, **more)
 
     first, again, other = run(5), run(5), run(6)
     assert torch.equal(first.positions, again.positions)
@@ -261,10 +284,10 @@ def test_segments_of_a_batch_have_their_own_noise() -> None:
     v = np.zeros_like(x)
     scale = scheme.noise_scale(np.array(liquid.segment(1).masses))
     noise = [Noise(scale, (4, 1, k)).steps(0, 6) for k in range(2)]
-    given = liquid.segment(6, x, v, integrator=scheme, noise=np.array(noise))
+    given = liquid.segment(6, x, v, SegmentOptions(scheme, noise=np.array(noise)))
     assert not torch.equal(given.positions[0], given.positions[1])
     for options in ({}, {"field": no_force}):
-        drawn = liquid.segment(6, x, v, integrator=scheme, seed=4, **options)
+        drawn = liquid.segment(6, x, v, SegmentOptions(scheme, 4, **options))
         np.testing.assert_allclose(
             drawn.positions.detach(), given.positions.detach(), rtol=0, atol=1e-13
         )
@@ -296,7 +319,7 @@ def test_the_simulation_goes_on_as_if_there_had_been_no_segment(path: str, integ
     liquid.simulation.context.loadCheckpoint(checkpoint)
     before = openmm.XmlSerializer.serialize(liquid.snapshot())
     box = 1.1 * BOX
-    segment = liquid.segment(5, lattice(N, box, 0.02), box=box)
+    segment = liquid.segment(5, lattice(N, box, 0.02), options=SegmentOptions(box=box))
     assert openmm.XmlSerializer.serialize(liquid.snapshot()) == before
     segment.positions[-1].square().sum().backward()
     assert openmm.XmlSerializer.serialize(liquid.snapshot()) == before

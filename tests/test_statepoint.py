@@ -100,8 +100,8 @@ def lennard_jones_force(n: int, cutoff: float, epsilon: float = 0.3) -> openmm.N
 
 def assert_same_samples(a: Samples, b: Samples, rtol: float = 0.0, atol: float = 0.0) -> None:
     for x, y in (
-        (a.basis_sums, b.basis_sums),
-        (a.virial_sums, b.virial_sums),
+        (a.features, b.features),
+        (a.virial_features, b.virial_features),
         (a.volume, b.volume),
         (a.rest_energy, b.rest_energy),
         *((a.records[o], b.records[o]) for o in a.records),
@@ -416,7 +416,7 @@ def test_position_that_is_not_a_number_is_an_explosion() -> None:
         recorder.add(positions, np.eye(3) * 1.3)
     assert error.value.reason == "exploded"
     with pytest.raises(SamplingError, match="no frame"):
-        recorder.samples(np.zeros((1, 28)), 100.0, None, 1)
+        recorder.samples(np.zeros(28), 100.0, None, 1)
 
 
 # The three ways to record -----------------------------------------------------------------------
@@ -493,7 +493,7 @@ def test_native_and_fallback_record_the_same_numbers(shape: str | None) -> None:
             recorder.add(positions, box, total_energy=1.0)
         c = potential.coefficients().detach().numpy()
         samples.append(recorder.samples(c, 100.0, None, 1))
-    assert np.abs(samples[0].virial_sums).max() > 1
+    assert np.abs(samples[0].virial_features).max() > 1
     assert_same_samples(*samples, atol=1e-11)
 
 
@@ -559,7 +559,7 @@ def test_trajectory_in_a_triclinic_box_may_be_rounded(shape: str) -> None:
     for energy, x in zip(samples.run_energies(), positions, strict=True):
         context.setPositions(x)
         assert energy == pytest.approx(energy_and_forces(context)[0], rel=1e-4)
-    assert np.all(np.isfinite(samples.values(pressure).detach().numpy()))
+    assert np.all(np.isfinite(samples.at().values(pressure).detach().numpy()))
 
 
 def test_reduced_box_spans_the_same_lattice() -> None:
@@ -638,7 +638,7 @@ def present_sums(point: StatePoint) -> Array:
     state = point.simulation.context.getState(getPositions=True)
     recorder.add(*configuration(state))
     c = point.potential.coefficients(point.temperature).detach().numpy()
-    return recorder.samples(c, point.temperature, None, 1).basis_sums[0]
+    return recorder.samples(c, point.temperature, None, 1).features[0]
 
 
 def test_serialized_point_goes_on_to_the_last_bit() -> None:
@@ -715,7 +715,7 @@ def test_ideal_gas_has_the_pressure_of_the_gas_law() -> None:
     simulation = argon_simulation(potential, 27, 1.5)
     samples = StatePoint(simulation, potential).sample(50, 10, [pressure])
     expected = 27 * MOLAR_GAS_CONSTANT * TEMPERATURE / 1.5**3 * BAR
-    np.testing.assert_allclose(samples.values(pressure).detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(samples.at().values(pressure).detach().numpy(), expected, rtol=1e-12)
     in_pascal = 27 * 1.380649e-23 * TEMPERATURE / (1.5e-9) ** 3  # N k_B T / V
     assert expected == pytest.approx(in_pascal / 1e5, rel=1e-9)
 
@@ -733,7 +733,7 @@ def test_pressure_of_a_lennard_jones_fluid_is_that_of_its_pair_forces() -> None:
         virial = float(np.sum(r * potential.force(r).detach().numpy()[0]))
         kinetic = 27 * MOLAR_GAS_CONSTANT * TEMPERATURE
         expected.append(BAR * (kinetic + virial / 3) / 1.4**3)
-    np.testing.assert_allclose(samples.values(pressure).detach().numpy()[:, 0], expected)
+    np.testing.assert_allclose(samples.at().values(pressure).detach().numpy()[:, 0], expected)
 
 
 def test_pressure_is_openmms_own_where_velocities_are_thermal() -> None:
@@ -749,7 +749,7 @@ def test_pressure_is_openmms_own_where_velocities_are_thermal() -> None:
     own = next(f for f in context.getSystem().getForces() if isinstance(f, type(forces[1])))
     openmms = own.computeCurrentPressure(context).value_in_unit(unit.bar)
     expected = openmms + BAR * (thermal - kinetic) / volume
-    assert samples.values(pressure).item() == pytest.approx(expected, rel=1e-3)
+    assert samples.at().values(pressure).item() == pytest.approx(expected, rel=1e-3)
 
 
 def water(model: str, n: int = 27, length: float = 0.95) -> tuple[app.Simulation, PairPotential]:
@@ -819,13 +819,13 @@ def test_pressure_of_rigid_water_is_how_its_energy_answers_to_the_volume(
     simulation.reporters.append(film)
     samples = StatePoint(simulation, potential).sample(100, 50, [pressure, rdf])
     kinetic = 27 * MOLAR_GAS_CONSTANT * 300.0
-    values = samples.values(pressure).detach().numpy()[:, 0]
+    values = samples.at().values(pressure).detach().numpy()[:, 0]
     for value, positions, box in zip(values, film.positions, film.boxes, strict=True):
         virial = virial_by_differences(simulation, positions, box)
         expected = BAR * (kinetic + virial / 3) / 0.95**3
         scale = BAR * (kinetic + abs(virial)) / 0.95**3
         assert value == pytest.approx(expected, abs=tolerance * scale)
-    learned = np.einsum("fpk,pk->f", samples.virial_sums, samples.runs[0].coefficients)
+    learned = samples.virial_features @ samples.runs[0].coefficients
     assert np.abs(learned).min() > 1, "the learned force is to matter"
     assert samples.average(rdf).max() > 0.5
 

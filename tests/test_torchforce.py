@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import NetworkPotential, portable_system
+from openmm_diffsim.engine.adapters import attached as bound
 from openmm_diffsim.engine.adapters import (
     chosen_backend,
-    find_force,
-    network_types,
     other_forces,
     torchforce,
-    update_force,
 )
 from openmm_diffsim.errors import AttachError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
@@ -50,13 +48,13 @@ def test_all_backends_agree(shape: str, platform: str, tolerance: float) -> None
     wanted = None
     for backend in ("torchforce", "python"):
         system, x = attached(potential, BOXES[shape], backend=backend)
-        assert chosen_backend(find_force(potential, system)) == backend
+        assert chosen_backend(bound(potential, system).force) == backend
         context = context_of(system, x, platform)
-        update_force(potential, find_force(potential, system), context)
+        bound(potential, system).update(context, TEMPERATURE)
         found = energy_and_forces(context)
         wanted = wanted or expected(potential, x, BOXES[shape])
         assert_agree(found, wanted, tolerance)
-        types = network_types(potential, system)
+        types = bound(potential, system).types()
         np.testing.assert_array_equal(types[ATOMS], TYPES)
         assert (types >= 0).sum() == len(ATOMS)
 
@@ -64,21 +62,21 @@ def test_all_backends_agree(shape: str, platform: str, tolerance: float) -> None
 def test_a_live_context_gets_new_parameters_and_keeps_its_state() -> None:
     potential = network()
     system, x = torch_attached(potential, "cubic")
-    force = find_force(potential, system)
-    force.setForceGroup(3)
+    adapter = bound(potential, system)
+    adapter.force.setForceGroup(3)
     context = context_of(system, x, "Reference")
     context.setVelocitiesToTemperature(TEMPERATURE, 1)
     context.getIntegrator().step(3)
     before = context.getState(positions=True, velocities=True)
     set_flat_parameters(potential, 1.2 * flat_parameters(potential))
-    force = update_force(potential, force, context)
+    adapter.update(context, TEMPERATURE)
     after = context.getState(positions=True, velocities=True)
     for name in ("getPositions", "getVelocities"):
         pair = [np.array(getattr(s, name)(asNumpy=True)._value) for s in (before, after)]
         np.testing.assert_array_equal(*pair)
     moved = np.array(after.getPositions(asNumpy=True)._value)
     assert_agree(energy_and_forces(context), expected(potential, moved, BOXES["cubic"]), 1e-10)
-    assert force.getForceGroup() == 3 and system.getNumForces() == 1
+    assert adapter.force.getForceGroup() == 3 and system.getNumForces() == 1
 
 
 def test_a_barostat_changes_the_box_that_the_network_sees() -> None:
@@ -146,7 +144,7 @@ def test_a_network_is_refined() -> None:
     rms = [entry.rdf_rms for entry in fit.history]  # ends at 0.20 to 0.35 of the first, 5 seeds
     assert rms[0] > 0.1
     assert rms[-1] < 0.6 * rms[0], rms
-    assert chosen_backend(point.force) == "torchforce"
+    assert chosen_backend(point.attached.force) == "torchforce"
 
 
 def test_auto_takes_what_works() -> None:
@@ -172,9 +170,9 @@ def test_what_does_not_go_is_refused() -> None:
     system, _ = torch_attached(potential, "cubic")
     with pytest.raises(AttachError, match="cannot be kept in a file"):
         portable_system(system)
-    assert other_forces(system, potential.name).getNumForces() == 0
+    assert other_forces(system, {potential.name}).getNumForces() == 0
     with pytest.raises(AttachError, match="only together with its Context"):
-        update_force(potential, find_force(potential, system))
+        bound(potential, system).update(None, TEMPERATURE)
     with pytest.raises(AttachError, match=r"torch.jit.script cannot compile.*backend='python'"):
         NetworkPotential(_NotScriptable()).attach(system, backend="torchforce")
     with pytest.raises(AttachError, match="has no PythonTorchForce"):

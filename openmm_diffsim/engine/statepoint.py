@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,7 @@ from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
 from .identity import system_identity
 from .recorder import SampleReporter, configuration
-from .segments import DynamicAverage, SegmentRunner, dynamic_average
-from .segments.fields import Field
+from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 
 _MOST_DRIFT = 3.5  # standard errors
 _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
@@ -226,16 +225,7 @@ class StatePoint:
         steps: int,
         positions: Any = None,
         velocities: Any = None,
-        *,
-        integrator: Any = None,
-        seed: int = 1,
-        noise: Any = None,
-        protocol: Mapping[str, Any] | None = None,
-        field: Field | None = None,
-        box: Any = None,
-        every: int = 1,
-        truncation: int | None = None,
-        clipping: float | None = None,
+        options: SegmentOptions = SegmentOptions(),
     ) -> Segment:
         """A trajectory segment as tensors [steps + 1, particles, 3], with a graph.
 
@@ -257,28 +247,9 @@ class StatePoint:
             nm/ps. Default: drawn from the Maxwell-Boltzmann distribution and, as OpenMM's
             setVelocitiesToTemperature does, shifted back by half a step where the integrator's
             velocities lag behind the positions.
-        integrator : openmm.Integrator or Scheme, optional
-            Default: that of the Simulation. See ``openmm_diffsim.segments``. Neither a barostat,
-            an AndersenThermostat nor a CMMotionRemover acts within a segment.
-        seed : int
-            Of the noise, and of velocities that are drawn.
-        noise : Tensor [..., steps, particles, 3], optional
-            nm/ps, what Langevin dynamics adds to the velocities in each step (to those of any
-            other integrator nothing is added by default). Gradients reach it.
-        protocol : mapping of str to Tensor [steps + 1], optional
-            Values of the Context's global parameters at each time. Gradients reach them.
-        field : callable, optional
-            More forces, such as ``segments.TorchField``.
-        box : array [3, 3], optional
-            nm. Default: the Simulation's.
-        every : int
-            Keep only every so many steps. What lies between is integrated again for the gradient:
-            about half as much time again, and ``every`` times less memory.
-        truncation : int, optional
-            Steps after which the adjoint is dropped: the gradient then leaves out how a force acts
-            on what comes later than that.
-        clipping : float, optional
-            Most that the norm of the adjoint may grow: the gradient is then biased toward zero.
+        options : SegmentOptions
+            Integrator, seed or noise, protocol, other forces, box, what is kept, and what is done
+            to the adjoint.
 
         Raises
         ------
@@ -288,20 +259,7 @@ class StatePoint:
         SamplingError
             If the segment explodes.
         """
-        return self._runner.run(
-            steps,
-            positions,
-            velocities,
-            integrator=integrator,
-            seed=seed,
-            noise=noise,
-            protocol=protocol,
-            field=field,
-            box=box,
-            every=every,
-            truncation=truncation,
-            clipping=clipping,
-        )
+        return self._runner.run(steps, positions, velocities, options)
 
     def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
         """<A> of segments started in equilibrium, and its total derivative, with error bars.

@@ -6,7 +6,9 @@ import hashlib
 import os
 import tempfile
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import mdtraj
 import numpy as np
@@ -19,6 +21,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _ANGSTROM = 0.1  # nm, the unit of a DCD file
+_NO_DCD = "it is no DCD file"
 
 
 class FrameWriter:
@@ -81,7 +84,7 @@ class Frames:
     Attributes
     ----------
     temporary : what keeps a temporary file; None where the file is the user's
-    mark : SHA-256 of the first and the last frame, which tells a file from another
+    mark : SHA-256 of all these frames and their layout, which tells a file from another
 
     Raises
     ------
@@ -95,19 +98,9 @@ class Frames:
         self.path = Path(path)
         self.boxes = None if boxes is None else np.asarray(boxes, dtype=np.float64)
         self.temporary: object | None = None
-        try:
-            start, self._frame = _layout(self.path)
-            found = (self.path.stat().st_size - start) // self._frame.itemsize
-        except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        if found < n_frames:
-            raise FramesError(
-                f"{self.path} holds {found} frames, expected {n_frames}: it was cut short or "
-                "belongs to other samples"
-            )
-        self._start, self._n = start, n_frames
-        self.mark = self._digest()
+        self._n = n_frames
         self._checked = self._state()
+        self._layout, self.mark = self._read()
 
     def __len__(self) -> int:
         return self._n
@@ -121,7 +114,7 @@ class Frames:
             If the file is gone, or another was written in its place.
         """
         self._check()
-        records = self._records()[indices]
+        records = self._records(self._layout)[indices]
         xyz = np.stack([records[axis] for axis in ("x", "y", "z")], axis=-1)
         boxes = None if self.boxes is None else self.boxes[indices]
         return xyz.astype(np.float64) * _ANGSTROM, boxes
@@ -131,10 +124,10 @@ class Frames:
         state = self._state()
         if state == self._checked:
             return
-        if self._digest() != self.mark:
+        if self._read()[1] != self.mark:
             raise FramesError(
-                f"{self.path} was overwritten: it holds other frames than these samples were made "
-                "of; give each run a trajectory of its own"
+                f"{self.path} was overwritten, or damaged: it holds other frames than these "
+                "samples were made of; give each run a trajectory of its own"
             )
         self._checked = state
 
@@ -151,40 +144,71 @@ class Frames:
             f"cannot read the frames in {self.path}: {error}; the samples need that file"
         )
 
-    def _records(self) -> NDArray[np.void]:
+    def _read(self) -> tuple[_Layout, str]:
+        """How the file is laid out, and the mark of it."""
         try:
-            return np.memmap(self.path, self._frame, "r", self._start, self._n)
+            layout = _Layout.of(self.path)
+            found = (self.path.stat().st_size - layout.start) // layout.frame.itemsize
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+        if found < self._n:
+            raise FramesError(
+                f"{self.path} holds {found} frames, expected {self._n}: it was cut short or "
+                "belongs to other samples"
+            )
+        digest = hashlib.sha256(layout.header)
+        if self._n:
+            digest.update(self._records(layout).view(np.uint8).data)
+        return layout, digest.hexdigest()
+
+    def _records(self, layout: _Layout) -> NDArray[np.void]:
+        try:
+            return np.memmap(self.path, layout.frame, "r", layout.start, self._n)
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
-    def _digest(self) -> str:
-        ends = self._records()[[0, -1]] if self._n else np.zeros(0)
-        return hashlib.sha256(ends.tobytes()).hexdigest()
 
-
-def _layout(path: Path) -> tuple[int, np.dtype[np.void]]:
+@dataclass(frozen=True)
+class _Layout:
     """Where the frames of a DCD file begin, and what one of them is.
 
     The file is a sequence of Fortran records, each between two copies of its length in bytes:
     three of header, then for each frame one of the unit cell and one for each coordinate.
     """
-    with open(path, "rb") as file:
-        headers = []
-        for _ in range(3):
-            length = int(np.frombuffer(file.read(4), dtype="<i4")[0])
-            headers.append(file.read(length))
-            if file.read(4) != np.array(length, dtype="<i4").tobytes():
-                raise ValueError("it is no DCD file")
-        start = file.tell()
-    if headers[0][:4] != b"CORD":
-        raise ValueError("it is no DCD file")
-    has_cell = int(np.frombuffer(headers[0], dtype="<i4")[11])
-    n = int(np.frombuffer(headers[2], dtype="<i4")[0])
-    fields: list[tuple[str, str] | tuple[str, str, int]] = []
-    for name, kind, size in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
-        if name != "cell" or has_cell:
-            fields += [(f"{name} begins", "<i4"), (name, kind, size), (f"{name} ends", "<i4")]
-    return start, np.dtype(fields)
+
+    start: int  # bytes
+    frame: np.dtype[np.void]
+    header: bytes  # all of it but the title, which tells the time, and how many frames there are
+
+    @staticmethod
+    def of(path: Path) -> _Layout:
+        """That of a file; ValueError where it is no DCD file."""
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            main, _, atoms = (_fortran_record(file, size) for _ in range(3))
+            start = file.tell()
+        if (len(main), len(atoms)) != (84, 4) or main[:4] != b"CORD":
+            raise ValueError(_NO_DCD)
+        has_cell = any(main[44:48])
+        n = int.from_bytes(atoms, "little", signed=True)
+        fields: list[tuple[str, str] | tuple[str, str, int]] = []
+        for name, kind, number in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
+            if name != "cell" or has_cell:
+                fields += [(f"{name} begins", "<i4"), (name, kind, number), (f"{name} ends", "<i4")]
+        # Bytes 4 to 8 count the frames and 16 to 20 the steps: both grow while a run goes on.
+        return _Layout(start, np.dtype(fields), main[:4] + main[8:16] + main[20:] + atoms)
+
+
+def _fortran_record(file: BinaryIO, size: int) -> bytes:
+    """The next record of a file of so many bytes."""
+    before = file.read(4)
+    length = int.from_bytes(before, "little", signed=True)
+    if len(before) < 4 or not 0 <= length <= size:
+        raise ValueError(_NO_DCD)
+    record = file.read(length)
+    if file.read(4) != before:
+        raise ValueError(_NO_DCD)
+    return record
 
 
 def _cell(box: Array) -> tuple[Array, Array]:

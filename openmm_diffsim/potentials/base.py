@@ -44,9 +44,9 @@ class Potential(nn.Module):
 
     __jit_unused_properties__: tuple[str, ...] = ("blocks",)
 
-    energy_is_linear: bool = False
+    energy_is_linear = False
     """Is U linear in the coefficients?"""
-    is_linear: bool = False
+    is_linear = False
     """Are the coefficients linear in the parameters?"""
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:

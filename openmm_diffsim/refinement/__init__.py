@@ -11,6 +11,7 @@ from .methods import (
     RelativeEntropy,
     Step,
     TorchOptimizer,
+    reweighted_loss,
 )
 from .progress import Round
 from .state import FitView
@@ -30,4 +31,5 @@ __all__ = [
     "Target",
     "TorchOptimizer",
     "boltzmann_inversion",
+    "reweighted_loss",
 ]

@@ -32,6 +32,7 @@ Arrays = dict[str, NDArray[Any]]
 
 _FORMAT = b"openmm_diffsim checkpoint 2\n"
 _SHOWN = 5  # differences that a message names
+_TENSOR, _ARRAY = "memory/tensor/", "memory/array/"  # of a method
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
         arrays["previous"] = kept.previous.numpy()
     for name, buffer in potential.named_buffers():
         arrays[f"buffer/{name}"] = buffer.numpy(force=True)
-    arrays |= _flattened("memory/", kept.memory, kept.identity["method"])
+    arrays |= _flattened("", kept.memory, kept.identity["method"])
     for index, state in enumerate(states):
         packed = state.frames.arrays(state.recorded(), path.parent)
         arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
@@ -223,7 +224,9 @@ def _unpacked(
 
 
 def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]) -> Arrays:
-    """Nested mappings of arrays by their path; ``method`` is the identity of whose they are.
+    """Nested mappings of arrays and Tensors by their path, which begins with what each is.
+
+    ``method`` is the identity of whose they are.
 
     Raises
     ------
@@ -232,11 +235,12 @@ def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]
     """
     flat: Arrays = {}
     for key, value in memory.items():
-        name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat |= _flattened(f"{name}/", value, method)
-        elif isinstance(value, torch.Tensor | np.ndarray | int | float):
-            flat[name] = torch.as_tensor(value).numpy(force=True)
+            flat |= _flattened(f"{prefix}{key}/", value, method)
+        elif isinstance(value, torch.Tensor):
+            flat[f"{_TENSOR}{prefix}{key}"] = value.numpy(force=True)
+        elif isinstance(value, np.ndarray | int | float):
+            flat[f"{_ARRAY}{prefix}{key}"] = np.asarray(value)
         elif value is not None:
             raise CheckpointError(
                 f"{method.get('optimizer', method['class'])} keeps {key!r}, which is no array: a "
@@ -247,13 +251,14 @@ def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]
 
 
 def _nested(arrays: Arrays) -> dict[Any, Any]:
-    """Back from what ``_flattened`` gave, with Tensors; whole numbers are keys as such."""
+    """Back from what ``_flattened`` gave; whole numbers are keys as such."""
     memory: dict[Any, Any] = {}
     for name, array in arrays.items():
-        if name.startswith("memory/"):
-            *path, last = [int(k) if k.isdigit() else k for k in name.split("/")[1:]]
-            place = memory
-            for key in path:
-                place = place.setdefault(key, {})
-            place[last] = torch.from_numpy(array)
+        for prefix in (_TENSOR, _ARRAY):
+            if name.startswith(prefix):
+                path = [int(k) if k.isdigit() else k for k in name[len(prefix) :].split("/")]
+                place = memory
+                for key in path[:-1]:
+                    place = place.setdefault(key, {})
+                place[path[-1]] = torch.from_numpy(array) if prefix == _TENSOR else array
     return memory

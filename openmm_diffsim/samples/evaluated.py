@@ -77,8 +77,9 @@ class StoredRun:
     def save_progress(self, quantity: str, key: str) -> None:
         """Leave behind what an evaluation has found so far."""
         if not self.is_temporary:
-            header = self._header(quantity, key)
-            self._progress_file(quantity).write_bytes(header + self.found[quantity, key].tobytes())
+            values = self.found[quantity, key].tobytes()
+            header = self._header(quantity, key, values)
+            self._progress_file(quantity).write_bytes(header + values)
 
     def finish(self, quantity: str) -> None:
         """An evaluation is complete: nothing need be left behind."""
@@ -91,14 +92,15 @@ class StoredRun:
         if self.is_temporary or not path.exists():
             return fresh
         data = path.read_bytes()
-        if data[:32] != self._header(quantity, key):
+        if data[:32] != self._header(quantity, key, data[32:]):
             return fresh
         saved = np.frombuffer(data[32:], dtype=np.float64)
         return saved.copy() if saved.shape == fresh.shape else fresh
 
-    def _header(self, quantity: str, key: str) -> bytes:
+    def _header(self, quantity: str, key: str, values: bytes) -> bytes:
         """What was evaluated: other frames may have been written to the file since."""
-        return hashlib.sha256(f"{quantity} {key} {self.frames.mark}".encode()).digest()
+        what = f"{quantity} {key} {self.frames.mark} ".encode()
+        return hashlib.sha256(what + values).digest()
 
     def _progress_file(self, quantity: str) -> Path:
         return self.frames.path.with_suffix(f".{quantity}.partial")
@@ -246,8 +248,8 @@ class EvaluatedFrames:
             frames = Frames(found, int(arrays[f"file/{k}/n_frames"]), boxes)
             if frames.mark != mark:
                 raise FramesError(
-                    f"{found} holds other frames than these samples were made of: it was "
-                    "overwritten by another run"
+                    f"{found} holds other frames than these samples were made of: it was damaged, "
+                    "or overwritten by another run"
                 )
             particles = NetworkParticles(
                 *(arrays[f"file/{k}/{name}"] for name in ("atoms", "types", "molecule_of"))
@@ -329,7 +331,7 @@ class EvaluatedFrames:
             stretched = scale[:, None, None] * cells
             energy = call_at(self.potential, theta, "energies", moved, stretched, types).sum()
             (slope,) = torch.autograd.grad(energy, scale, create_graph=differentiable)
-        return -slope
+            return -slope
 
     def _like(self) -> Tensor:
         """A tensor of the network's precision, where that is."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..errors import FramesError, StatePointError
 from ..io import atomic_write_bytes
-from ..io.checksum import checksum
 from ..observables import Observable
 from ..potentials import Potential
 from .features import packed, restored
@@ -23,7 +22,7 @@ from .recorded import Recorded, Run
 Arrays = dict[str, NDArray[Any]]
 
 _LEARNED = "learned/"
-_CHECKSUM = "sha256"
+_DIGITS = 64  # of a SHA-256
 
 
 def pack(samples: Recorded, observables: Sequence[Observable], folder: Path) -> Arrays:
@@ -38,6 +37,7 @@ def pack(samples: Recorded, observables: Sequence[Observable], folder: Path) -> 
         "coefficients": np.array([run.coefficients for run in samples.runs]),
         "volume": samples.volume,
         "rest_energy": samples.rest_energy,
+        "potential": _text(samples.potential.form()),
         "observables": _text([o.identity() for o in observables]),
         **{f"record/{i}": samples.records[o] for i, o in enumerate(observables)},
         **{_LEARNED + name: array for name, array in packed(samples.learned, folder).items()},
@@ -59,14 +59,9 @@ def unpack(
     FramesError
         If the trajectory of a network is gone, or holds other frames.
     """
+    _check_form(potential, json.loads(arrays["potential"].tobytes()))
     _check_observables(observables, json.loads(arrays["observables"].tobytes()))
     temperature, pressure, floor = arrays["settings"].tolist()
-    present = potential.coefficients(temperature)
-    if arrays["coefficients"].shape[1:] != present.shape:
-        raise StatePointError(
-            f"these samples were made with {arrays['coefficients'].shape[1]} coefficients, "
-            f"{type(potential).__name__} has {len(present)}"
-        )
     own = {k.removeprefix(_LEARNED): a for k, a in arrays.items() if k.startswith(_LEARNED)}
     runs = zip(arrays["coefficients"], arrays["runs"].tolist(), strict=True)
     return {
@@ -85,10 +80,12 @@ def unpack(
 
 
 def write(path: Path, arrays: Arrays) -> None:
-    """Arrays as an .npz file with a checksum over all of them, whole or not at all."""
+    """Arrays as an .npz file, whole or not at all; its zip comment is a checksum of all bytes."""
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **arrays, **{_CHECKSUM: _text(checksum(arrays))})
-    atomic_write_bytes(path, stream.getvalue())
+    np.savez(stream, allow_pickle=False, **arrays)
+    # The last two bytes of a zip file are the length of its comment.
+    content = stream.getvalue()[:-2] + _DIGITS.to_bytes(2, "little")
+    atomic_write_bytes(path, content + _checksum(content))
 
 
 def read(path: Path) -> Arrays:
@@ -97,20 +94,33 @@ def read(path: Path) -> Arrays:
     Raises
     ------
     FramesError
-        If the file cannot be read, or any of its content is not what was written.
+        If the file cannot be read, or any of its bytes is not what was written.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: Arrays = {name: archive[name] for name in archive.files}
-        expected = json.loads(arrays.pop(_CHECKSUM).tobytes())
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise FramesError(f"{path} holds no samples that can be read: {error}") from error
-    if checksum(arrays) != expected:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FramesError(f"cannot read samples from {path}: {error}") from error
+    if data[-_DIGITS:] != _checksum(data[:-_DIGITS]):
         raise FramesError(
-            f"{path} is damaged: its content is not what its checksum was made of; restore the "
-            "file, or sample again"
+            f"{path} is damaged, or holds no samples: it does not end in the checksum of its "
+            "content; restore the file, or sample again"
         )
-    return arrays
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def _check_form(given: Potential, kept: Mapping[str, Any]) -> None:
+    form = json.loads(json.dumps(given.form()))
+    for key in dict.fromkeys([*kept, *form]):
+        if form.get(key) != kept.get(key):
+            raise StatePointError(
+                f"these samples were made with another potential than {given.name}: its {key} was "
+                f"{kept.get(key)}, got {form.get(key)}"
+            )
 
 
 def _check_observables(given: Sequence[Observable], kept: Sequence[Mapping[str, Any]]) -> None:

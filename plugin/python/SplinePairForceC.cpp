@@ -1,10 +1,16 @@
 /*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
+/*
  * A C interface for Python's ctypes: plain pointers and numbers, NumPy's own memory in and out, no dependence on the
  * version of Python. A call returns 0, or 1 after an exception, whose message DiffSim_getError() then gives. A null
  * pointer stands for an argument that is left out.
  */
+#include "SegmentPropagator.h"
 #include "SplinePairForce.h"
-#include "internal/NoseHooverChain.h"
 #include "openmm/Context.h"
 #include "openmm/OpenMMException.h"
 #include <algorithm>
@@ -48,21 +54,23 @@ const Vec3* asVectors(const double* numbers) {
     return reinterpret_cast<const Vec3*>(numbers);
 }
 
-/** kick1, drift1, scale, drift2, kick2. */
-StepSplitting asSplitting(const double* numbers) {
-    return {numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]};
-}
-
 /** The numbers are in the order of a chain's members. */
-optional<NoseHooverChain> asChain(const double* numbers) {
+optional<ChainThermostat> asChain(const double* numbers) {
     if (numbers == nullptr)
         return nullopt;
-    return NoseHooverChain{numbers[0], numbers[1], (int) numbers[2], (int) numbers[3], (int) numbers[4], (int) numbers[5]};
+    return ChainThermostat{numbers[0], numbers[1], (int) numbers[2], (int) numbers[3], (int) numbers[4], (int) numbers[5]};
+}
+
+/** The splitting is kick1, drift1, scale, drift2, kick2; chain and box may be null. */
+SegmentPropagator makePropagator(Force* force, Context* context, const double* splitting, const double* chain, const double* box) {
+    optional<ChainThermostat> thermostat = asChain(chain);
+    return SegmentPropagator(*context, asSpline(force), {splitting[0], splitting[1], splitting[2], splitting[3], splitting[4]},
+            thermostat ? &*thermostat : nullptr, asVectors(box));
 }
 
 } // namespace
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
+#define EXPORT extern "C" OPENMM_EXPORT_DIFFSIM
 
 EXPORT const char* DiffSim_getError() {
     return lastError.c_str();
@@ -230,37 +238,31 @@ EXPORT int DiffSim_computeProducts(Force* force, Context* context, int numFrames
 /** Checks the numbers of a chain. */
 EXPORT int DiffSim_checkChain(const double* chain) {
     return guarded([&] {
-        ChainPropagator(*asChain(chain), 1.0);
+        asChain(chain)->check();
     });
 }
 
-EXPORT int DiffSim_computeSegment(Force* force, Context* context, const double* splitting, int numSteps, double* positions,
-        double* velocities, const double* noise, const double* box, const double* chain, double* chainStates) {
+EXPORT int DiffSim_integrateSegment(Force* force, Context* context, const double* splitting, const double* chain, const double* box,
+        int numSteps, double* positions, double* velocities, const double* noise, double* chainStates) {
     return guarded([&] {
-        optional<NoseHooverChain> thermostat = asChain(chain);
-        asSpline(force).computeSegment(*context, asSplitting(splitting), numSteps, reinterpret_cast<Vec3*>(positions),
-                reinterpret_cast<Vec3*>(velocities), asVectors(noise), asVectors(box), thermostat ? &*thermostat : nullptr,
-                chainStates);
+        makePropagator(force, context, splitting, chain, box).integrate({numSteps, reinterpret_cast<Vec3*>(positions),
+                reinterpret_cast<Vec3*>(velocities), chainStates}, asVectors(noise));
     });
 }
 
 /** The noise may be null, and without a chain whatever is of it. */
-EXPORT int DiffSim_computeSegmentGradient(Force* force, Context* context, const double* splitting, int numSteps,
-        const double* positions, const double* box, const double* positionGradients, const double* velocityGradients,
-        const double* velocities, const double* chain, const double* chainStates, int truncation, double clipping,
-        double* parameters, double* initialPositions, double* initialVelocities, double* growth, double* noise, double* chainState) {
+EXPORT int DiffSim_computeSegmentGradient(Force* force, Context* context, const double* splitting, const double* chain,
+        const double* box, int numSteps, const double* positions, const double* velocities, const double* chainStates,
+        const double* positionGradients, const double* velocityGradients, int truncation, double clipping, double* parameters,
+        double* initialPositions, double* initialVelocities, double* growth, double* noise, double* chainState) {
     return guarded([&] {
-        optional<NoseHooverChain> thermostat = asChain(chain);
         SegmentGradientOptions options;
         options.includeNoise = (noise != nullptr);
         options.truncation = truncation;
         options.clipping = clipping;
-        options.chain = (thermostat ? &*thermostat : nullptr);
-        options.velocities = asVectors(velocities);
-        options.chainStates = chainStates;
-        SegmentGradient gradient;
-        asSpline(force).computeSegmentGradient(*context, asSplitting(splitting), numSteps, asVectors(positions), asVectors(box),
-                asVectors(positionGradients), asVectors(velocityGradients), gradient, options);
+        SegmentGradient gradient = makePropagator(force, context, splitting, chain, box).computeGradient({numSteps,
+                asVectors(positions), asVectors(velocities), chainStates}, asVectors(positionGradients),
+                asVectors(velocityGradients), options);
         copy(gradient.parameters.begin(), gradient.parameters.end(), parameters);
         copy(gradient.positions.begin(), gradient.positions.end(), reinterpret_cast<Vec3*>(initialPositions));
         copy(gradient.velocities.begin(), gradient.velocities.end(), reinterpret_cast<Vec3*>(initialVelocities));

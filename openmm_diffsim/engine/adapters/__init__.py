@@ -3,19 +3,20 @@
 from .base import Adapter, FeatureRecorder, attached
 from .network import NetworkAdapter, chosen_backend
 from .pair import PairAdapter
-from .pair_force import coefficients_in, knot_table, pair_force, set_coefficients
+from .pair_force import knot_table, pair_force, set_coefficients
+from .part import FieldPart
 from .sum import SumAdapter
 from .system import has_energy, has_native_force, other_forces, portable_system
 
 __all__ = [
     "Adapter",
     "FeatureRecorder",
+    "FieldPart",
     "NetworkAdapter",
     "PairAdapter",
     "SumAdapter",
     "attached",
     "chosen_backend",
-    "coefficients_in",
     "has_energy",
     "has_native_force",
     "knot_table",

@@ -15,6 +15,7 @@ from ...observables import Particles
 from ...potentials import AttachOptions, Potential, adapter_of
 from ...samples import Features, LearnedEnergy
 from ...statistics.kernels import PairHistogram, PairSums, pair_sums
+from .part import FieldPart
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -48,6 +49,8 @@ class FeatureRecorder:
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
     ) -> PairSums:
         """One pass over the pairs of a frame, if anything is to be counted."""
+        if not histograms:
+            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
         boxes = None if box is None else box[None]
         return pair_sums(positions[None], boxes, histograms)
 
@@ -141,8 +144,8 @@ class Adapter:
         """Excluded pairs, int [exclusions, 2], of each Force that has some."""
         return []
 
-    def part(self, context: openmm.Context) -> Any:
-        """Its forces along a trajectory segment, see ``engine.segments.fields``.
+    def part(self, context: openmm.Context) -> FieldPart:
+        """Its forces along trajectory segments.
 
         Raises
         ------
@@ -178,6 +181,16 @@ class Adapter:
     def names(self) -> frozenset[str]:
         """Of its Forces."""
         return frozenset({self.potential.name})
+
+    def field_parts(self, context: openmm.Context) -> list[tuple[slice, FieldPart]]:
+        """The ``part`` of each term, and where its coefficients are.
+
+        Raises
+        ------
+        SegmentError
+            If a term has none.
+        """
+        return [(slice(None), self.part(context))]
 
     @property
     def is_periodic(self) -> bool:

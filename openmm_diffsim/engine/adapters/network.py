@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,9 +29,11 @@ from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames, LearnedEnergy
 from ...samples.evaluated import NetworkParticles, StoredRun
-from ...statistics.kernels import PairHistogram, PairSums
+from ...statistics.kernels import PairSums
 from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
+from .network_part import NetworkPart
+from .part import FieldPart
 from .system import is_periodic, type_of_particle
 from .torchforce import frozen_copy
 
@@ -226,6 +227,10 @@ class NetworkAdapter(Adapter):
             return torchforce.types_in(self.force)
         return _computations(self.force)[0].type_of
 
+    def part(self, context: openmm.Context) -> FieldPart:
+        """Forces by torch, in the precision of the potential's own parameters."""
+        return NetworkPart(self.potential, self.types(), self.is_periodic)
+
     def options(self, temperature: float) -> AttachOptions:
         """By the same backend, in the same precision."""
         precision = None
@@ -281,14 +286,6 @@ class _FramesRecorder(FeatureRecorder):
     def clear(self) -> None:
         """Forget what was kept; a trajectory with a name begins anew."""
         self._writer = FrameWriter(self._trajectory)
-
-    def sums(
-        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
-    ) -> PairSums:
-        """One pass over the pairs of a frame, if anything is to be counted."""
-        if not histograms:
-            return PairSums(np.zeros((1, 0, 0)), np.zeros((1, 0, 0)), [])
-        return super().sums(positions, box, histograms)
 
     def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
         """Keep a frame, its molecules near the origin: a DCD file has single precision."""

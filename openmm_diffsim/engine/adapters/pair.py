@@ -35,6 +35,8 @@ from .pair_force import (
     particle_types,
     set_coefficients,
 )
+from .pair_part import NativePart, TablePart
+from .part import FieldPart
 from .system import is_periodic, type_of_particle
 
 Sums = Callable[..., PairSums]
@@ -108,6 +110,13 @@ class PairAdapter(Adapter):
     def exclusions(self) -> list[IntArray]:
         """Its excluded pairs."""
         return [force_exclusions(self.force)]
+
+    def part(self, context: openmm.Context) -> FieldPart:
+        """Forces of the Context; their derivatives natively, or by differences of a table."""
+        if isinstance(self.force, SplinePairForce):
+            return NativePart(self.force, context, self.potential.basis)
+        sums = self.sums(context, np.arange(self.n_particles))
+        return TablePart(self.force, context, self.potential.basis, sums)
 
     @classmethod
     def portable(cls, force: Any) -> openmm.Force:

@@ -6,10 +6,8 @@ OpenMM has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,35 +25,6 @@ IntArray = NDArray[np.int64]
 _PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
 _TABLE = "spline"
 NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python", "auto")
-
-
-@contextmanager
-def coefficients_in(
-    force: openmm.Force, context: openmm.Context, basis: SplineBasis, coefficients: Array
-) -> Iterator[None]:
-    """Let the force that ``attach`` made have these coefficients, in its Context too.
-
-    Afterwards it has those that it had before.
-    """
-    if isinstance(force, SplinePairForce):
-        before = force.getCoefficients()
-        same = np.array_equal(before, coefficients)
-        put_back = partial(force.setCoefficients, before)
-    else:
-        function = force.getTabulatedFunction(0)
-        table = function.getFunctionParameters()
-        same = np.array_equal(table[0], knot_table(basis, coefficients)[0])
-        put_back = partial(function.setFunctionParameters, *table)
-    if same:
-        yield
-        return
-    try:
-        set_coefficients(force, basis, coefficients)
-        force.updateParametersInContext(context)
-        yield
-    finally:
-        put_back()
-        force.updateParametersInContext(context)
 
 
 def particle_types(force: openmm.Force, n_types: int) -> IntArray:

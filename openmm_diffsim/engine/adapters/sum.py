@@ -16,6 +16,7 @@ from ...potentials import AttachOptions, Sum, adapter_of, adapts
 from ...samples import LearnedEnergy, SumOfFeatures
 from ...statistics.kernels import PairHistogram
 from .base import Adapter, Array, FeatureRecorder, IntArray
+from .part import FieldPart
 
 
 @adapts(Sum)
@@ -71,6 +72,11 @@ class SumAdapter(Adapter):
     def exclusions(self) -> list[IntArray]:
         """Those of all terms."""
         return [pairs for part in self.parts for pairs in part.exclusions()]
+
+    def field_parts(self, context: openmm.Context) -> list[tuple[slice, FieldPart]]:
+        """That of each term."""
+        found = [part.part(context) for part in self.parts]
+        return list(zip(self.potential.slices(), found, strict=True))
 
     def raise_interrupt(self) -> None:
         """Of any term."""

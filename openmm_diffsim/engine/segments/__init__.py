@@ -1,6 +1,6 @@
 """Differentiable trajectory segments."""
 
-from .fields import ContextField, TorchField
+from .fields import SystemField, TorchField
 from .integrators import (
     Scheme,
     langevin,
@@ -10,17 +10,19 @@ from .integrators import (
     read_scheme,
     velocity_verlet,
 )
+from .options import SegmentOptions
 from .recorder import SegmentRecorder
 from .segment import SegmentRunner
 from .total import Derivative, DynamicAverage, dynamic_average, jacobian_deviations
 
 __all__ = [
-    "ContextField",
     "Derivative",
     "DynamicAverage",
     "Scheme",
+    "SegmentOptions",
     "SegmentRecorder",
     "SegmentRunner",
+    "SystemField",
     "TorchField",
     "dynamic_average",
     "jacobian_deviations",

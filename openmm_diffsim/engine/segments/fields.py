@@ -6,8 +6,8 @@ A field is a function of positions [particles, 3] and the index of the time, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,13 @@ from openmm import unit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...potentials import SplineBasis
-from ...statistics.kernels import PairSums
-from ..adapters import coefficients_in, other_forces, set_coefficients
-from ..native import SplinePairForce
+from ..adapters import FieldPart, other_forces
+from ..adapters.part import displacement
 
 Array = NDArray[np.float64]
 Field = Callable[[Tensor, int], Tensor]
+Term = tuple[slice, FieldPart]
 
-_DISPLACEMENT = 1e-6  # nm, of the particle that a directional difference moves most
 _PARAMETER_STEP = 1e-4  # of a global parameter, relative
 
 
@@ -81,10 +79,46 @@ def _minus_gradient(field: TorchField, x: Tensor, create_graph: bool) -> Tensor:
     return -slope
 
 
-class SystemField:
-    """All forces of a System, with the learned one among them: what such fields share.
+class LearnedParts:
+    """The learned terms in a Context, and what there is besides them.
 
-    Derivatives are those of the learned force plus directional differences of all other forces,
+    Parameters
+    ----------
+    context : openmm.Context
+    terms : sequence of (slice, FieldPart)
+        Each with where its coefficients are among all.
+    """
+
+    def __init__(self, context: openmm.Context, terms: Sequence[Term]) -> None:
+        self.context = context
+        self.terms = tuple(terms)
+        self.in_context = not any(part.computes_forces for _, part in terms)
+        """Do all forces come from the Context?"""
+        others = [(where, part) for where, part in terms if not self.is_exact(part)]
+        left_out = [part.name for _, part in terms if self.is_exact(part)]
+        self.differences = DifferenceContext(context, left_out, others)
+
+    def is_exact(self, part: FieldPart) -> bool:
+        """Does it give derivatives of its own? Else they come by differences."""
+        return part.computes_forces or (self.in_context and part.has_products)
+
+    @property
+    def native(self) -> FieldPart | None:
+        """The one term, where the plugin runs it and there is nothing besides."""
+        (_, first), *more = self.terms
+        alone = not more and not self.differences.contribute
+        return first if alone and first.native is not None else None
+
+
+class SystemField:
+    """All forces of a System, with the learned ones among them.
+
+    Forces are those of the Context, on its own platform, which is lent for every evaluation and
+    then as before. Where a learned term computes its own, such as a network, the Context is not
+    asked: all other forces come from OpenMM in double precision. Positions may then be those of
+    several segments, [segments, particles, 3], which such a term is given at once.
+
+    Derivatives are those that the learned terms give, and directional differences of all else,
 
         H w = -(F(x + h w) - F(x - h w)) / (2 h),
 
@@ -94,183 +128,135 @@ class SystemField:
 
     Parameters
     ----------
-    context : openmm.Context
-    coefficients : Tensor [pairs of types, coefficients], or [1, parameters] of a network
-        Of the learned force, with a graph to what they depend on. They, and the Context's global
+    learned : LearnedParts
+    coefficients : Tensor [coefficients]
+        Of all learned terms, with a graph to what they depend on. They, and the Context's global
         parameters as they are now, are those of the segment whatever the Context has later.
-    differences : DifferenceContext
     box : array [3, 3] or None
-        nm, where the force is periodic.
+        nm, where a learned term is periodic.
     protocol : mapping of str to Tensor [times], optional
         Values of the Context's global parameters at each time.
     """
 
     def __init__(
         self,
-        context: openmm.Context,
+        learned: LearnedParts,
         coefficients: Tensor,
-        differences: DifferenceContext,
         box: Array | None,
         protocol: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.context = context
+        self.learned = learned
+        self.context = learned.context
+        self.differences = learned.differences
         self.coefficients = coefficients
-        self.differences = differences
-        self.parameters = dict(context.getParameters())
+        self.parameters = dict(self.context.getParameters())
         self.box = box
         self.protocol = dict(protocol or {})
         self.diagnostics: dict[str, Any] = {}
+        self._c = coefficients.detach().numpy().copy()
+        self._is_lent = False
 
     def __call__(self, positions: Tensor, time: int) -> Tensor:
         """Forces, kJ/mol/nm, of the shape of the positions."""
         values = [series[time] for series in self.protocol.values()]
         return _SystemForces.apply(self, positions, self.coefficients, *values)  # type: ignore[no-untyped-call]
 
-    def lent(self) -> AbstractContextManager[None]:
-        """What a field takes hold of while a segment runs; afterwards it is as before."""
-        return nullcontext()
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The Context with this box and these coefficients; afterwards it is as before."""
+        if self._is_lent or not self.learned.in_context:
+            yield
+            return
+        before = self.context.getState(getPositions=True, getVelocities=True, getParameters=True)
+        self._is_lent = True
+        try:
+            with ExitStack() as stack:
+                for where, part in self.learned.terms:
+                    stack.enter_context(part.having(self._c[where]))
+                self._set_parameters()
+                if self.box is not None:
+                    self.context.setPeriodicBoxVectors(*self.box)
+                yield
+        finally:
+            self._is_lent = False
+            self.context.setState(before)
 
     def forces(self, positions: Array, values: Sequence[float]) -> Array:
-        """Forces at values of the protocol's parameters."""
-        raise NotImplementedError
-
-    def learned_products(self, positions: Array, w: Array) -> tuple[Array, Array]:
-        """Derivatives of w . F_learned with respect to positions and coefficients."""
-        raise NotImplementedError
-
-    def parameter_product(self, positions: Array, w: Array) -> Array:
-        """sum_ti w_ti . dF_ti/dc over times and particles, of the shape of the coefficients.
-
-        Positions and w are [times, particles, 3].
-        """
-        raise NotImplementedError
+        """Forces, of the shape of the positions, at values of the protocol's parameters."""
+        frames = positions.reshape(-1, *positions.shape[-2:])
+        if self.learned.in_context:
+            found = self._of_context(frames, values)
+        else:
+            found = self._of_others(frames, values)
+            for where, part in self.learned.terms:
+                if part.computes_forces:
+                    found += part.forces(self._c[where], frames, self._box_of(part))
+        return found.reshape(positions.shape)
 
     def products(
         self, positions: Array, w: Array, values: Sequence[float]
     ) -> tuple[Array, Array, list[float]]:
         """Derivatives of w . F with respect to positions, coefficients and global parameters."""
-        slope, by_coefficient = self.learned_products(positions, w)
-        by_value = [0.0] * len(values)
-        if self.differences.contribute:
-            self.set_conditions(values)
-            protocol = dict(zip(self.protocol, values, strict=True))
-            shape = (-1, *positions.shape[-2:])
-            rows = []
-            for x, row in zip(positions.reshape(shape), w.reshape(shape), strict=True):
-                product, error = self.differences.product(x, row)
-                self.diagnostics["difference_error"] = error
-                rows.append(product)
-                for k, (name, value) in enumerate(protocol.items()):
-                    by_value[k] += self.differences.parameter_product(x, row, name, value)
-            slope = slope + np.reshape(rows, positions.shape)
-        return slope, by_coefficient, by_value
+        frames, rows = (a.reshape(-1, *positions.shape[-2:]) for a in (positions, w))
+        slope, by_value = self._differences(frames, rows, values)
+        by_coefficient = np.zeros_like(self._c)
+        for where, part in self.learned.terms:
+            arguments = (self._c[where], frames, rows, self._box_of(part))
+            if self.learned.is_exact(part):
+                more, by_coefficient[where] = part.products(*arguments)
+                slope = slope + more
+            else:
+                by_coefficient[where] = part.parameter_product(*arguments)
+        return slope.reshape(positions.shape), by_coefficient, by_value
 
-    def set_conditions(self, values: Sequence[float]) -> None:
-        """Give the differences this box, these coefficients and these global parameters."""
-        protocol = dict(zip(self.protocol, values, strict=True))
-        self.differences.set_conditions(
-            self.box, {**self.parameters, **protocol}, self.coefficients.detach().numpy()
-        )
+    def parameter_product(self, positions: Array, w: Array) -> Array:
+        """sum_ti w_ti . dF_ti/dc over times and particles, [coefficients].
 
+        Positions and w are [times, particles, 3].
+        """
+        found = np.zeros_like(self._c)
+        for where, part in self.learned.terms:
+            found[where] = part.parameter_product(self._c[where], positions, w, self._box_of(part))
+        return found
 
-class ContextField(SystemField):
-    """The forces of a Context that has a pair potential, from its own platform.
-
-    Derivatives of the learned force are native where it is native.
-
-    Parameters
-    ----------
-    context : openmm.Context
-        Lent for every evaluation, and then as before.
-    force : openmm.Force
-        The learned one, that ``PairPotential.attach`` made.
-    basis : SplineBasis
-        Of the learned force.
-    sums : callable
-        From ``forces.sums_over_pairs``.
-    coefficients, differences, box, protocol
-        See ``SystemField``.
-    """
-
-    def __init__(
-        self,
-        context: openmm.Context,
-        force: openmm.Force,
-        basis: SplineBasis,
-        sums: Callable[..., PairSums],
-        coefficients: Tensor,
-        differences: DifferenceContext,
-        box: Array | None,
-        protocol: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__(context, coefficients, differences, box, protocol)
-        self.force = force
-        self.basis = basis
-        self._sums = sums
-        self._lent = False
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """The Context with this box and these coefficients; afterwards it is as before."""
-        if self._lent:
-            yield
-            return
-        context = self.context
-        before = context.getState(getPositions=True, getVelocities=True, getParameters=True)
-        self._lent = True
-        try:
-            with self._own_coefficients():
-                for name, value in self.parameters.items():
-                    if context.getParameter(name) != value:
-                        context.setParameter(name, value)
-                if self.box is not None:
-                    context.setPeriodicBoxVectors(*self.box)
-                yield
-        finally:
-            self._lent = False
-            context.setState(before)
-
-    def forces(self, positions: Array, values: Sequence[float]) -> Array:
-        """Forces from the Context's own platform, [particles, 3]."""
+    def _of_context(self, frames: Array, values: Sequence[float]) -> Array:
         with self.lent():
             for name, value in zip(self.protocol, values, strict=True):
                 self.context.setParameter(name, value)
-            self.context.setPositions(positions)
-            return forces_of(self.context)
+            return np.array([forces_at(self.context, x) for x in frames])
 
-    def learned_products(self, positions: Array, w: Array) -> tuple[Array, Array]:
-        """Derivatives of w . F with respect to positions and coefficients."""
-        if not isinstance(self.force, SplinePairForce):
-            # The differences include a table.
-            return np.zeros_like(w), self._table_product(positions, w)
-        with self._own_coefficients():
-            hessian, parameters = self.force.computeProducts(
-                self.context, w[None], positions[None], self._boxes(1)
-            )
-        return -hessian[0], parameters[0].ravel()
+    def _of_others(self, frames: Array, values: Sequence[float]) -> Array:
+        if not self.differences.contribute:
+            return np.zeros_like(frames)
+        self._set_conditions(values)
+        return np.array([self.differences.forces(x) for x in frames])
 
-    def parameter_product(self, positions: Array, w: Array) -> Array:
-        """sum_ti w_ti . dF_ti/dc, [pairs of types, coefficients]."""
-        if isinstance(self.force, SplinePairForce):
-            boxes = self._boxes(len(positions))
-            each = self.force.computeForceParameterProduct(self.context, w, positions, boxes)
-            return np.asarray(each.sum(axis=0)).ravel()
-        rows = [self._table_product(x, row) for x, row in zip(positions, w, strict=True)]
-        return np.asarray(np.sum(rows, axis=0))
+    def _differences(
+        self, frames: Array, rows: Array, values: Sequence[float]
+    ) -> tuple[Array, list[float]]:
+        """What is known by differences: derivatives by positions and by global parameters."""
+        slope, by_value = np.zeros_like(frames), [0.0] * len(values)
+        if not self.differences.contribute:
+            return slope, by_value
+        self._set_conditions(values)
+        for k, (x, row) in enumerate(zip(frames, rows, strict=True)):
+            slope[k], self.diagnostics["difference_error"] = self.differences.product(x, row)
+            for j, (name, value) in enumerate(zip(self.protocol, values, strict=True)):
+                by_value[j] += self.differences.parameter_product(x, row, name, value)
+        return slope, by_value
 
-    def _table_product(self, positions: Array, w: Array) -> Array:
-        """By differences of the basis sums: dF/dc = -dS/dx."""
-        step = displacement(w)
-        frames = np.stack([positions + step * w, positions - step * w])
-        sums = self._sums(frames, self._boxes(2)).basis
-        return np.asarray((sums[1] - sums[0]) / (2 * step)).ravel()
+    def _set_parameters(self) -> None:
+        for name, value in self.parameters.items():
+            if self.context.getParameter(name) != value:
+                self.context.setParameter(name, value)
 
-    def _own_coefficients(self) -> AbstractContextManager[None]:
-        c = self.coefficients.detach().numpy().reshape(-1, self.basis.n_coefficients)
-        return coefficients_in(self.force, self.context, self.basis, c)
+    def _set_conditions(self, values: Sequence[float]) -> None:
+        """Give the differences this box, these coefficients and these global parameters."""
+        protocol = dict(zip(self.protocol, values, strict=True))
+        self.differences.set_conditions(self.box, {**self.parameters, **protocol}, self._c)
 
-    def _boxes(self, frames: int) -> Array | None:
-        return None if self.box is None else np.repeat(self.box[None], frames, axis=0)
+    def _box_of(self, part: FieldPart) -> Array | None:
+        return self.box if part.periodic else None
 
 
 class _SystemForces(torch.autograd.Function):
@@ -300,17 +286,15 @@ class DifferenceContext:
     """Directional differences, in double precision, of what has no native derivatives."""
 
     def __init__(
-        self, context: openmm.Context, force: openmm.Force, basis: SplineBasis | None
+        self, context: openmm.Context, left_out: Collection[str], terms: Sequence[Term] = ()
     ) -> None:
-        # A table's own derivatives are taken by differences, like those of any other force.
-        is_table = isinstance(force, openmm.CustomNonbondedForce)
-        self._learned = set() if is_table else {force.getName()}
-        self._table = force.getName() if is_table else None
-        self._basis = basis
+        self._left_out = left_out  # names of Forces
+        self._terms = terms  # learned ones, that are not left out
         self._original = context
         self._system = self._copy()
         self._text = openmm.XmlSerializer.serialize(self._system)
         self._context: openmm.Context | None = None
+        self._coefficients = np.zeros(0)  # that the Context was given
 
     @property
     def contribute(self) -> bool:
@@ -323,29 +307,28 @@ class DifferenceContext:
         text = openmm.XmlSerializer.serialize(system)
         if text != self._text:
             self._system, self._text, self._context = system, text, None
+            self._coefficients = np.zeros(0)
 
     def set_conditions(
         self, box: Array | None, parameters: Mapping[str, float], coefficients: Array
     ) -> None:
-        """Set a box, global parameters, and the coefficients of a table."""
+        """Set a box, global parameters, and the coefficients of learned terms."""
         context = self._made()
         if box is not None:
             context.setPeriodicBoxVectors(*box)
         for name, value in parameters.items():
             if name in context.getParameters():
                 context.setParameter(name, value)
-        for force in self._system.getForces():
-            if force.getName() == self._table:
-                assert self._basis is not None
-                c = coefficients.reshape(-1, self._basis.n_coefficients)
-                set_coefficients(force, self._basis, c)
-                force.updateParametersInContext(context)
+        if self._terms and not np.array_equal(self._coefficients, coefficients):
+            forces = {force.getName(): force for force in self._system.getForces()}
+            for where, part in self._terms:
+                if part.name in forces:  # its force group may be one that is not integrated
+                    part.put(forces[part.name], context, coefficients[where])
+            self._coefficients = coefficients.copy()
 
     def forces(self, positions: Array) -> Array:
         """Of all that differences are taken of, [particles, 3]."""
-        context = self._made()
-        context.setPositions(positions)
-        return forces_of(context)
+        return forces_at(self._made(), positions)
 
     def product(self, positions: Array, w: Array) -> tuple[Array, float]:
         """(dF/dx) w, [particles, 3], and its relative error, from twice the displacement."""
@@ -373,13 +356,12 @@ class DifferenceContext:
         context = self._made()
         sides = []
         for sign in (1, -1):
-            context.setPositions(positions + sign * step * w)
-            sides.append(forces_of(context))
+            sides.append(forces_at(context, positions + sign * step * w))
         return np.asarray((sides[0] - sides[1]) / (2 * step))
 
     def _copy(self) -> openmm.System:
         groups = self._original.getIntegrator().getIntegrationForceGroups()
-        return other_forces(self._original.getSystem(), self._learned, groups)
+        return other_forces(self._original.getSystem(), self._left_out, groups)
 
     def _made(self) -> openmm.Context:
         if self._context is None:
@@ -397,12 +379,6 @@ class DifferenceContext:
         return self._context
 
 
-def displacement(w: Array) -> float:
-    """What to multiply w with, so that the largest of its vectors becomes a small displacement."""
-    largest = float(np.sqrt(np.max(np.sum(w**2, axis=-1))))
-    return _DISPLACEMENT / largest if largest > 0 else 1.0
-
-
 def forces_of(context: openmm.Context) -> Array:
     """Forces that the integrator of a Context acts with, kJ/mol/nm, [particles, 3]."""
     groups = context.getIntegrator().getIntegrationForceGroups()
@@ -410,6 +386,12 @@ def forces_of(context: openmm.Context) -> Array:
     return np.asarray(
         forces.value_in_unit(unit.kilojoule_per_mole / unit.nanometer), dtype=np.float64
     )
+
+
+def forces_at(context: openmm.Context, positions: Array) -> Array:
+    """The same at other positions, [particles, 3] in nm, which the Context then has."""
+    context.setPositions(positions)
+    return forces_of(context)
 
 
 def box_of(context: openmm.Context) -> Array:

@@ -12,7 +12,7 @@ from openmm import unit
 
 from ...errors import SegmentError
 from ...units import MOLAR_GAS_CONSTANT, number_in_md_units
-from ..native import NoseHooverChain
+from ..native import ChainThermostat
 
 Array = NDArray[np.float64]
 
@@ -36,7 +36,7 @@ class Scheme:
     splitting: tuple[float, float, float, float, float]  # kick1, drift1, scale, drift2, kick2
     lag: float  # ps
     temperature: float | None = None  # K, of the noise; None without noise
-    chain: NoseHooverChain | None = None
+    chain: ChainThermostat | None = None
     counts_freedom: bool = False  # the chain's degrees of freedom are those of the System
 
     @property
@@ -103,7 +103,7 @@ def nose_hoover(
     with a chain at rest.
     """
     dt = _positive("timestep", timestep, "time")
-    chain = NoseHooverChain(
+    chain = ChainThermostat(
         _positive("temperature", temperature, "temperature"),
         _positive("frequency", frequency, "rate"),
         degrees_of_freedom or 1,

@@ -16,6 +16,7 @@ from ...observables import Frame, Segment, SegmentObservable
 from ...observables.segment import SegmentRecords
 from ...statistics.kernels import PairHistogram
 from .fields import SystemField
+from .options import SegmentOptions
 from .score import check_has_score, explicit_weights, score_weights
 from .segment import SegmentRunner
 from .stepping import Noise
@@ -51,16 +52,14 @@ class SegmentRecorder:
         self._frames += 1
         c = runner.potential.coefficients(runner.temperature).detach()
         c.requires_grad_(takes_gradient and self.takes_adjoint)
-        segment = runner.run(
-            observable.steps,
-            frame.positions,
+        options = SegmentOptions(
             integrator=self.scheme,
             seed=seed,
             box=frame.box,
             truncation=observable.truncation,
             clipping=observable.clipping,
-            coefficients=c,
         )
+        segment = runner.run(observable.steps, frame.positions, None, options, c)
         values = self._measure(segment)
         unknown = np.full((len(values), c.numel()), np.nan)
         pathwise, score, explicit, growth = unknown, unknown, unknown, float("nan")
@@ -96,7 +95,7 @@ class SegmentRecorder:
         def products(weights: Array) -> Array:
             if not weights.any():
                 return np.zeros(field.coefficients.numel())
-            return field.parameter_product(x[: len(weights)], weights).ravel()
+            return field.parameter_product(x[: len(weights)], weights)
 
         by_steps: dict[int, Array] = {}
         scores, explicits = [], []

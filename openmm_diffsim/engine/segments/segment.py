@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from torch import Tensor
 
 from ...errors import SegmentError
 from ...observables import Segment
-from ...potentials import NetworkPotential, PairPotential, Potential
+from ...potentials import Potential
 from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 from ..adapters import attached
-from ..native import SplinePairForce
-from .fields import ContextField, DifferenceContext, Field, SystemField, box_of
+from .fields import Field, LearnedParts, SystemField, box_of
 from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
-from .network_field import NetworkField
+from .options import SegmentOptions
 from .stepping import Adjoint, BatchNoise, NativeRun, Noise, integrate
 
 Array = NDArray[np.float64]
@@ -32,24 +30,23 @@ Array = NDArray[np.float64]
 class _Plan:
     """What all segments of a call have in common."""
 
+    options: SegmentOptions
     scheme: Scheme
     coefficients: Tensor  # with a graph
     protocol: Mapping[str, Tensor]
-    field: Field | None
     box: Array | None
     steps: int
-    every: int
     adjoint: Adjoint
 
     @property
     def is_plain(self) -> bool:
         """Can the plugin do it, where the native force is the only one?"""
-        carries_chain = self.every > 1 and self.scheme.chain is not None
-        return not self.protocol and self.field is None and not carries_chain
+        carries_chain = self.options.every > 1 and self.scheme.chain is not None
+        return not self.protocol and self.options.field is None and not carries_chain
 
     def with_field(self, own: Field) -> Field:
         """The forces of the System, and those of the additional field."""
-        more = self.field
+        more = self.options.field
         if more is None:
             return own
 
@@ -79,7 +76,8 @@ class SegmentRunner:
     Raises
     ------
     SegmentError
-        If the System has constraints or virtual sites.
+        If the System has constraints or virtual sites, or the potential's adapter knows no forces
+        along a segment.
     AttachError
         If it lacks the potential's force.
     """
@@ -87,27 +85,15 @@ class SegmentRunner:
     def __init__(self, potential: Potential, context: openmm.Context, temperature: float) -> None:
         system = context.getSystem()
         self.attached = attached(potential, system)
-        force = self.attached.force
         _refuse_constraints(system)
         self.potential = potential
         self.context = context
         self.temperature = temperature
-        self.force = force
         n = system.getNumParticles()
         masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
         self.masses = np.array(masses)
-        self.periodic = force.usesPeriodicBoundaryConditions()
+        self.learned = LearnedParts(context, self.attached.field_parts(context))
         self._removes_motion = removes_motion(system)
-        self._make_field: Callable[..., SystemField]
-        if isinstance(potential, PairPotential):
-            self.differences = DifferenceContext(context, force, potential.basis)
-            sums = self.attached.sums(context, np.arange(n))
-            self._make_field = partial(ContextField, context, force, potential.basis, sums)
-        else:
-            assert isinstance(potential, NetworkPotential)
-            self.differences = DifferenceContext(context, force, None)
-            types = self.attached.types()
-            self._make_field = partial(NetworkField, potential, types, context)
 
     def scheme(self, integrator: Any = None) -> Scheme:
         """The steps of an integrator, by default of the Context's."""
@@ -117,56 +103,36 @@ class SegmentRunner:
     def run(
         self,
         steps: int,
-        positions: Any = None,
-        velocities: Any = None,
-        *,
-        integrator: Any = None,
-        seed: int | tuple[int, ...] = 1,
-        noise: Tensor | None = None,
-        protocol: Mapping[str, Any] | None = None,
-        field: Field | None = None,
-        box: Any = None,
-        every: int = 1,
-        truncation: int | None = None,
-        clipping: float | None = None,
+        positions: Any,
+        velocities: Any,
+        options: SegmentOptions,
         coefficients: Tensor | None = None,
     ) -> Segment:
         """See ``StatePoint.segment``.
 
         ``coefficients``, with the numbers that the potential has, take the gradient in its place.
         """
-        scheme = self.scheme(integrator)
-        seeds = (seed,) if isinstance(seed, int) else seed
-        x, v, drawn = self._start(positions, velocities, seeds)
-        _check(steps, every, truncation, clipping)
-        values = self._protocol(protocol, steps)
-        if noise is not None:
-            if scheme.chain is not None:
-                raise SegmentError("noise: expected none with a Nose-Hoover chain")
-            noise = _tensor(noise)
-            _check_shape("noise", noise, (*x.shape[:-2], steps, *x.shape[-2:]))
-        vectors = self._box(box)
-        adjoint = Adjoint(scheme.timestep, self.masses, truncation, clipping)
-        if self.differences.contribute:
-            self.differences.refresh()
-        if isinstance(self.potential, PairPotential):
+        options.check(steps)
+        scheme = self.scheme(options.integrator)
+        x, v, drawn = self._start(positions, velocities, options.seeds)
+        noises = self._noises(options, scheme, x, steps)
+        adjoint = Adjoint(scheme.timestep, self.masses, options.truncation, options.clipping)
+        protocol, box = self._protocol(options.protocol, steps), self._box(options.box)
+        if self.learned.differences.contribute:
+            self.learned.differences.refresh()
+        if self.learned.in_context:
             self.attached.update(self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients
-        plan = _Plan(scheme, c, values, field, vectors, steps, every, adjoint)
-        batch = x.shape[:-2]
-        scale = scheme.noise_scale(self.masses)
-        noises = [
-            Noise(scale, (*seeds, 1, *index), None if noise is None else noise[index])
-            for index in np.ndindex(batch)
-        ]
+        plan = _Plan(options, scheme, c, protocol, box, steps, adjoint)
         flat = (len(noises), *x.shape[-2:])
         xs, vs = self._all(plan, x.reshape(flat), v.reshape(flat), drawn, noises)
+        batch = x.shape[:-2]
         return Segment(
             xs.reshape(*batch, *xs.shape[1:]),
             vs.reshape(*batch, *vs.shape[1:]),
-            scheme.timestep * np.arange(0, steps + 1, every, dtype=np.float64),
+            scheme.timestep * np.arange(0, steps + 1, options.every, dtype=np.float64),
             self.masses,
-            vectors,
+            box,
             adjoint.diagnostics,
         )
 
@@ -192,44 +158,32 @@ class SegmentRunner:
     ) -> SystemField:
         """The forces of this System in a box, as a field; ``c`` are coefficients with a graph."""
         coefficients = self.potential.coefficients(self.temperature) if c is None else c
-        return self._make_field(coefficients, self.differences, box, protocol)
-
-    @property
-    def is_native(self) -> bool:
-        """Is the learned force native, and the only one there is?"""
-        return isinstance(self.force, SplinePairForce) and not self.differences.contribute
+        return SystemField(self.learned, coefficients, box, protocol)
 
     def _all(
         self, plan: _Plan, x: Tensor, v: Tensor, drawn: bool, noises: list[Noise]
     ) -> tuple[Tensor, Tensor]:
         """Positions and velocities [segments, times, particles, 3], from [segments, particles, 3].
 
-        A network takes all segments at once; with a pair potential there is nothing to gain.
+        What computes its own forces takes all segments at once; a Context takes one by one.
         """
-        if isinstance(self.potential, NetworkPotential):
+        if not self.learned.in_context:
             v0 = self._lagging(plan, x, v) if drawn else v
             return self._by_torch(plan, x, v0, BatchNoise(tuple(noises)))
-        one = self._natively if self.is_native and plan.is_plain else self._by_torch
         parts = []
         for x0, start, noise in zip(x, v, noises, strict=True):
             v0 = self._lagging(plan, x0, start) if drawn else start
-            parts.append(one(plan, x0, v0, noise))
+            parts.append(self._one(plan, x0, v0, noise))
         xs, vs = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
         return xs, vs
 
-    def _natively(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.force, SplinePairForce)
-        assert isinstance(self.potential, PairPotential)
-        run = NativeRun(
-            self.force,
-            self.context,
-            self.potential.basis,
-            plan.scheme,
-            noise,
-            plan.every,
-            plan.box,
-            plan.adjoint,
-        )
+    def _one(self, plan: _Plan, x: Tensor, v: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """One segment of forces of the Context, in the plugin where it can do it."""
+        native = self.learned.native
+        if native is None or not plan.is_plain:
+            return self._by_torch(plan, x, v, noise)
+        every, adjoint = plan.options.every, plan.adjoint
+        run = NativeRun(native, self.context, plan.scheme, noise, every, plan.box, adjoint)
         return run.run(plan.coefficients, x, v, plan.steps)
 
     def _by_torch(
@@ -237,10 +191,10 @@ class SegmentRunner:
     ) -> tuple[Tensor, Tensor]:
         own = self.field(plan.box, plan.coefficients, plan.protocol)
         own.diagnostics = plan.adjoint.diagnostics
-        forces = plan.with_field(own)
+        forces, every = plan.with_field(own), plan.options.every
         with own.lent():
             return integrate(
-                forces, plan.scheme, self.masses, x, v, plan.steps, noise, plan.every, plan.adjoint
+                forces, plan.scheme, self.masses, x, v, plan.steps, noise, every, plan.adjoint
             )
 
     def _lagging(self, plan: _Plan, x: Tensor, drawn: Tensor) -> Tensor:
@@ -277,8 +231,24 @@ class SegmentRunner:
                 raise SegmentError(f"{name}: expected finite numbers to start from, got NaN or inf")
         return x, v, drawn
 
+    def _noises(
+        self, options: SegmentOptions, scheme: Scheme, x: Tensor, steps: int
+    ) -> list[Noise]:
+        """Of each segment that starts at x [..., particles, 3]."""
+        given = options.noise
+        if given is not None:
+            if scheme.chain is not None:
+                raise SegmentError("noise: expected none with a Nose-Hoover chain")
+            given = _tensor(given)
+            _check_shape("noise", given, (*x.shape[:-2], steps, *x.shape[-2:]))
+        scale = scheme.noise_scale(self.masses)
+        return [
+            Noise(scale, (*options.seeds, 1, *index), None if given is None else given[index])
+            for index in np.ndindex(x.shape[:-2])
+        ]
+
     def _box(self, box: Any) -> Array | None:
-        if not self.periodic:
+        if not self.attached.is_periodic:
             return None
         if box is None:
             return box_of(self.context)
@@ -305,26 +275,6 @@ def _tensor(values: Any, kind: str | None = None) -> Tensor:
         return values.to(torch.float64)
     plain = values if kind is None else value_in_md_units(values, kind)
     return torch.from_numpy(np.array(plain, dtype=np.float64))
-
-
-def _check(steps: int, every: int, truncation: int | None, clipping: float | None) -> None:
-    if steps < 1 or every < 1 or steps % every:
-        raise SegmentError(
-            "expected steps >= 1, and every a divisor of it, got "
-            f"steps = {steps} and every = {every}"
-        )
-    if truncation is not None and truncation < 1:
-        raise SegmentError(
-            f"truncation: expected at least one step, got {truncation}", got=truncation
-        )
-    if clipping is not None and not clipping >= 1:
-        raise SegmentError(f"clipping: expected a number >= 1, got {clipping}", got=clipping)
-    if every > 1 and (truncation is not None or clipping is not None):
-        raise SegmentError(
-            f"truncation and clipping follow the adjoint at every step: expected every = 1 with "
-            f"them, got {every}",
-            got=every,
-        )
 
 
 def _check_shape(name: str, values: Any, expected: tuple[int, ...]) -> None:

@@ -20,10 +20,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import SamplingError
-from ...potentials import SplineBasis
 from ...units import MOLAR_GAS_CONSTANT
-from ..adapters import coefficients_in
-from ..native import NoseHooverChain, SegmentGradient, SegmentRun, SplinePairForce
+from ..adapters import FieldPart
+from ..native import ChainThermostat, SegmentGradient, SegmentPropagator, SegmentRun
 from .fields import Field
 from .integrators import Scheme, inverse_masses
 
@@ -253,7 +252,7 @@ class _Seen(torch.autograd.Function):
 
 
 def propagate(
-    chain: NoseHooverChain, timestep: float, twice_kinetic: Tensor, velocities: Tensor
+    chain: ChainThermostat, timestep: float, twice_kinetic: Tensor, velocities: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What to scale velocities with, and the new velocities of the chain, [..., length].
 
@@ -311,22 +310,21 @@ class NativeRun:
 
     def __init__(
         self,
-        force: SplinePairForce,
+        part: FieldPart,
         context: openmm.Context,
-        basis: SplineBasis,
         scheme: Scheme,
         noise: Noise,
         every: int,
         box: Array | None,
         adjoint: Adjoint,
     ) -> None:
-        self.force = force
-        self.context = context
-        self.basis = basis
-        self.scheme = scheme
+        assert part.native is not None
+        self.part = part
+        self.propagator = SegmentPropagator(
+            context, part.native, scheme.splitting, scheme.chain, box
+        )
         self.noise = noise
         self.every = every
-        self.box = box
         self.adjoint = adjoint
 
     def run(self, c: Tensor, x: Tensor, v: Tensor, steps: int) -> tuple[Tensor, Tensor]:
@@ -336,16 +334,8 @@ class NativeRun:
     def forward(self, first: int, last: int, x: Array, v: Array, chain: Array | None) -> SegmentRun:
         """The steps from ``first`` to before ``last``."""
         try:
-            return self.force.computeSegment(
-                self.context,
-                self.scheme.splitting,
-                x,
-                v,
-                last - first,
-                self.noise.steps(first, last),
-                self.box,
-                self.scheme.chain,
-                chain,
+            return self.propagator.integrate(
+                x, v, last - first, self.noise.steps(first, last), chain
             )
         except openmm.OpenMMException as error:
             if "exploded" not in str(error):
@@ -356,24 +346,16 @@ class NativeRun:
         self, run: SegmentRun, gx: Array, gv: Array, include_noise: bool
     ) -> SegmentGradient:
         """The adjoint of what ``forward`` gave."""
-        return self.force.computeSegmentGradient(
-            self.context,
-            self.scheme.splitting,
+        return self.propagator.computeGradient(
             run.positions,
             gx,
             gv,
-            self.box,
             velocities=run.velocities,
-            chain=self.scheme.chain,
             chainStates=run.chainStates,
             includeNoise=include_noise,
             truncation=self.adjoint.truncation or 0,
             clipping=self.adjoint.clipping or 0.0,
         )
-
-
-def _of_pairs(basis: SplineBasis, c: Array) -> Array:
-    return c.reshape(-1, basis.n_coefficients)
 
 
 class _NativeSegment(torch.autograd.Function):
@@ -387,9 +369,7 @@ class _NativeSegment(torch.autograd.Function):
         xs[0], vs[0] = x.numpy(force=True), v.numpy(force=True)
         chains: list[Array] = []
         length = every if every > 1 else min(steps, max(1, _MOST_NOISE // (3 * n)))
-        with coefficients_in(
-            run.force, run.context, run.basis, _of_pairs(run.basis, c.numpy(force=True))
-        ):
+        with run.part.having(c.numpy(force=True)):
             for first in range(0, steps, length):
                 last, row = min(first + length, steps), first // every
                 part = run.forward(first, last, xs[row], vs[row], chains[-1] if chains else None)
@@ -408,7 +388,7 @@ class _NativeSegment(torch.autograd.Function):
         run: NativeRun = ctx.run
         xs, vs, c = (saved.numpy() for saved in ctx.saved_tensors)
         wants_noise = ctx.needs_input_grad[5]
-        with coefficients_in(run.force, run.context, run.basis, _of_pairs(run.basis, c)):
+        with run.part.having(c):
             pull = _whole if run.every == 1 else _by_stretches
             found = pull(ctx, run, xs, vs, gx.contiguous().numpy(), gv.contiguous().numpy())
         run.adjoint.diagnostics["growth"] = found.growth[:: run.every]

@@ -46,9 +46,9 @@ class PairPotential(Potential):
         centers: Tensor
 
     energy_is_linear = True
-    is_free_form: bool = False
+    is_free_form = False
     """Can it have any shape, so that it needs a smoothness prior?"""
-    has_closed_form: bool = False
+    has_closed_form = False
     """Is there a ``switched_form`` that the spline interpolates?"""
 
     def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...units import MOLAR_GAS_CONSTANT
-
-if TYPE_CHECKING:
-    from .analytic import AnalyticPair
 
 Array = NDArray[np.float64]
 
@@ -36,7 +33,7 @@ class TableError:
         return max(self.energy, self.force)
 
 
-def table_error(pair: AnalyticPair, temperature: float, r: ArrayLike | None = None) -> TableError:
+def table_error(pair: Any, temperature: float, r: ArrayLike | None = None) -> TableError:
     """See ``AnalyticPair.table_error``."""
     basis = pair.basis
     if r is None:
@@ -65,7 +62,7 @@ def table_error(pair: AnalyticPair, temperature: float, r: ArrayLike | None = No
     )
 
 
-def _closed_form(pair: AnalyticPair, points: Array) -> tuple[Array, Array]:
+def _closed_form(pair: Any, points: Array) -> tuple[Array, Array]:
     """u and -du/dr, [pairs of types, points]."""
     r = torch.tensor(points, requires_grad=True)
     with torch.enable_grad():

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SPLINEPAIRFORCE_H_
 #define OPENMM_DIFFSIM_SPLINEPAIRFORCE_H_
 
@@ -10,6 +16,8 @@
 #include <vector>
 
 namespace DiffSim {
+
+class SplinePairForceImpl;
 
 /**
  * Where derivatives are taken: at the present positions of the Context, or at stored frames.
@@ -50,69 +58,6 @@ struct PairSums {
     std::vector<double> virial;
     /** For each histogram, the counts of each frame, numFrames * numBins. */
     std::vector<std::vector<long long> > counts;
-};
-
-/**
- * One step of an integrator as a splitting into kicks and drifts,
- *
- *     v1 = v + kick1 F(x)/m;  x1 = x + drift1 v1;  v2 = scale v1 + noise;  x' = x1 + drift2 v2;  v' = v2 + kick2 F(x')/m.
- *
- * VerletIntegrator (leapfrog) is (dt, dt, 1, 0, 0), velocity Verlet (dt/2, dt, 1, 0, dt/2), and
- * LangevinMiddleIntegrator (dt, dt/2, exp(-friction dt), dt/2, 0).
- */
-struct StepSplitting {
-    double kick1, drift1, scale, drift2, kick2;
-};
-
-/**
- * A Nose-Hoover chain that thermostats all particles with mass, as that of OpenMM's NoseHooverIntegrator. The scale of a
- * step of the form (dt, dt/2, scale, dt/2, 0) is then a function of the kinetic energy of v1 and of the chain's state: the
- * positions of its thermostats and, after these, their velocities in 1/ps, 2*length numbers.
- */
-struct NoseHooverChain {
-    /** In K, and in 1/ps. */
-    double temperature, frequency;
-    int degreesOfFreedom;
-    int length = 3, multipleTimeSteps = 3, yoshidaSuzuki = 7;
-};
-
-/**
- * The gradient of a function of a trajectory segment, given its derivatives with respect to the positions and
- * velocities at each stored time.
- */
-struct SegmentGradient {
-    /** dL/dc, numTypePairs * numCoefficients. */
-    std::vector<double> parameters;
-    /** dL/dx(0) and dL/dv(0), one per particle. */
-    std::vector<OpenMM::Vec3> positions, velocities;
-    /** dL/d(noise) of each step and particle, if asked for; it is the adjoint of v2. */
-    std::vector<OpenMM::Vec3> noise;
-    /** dL/d(state at time 0) of a chain; empty without one. */
-    std::vector<double> chainState;
-    /**
-     * Norm of the adjoint at each time, sqrt(sum over particles with mass of (|dL/dx|^2 dt^2 + |dL/dv|^2)/m) with
-     * dt = drift1+drift2, all gradients at that time being included and before any clipping. Where steps have a last kick, dL/dx
-     * has what it does as well. Zero after the last time with a gradient.
-     */
-    std::vector<double> growth;
-};
-
-/**
- * What else to do when a gradient is carried back, and what that takes.
- */
-struct SegmentGradientOptions {
-    bool includeNoise = false;
-    /**
-     * Number of steps, or 0 for all. As many steps before the last time with a gradient, and again each time after as many
-     * more, the adjoint of the state is dropped: what follows is then taken to depend on parameters, not on that state.
-     */
-    int truncation = 0;
-    /** The adjoint is scaled down where its norm exceeds this times that at the last time with a gradient; at least 1, or 0 for never. */
-    double clipping = 0;
-    /** The chain that took the place of the scale, or null. It takes velocities and chainStates at each stored time. */
-    const NoseHooverChain* chain = nullptr;
-    const OpenMM::Vec3* velocities = nullptr;
-    const double* chainStates = nullptr;
 };
 
 /**
@@ -243,47 +188,11 @@ public:
      */
     void computeProducts(OpenMM::Context& context, const PairFrames& frames, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct) const;
-    /**
-     * Integrate a segment from given positions and velocities, in double precision, with the forces of all Forces of the
-     * Context in the force groups of its integrator. One evaluation of the forces is made for each stored time. Particles
-     * without mass do not move. Nothing else acts: Forces that change the state of a Context between steps, such as
-     * barostats, CMMotionRemover and AndersenThermostat, do not. The positions and the box of the Context are put back, also
-     * after an exception; velocities, time and parameters are never touched. Constraints and virtual sites are refused, and so
-     * is a segment that explodes.
-     *
-     * @param splitting     the integrator
-     * @param numSteps      steps of the segment, which has numSteps+1 times
-     * @param positions     numParticles positions for each time, in nm; the first are given, the others computed
-     * @param velocities    likewise, in nm/ps
-     * @param noise         of each step and particle, in nm/ps, or null for none
-     * @param box           3 vectors in nm, constant along the segment, or null for the box of the Context
-     * @param chain         what takes the place of the scale, or null; with it there is no noise
-     * @param chainStates   2*length numbers for each time; the first are given, the others computed. Null without a chain.
-     */
-    void computeSegment(OpenMM::Context& context, const StepSplitting& splitting, int numSteps, OpenMM::Vec3* positions,
-            OpenMM::Vec3* velocities, const OpenMM::Vec3* noise, const OpenMM::Vec3* box, const NoseHooverChain* chain = nullptr,
-            double* chainStates = nullptr) const;
-    /**
-     * Carry a gradient back through a whole stored segment that was integrated with this force alone, step by step as
-     * it was integrated: the discrete adjoint, exact to rounding. Masses are those of the System; a particle without mass
-     * does not move. Parameters are those that the Context has now. If other Forces acted as well, how they depend on
-     * positions is left out: the caller takes care.
-     *
-     * @param splitting           the integrator
-     * @param numSteps            steps of the segment, which has numSteps+1 stored times
-     * @param positions           numParticles positions for each stored time, in nm
-     * @param box                 3 vectors in nm, constant along the segment, or null for the box of the Context
-     * @param positionGradients   dL/dx at each stored time, by whatever way L depends on them directly, or null for zero
-     * @param velocityGradients   dL/dv likewise. Times after the last at which either is not zero cost nothing.
-     * @param gradient            the result
-     */
-    void computeSegmentGradient(OpenMM::Context& context, const StepSplitting& splitting, int numSteps,
-            const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
-            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient,
-            const SegmentGradientOptions& options = SegmentGradientOptions()) const;
 protected:
     OpenMM::ForceImpl* createImpl() const;
 private:
+    friend class SegmentPropagator; // which works with the implementations of force and Context
+    SplinePairForceImpl& getImpl(OpenMM::Context& context) const;
     void checkType(int type, int lowest) const;
     void checkParticle(int index) const;
     void checkExclusion(int index) const;

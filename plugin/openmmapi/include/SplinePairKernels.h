@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SPLINEPAIRKERNELS_H_
 #define OPENMM_DIFFSIM_SPLINEPAIRKERNELS_H_
 
@@ -27,7 +33,7 @@ struct PairConfiguration {
 /**
  * What a platform does for a SplinePairForce.
  */
-class CalcSplinePairForceKernel : public OpenMM::KernelImpl {
+class OPENMM_EXPORT_DIFFSIM CalcSplinePairForceKernel : public OpenMM::KernelImpl {
 public:
     static std::string Name() {
         return "CalcSplinePairForce";
@@ -55,6 +61,11 @@ public:
      */
     virtual void computeProducts(OpenMM::ContextImpl& context, const PairConfiguration& configuration,
             const OpenMM::Vec3* vectors, OpenMM::Vec3* hessianProduct, double* parameterProduct) = 0;
+    /**
+     * Whether the neighbor lists that OpenMM keeps for this Context, if there are any, were made anew for the last evaluation
+     * of forces; false where that cannot be told.
+     */
+    virtual bool hasNewNeighborLists(OpenMM::ContextImpl& context) = 0;
 };
 
 } // namespace DiffSim

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "internal/SegmentAdjoint.h"
 #include <algorithm>
 #include <cmath>
@@ -21,17 +27,16 @@ void add(const Vec3* vectors, vector<Vec3>& sum) {
 } // namespace
 
 SegmentAdjoint::SegmentAdjoint(const SegmentMasses& masses, const StepSplitting& splitting, const ChainPropagator* chain,
-        const SegmentGradientOptions& options, Products products) : masses(masses), splitting(splitting), chain(chain),
-        options(options), products(products) {
+        const StoredSegment& segment, const SegmentGradientOptions& options, Products products) : masses(masses),
+        splitting(splitting), chain(chain), segment(segment), options(options), products(products) {
 }
 
-void SegmentAdjoint::run(int numSteps, const Vec3* positionGradients, const Vec3* velocityGradients, int numSums,
-        SegmentGradient& result) {
+SegmentGradient SegmentAdjoint::run(const Vec3* positionGradients, const Vec3* velocityGradients, int numSums) {
     int numParticles = masses.getNumParticles(), length = (chain == nullptr ? 0 : chain->getLength());
-    gradient = &result;
-    result.parameters.assign(numSums, 0.0);
-    result.noise.assign(options.includeNoise ? (size_t) numSteps*numParticles : 0, Vec3());
-    result.growth.assign(numSteps+1, 0.0);
+    gradient = SegmentGradient();
+    gradient.parameters.assign(numSums, 0.0);
+    gradient.noise.assign(options.includeNoise ? (size_t) segment.numSteps*numParticles : 0, Vec3());
+    gradient.growth.assign(segment.numSteps+1, 0.0);
     x.assign(numParticles, Vec3());
     v.assign(numParticles, Vec3());
     thermostats.assign(length, 0.0);
@@ -39,20 +44,21 @@ void SegmentAdjoint::run(int numSteps, const Vec3* positionGradients, const Vec3
     hessianProduct.resize(numParticles);
     parameterProduct.resize(numSums);
     bound = 0;
-    last = findLast(numSteps, positionGradients, velocityGradients);
+    last = findLast(positionGradients, velocityGradients);
     for (int time = last; time >= 0; time--) {
         size_t first = (size_t) time*numParticles;
         visit(time, positionGradients == nullptr ? nullptr : positionGradients+first,
                 velocityGradients == nullptr ? nullptr : velocityGradients+first);
-        result.growth[time] = getNorm();
-        clip(result.growth[time]);
+        gradient.growth[time] = getNorm();
+        clip(gradient.growth[time]);
         if (time > 0)
             stepBack(time);
     }
-    result.positions = x;
-    result.velocities = v;
-    result.chainState.assign(length, 0.0); // nothing depends on the thermostats' positions
-    result.chainState.insert(result.chainState.end(), thermostats.begin(), thermostats.end());
+    gradient.positions = x;
+    gradient.velocities = v;
+    gradient.chainState.assign(length, 0.0); // nothing depends on the thermostats' positions
+    gradient.chainState.insert(gradient.chainState.end(), thermostats.begin(), thermostats.end());
+    return gradient;
 }
 
 // The force at a time acts twice, by the last kick of the step before and the first kick of the step after; its weight, dL/dF,
@@ -79,8 +85,8 @@ void SegmentAdjoint::visit(int time, const Vec3* positionGradients, const Vec3* 
 }
 
 // The last time that L depends on directly, or -1.
-int SegmentAdjoint::findLast(int numSteps, const Vec3* positionGradients, const Vec3* velocityGradients) const {
-    int numParticles = masses.getNumParticles(), t = numSteps;
+int SegmentAdjoint::findLast(const Vec3* positionGradients, const Vec3* velocityGradients) const {
+    int numParticles = masses.getNumParticles(), t = segment.numSteps;
     auto at = [&] (const Vec3* vectors) { return vectors == nullptr ? nullptr : vectors+(size_t) t*numParticles; };
     while (t >= 0 && isZero(at(positionGradients), numParticles) && isZero(at(velocityGradients), numParticles))
         t--;
@@ -97,7 +103,7 @@ void SegmentAdjoint::addWeights(double kick) {
 void SegmentAdjoint::applyForce(int time, bool toPositions) {
     products(time, weights.data(), toPositions ? hessianProduct.data() : nullptr, parameterProduct.data());
     for (size_t k = 0; k < parameterProduct.size(); k++)
-        gradient->parameters[k] += parameterProduct[k];
+        gradient.parameters[k] += parameterProduct[k];
     for (size_t i = 0; toPositions && i < x.size(); i++)
         x[i] -= hessianProduct[i];
     fill(weights.begin(), weights.end(), Vec3());
@@ -110,7 +116,7 @@ void SegmentAdjoint::stepBack(int time) {
         if (masses.moves(i)) {
             v[i] += x[i]*splitting.drift2; // now of v2, hence of the noise
             if (options.includeNoise)
-                gradient->noise[(size_t) (time-1)*numParticles+i] = v[i];
+                gradient.noise[(size_t) (time-1)*numParticles+i] = v[i];
         }
     if (chain != nullptr)
         stepBackThroughChain(time);
@@ -122,12 +128,12 @@ void SegmentAdjoint::stepBack(int time) {
 // From v2 to v1, which the chain scaled. Its first thermostat scales by exp(-v_0 dt) where it moves by v_0 dt.
 void SegmentAdjoint::stepBackThroughChain(int time) {
     int numParticles = masses.getNumParticles(), size = 2*chain->getLength();
-    const double* state = options.chainStates+(size_t) (time-1)*size;
+    const double* state = segment.chainStates+(size_t) (time-1)*size;
     double factor = exp(state[0]-state[size]), factorGradient = 0;
     vector<Vec3> v1(numParticles);
     for (int i = 0; i < numParticles; i++)
         if (masses.moves(i)) {
-            v1[i] = options.velocities[(size_t) time*numParticles+i]/factor;
+            v1[i] = segment.velocities[(size_t) time*numParticles+i]/factor;
             factorGradient += v[i].dot(v1[i]);
         }
     double energyGradient = chain->carryBack(masses.getKineticEnergy(v1.data()), state, factorGradient, thermostats);

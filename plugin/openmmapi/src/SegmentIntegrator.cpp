@@ -1,7 +1,12 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "internal/SegmentIntegrator.h"
 #include "internal/refuse.h"
 #include "openmm/Integrator.h"
-#include "openmm/System.h"
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,6 +19,7 @@ namespace {
 
 const double FARTHEST = 1e9; // nm; what went as far is lost, and single precision would end not much later
 const double LARGEST = numeric_limits<double>::max();
+const int ALL_GROUPS = 0xFFFFFFFF;
 
 void checkNotExploded(int step, const char* what, const Vec3* vectors, int count, double limit) {
     for (int i = 0; i < count; i++)
@@ -25,66 +31,40 @@ void checkNotExploded(int step, const char* what, const Vec3* vectors, int count
 
 } // namespace
 
-SegmentMasses::SegmentMasses(const System& system) {
-    if (system.getNumConstraints() > 0)
-        refuse("a segment knows no constraints, but the System has ", system.getNumConstraints());
-    for (int i = 0; i < system.getNumParticles(); i++) {
-        if (system.isVirtualSite(i))
-            refuse("a segment knows no virtual sites, but particle ", i, " is one");
-        masses.push_back(system.getParticleMass(i));
-        inverseMasses.push_back(masses[i] == 0 ? 0 : 1/masses[i]);
-    }
-}
-
-double SegmentMasses::getKineticEnergy(const Vec3* velocities) const {
-    double energy = 0;
-    for (int i = 0; i < getNumParticles(); i++)
-        energy += 0.5*masses[i]*velocities[i].dot(velocities[i]);
-    return energy;
-}
-
-unique_ptr<ChainPropagator> DiffSim::makeChainPropagator(const DiffSim::NoseHooverChain* chain, const StepSplitting& splitting) {
-    if (chain == nullptr)
-        return nullptr;
-    if (splitting.kick2 != 0)
-        refuse("a Nose-Hoover chain needs steps of the form (dt, dt/2, any scale, dt/2, 0), got a last kick of ", splitting.kick2,
-                " ps");
-    return make_unique<ChainPropagator>(*chain, splitting.drift1+splitting.drift2);
-}
-
-SegmentIntegrator::SegmentIntegrator(ContextImpl& context, const SegmentMasses& masses, const StepSplitting& splitting,
-        const ChainPropagator* chain, const Vec3* box) : context(context), masses(masses), splitting(splitting), chain(chain) {
+SegmentIntegrator::SegmentIntegrator(ContextImpl& context, CalcSplinePairForceKernel& kernel, const SegmentMasses& masses,
+        const StepSplitting& splitting, const ChainPropagator* chain, const Vec3* box) : context(context), kernel(kernel),
+        masses(masses), splitting(splitting), chain(chain), boxIsNew(false) {
     context.getPositions(ownPositions);
     context.getPeriodicBoxVectors(ownBox[0], ownBox[1], ownBox[2]);
     copy(box, box+3, runBox);
 }
 
-// OpenMM rebuilds neighbor lists when particles have moved, not when the box has changed. So all of them take a detour, by half
-// a box vector, which is not undone by wrapping them into the box.
-void SegmentIntegrator::setBox(const Vec3* box, const Vec3* positions) {
+void SegmentIntegrator::setBox(const Vec3* box) {
     Vec3 old[3];
     context.getPeriodicBoxVectors(old[0], old[1], old[2]);
     if (equal(box, box+3, old))
         return;
     context.setPeriodicBoxVectors(box[0], box[1], box[2]);
-    present.assign(positions, positions+masses.getNumParticles());
-    for (Vec3& r : present)
-        r += box[0]*0.5;
-    context.setPositions(present);
-    context.calcForcesAndEnergy(true, false);
+    boxIsNew = true;
 }
 
+// All forces are computed once more in the box that was put back, so that no later call meets a neighbor list of the segment's.
 void SegmentIntegrator::restore() {
-    setBox(ownBox, ownPositions.data());
+    setBox(ownBox);
+    if (boxIsNew)
+        evaluate(ownPositions.data(), ALL_GROUPS);
     context.setPositions(ownPositions);
 }
 
-void SegmentIntegrator::run(int numSteps, Vec3* positions, Vec3* velocities, const Vec3* noise, double* chainStates) {
+void SegmentIntegrator::run(const Segment& segment, const Vec3* noise) {
     int numParticles = masses.getNumParticles();
-    setBox(runBox, positions);
-    if (splitting.kick1 != 0 && numSteps > 0)
+    Vec3* positions = segment.positions;
+    Vec3* velocities = segment.velocities;
+    double* chainStates = segment.chainStates;
+    setBox(runBox);
+    if (splitting.kick1 != 0 && segment.numSteps > 0)
         computeForces(0, positions);
-    for (int step = 1; step <= numSteps; step++) {
+    for (int step = 1; step <= segment.numSteps; step++) {
         Vec3* x = copy(positions, positions+numParticles, positions+numParticles)-numParticles;
         Vec3* v = copy(velocities, velocities+numParticles, velocities+numParticles)-numParticles;
         kick(splitting.kick1, v);
@@ -98,7 +78,7 @@ void SegmentIntegrator::run(int numSteps, Vec3* positions, Vec3* velocities, con
         scaleAndDisturb(scale, noise, v);
         drift(splitting.drift2, x, v);
         checkNotExploded(step, "position", x, numParticles, FARTHEST);
-        if (splitting.kick2 != 0 || (splitting.kick1 != 0 && step < numSteps))
+        if (splitting.kick2 != 0 || (splitting.kick1 != 0 && step < segment.numSteps))
             computeForces(step, x);
         kick(splitting.kick2, v);
         checkNotExploded(step, "velocity", v, numParticles, LARGEST);
@@ -110,11 +90,30 @@ void SegmentIntegrator::run(int numSteps, Vec3* positions, Vec3* velocities, con
 }
 
 void SegmentIntegrator::computeForces(int step, const Vec3* positions) {
-    present.assign(positions, positions+masses.getNumParticles());
-    context.setPositions(present);
-    context.calcForcesAndEnergy(true, false, context.getIntegrator().getIntegrationForceGroups());
+    evaluate(positions, context.getIntegrator().getIntegrationForceGroups());
     context.getForces(forces);
     checkNotExploded(step, "force", forces.data(), forces.size(), LARGEST);
+}
+
+// OpenMM makes a new neighbor list when particles have moved, not when the box has changed, and has no call to ask for one.
+// What a segment starts from is as a rule far from where the particles were, so the kernel is asked whether there is a new
+// list. Only where it cannot tell, or there is none, forces are computed elsewhere before, all particles being moved alike.
+void SegmentIntegrator::evaluate(const Vec3* positions, int groups) {
+    auto evaluateAt = [&] (Vec3 shift) {
+        present.assign(positions, positions+masses.getNumParticles());
+        for (Vec3& r : present)
+            r += shift;
+        context.setPositions(present);
+        context.calcForcesAndEnergy(true, false, groups);
+    };
+    evaluateAt(Vec3());
+    if (boxIsNew && !kernel.hasNewNeighborLists(context)) {
+        Vec3 box[3];
+        context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+        evaluateAt(box[0]*0.5); // which is not undone by wrapping into the box
+        evaluateAt(Vec3());
+    }
+    boxIsNew = false;
 }
 
 void SegmentIntegrator::kick(double time, Vec3* velocities) const {

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "SplinePairForce.h"
 #include "internal/SplinePairForceImpl.h"
 #include "internal/refuse.h"
@@ -127,29 +133,19 @@ ForceImpl* SplinePairForce::createImpl() const {
     return new SplinePairForceImpl(*this);
 }
 
+SplinePairForceImpl& SplinePairForce::getImpl(Context& context) const {
+    return dynamic_cast<SplinePairForceImpl&>(getImplInContext(context));
+}
+
 void SplinePairForce::updateParametersInContext(Context& context) {
-    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).updateParametersInContext(getContextImpl(context));
+    getImpl(context).updateParametersInContext(getContextImpl(context));
 }
 
 void SplinePairForce::computeSums(Context& context, const PairFrames& frames, PairSums& sums) const {
-    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSums(getContextImpl(context), frames, sums);
+    getImpl(context).computeSums(getContextImpl(context), frames, sums);
 }
 
 void SplinePairForce::computeProducts(Context& context, const PairFrames& frames, const Vec3* vectors, Vec3* hessianProduct,
         double* parameterProduct) const {
-    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeProducts(getContextImpl(context), frames, vectors,
-            hessianProduct, parameterProduct);
-}
-
-void SplinePairForce::computeSegment(Context& context, const StepSplitting& splitting, int numSteps, Vec3* positions, Vec3* velocities,
-        const Vec3* noise, const Vec3* box, const DiffSim::NoseHooverChain* chain, double* chainStates) const {
-    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSegment(getContextImpl(context), splitting, numSteps,
-            positions, velocities, noise, box, chain, chainStates);
-}
-
-void SplinePairForce::computeSegmentGradient(Context& context, const StepSplitting& splitting, int numSteps, const Vec3* positions,
-        const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients, SegmentGradient& gradient,
-        const SegmentGradientOptions& options) const {
-    dynamic_cast<SplinePairForceImpl&>(getImplInContext(context)).computeSegmentGradient(getContextImpl(context), splitting, numSteps,
-            positions, box, positionGradients, velocityGradients, gradient, options);
+    getImpl(context).computeProducts(getContextImpl(context), frames, vectors, hessianProduct, parameterProduct);
 }

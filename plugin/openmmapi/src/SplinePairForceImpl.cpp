@@ -1,10 +1,13 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "internal/SplinePairForceImpl.h"
-#include "internal/SegmentAdjoint.h"
-#include "internal/SegmentIntegrator.h"
 #include "internal/refuse.h"
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <set>
 
 using namespace DiffSim;
@@ -73,7 +76,6 @@ void SplinePairForceImpl::checkBox(const Vec3* box) const {
                 largestRange(box), " nm");
 }
 
-// That of the Context where none is given.
 void SplinePairForceImpl::findBox(ContextImpl& context, const Vec3* given, Vec3* box) const {
     context.getPeriodicBoxVectors(box[0], box[1], box[2]);
     if (given != nullptr)
@@ -81,11 +83,11 @@ void SplinePairForceImpl::findBox(ContextImpl& context, const Vec3* given, Vec3*
     checkBox(box);
 }
 
-void SplinePairForceImpl::checkPositions(const Vec3* positions, const char* what, int index) const {
+void SplinePairForceImpl::checkFinite(const Vec3* vectors, const char* what, int index) const {
     for (int i = 0; i < numParticles; i++)
         for (int axis = 0; axis < 3; axis++)
-            if (!isfinite(positions[i][axis]))
-                refuse(what, " ", index, ": a coordinate of particle ", i, " is ", positions[i][axis], ", expected a finite number");
+            if (!isfinite(vectors[i][axis]))
+                refuse(what, " ", index, ": a coordinate of particle ", i, " is ", vectors[i][axis], ", expected a finite number");
 }
 
 double SplinePairForceImpl::calcForcesAndEnergy(ContextImpl& context, bool includeForces, bool includeEnergy, int groups) {
@@ -124,7 +126,7 @@ void SplinePairForceImpl::forEachFrame(ContextImpl& context, const PairFrames& f
         if (frames.boxes != nullptr)
             for (int axis = 0; axis < 3; axis++)
                 configuration.box[axis] = frames.boxes[3*frame+axis];
-        checkPositions(configuration.positions, "frame", frame);
+        checkFinite(configuration.positions, "frame", frame);
         checkBox(configuration.box);
         function(frame, configuration);
     }
@@ -179,55 +181,6 @@ void SplinePairForceImpl::computeProducts(ContextImpl& context, const PairFrames
                 hessianProduct == nullptr ? nullptr : hessianProduct+(size_t) frame*numParticles,
                 parameterProduct == nullptr ? nullptr : parameterProduct+frame*numSums);
     });
-}
-
-void SplinePairForceImpl::computeSegment(ContextImpl& context, const StepSplitting& splitting, int numSteps, Vec3* positions,
-        Vec3* velocities, const Vec3* noise, const Vec3* box, const DiffSim::NoseHooverChain* chain, double* chainStates) {
-    SegmentMasses masses(context.getSystem());
-    unique_ptr<ChainPropagator> propagator = makeChainPropagator(chain, splitting);
-    if (chain != nullptr && noise != nullptr)
-        refuse("a segment with a Nose-Hoover chain has no noise");
-    Vec3 runBox[3];
-    findBox(context, box, runBox);
-    checkPositions(positions, "positions, time", 0);
-    checkPositions(velocities, "velocities, time", 0);
-    for (int step = 0; noise != nullptr && step < numSteps; step++)
-        checkPositions(noise+(size_t) step*numParticles, "noise, step", step);
-    SegmentIntegrator integrator(context, masses, splitting, propagator.get(), runBox);
-    try {
-        integrator.run(numSteps, positions, velocities, noise, chainStates);
-    }
-    catch (...) {
-        integrator.restore();
-        throw;
-    }
-    integrator.restore();
-}
-
-void SplinePairForceImpl::computeSegmentGradient(ContextImpl& context, const StepSplitting& splitting, int numSteps,
-        const Vec3* positions, const Vec3* box, const Vec3* positionGradients, const Vec3* velocityGradients,
-        SegmentGradient& gradient, const SegmentGradientOptions& options) {
-    SegmentMasses masses(context.getSystem());
-    unique_ptr<ChainPropagator> propagator = makeChainPropagator(options.chain, splitting);
-    if (propagator != nullptr && (options.velocities == nullptr || options.chainStates == nullptr))
-        refuse("with a Nose-Hoover chain, the gradient of a segment needs its velocities and the chain's states");
-    if (options.truncation < 0)
-        refuse("expected a truncation of at least 1 step, or 0 for none, got ", options.truncation);
-    if (options.clipping != 0 && !(options.clipping >= 1))
-        refuse("expected a clipping of at least 1, or 0 for none, got ", options.clipping);
-    PairConfiguration configuration;
-    findBox(context, box, configuration.box);
-    for (int t = 0; t <= numSteps; t++) {
-        checkPositions(positions+(size_t) t*numParticles, "time", t);
-        if (propagator != nullptr)
-            checkPositions(options.velocities+(size_t) t*numParticles, "velocities, time", t);
-    }
-    auto products = [&] (int time, const Vec3* weights, Vec3* hessianProduct, double* parameterProduct) {
-        configuration.positions = positions+(size_t) time*numParticles;
-        getKernel().computeProducts(context, configuration, weights, hessianProduct, parameterProduct);
-    };
-    SegmentAdjoint adjoint(masses, splitting, propagator.get(), options, products);
-    adjoint.run(numSteps, positionGradients, velocityGradients, owner.getNumTypePairs()*owner.getNumCoefficients(), gradient);
 }
 
 void SplinePairForceImpl::findMolecules(ContextImpl& context) {

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "CommonSplinePairKernels.h"
 #include "CommonSplinePairKernelSources.h"
 #include "openmm/common/ContextSelector.h"
@@ -359,4 +365,11 @@ void CommonCalcSplinePairForceKernel::computeProducts(ContextImpl& context, cons
     }
     if (parameterProduct != nullptr)
         downloadMoments(basisSums, scale*table->getSpacing()/norm, parameterProduct);
+}
+
+bool CommonCalcSplinePairForceKernel::hasNewNeighborLists(ContextImpl& context) {
+    ContextSelector selector(cc);
+    vector<int> wasRebuilt;
+    cc.getNonbondedUtilities().getRebuildNeighborList().download(wasRebuilt);
+    return wasRebuilt[0] != 0;
 }

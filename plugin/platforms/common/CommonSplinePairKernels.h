@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_COMMONSPLINEPAIRKERNELS_H_
 #define OPENMM_DIFFSIM_COMMONSPLINEPAIRKERNELS_H_
 
@@ -31,6 +37,7 @@ public:
             double* basis, double* virial, std::vector<std::vector<long long> >& counts);
     void computeProducts(OpenMM::ContextImpl& context, const PairConfiguration& configuration, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct);
+    bool hasNewNeighborLists(OpenMM::ContextImpl& context);
 private:
     class ForceInfo;
     void uploadTable();

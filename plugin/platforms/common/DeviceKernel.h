@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_DEVICEKERNEL_H_
 #define OPENMM_DIFFSIM_DEVICEKERNEL_H_
 

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "CpuPairList.h"
 #include <algorithm>
 #include <numeric>
@@ -10,7 +16,6 @@ using namespace std;
 namespace {
 
 const double PADDING = 0.1; // of the cutoff; more of it means fewer new lists and more pairs that turn out to be too far
-const int WIDTH = 8;
 
 } // namespace
 
@@ -26,7 +31,7 @@ void DiffSim::forEachThread(ThreadPool& threads, const function<void (int)>& fun
 }
 
 void CpuCoordinates::assign(const vector<Vec3>& points) {
-    size_t size = points.size()+WIDTH;
+    size_t size = points.size()+CpuPairLoops::MAX_WIDTH;
     x.resize(size);
     y.resize(size);
     z.resize(size);
@@ -138,7 +143,7 @@ void CpuPairList::buildPart(Part& part) {
             while (starts[cell+1] <= i)
                 cell++;
             grid.getNeighbors(cell, runs);
-            room = 2*WIDTH;
+            room = 2*CpuPairLoops::MAX_WIDTH;
             for (const CellGrid::Run& run : runs)
                 room += run.end-run.begin;
             end = starts[cell+1];
@@ -155,7 +160,7 @@ void CpuPairList::buildPart(Part& part) {
             })-neighbors;
         found = removeExcluded(grid.getOrder()[i], neighbors, found);
         part.counts[i-part.begin] = found;
-        for (used += found; used%WIDTH != 0; used++)
+        for (used += found; used%loops.getWidth() != 0; used++)
             part.indices[used] = i;
     }
     part.numIndices = used;

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_CPUPAIRLOOPS_H_
 #define OPENMM_DIFFSIM_CPUPAIRLOOPS_H_
 
@@ -19,7 +25,7 @@ struct CpuPairModel {
 
 /**
  * Particles in the order of their cells, and for each the neighbors that follow it in that order. The list of a particle is
- * padded with the particle itself to a multiple of 8.
+ * padded with the particle itself to a multiple of the width of the loops that it is for.
  */
 struct CpuPairNeighbors {
     int begin, end;               // the particles of this list
@@ -32,11 +38,15 @@ struct CpuPairNeighbors {
  */
 class CpuPairLoops {
 public:
+    /** No loops are wider. */
+    static const int MAX_WIDTH = 8;
     virtual ~CpuPairLoops() {
     }
+    /** How many pairs are computed at a time. */
+    virtual int getWidth() const = 0;
     /**
      * Find the particles after index, in some runs, that are closer than a cutoff. There has to be room for all that the
-     * runs hold and 8 more.
+     * runs hold and MAX_WIDTH more.
      *
      * @return how many were found
      */
@@ -80,14 +90,15 @@ public:
     /**
      * Count distances in uniform bins.
      *
-     * @param squares   of the distances, with room for 8 more
-     * @param counts    8 interleaved copies of numBins+1 counts, the last for distances outside of all bins
+     * @param squares   of the distances, with room for MAX_WIDTH more
+     * @param counts    MAX_WIDTH interleaved copies of numBins+1 counts, the last for distances outside of all bins
      */
     virtual void countUniform(int numDistances, const float* squares, float rMin, float inverseWidth, int numBins, int* counts) const = 0;
 };
 
-const CpuPairLoops& getPortablePairLoops();
-/** Null where the compiler or the processor has no such instructions. */
+/** Four pairs at a time, on any processor that OpenMM's CPU platform runs on. */
+const CpuPairLoops& getVec4PairLoops();
+/** Eight at a time; null where the compiler or the processor has no such instructions. */
 const CpuPairLoops* getAvx2PairLoops();
 
 } // namespace DiffSim

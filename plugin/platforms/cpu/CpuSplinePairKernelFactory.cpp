@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "CpuSplinePairKernels.h"
 #include "openmm/KernelFactory.h"
 #include "openmm/OpenMMException.h"
@@ -19,9 +25,9 @@ public:
 
 } // namespace
 
-extern "C" __attribute__((visibility("default"))) void registerPlatforms() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerPlatforms() {
 }
 
-extern "C" __attribute__((visibility("default"))) void registerKernelFactories() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerKernelFactories() {
     Platform::getPlatform("CPU").registerKernelFactory(CalcSplinePairForceKernel::Name(), new CpuSplinePairKernelFactory());
 }

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "CpuSplinePairKernels.h"
 #include "openmm/cpu/CpuPlatform.h"
 #include "openmm/reference/ReferencePlatform.h"
@@ -11,7 +17,7 @@ using namespace std;
 
 namespace {
 
-const int WIDTH = 8;
+const int WIDTH = CpuPairLoops::MAX_WIDTH;
 
 ThreadPool& getThreads(ContextImpl& context) {
     return CpuPlatform::getPlatformData(context).threads;
@@ -20,7 +26,7 @@ ThreadPool& getThreads(ContextImpl& context) {
 // OPENMM_DIFFSIM_PORTABLE makes this machine test what others run.
 const CpuPairLoops& fastestLoops() {
     const CpuPairLoops* avx2 = (getenv("OPENMM_DIFFSIM_PORTABLE") == nullptr ? getAvx2PairLoops() : nullptr);
-    return avx2 == nullptr ? getPortablePairLoops() : *avx2;
+    return avx2 == nullptr ? getVec4PairLoops() : *avx2;
 }
 
 // The thread's part of a range.
@@ -255,6 +261,11 @@ void CpuCalcSplinePairForceKernel::computeProducts(ContextImpl& context, const P
         for (int k = 0; k < table->getNumTypePairs()*table->getNumCoefficients(); k++)
             parameterProduct[k] *= scale;
     }
+}
+
+// The list of this force knows its box. OpenMM has one for its own forces, and does not say when it was made.
+bool CpuCalcSplinePairForceKernel::hasNewNeighborLists(ContextImpl& context) {
+    return CpuPlatform::getPlatformData(context).neighborList == nullptr;
 }
 
 void CpuCalcSplinePairForceKernel::countPairs(const PairConfiguration& configuration, ThreadPool& threads,

@@ -1,13 +1,19 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "CommonSplinePairKernelFactory.h"
-#include "openmm/cuda/CudaPlatform.h"
+#include "SplinePairKernels.h"
+#include "openmm/Platform.h"
 
 using namespace DiffSim;
 using namespace OpenMM;
 
-extern "C" __attribute__((visibility("default"))) void registerPlatforms() {
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerPlatforms() {
 }
 
-extern "C" __attribute__((visibility("default"))) void registerKernelFactories() {
-    Platform::getPlatform("CUDA").registerKernelFactory(CalcSplinePairForceKernel::Name(),
-            new CommonSplinePairKernelFactory<CudaPlatform::PlatformData>());
+extern "C" OPENMM_EXPORT_DIFFSIM_PLUGIN void registerKernelFactories() {
+    Platform::getPlatform("CUDA").registerKernelFactory(CalcSplinePairForceKernel::Name(), new CommonSplinePairKernelFactory());
 }

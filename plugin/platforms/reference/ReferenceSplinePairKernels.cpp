@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #include "ReferenceSplinePairKernels.h"
 #include "openmm/reference/ReferencePlatform.h"
 #include <algorithm>
@@ -151,4 +157,9 @@ void ReferenceCalcSplinePairForceKernel::computeProducts(ContextImpl& context, c
     });
     if (parameterProduct != nullptr)
         table->toCoefficients(moments, parameterProduct);
+}
+
+// OpenMM's kernels of this platform make one for each evaluation.
+bool ReferenceCalcSplinePairForceKernel::hasNewNeighborLists(ContextImpl& context) {
+    return true;
 }

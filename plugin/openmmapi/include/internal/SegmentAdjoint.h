@@ -1,9 +1,15 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SEGMENTADJOINT_H_
 #define OPENMM_DIFFSIM_SEGMENTADJOINT_H_
 
-#include "SplinePairForce.h"
-#include "internal/NoseHooverChain.h"
-#include "internal/SegmentIntegrator.h"
+#include "SegmentPropagator.h"
+#include "internal/ChainPropagator.h"
+#include "internal/SegmentMasses.h"
 #include <functional>
 #include <vector>
 
@@ -20,14 +26,13 @@ public:
      */
     typedef std::function<void (int time, const OpenMM::Vec3* weights, OpenMM::Vec3* hessianProduct, double* parameterProduct)> Products;
     SegmentAdjoint(const SegmentMasses& masses, const StepSplitting& splitting, const ChainPropagator* chain,
-            const SegmentGradientOptions& options, Products products);
+            const StoredSegment& segment, const SegmentGradientOptions& options, Products products);
     /**
-     * Carry the gradient back from the last of numSteps+1 times; numSums is the number of parameters.
+     * Carry the gradient back from the last time; numSums is the number of parameters.
      */
-    void run(int numSteps, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients, int numSums,
-            SegmentGradient& gradient);
+    SegmentGradient run(const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients, int numSums);
 private:
-    int findLast(int numSteps, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients) const;
+    int findLast(const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients) const;
     void visit(int time, const OpenMM::Vec3* positionGradients, const OpenMM::Vec3* velocityGradients);
     void addWeights(double kick);
     void applyForce(int time, bool toPositions);
@@ -40,6 +45,7 @@ private:
     const SegmentMasses& masses;
     StepSplitting splitting;
     const ChainPropagator* chain;
+    StoredSegment segment;
     const SegmentGradientOptions& options;
     Products products;
     std::vector<OpenMM::Vec3> x, v; // the adjoint
@@ -48,7 +54,7 @@ private:
     std::vector<double> parameterProduct;
     int last;
     double bound; // of the norm; zero while there is none
-    SegmentGradient* gradient;
+    SegmentGradient gradient;
 };
 
 } // namespace DiffSim

@@ -1,47 +1,23 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SEGMENTINTEGRATOR_H_
 #define OPENMM_DIFFSIM_SEGMENTINTEGRATOR_H_
 
-#include "SplinePairForce.h"
-#include "internal/NoseHooverChain.h"
+#include "SegmentPropagator.h"
+#include "SplinePairKernels.h"
+#include "internal/ChainPropagator.h"
+#include "internal/SegmentMasses.h"
 #include "openmm/internal/ContextImpl.h"
-#include <memory>
 #include <vector>
 
 namespace DiffSim {
 
 /**
- * Masses of the particles of segments; zero for those that do not move.
- */
-class SegmentMasses {
-public:
-    /** Refuses a System with constraints or virtual sites, whose motion is not that of the steps. */
-    SegmentMasses(const OpenMM::System& system);
-    int getNumParticles() const {
-        return inverseMasses.size();
-    }
-    bool moves(int particle) const {
-        return inverseMasses[particle] != 0;
-    }
-    double getMass(int particle) const {
-        return masses[particle];
-    }
-    double getInverseMass(int particle) const {
-        return inverseMasses[particle];
-    }
-    /** In kJ/mol, of those that move. */
-    double getKineticEnergy(const OpenMM::Vec3* velocities) const;
-private:
-    std::vector<double> masses, inverseMasses;
-};
-
-/**
- * The propagator of a chain, or null without one. A chain takes the place of the scale of steps of LangevinMiddle's form;
- * others, which have a last kick, are refused.
- */
-std::unique_ptr<ChainPropagator> makeChainPropagator(const NoseHooverChain* chain, const StepSplitting& splitting);
-
-/**
- * Integrates segments: positions and velocities in double precision here, forces by the Context, all of those that its own
+ * Integrates one segment: positions and velocities in double precision here, forces by the Context, all of those that its own
  * integrator uses. It moves the particles of the Context and its box, and puts both back when restore() is called.
  */
 class SegmentIntegrator {
@@ -49,24 +25,27 @@ public:
     /**
      * @param box   3 vectors in nm
      */
-    SegmentIntegrator(OpenMM::ContextImpl& context, const SegmentMasses& masses, const StepSplitting& splitting,
-            const ChainPropagator* chain, const OpenMM::Vec3* box);
+    SegmentIntegrator(OpenMM::ContextImpl& context, CalcSplinePairForceKernel& kernel, const SegmentMasses& masses,
+            const StepSplitting& splitting, const ChainPropagator* chain, const OpenMM::Vec3* box);
     /**
-     * Integrate; see SplinePairForce::computeSegment().
+     * Integrate; see SegmentPropagator::integrate().
      */
-    void run(int numSteps, OpenMM::Vec3* positions, OpenMM::Vec3* velocities, const OpenMM::Vec3* noise, double* chainStates);
+    void run(const Segment& segment, const OpenMM::Vec3* noise);
     void restore();
 private:
-    void setBox(const OpenMM::Vec3* box, const OpenMM::Vec3* positions);
+    void setBox(const OpenMM::Vec3* box);
     void computeForces(int step, const OpenMM::Vec3* positions);
+    void evaluate(const OpenMM::Vec3* positions, int groups);
     void kick(double time, OpenMM::Vec3* velocities) const;
     void drift(double time, OpenMM::Vec3* positions, const OpenMM::Vec3* velocities) const;
     void scaleAndDisturb(double scale, const OpenMM::Vec3* noise, OpenMM::Vec3* velocities) const;
     OpenMM::ContextImpl& context;
+    CalcSplinePairForceKernel& kernel;
     const SegmentMasses& masses;
     StepSplitting splitting;
     const ChainPropagator* chain;
     OpenMM::Vec3 ownBox[3], runBox[3];
+    bool boxIsNew; // no forces have been computed in it
     std::vector<OpenMM::Vec3> ownPositions, present, forces;
 };
 

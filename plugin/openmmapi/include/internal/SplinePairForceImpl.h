@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SPLINEPAIRFORCEIMPL_H_
 #define OPENMM_DIFFSIM_SPLINEPAIRFORCEIMPL_H_
 
@@ -13,7 +19,7 @@ namespace DiffSim {
 
 /**
  * The SplinePairForce of one Context. Whatever is the same on all platforms is done here: checks, loops over frames,
- * centers of molecules, and the recursion back through a segment.
+ * and centers of molecules.
  */
 class SplinePairForceImpl : public OpenMM::ForceImpl {
 public:
@@ -33,17 +39,13 @@ public:
     void computeSums(OpenMM::ContextImpl& context, const PairFrames& frames, PairSums& sums);
     void computeProducts(OpenMM::ContextImpl& context, const PairFrames& frames, const OpenMM::Vec3* vectors,
             OpenMM::Vec3* hessianProduct, double* parameterProduct);
-    void computeSegment(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps, OpenMM::Vec3* positions,
-            OpenMM::Vec3* velocities, const OpenMM::Vec3* noise, const OpenMM::Vec3* box, const NoseHooverChain* chain,
-            double* chainStates);
-    void computeSegmentGradient(OpenMM::ContextImpl& context, const StepSplitting& splitting, int numSteps,
-            const OpenMM::Vec3* positions, const OpenMM::Vec3* box, const OpenMM::Vec3* positionGradients,
-            const OpenMM::Vec3* velocityGradients, SegmentGradient& gradient, const SegmentGradientOptions& options);
-private:
     CalcSplinePairForceKernel& getKernel();
-    void checkBox(const OpenMM::Vec3* box) const;
+    /** The given box, or that of the Context where none is given; refused where the cutoff is too long for it. */
     void findBox(OpenMM::ContextImpl& context, const OpenMM::Vec3* given, OpenMM::Vec3* box) const;
-    void checkPositions(const OpenMM::Vec3* positions, const char* what, int index) const;
+    /** Refuses vectors, one for each particle, that are not finite. */
+    void checkFinite(const OpenMM::Vec3* vectors, const char* what, int index) const;
+private:
+    void checkBox(const OpenMM::Vec3* box) const;
     void checkHistogram(const PairHistogram& histogram, const OpenMM::Vec3* box) const;
     void findMolecules(OpenMM::ContextImpl& context);
     void findOffsets(const OpenMM::Vec3* positions);

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 #ifndef OPENMM_DIFFSIM_SPLINETABLE_H_
 #define OPENMM_DIFFSIM_SPLINETABLE_H_
 
@@ -17,7 +23,7 @@ namespace DiffSim {
  * The rows are linear in the coefficients. Sums over pairs of 1, t, t^2 and t^3 in each row therefore hold all that the
  * derivatives with respect to the coefficients need: toCoefficients() is the transpose of that linear map.
  */
-class SplineTable {
+class OPENMM_EXPORT_DIFFSIM SplineTable {
 public:
     typedef std::array<double, 4> Row;
     explicit SplineTable(const SplinePairForce& force);

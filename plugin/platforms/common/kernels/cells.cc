@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 /**
  * Particles sorted into cells, and what all loops over their pairs share. Cell (x, y, z) has the index
  * (x*dims.y+y)*dims.z+z, and its particles are those from cellStarts[index] to cellStarts[index+1]-1. A cell outside of

@@ -1,3 +1,9 @@
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
 // One pair in OpenMM's own nonbonded kernel. Row 0 of the table is the straight line below the first knot, the rows between
 // are the cells between knots, and the last one, met by rounding only, is zero. At zero distance invR is infinite.
 

@@ -1,4 +1,10 @@
-#include "internal/NoseHooverChain.h"
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
+
+#include "internal/ChainPropagator.h"
 #include "internal/refuse.h"
 #include "openmm/reference/SimTKOpenMMRealType.h"
 #include <algorithm>
@@ -26,7 +32,7 @@ vector<double> getYoshidaSuzukiWeights(int number) {
 
 } // namespace
 
-ChainPropagator::ChainPropagator(const DiffSim::NoseHooverChain& chain, double timeStep) : length(chain.length) {
+ChainPropagator::ChainPropagator(const ChainThermostat& chain, double timeStep) : length(chain.length) {
     if (!(chain.temperature > 0 && isfinite(chain.temperature)))
         refuse("a Nose-Hoover chain: expected a temperature above zero, got ", chain.temperature, " K");
     if (!(chain.frequency > 0 && isfinite(chain.frequency)))

@@ -1,7 +1,13 @@
-#ifndef OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_
-#define OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_
+/*
+ * Part of openmm_diffsim, an extension of OpenMM. Copyright (c) 2026 openmm_diffsim developers.
+ * SPDX-License-Identifier: MIT
+ * The full text, which comes without any warranty, is in the file LICENSE.
+ */
 
-#include "SplinePairForce.h"
+#ifndef OPENMM_DIFFSIM_CHAINPROPAGATOR_H_
+#define OPENMM_DIFFSIM_CHAINPROPAGATOR_H_
+
+#include "SegmentPropagator.h"
 #include <cmath>
 #include <valarray>
 #include <vector>
@@ -50,7 +56,7 @@ inline Dual exp(const Dual& a) {
  */
 class ChainPropagator {
 public:
-    ChainPropagator(const NoseHooverChain& chain, double timeStep);
+    ChainPropagator(const ChainThermostat& chain, double timeStep);
     int getLength() const {
         return length;
     }
@@ -82,4 +88,4 @@ private:
 
 } // namespace DiffSim
 
-#endif /*OPENMM_DIFFSIM_NOSEHOOVERCHAIN_H_*/
+#endif /*OPENMM_DIFFSIM_CHAINPROPAGATOR_H_*/
