@@ -183,8 +183,7 @@ def test_a_small_box_has_the_structure_of_a_large_one() -> None:
     excess = float(large.structure_factor[0, 0, 0]) - 1
     g = large.g - excess / 50
     small, taken_for_large = (
-        structure_of(large.r, g, np.array([n]), n / densities[0])
-        for n in (50.0, 1e8)
+        structure_of(large.r, g, np.array([n]), n / densities[0]) for n in (50.0, 1e8)
     )
     wrong = np.abs(taken_for_large.structure_factor - large.structure_factor).max()
     assert wrong > 0.04 * excess > 0.005
