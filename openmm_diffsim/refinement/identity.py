@@ -94,9 +94,9 @@ def _sentence(path: tuple[str, ...], old: Any, new: Any) -> str:
 
 
 def _verbs(path: tuple[str, ...]) -> tuple[str, str]:
-    """Of what stands last: of one thing or, by its ending, of several."""
-    name = path[-1].partition(" in ")[0]
-    several = name.endswith("s") and not name.endswith("ss")
+    """Of what stands last: one thing or, by the ending of a plain word, several."""
+    word = path[-1].partition(" in ")[0].partition(" of ")[0]
+    several = word.endswith("s") and not word.endswith("ss") and "_" not in word
     return ("were", "are") if several else ("was", "is")
 
 
