@@ -138,12 +138,25 @@ def test_a_job_knows_the_temperature_of_its_potential() -> None:
     assert (options.temperature, options.exclusions, options.periodic) == (130.0, [[4, 9]], True)
     np.testing.assert_array_equal(options.atoms, atoms)
     result = job.run()
+    point.deserialize(dict(job.state))  # on Reference, all Contexts draw from one stream
     here = point.sample(20, 10).arrays([], Path())
     for name, array in here.items():
         np.testing.assert_array_equal(result.arrays[name], array)
     np.testing.assert_array_equal(
         result.arrays["coefficients"][0], potential.coefficients(130.0).detach()
     )
+
+
+def test_a_network_that_is_not_learned_goes_along(pool: ProcessPoolExecutor) -> None:
+    system = empty_system(N, np.eye(3) * LENGTH)
+    network, pair = embedded(), SplinePair(0.28, 0.5, 12)
+    network.attach(system, backend="python", atoms=np.arange(9, N)).setForceGroup(2)
+    pair.attach(system)
+    point = StatePoint(simulate(system, lattice(N, np.eye(3) * LENGTH, 0.02)), pair)
+    result = pool.submit(SamplingJob.of(point, Recording(30, 10, RECORD)).run).result()
+    here = point.sample(30, 10, RECORD)
+    assert np.ptp(here.rest_energy) > 0.1
+    assert_same_arrays(result, here)
 
 
 def test_a_worker_says_why_it_failed(pool: ProcessPoolExecutor) -> None:

@@ -15,7 +15,7 @@ from ..errors import SamplingError
 from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
-from .adapters import Adapter, other_forces
+from .adapters import Adapter, other_forces, readable_elsewhere
 from .statepoint import StatePoint
 
 
@@ -78,7 +78,7 @@ class SamplingJob:
             group = system.getForce(place).getForceGroup()
             options = part.options(state_point.temperature)
             learned.append((place, group, part.potential, options))
-        rest = other_forces(system, adapter.names, bookkeeping=True)
+        rest = readable_elsewhere(other_forces(system, adapter.names, bookkeeping=True))
         return SamplingJob(
             state_point.potential,
             openmm.XmlSerializer.serialize(rest),

@@ -162,6 +162,11 @@ class Adapter:
         """A copy of a Force of this kind that can be kept in a file."""
         return openmm.XmlSerializer.clone(force)
 
+    @classmethod
+    def content(cls, force: Any) -> dict[str, Any] | None:
+        """What a Force of this kind computes with, as plain data, where its XML does not say it."""
+        return None
+
     def raise_interrupt(self) -> None:
         """Raise what interrupted Python that the Force called; OpenMM makes its own error of it."""
 
