@@ -133,6 +133,11 @@ def dense_step(
         m = np.where(variances > largest, 2 * m, m)
 
 
+def rows_of(states: list[Dense]) -> list[Rows]:
+    """Each in a group of its own."""
+    return [replace(state.rows, group=group) for group, state in enumerate(states)]
+
+
 def test_rows_make_up_the_jacobian_and_the_fisher_metric(dense: list[Dense]) -> None:
     for state in dense:
         jacobian = state.rows.values @ state.rows.energies + state.rows.explicit
@@ -150,7 +155,7 @@ def test_the_step_is_that_of_dense_matrices(
     dense: list[Dense], chosen: list[int], largest: float, ridge: float
 ) -> None:
     states = [dense[k] for k in chosen]
-    views, rows = [s.view for s in states], [s.rows for s in states]
+    views, rows = [s.view for s in states], rows_of(states)
     expected, fishers, m = dense_step(states, largest, ridge)
     x = step(views, rows, [largest] * len(states), ridge)
     np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5 * np.linalg.norm(expected))
@@ -160,7 +165,7 @@ def test_the_step_is_that_of_dense_matrices(
 
 
 def test_each_state_has_its_own_bound(dense: list[Dense]) -> None:
-    views, rows = [s.view for s in dense], [s.rows for s in dense]
+    views, rows = [s.view for s in dense], rows_of(dense)
     for bounds in ([np.inf, 1e-2], [1e-2, np.inf]):
         x = step(views, rows, bounds)
         assert all(
@@ -192,7 +197,7 @@ def test_the_unit_of_an_observable_does_not_matter(dense: list[Dense]) -> None:
 
 
 def test_what_a_step_should_gain_is_what_the_linear_model_says(dense: list[Dense]) -> None:
-    views, rows = [s.view for s in dense], [s.rows for s in dense]
+    views, rows = [s.view for s in dense], rows_of(dense)
     x = step(views, rows, [0.5, 0.5])
     expected = 0.0
     for state in dense:
@@ -402,10 +407,10 @@ def learned_prior() -> NetworkPotential:
 @pytest.mark.parametrize(
     "other, what",
     [
-        (another_size, r"potential, buffers, network.mu: .* was 5, is 6"),
+        (another_size, r"potential, buffers: the network.mu was 5, is 6"),
         (another_prior, "potential: the structure was .*cutoff=0.6,.*, is .*cutoff=0.58"),
         (prior_that_begins_elsewhere, "potential: the structure was .*, is .*r_min=0.25"),
-        (learned_prior, "potential, fixed: the prior.sigma is missing"),
+        (learned_prior, "potential, fixed: the prior.pair.sigma is missing"),
     ],
 )
 def test_the_checkpoint_of_another_network_is_refused(
@@ -440,8 +445,8 @@ class Halting(Embedded):
     left: ClassVar[dict[str, int]] = {}
 
     def energies(self, positions: Tensor, boxes: Tensor | None) -> Tensor:
-        several = "an evaluation" if len(positions) > 1 else "the update"
-        self._count(several if self.w.requires_grad else "the MD")  # there it is a frozen copy
+        alone = "the update" if self.w.requires_grad else "the MD"  # there it is a frozen copy
+        self._count("an evaluation" if len(positions) > 1 else alone)
         return super().energies(positions, boxes)
 
     def _count(self, where: str) -> None:

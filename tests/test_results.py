@@ -22,7 +22,7 @@ from openmm_diffsim import (
     Pressure,
     Target,
 )
-from openmm_diffsim.refinement.methods.gauss_newton import StateView
+from openmm_diffsim.refinement import Comparison
 from openmm_diffsim.report import figures, tables
 
 POINT: Any = SimpleNamespace(timestep=0.002)
@@ -53,7 +53,7 @@ def fit() -> Any:
     error = np.concatenate([t.uncertainty for t in goals])
     n = len(values)
     covariances = (np.diag(4 * error**2), np.diag(error**2))
-    view = StateView(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
+    view = Comparison(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
     return SimpleNamespace(views=lambda: [view])
 
 

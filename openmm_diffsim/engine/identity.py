@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +19,7 @@ from .adapters import Adapter
 from .adapters.system import copy_with
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
+_MOST_RUNS = 20
 _PARAMETERS = "GlobalParameters"
 _NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
 
@@ -47,7 +48,7 @@ def system_identity(
     return {
         "number of particles": n,
         **volume,
-        "masses in amu": plain([[mass, len(list(same))] for mass, same in groupby(masses)]),
+        "masses in amu": _runs(masses),
         "virtual sites": _virtual_sites(system),
         "constraints": plain(rigid),
         "forces": _forces(context, learned),
@@ -60,6 +61,12 @@ def system_identity(
             for part in learned.parts
         },
     }
+
+
+def _runs(values: Sequence[float]) -> Any:
+    """Values one after the other, each as often as it comes: "120 x 39.948"; many by checksum."""
+    runs = [f"{len(list(same))} x {value!r}" for value, same in groupby(values)]
+    return runs if len(runs) <= _MOST_RUNS else {"sha256": _digest(r.encode() for r in runs)}
 
 
 def _virtual_sites(system: openmm.System) -> dict[str, Any]:

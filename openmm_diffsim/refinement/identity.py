@@ -55,10 +55,9 @@ def _differences(path: tuple[str, ...], old: Any, new: Any) -> Iterator[str]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         yield from _differences_of_lists(path, old, new)
     elif old is _MISSING or new is _MISSING:
-        yield f"{_subject(path)} {'is new' if old is _MISSING else 'is missing'}"
+        yield f"{_subject(path)} {_verbs(path)[1]} {'new' if old is _MISSING else 'missing'}"
     else:
-        was, now = _told_apart(old, new)
-        yield f"{_subject(path)} was {was}, is {now}"
+        yield _sentence(path, old, new)
 
 
 def _differences_of_lists(path: tuple[str, ...], old: list[Any], new: list[Any]) -> Iterator[str]:
@@ -70,12 +69,13 @@ def _differences_of_lists(path: tuple[str, ...], old: list[Any], new: list[Any])
             item = f"{what.removesuffix('s')} {n}"
             yield from _differences((*where, item), old[n], new[n])
         return
-    was, now = _told_apart(old[changed[0]], new[changed[0]])
+    first = changed[0]
     if len(old) == 1:
-        yield f"{_subject(path)} was {was}, is {now}"
+        yield _sentence(path, old[0], new[0])
     else:
+        was, now = _told_apart(old[first], new[first])
         count = f"{len(changed)} of {len(old)} differ"
-        yield f"{_subject(path, f'number {changed[0]} of ')} was {was}, is {now} ({count})"
+        yield f"{_subject(path, f'number {first} of ')} was {was}, is {now} ({count})"
 
 
 def _is_checksum(value: Any) -> bool:
@@ -86,6 +86,18 @@ def _is_checksum(value: Any) -> bool:
 def _subject(path: tuple[str, ...], part: str = "") -> str:
     *where, what = path
     return ", ".join(where) + (": " if where else "") + f"{part}the {what}"
+
+
+def _sentence(path: tuple[str, ...], old: Any, new: Any) -> str:
+    (was, now), texts = _verbs(path), _told_apart(old, new)
+    return f"{_subject(path)} {was} {texts[0]}, {now} {texts[1]}"
+
+
+def _verbs(path: tuple[str, ...]) -> tuple[str, str]:
+    """Of what stands last: one thing or, by the ending of a plain word, several."""
+    word = path[-1].partition(" in ")[0].partition(" of ")[0]
+    several = word.endswith("s") and not word.endswith("ss") and "_" not in word
+    return ("were", "are") if several else ("was", "is")
 
 
 def _told_apart(old: Any, new: Any) -> tuple[str, str]:
