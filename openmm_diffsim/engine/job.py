@@ -41,7 +41,8 @@ class SamplingJob:
 
     The worker goes on from where the state point is, random numbers included, and the state point
     from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here. (A process that has a Context must not be forked: take "spawn".)
+    here; it has one stream of random numbers for all Contexts of a process. (A process that has a
+    Context must not be forked: take "spawn".)
     """
 
     potential: Potential
