@@ -169,7 +169,7 @@ def test_it_is_recorded_in_a_run_and_averaged() -> None:
     p = samples.average(angles)
     assert float(p.detach().sum()) * np.pi / 18 == pytest.approx(1, rel=1e-9)
     assert p.requires_grad
-    assert samples.estimate(angles, check=False).standard_error[9] > 0
+    assert samples.at().estimate(angles, check=False).standard_error[9] > 0
 
 
 # Arguments --------------------------------------------------------------------------------------

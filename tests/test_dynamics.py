@@ -478,7 +478,7 @@ def test_configurations_are_the_recorded_frames() -> None:
     boxes = configurations.boxes(samples)
     assert boxes is not None
     np.testing.assert_array_equal(boxes, np.broadcast_to(BOX, (5, 3, 3)))
-    flat = samples.values(configurations)
+    flat = samples.at().values(configurations)
     np.testing.assert_array_equal(flat, frames.reshape(5, -1))
 
 

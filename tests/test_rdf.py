@@ -156,7 +156,7 @@ def test_varying_box_is_normalized_with_the_volume_of_each_frame() -> None:
     samples = recorded([rdf], frames)
     pairs = all_pairs(range(N), range(N))
     expected = [mdtraj_rdf([one], pairs) for one in frames]
-    np.testing.assert_allclose(samples.values(rdf), expected, rtol=2e-6)
+    np.testing.assert_allclose(samples.at().values(rdf), expected, rtol=2e-6)
     np.testing.assert_allclose(samples.volume, [np.linalg.det(box) for _, box in frames])
     average = samples.average(rdf).detach().numpy()
     np.testing.assert_allclose(average, np.mean(expected, axis=0), rtol=2e-6)

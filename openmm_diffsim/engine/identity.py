@@ -14,21 +14,25 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..io.checksum import plain
+from ..potentials import all_adapters
 from .adapters import Adapter
 from .adapters.system import copy_with
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
 _MOST_RUNS = 20
+_PARAMETERS = "GlobalParameters"
 _NO_PAIRS = np.zeros((0, 2), dtype=np.int64)
 
 
 def system_identity(
-    system: openmm.System, learned: Adapter, box: NDArray[np.float64] | None
+    context: openmm.Context, learned: Adapter, box: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     """Masses, constraints, all forces but the learned ones, and what these act on, as plain data.
 
-    ``box`` [3, 3], nm, is that of constant volume, or None.
+    ``box`` [3, 3], nm, is that of constant volume, or None. Global parameters of a force have the
+    values that they have in the Context.
     """
+    system = context.getSystem()
     n = system.getNumParticles()
     masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
     constraints = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
@@ -47,7 +51,7 @@ def system_identity(
         "masses in amu": _runs(masses),
         "virtual sites": _virtual_sites(system),
         "constraints": plain(rigid),
-        "forces": _forces(system, learned),
+        "forces": _forces(context, learned),
         "learned forces": {
             part.potential.name: {
                 "periodic": part.is_periodic,
@@ -81,29 +85,44 @@ def _no_force(force: openmm.Force) -> bool:
     return False
 
 
-def _forces(system: openmm.System, learned: Adapter) -> dict[str, Any]:
+def _forces(context: openmm.Context, learned: Adapter) -> dict[str, Any]:
     """Each by its name, and its number where there are several of a name."""
     found: dict[str, Any] = {}
-    for force in system.getForces():
+    for force in context.getSystem().getForces():
         if force.getName() in learned.names:
             continue
         name, count = force.getName(), 2
         while name in found:
             name, count = f"{force.getName()} {count}", count + 1
-        found[name] = _force(force)
+        found[name] = _force(force, context)
     return found
 
 
-def _force(force: openmm.Force) -> dict[str, Any]:
+def _force(force: openmm.Force, context: openmm.Context) -> dict[str, Any]:
     """Its class, its settings, and checksums of what it holds: particles, exceptions ..."""
     kind = type(force).__name__
+    content = _content(force)
+    if content is not None:
+        return {"class": kind, **content}
     try:
         root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
     except openmm.OpenMMException:  # Python code that cannot be kept: nothing more is known
         return {"class": kind}
     settings = {key: text for key, text in root.attrib.items() if key not in _NOT_MEANT}
     parts = {part.tag: {"sha256": _digest([ElementTree.tostring(part)])} for part in root}
-    return {"class": root.attrib.get("type", kind), **settings, **parts}
+    names = [parameter.attrib["name"] for parameter in root.iterfind(f"{_PARAMETERS}/*")]
+    parameters = {name: context.getParameter(name) for name in names}
+    return {"class": root.attrib.get("type", kind), **settings, **parts, _PARAMETERS: parameters}
+
+
+def _content(force: openmm.Force) -> dict[str, Any] | None:
+    """What the adapter of its kind says, of a force that was attached and is not learned."""
+    for adapter in all_adapters():
+        own = adapter.own(force)
+        if own is not None:
+            content: dict[str, Any] | None = adapter.content(own)
+            return content
+    return None
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -11,10 +11,11 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
+from ..errors import SamplingError
 from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
-from .adapters import Adapter, other_forces
+from .adapters import Adapter, other_forces, readable_elsewhere
 from .statepoint import StatePoint
 
 
@@ -41,8 +42,9 @@ class SamplingJob:
 
     The worker goes on from where the state point is, random numbers included, and the state point
     from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here; it has one stream of random numbers for all Contexts of a process. (A process that has a
-    Context must not be forked: take "spawn".)
+    here, but for a barostat, whose step size is in no checkpoint of OpenMM's; Reference has one
+    stream of random numbers for all Contexts of a process. (A process that has a Context must not
+    be forked: take "spawn".)
     """
 
     potential: Potential
@@ -59,7 +61,14 @@ class SamplingJob:
 
     @staticmethod
     def of(state_point: StatePoint, recording: Recording) -> SamplingJob:
-        """The job of sampling a state point from where it is."""
+        """The job of sampling a state point from where it is.
+
+        Raises
+        ------
+        SamplingError
+            If there are configurations to keep, as of a network, and no trajectory to keep them in.
+        """
+        _check_trajectory(state_point.potential, recording)
         context = state_point.simulation.context
         system, platform = context.getSystem(), context.getPlatform()
         adapter = state_point.attached
@@ -70,7 +79,7 @@ class SamplingJob:
             group = system.getForce(place).getForceGroup()
             options = part.options(state_point.temperature)
             learned.append((place, group, part.potential, options))
-        rest = other_forces(system, adapter.names, bookkeeping=True)
+        rest = readable_elsewhere(other_forces(system, adapter.names, bookkeeping=True))
         return SamplingJob(
             state_point.potential,
             openmm.XmlSerializer.serialize(rest),
@@ -131,6 +140,15 @@ class SamplingJob:
             app.Topology(), rest, integrator, platform, dict(self.properties)
         )
         return StatePoint(simulation, self.potential, self.temperature, self.pressure)
+
+
+def _check_trajectory(potential: Potential, recording: Recording) -> None:
+    if not potential.energy_is_linear and recording.trajectory is None:
+        raise SamplingError(
+            f"trajectory: got none, but the configurations that {potential.name} is evaluated from "
+            "would be in a temporary file, which goes with the worker; name one in Recording",
+            reason="arguments",
+        )
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class StatePoint:
         data.
         """
         box = self.box() if self.pressure is None else None
-        system = system_identity(self.simulation.system, self.attached, box)
+        system = system_identity(self.simulation.context, self.attached, box)
         return {"temperature in K": self.temperature, "pressure in bar": self.pressure, **system}
 
     def pair_types(self) -> list[NDArray[np.int64]]:

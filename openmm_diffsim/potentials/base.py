@@ -289,8 +289,9 @@ class Sum(Potential):
         ]
 
     def form(self) -> dict[str, Any]:
-        """That of each term, by its name."""
-        return {term.name: term.form() for term in self}
+        """The order of the terms, and the form of each by its name."""
+        forms = {term.name: term.form() for term in self}
+        return {"order": list(forms), "terms": forms}
 
 
 def _terms_of(term: Potential) -> list[Potential]:

@@ -44,13 +44,15 @@ class View:
     @cached_property
     def learned_energy(self) -> Tensor:
         """Of each frame, kJ/mol, [frames]."""
-        return self.samples.learned.energy(self.coefficients)
+        with self._recorded_for_gradients():
+            return self.samples.learned.energy(self.coefficients)
 
     @cached_property
     def weights(self) -> Tensor:
         """Of each frame, [frames], normalised: MBAR mixture weights."""
-        u_n = self.samples.reduced_potential(self.learned_energy)
-        return softmax_weights(u_n, self.samples.log_mixture)
+        with self._recorded_for_gradients():
+            u_n = self.samples.reduced_potential(self.learned_energy)
+            return softmax_weights(u_n, self.samples.log_mixture)
 
     @cached_property
     def n_effective(self) -> float:
@@ -169,6 +171,10 @@ class View:
                 n_frames=len(self.samples),
                 floor=floor,
             )
+
+    def _recorded_for_gradients(self) -> torch.set_grad_enabled:
+        """What is kept has its graph even where it is first asked for under ``no_grad``."""
+        return torch.set_grad_enabled(self.coefficients.requires_grad)
 
     def _of_runs(self, chosen: NDArray[np.bool_]) -> View:
         if chosen.all():

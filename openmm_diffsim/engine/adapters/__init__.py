@@ -6,7 +6,7 @@ from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
 from .sum import SumAdapter
-from .system import has_energy, has_native_force, other_forces, portable_system
+from .system import has_energy, has_native_force, other_forces, portable_system, readable_elsewhere
 
 __all__ = [
     "Adapter",
@@ -23,5 +23,6 @@ __all__ = [
     "other_forces",
     "pair_force",
     "portable_system",
+    "readable_elsewhere",
     "set_coefficients",
 ]

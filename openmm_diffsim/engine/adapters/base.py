@@ -162,6 +162,11 @@ class Adapter:
         """A copy of a Force of this kind that can be kept in a file."""
         return openmm.XmlSerializer.clone(force)
 
+    @classmethod
+    def content(cls, force: Any) -> dict[str, Any] | None:
+        """What a Force of this kind computes with, as plain data, where its XML does not say it."""
+        return None
+
     def raise_interrupt(self) -> None:
         """Raise what interrupted Python that the Force called; OpenMM makes its own error of it."""
 
@@ -230,9 +235,10 @@ def attached(potential: Potential, system: openmm.System) -> Adapter:
     """
     adapter: Adapter = adapter_of(potential)
     if not adapter.bind(system):
+        missing = " or ".join(repr(p.potential.name) for p in adapter.parts if p.force is None)
         raise AttachError(
-            f"the System has no force named {potential.name!r}: call potential.attach(system) "
-            "before the Simulation is made"
+            f"the System has no force named {missing}: call potential.attach(system) before the "
+            "Simulation is made"
         )
     return adapter
 

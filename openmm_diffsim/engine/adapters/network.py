@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...errors import AttachError
 from ...io import FrameWriter
+from ...io.checksum import plain
 from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames, LearnedEnergy
@@ -258,6 +259,15 @@ class NetworkAdapter(Adapter):
         twin.setName(force.getName())
         twin.setForceGroup(force.getForceGroup())
         return twin
+
+    @classmethod
+    def content(cls, force: Any) -> dict[str, Any] | None:
+        """The network with its present parameters, and the types that it is given."""
+        if torchforce.is_torch_force(force):
+            return None
+        computation = _computations(force)[0]
+        types = plain(computation.type_of)
+        return {"types": types, "periodic": computation.periodic, **computation.potential.form()}
 
     def raise_interrupt(self) -> None:
         """Ctrl-C in the Python of the network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from ...errors import AttachError
 from ...observables import Particles
 from ...potentials import AttachOptions, Sum, adapter_of, adapts
 from ...samples import LearnedEnergy, SumOfFeatures
@@ -38,13 +39,20 @@ class SumAdapter(Adapter):
         return None
 
     def attach(self, system: openmm.System, options: AttachOptions) -> Any:
-        """Add the Force of each term."""
-        return [part.attach(system, options) for part in self.parts]
+        """Add the Force of each term, or none."""
+        before = system.getNumForces()
+        try:
+            return [part.attach(system, options) for part in self.parts]
+        except AttachError:
+            for index in reversed(range(before, system.getNumForces())):
+                system.removeForce(index)
+            raise
 
     def bind(self, system: openmm.System) -> bool:
         """Find the Forces of all terms."""
         self.n_particles = system.getNumParticles()
-        return all(part.bind(system) for part in self.parts)
+        found = [part.bind(system) for part in self.parts]
+        return all(found)
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the present parameters of all terms."""
@@ -58,7 +66,8 @@ class SumAdapter(Adapter):
         recorders = [
             part.recorder(context, particles, _own_path(part, trajectory)) for part in self.parts
         ]
-        return _SumRecorder(recorders, tuple(self.potential.slices()))
+        periodic = [part.is_periodic for part in self.parts]
+        return _SumRecorder(recorders, periodic, tuple(self.potential.slices()))
 
     def types(self) -> IntArray:
         """Zero for particles that any term acts on, else -1."""
@@ -103,29 +112,43 @@ class _Sums:
 
 
 class _SumRecorder(FeatureRecorder):
-    def __init__(self, recorders: Sequence[FeatureRecorder], slices: tuple[slice, ...]) -> None:
+    """Has each term keep what that needs; one that is not periodic sees no box."""
+
+    def __init__(
+        self,
+        recorders: Sequence[FeatureRecorder],
+        periodic: Sequence[bool],
+        slices: tuple[slice, ...],
+    ) -> None:
         self._recorders = recorders
+        self._periodic = periodic
         self._slices = slices
         super().__init__()
+
+    def _each(self, box: Array | None) -> Iterator[tuple[FeatureRecorder, Array | None]]:
+        for recorder, periodic in zip(self._recorders, self._periodic, strict=True):
+            yield recorder, box if periodic else None
 
     def clear(self) -> None:
         for recorder in self._recorders:
             recorder.clear()
 
     def check(self, box: Array | None) -> None:
-        for recorder in self._recorders:
-            recorder.check(box)
+        for recorder, own_box in self._each(box):
+            recorder.check(own_box)
 
     def sums(self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]) -> Any:
-        """The first term counts for all."""
-        first, *rest = self._recorders
-        parts = [first.sums(positions, box, histograms)]
-        parts += [recorder.sums(positions, box, ()) for recorder in rest]
-        return _Sums(parts[0].counts, parts)
+        """The first term that is periodic, or the first, counts for all."""
+        counting = next((k for k, periodic in enumerate(self._periodic) if periodic), 0)
+        parts = [
+            recorder.sums(positions, own_box, histograms if k == counting else ())
+            for k, (recorder, own_box) in enumerate(self._each(box))
+        ]
+        return _Sums(parts[counting].counts, parts)
 
     def keep(self, positions: Array, box: Array | None, sums: Any) -> None:
-        for recorder, part in zip(self._recorders, sums.parts, strict=True):
-            recorder.keep(positions, box, part)
+        for (recorder, own_box), part in zip(self._each(box), sums.parts, strict=True):
+            recorder.keep(positions, own_box, part)
 
     def learned(self) -> LearnedEnergy:
         return SumOfFeatures(tuple(r.learned() for r in self._recorders), self._slices)

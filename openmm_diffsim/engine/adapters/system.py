@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -80,16 +81,25 @@ def portable_system(system: openmm.System) -> openmm.System:
     AttachError
         If there is a TorchForce: openmmtorch 1.5 writes it and crashes where it is read.
     """
+    return _with_portable(system, lambda adapter, own: True)
+
+
+def readable_elsewhere(system: openmm.System) -> openmm.System:
+    """A copy of a System whose XML another process that has this package can run."""
+    return _with_portable(system, lambda adapter, own: adapter.content(own) is not None)
+
+
+def _with_portable(system: openmm.System, wanted: Callable[[Any, Any], bool]) -> openmm.System:
     copy = copy_with(system, lambda force: False)
     for force in system.getForces():
-        copy.addForce(_portable(force))
+        copy.addForce(_portable(force, wanted))
     return copy
 
 
-def _portable(force: openmm.Force) -> openmm.Force:
+def _portable(force: openmm.Force, wanted: Callable[[Any, Any], bool]) -> openmm.Force:
     for adapter in all_adapters():
         own = adapter.own(force)
-        if own is not None:
+        if own is not None and wanted(adapter, own):
             return adapter.portable(own)
     return openmm.XmlSerializer.clone(force)
 
