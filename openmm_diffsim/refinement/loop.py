@@ -194,8 +194,8 @@ class Refinement:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
 
         The error is that of the Gauss-Newton solution at the present parameters: noise of the
-        targets and of the frames, and what the data leave to the prior. ``term`` counts the pair
-        potentials of a sum.
+        targets and of the frames, and what the data leave to the prior; beside a network it is not
+        known, NaN. ``term`` counts the pair potentials of a sum.
 
         Raises
         ------
@@ -390,11 +390,13 @@ def potential_with_error(
     if not pairs:
         raise TargetError(f"{type(view.potential).__name__} is no function of a distance")
     where, pair = pairs[term]
+    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
+    values = pair.basis.values(r)
+    u = c[where].reshape(pair.n_pairs, -1) @ values.T
+    if not view.potential.energy_is_linear:
+        return u, np.full_like(u, np.nan)
     covariance = GaussNewton().propose(view).covariance
     assert covariance is not None
-    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
-    values = pair.basis.values(r)
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
-    errors = np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
-    return c[where].reshape(pair.n_pairs, -1) @ values.T, errors
+    return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))

@@ -1,0 +1,227 @@
+"""Several potentials in one System, learned together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import liquids
+import numpy as np
+import pytest
+import torch
+from liquids import CUTOFF, EPSILON, SIGMA, Array
+from networks import embedded, fluid
+from systems import argon
+
+import openmm_diffsim as diffsim
+from openmm_diffsim import (
+    RDF,
+    GaussNewton,
+    GaussNewtonOptions,
+    Potential,
+    Pressure,
+    Refinement,
+    SplinePair,
+    StatePoint,
+    Sum,
+    Target,
+)
+from openmm_diffsim.potentials import flat_parameters
+from openmm_diffsim.refinement.state import misfit_of
+from openmm_diffsim.refinement.theory import LiquidTheory
+
+N, DENSITY, TEMPERATURE = 64, 0.7, 1.8  # reduced; of two fluids that do not feel each other
+A, B = np.arange(30), np.arange(30, N)
+REACH = 2.1 * SIGMA
+
+
+def simulation_of(both: Sum, seed: int, **options: Any) -> Any:
+    """The first term acts among the A, the second among the B."""
+
+    def attach(system: Any) -> None:
+        for term, atoms in zip(both, (A, B), strict=True):
+            term.attach(system, atoms=atoms)
+
+    nothing = liquids.lennard_jones(epsilon=0.0, name="nothing")
+    settings = {"density": DENSITY, "temperature": TEMPERATURE, "prepare": attach, **options}
+    return liquids.simulation(nothing, N, seed=seed, **settings)
+
+
+def lennard_jones_of(sigma: tuple[float, float], epsilon: tuple[float, float]) -> Sum:
+    first, second = (
+        liquids.lennard_jones(s * SIGMA, e * EPSILON, name=name)
+        for s, e, name in zip(sigma, epsilon, ("A", "B"), strict=True)
+    )
+    return first + second
+
+
+# A fit --------------------------------------------------------------------------------------------
+
+
+def test_each_of_two_potentials_is_found_from_the_g_of_its_particles() -> None:
+    sigma, epsilon = (1.0, 1.05), (1.0, 0.7)
+    true, both = lennard_jones_of(sigma, epsilon), lennard_jones_of((1.04, 1.02), (0.7, 1.0))
+    rdfs = [RDF(REACH, 40, atoms=atoms) for atoms in (A, B)]
+    measured = StatePoint(simulation_of(true, 1), true)
+    samples = measured.sample(20_000, 50, rdfs, equilibration=1000)
+    point = StatePoint(simulation_of(both, 2), both)
+    targets = []
+    for rdf in rdfs:
+        g = samples.estimate(rdf)
+        targets.append(Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error))
+    fit = Refinement(both, targets).run(4, 3000, 50, progress=False)
+    theory = fit.states[0].theory
+    assert theory is not None and len(theory.rdfs) == 3  # A and B are two species
+    assert [theory.pair_of(rdf) for rdf in rdfs] == [(0, 0), (1, 0)]
+    assert fit.last_step is not None and fit.last_step.covariance is not None
+    error = np.sqrt(np.diag(fit.last_step.covariance))
+    truth = np.array([SIGMA, EPSILON, 1.05 * SIGMA, 0.7 * EPSILON])
+    z = (flat_parameters(both).numpy() - truth) / error
+    assert np.abs(z).max() < 5, z
+    assert (error < 0.1 * truth).all()
+    assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
+    assert fit.summary()["misfit"] < 1.4
+    for term, exact in enumerate(true):
+        r = np.linspace(1.1, 1.8, 10) * SIGMA
+        u, band = fit.potential_table(r, term=term)
+        assert u.shape == band.shape == (1, 10)
+        assert (np.abs(u - exact.energy(r).detach().numpy()) < 6 * band + 0.01).all()
+
+
+def test_splines_of_a_sum_begin_at_the_mean_force_of_their_own_particles() -> None:
+    both = SplinePair(0.8 * SIGMA, CUTOFF, 30, name="A") + SplinePair(
+        0.8 * SIGMA, CUTOFF, 20, name="B"
+    )
+    point = StatePoint(simulation_of(both, 1, platform="Reference"), both)
+    r = np.linspace(0.8, 2.0, 40) * SIGMA
+    g = np.exp(-liquids.lennard_jones().energy(r).detach().numpy()[0] / (TEMPERATURE * EPSILON))
+    targets = [
+        Target(point, RDF(REACH, 40, atoms=B), r, g, uncertainty=0.01),
+        Target(point, RDF(REACH, 40), r, g, uncertainty=0.01),  # of all: says nothing of either
+    ]
+    mean = Refinement(both, targets).states[0].prior_mean
+    assert mean is not None
+    alone = SplinePair(0.8 * SIGMA, CUTOFF, 20)
+    target = targets[0].curve
+    assert target is not None
+    diffsim.boltzmann_inversion(alone, target.x, target.y, point.temperature)
+    of_a, of_b = both.slices()
+    np.testing.assert_array_equal(mean[of_b], alone.coefficients().detach().numpy())
+    np.testing.assert_array_equal(mean[of_a], both.coefficients().detach().numpy()[of_a])
+
+
+# Theory -------------------------------------------------------------------------------------------
+
+
+def spline(name: str, n_types: int = 1) -> SplinePair:
+    return SplinePair(0.8 * SIGMA, CUTOFF, 20, n_types=n_types, name=name)
+
+
+def test_theory_of_two_potentials_is_that_of_the_one_that_they_are_together() -> None:
+    """One of two types, whose A-B is zero."""
+    table = np.linspace(0.8 * SIGMA, CUTOFF, 40)
+    u = [
+        liquids.lennard_jones(epsilon=e * EPSILON).energy(table).detach().numpy()[0]
+        for e in (1, 0.6)
+    ]
+    both, one = spline("A") + spline("B"), spline("AB", 2)
+    for k, term in enumerate(both):
+        term.set_table(table, u[k])  # type: ignore[attr-defined]
+        one.set_table(table, u[k], 2 * k)
+    with torch.no_grad():
+        one.core_radius[1] = 0.0  # so that nothing makes a core of A-B
+    types = [0] * len(A) + [1] * len(B)
+    mixed = liquids.simulation(one, N, DENSITY, TEMPERATURE, types=types, platform="Reference")
+    point_of_one = StatePoint(mixed, one)
+    point_of_both = StatePoint(simulation_of(both, 1, platform="Reference"), both)
+    theories = [LiquidTheory(point, 0.02) for point in (point_of_one, point_of_both)]
+    samples = point_of_one.sample(400, 10, theories[0].rdfs, equilibration=100)
+    structure = theories[0].structure(samples.at())
+    assert structure is not None
+    # Of several potentials, those particles come first that the first one leaves alone.
+    np.testing.assert_array_equal(theories[1].species_of, 1 - theories[0].species_of)
+    turned = {"g": structure.g[::-1], "n_of_type": structure.n_of_type[::-1]}
+    structures = [structure, replace(structure, interactions=theories[1].interactions, **turned)]
+    observables = [
+        RDF(REACH, 30, atoms=A),
+        RDF(REACH, 30, atoms=A, atoms2=B),
+        RDF(REACH, 30),
+        Pressure(),
+    ]
+    coefficients = [p.coefficients().detach().numpy() for p in (one, both)]
+    assert not coefficients[0][18:36].any() and theories[1].columns.all()
+    parts = list(zip(theories, structures, coefficients, strict=True))
+    (by_one, known), (by_both, known_too) = (t.jacobian(s, observables, c) for t, s, c in parts)
+    assert known.all() and known_too.all()
+    columns = np.r_[0:18, 36:54]  # A-A and B-B
+    scale = np.abs(by_one).max(axis=1, keepdims=True) + 1e-12
+    np.testing.assert_allclose(by_both / scale, by_one[:, columns] / scale, atol=1e-10)
+    assert np.abs(by_one[30:60]).max() > 0.01  # A-B answers too
+    covariances = [t.covariance(s, observables)[0] for t, s, _ in parts]
+    np.testing.assert_allclose(*covariances, rtol=1e-10, atol=1e-14)
+
+
+def test_two_potentials_between_the_same_particles_answer_alike() -> None:
+    """Theory counts both, and knows the g(r) to be of neither alone."""
+    both = spline("first") + spline("second")
+    r = np.linspace(0.8 * SIGMA, CUTOFF, 40)
+    for term in both:
+        term.set_table(r, 0.5 * liquids.lennard_jones().energy(r).detach().numpy()[0])  # type: ignore[attr-defined]
+    point = StatePoint(liquids.simulation(both, N, 0.3, 1.5, platform="Reference"), both)
+    theory = LiquidTheory(point, 0.02)
+    (rdf,) = theory.rdfs
+    assert theory.pair_of(rdf) is None and theory.shares(rdf) is not None
+    structure = theory.structure(point.sample(200, 10, [rdf], equilibration=100).at())
+    assert structure is not None
+    c = both.coefficients().detach().numpy()
+    jacobian, _ = theory.jacobian(structure, [rdf, Pressure()], c)
+    np.testing.assert_allclose(jacobian[:, :18], jacobian[:, 18:], rtol=1e-12)
+    alone = replace(structure, interactions=structure.interactions[:1])
+    np.testing.assert_allclose(jacobian[:-1, :18], alone.rdf_response()[0], rtol=1e-12)
+
+
+# A network beside a pair potential ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[RDF, Array]:
+    """g(r) of another network beside another pair potential."""
+    rdf = RDF(0.6, 14)
+    other = embedded(1.2, seed=2) + argon(name="pair")
+    return rdf, fluid(other).sample(1200, 20, [rdf], equilibration=300).average(
+        rdf
+    ).detach().numpy()
+
+
+def beside(measured: tuple[RDF, Array], **options: Any) -> tuple[Refinement, Potential]:
+    rdf, g = measured
+    both = embedded(0.3) + diffsim.LennardJones(0.34, 0.8, 0.6, knots=30, name="pair")
+    point = fluid(both, backend=None)
+    target = Target(point, rdf, rdf.r, g, uncertainty=0.03)
+    return Refinement(both, [target], **options), both
+
+
+def test_a_network_and_a_pair_potential_are_learned_together(measured: tuple[RDF, Array]) -> None:
+    fit, both = beside(measured)
+    start = flat_parameters(both)
+    fit.run(1, 600, 20, progress=False)
+    view = fit.view().at(start)
+    step = GaussNewton().propose(view)
+    assert step.covariance is None
+    network, pair = step.change[:-2], step.change[-2:]
+    assert np.abs(network).max() > 0 and np.abs(pair).min() > 0
+
+    def misfit(at: diffsim.FitView) -> float:
+        return misfit_of(at.compare(GaussNewtonOptions(theory=False), jacobian=False))
+
+    small = 0.01 * step.change / np.linalg.norm(step.change)
+    before, after, back = (misfit(view.moved(x)) for x in (0 * small, small, -small))
+    assert after < before < back
+    fit.run(4, 600, 20, progress=False)
+    assert fit.summary()["rdf_rms"] < 0.7 * fit.history[0].rdf_rms
+    moved = (flat_parameters(both) - start).abs()
+    assert moved[:-2].max() > 0 and moved[-2:].min() > 0
+    assert all(entry.largest_change <= 1.0 + 1e-5 for entry in fit.history)
+    u, error = fit.potential_table([0.4])
+    np.testing.assert_array_equal(u, fit.pair_potential().energy([0.4]).detach().numpy())
+    assert np.isnan(error).all()
