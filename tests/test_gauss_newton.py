@@ -13,12 +13,14 @@ import openmm
 import pytest
 import torch
 from liquids import Array
+from systems import numerical_derivative
 from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import (
     RDF,
     AngleDistribution,
+    FunctionOfAverages,
     GaussNewton,
     GaussNewtonOptions,
     SplinePair,
@@ -35,7 +37,7 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.refinement import Comparison, FitView, Step
-from openmm_diffsim.refinement.comparison import Sight, compare
+from openmm_diffsim.refinement.comparison import Sight, compare, groups_of
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
     follow,
@@ -44,7 +46,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
 )
 from openmm_diffsim.refinement.state import State
 from openmm_diffsim.refinement.theory import LiquidTheory
-from openmm_diffsim.samples import Features, Run, Samples
+from openmm_diffsim.samples import Features, Run, Samples, View
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT, beta
 
 KELVIN = 100.0
@@ -413,6 +415,130 @@ def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
     distance = np.linalg.norm(away, axis=-1) / np.linalg.norm(start - truth)
     assert distance.max() < 1.5, distance
     assert np.median(distance[:, -1]) < 0.85, distance
+
+
+# Functions of averages ----------------------------------------------------------------------------
+
+
+class Two:
+    """Frames of two state points, away from the parameters that they were sampled with."""
+
+    def __init__(self, harmonic: Harmonic) -> None:
+        rng = np.random.default_rng(41)
+        self.potential = Linear(np.eye(N), 0.1 * rng.normal(size=N))
+        self.points: list[Any] = [Anywhere(), Anywhere()]
+        self.observable = harmonic.observable
+        parts = [harmonic.sample(self.potential, 400, rng) for _ in self.points]
+        self.samples = [
+            replace(p, temperature=t) for p, t in zip(parts, (100.0, 102.0), strict=True)
+        ]
+        with torch.no_grad():
+            self.potential.theta += 0.02 * torch.from_numpy(rng.normal(size=N))
+
+    def sights(self) -> list[Sight]:
+        pairs = zip(self.points, self.samples, strict=True)
+        return [Sight(point, samples.at()) for point, samples in pairs]
+
+    def plain(self, which: int) -> Target:
+        values = np.zeros(8)
+        return Target(self.points[which], self.observable, values, uncertainty=0.5)  # type: ignore[arg-type]
+
+    def ratio(self) -> Target:
+        """Two values, of averages at both."""
+        function = FunctionOfAverages(
+            lambda a, b: torch.stack([(a[:3] * b[1:4]).sum(), a[7] / (1 + b[0] ** 2)]),
+            [self.observable, self.observable],
+            n_values=2,
+            symbol="both",
+        )
+        return Target(self.points, function, np.ones(2), uncertainty=0.1)
+
+    def predicted(self, target: Target, c: Array) -> Array:
+        """With other coefficients at both, [2 * coefficients]."""
+        views = [
+            View(samples, torch.from_numpy(part))
+            for samples, part in zip(self.samples, np.split(c, 2), strict=True)
+        ]
+        of_point = dict(zip(map(id, self.points), views, strict=True))
+        averages = [of_point[id(point)].average(o) for point, o in target.terms]
+        return target.predict(*averages).numpy()
+
+
+@pytest.fixture(scope="module")
+def two(harmonic: Harmonic) -> Two:
+    return Two(harmonic)
+
+
+def test_a_function_of_averages_at_two_points_has_the_slope_of_its_prediction(two: Two) -> None:
+    goals = [two.ratio(), two.plain(1)]
+    view = compare(goals, two.sights(), GaussNewtonOptions())
+    c = np.tile(two.potential.coefficients().detach().numpy(), 2)
+    assert view.jacobian.shape == (10, 2 * N)
+    for goal, where in view.places():
+        np.testing.assert_allclose(view.prediction[where], two.predicted(goal, c), rtol=1e-12)
+
+        def shifted(x: Array, goal: Target = goal) -> Array:
+            return two.predicted(goal, x)
+
+        expected = numerical_derivative(shifted, c, step=1e-3)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(view.jacobian[where], expected, rtol=1e-6, atol=1e-9 * scale)
+        assert np.abs(expected[:, N:]).max() > 0.1
+    assert not view.jacobian[2:, :N].any()  # what is measured at the second alone
+
+
+def test_the_noise_of_a_function_of_averages_is_propagated(two: Two) -> None:
+    """C = L C_a L^T, of both state points, and of what is measured at one of them beside it."""
+    plain = [compare([two.plain(k)], [two.sights()[k]], GaussNewtonOptions()) for k in (0, 1)]
+    view = compare([two.ratio(), two.plain(1)], two.sights(), GaussNewtonOptions())
+    a, b = (p.prediction for p in plain)
+    by_a, by_b = np.zeros((2, 8)), np.zeros((2, 8))
+    by_a[0, :3], by_b[0, 1:4] = b[1:4], a[:3]
+    by_a[1, 7], by_b[1, 0] = 1 / (1 + b[0] ** 2), -2 * a[7] * b[0] / (1 + b[0] ** 2) ** 2
+    maps = [np.concatenate([by_a, np.zeros((8, 8))]), np.concatenate([by_b, np.eye(8)])]
+    pairs = list(zip(maps, plain, strict=True))
+    expected = sum(m @ p.own_covariance @ m.T for m, p in pairs)
+    np.testing.assert_allclose(view.own_covariance, expected, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(np.diag(view.target_covariance), [0.01] * 2 + [0.25] * 8)
+    assert view.n_effective == min(p.n_effective for p in plain)
+
+
+def test_a_function_of_dynamics_has_its_share_of_the_noise_of_the_slopes() -> None:
+    driven = Driven(4, slope_noise=3.0)
+    rng = np.random.default_rng(42)
+    samples = driven.sample(Linear(np.eye(N), 0.1 * rng.normal(size=N)), 200, rng)
+    function = FunctionOfAverages(
+        lambda a, b: a[:2] * b[3], [driven.moving, driven.moving], n_values=2
+    )
+    goal, plain = target(function, np.zeros(2), 1.0), target(driven.moving, np.zeros(4), 1.0)
+    mine, own = (view_state([t], samples, None, GaussNewtonOptions()) for t in (goal, plain))
+    a = own.prediction
+    map_of = np.array([[a[3], 0, 0, a[0]], [0, a[3], 0, a[1]]])
+    np.testing.assert_allclose(mine.jacobian, map_of @ own.jacobian, rtol=1e-9)
+    np.testing.assert_allclose(
+        mine.own_covariance, map_of @ own.own_covariance @ map_of.T, rtol=1e-9, atol=1e-15
+    )
+    assert own.jacobian_deviations is not None and mine.jacobian_deviations is not None
+    expected = (map_of @ own.jacobian_deviations).transpose(1, 2, 0)
+    found = mine.jacobian_deviations.transpose(1, 2, 0)
+    np.testing.assert_allclose((found**2).sum(axis=2), (expected**2).sum(axis=2), rtol=1e-9)
+
+
+def test_targets_hang_together_by_the_state_points_that_they_share() -> None:
+    a, b, c, d = (Anywhere() for _ in range(4))
+    own, both = Recorded(1), FunctionOfAverages(torch.sub, [Recorded(1), Recorded(1)])
+
+    def of(*points: Any) -> Target:
+        return Target(points, own if len(points) == 1 else both, 1.0, uncertainty=1.0)
+
+    first, second, third, fourth, fifth = of(a), of(b, c), of(c), of(d), of(d, a)
+    groups = groups_of([first, second, third, fourth, fifth])
+    assert [(set(ts), set(points)) for ts, points in groups] == [
+        ({second, third}, {b, c}),
+        ({first, fourth, fifth}, {a, d}),
+    ]
+    assert [ts for ts, _ in groups] == [[second, third], [first, fourth, fifth]]
+    assert [points for _, points in groups_of([first, third])] == [[a], [c]]
 
 
 # The step ---------------------------------------------------------------------------------------

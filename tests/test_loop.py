@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ from systems import FreePair
 
 from openmm_diffsim import (
     RDF,
+    FunctionOfAverages,
+    GaussNewton,
+    IterativeBoltzmannInversion,
     PairPotential,
     Refinement,
+    RelativeEntropy,
     SplinePair,
     Target,
+    TorchOptimizer,
     boltzmann_inversion,
 )
 from openmm_diffsim.errors import CheckpointError, SamplingError
@@ -194,6 +200,69 @@ def test_two_state_points_are_fitted_together() -> None:
     leads = [FRAMES // (10 if n else 2) for n in range(len(fit.history))]
     assert fit.md_steps == 2 * sum(FRAMES + lead for lead in leads)
     assert np.abs(parameters(fit) / [SIGMA, EPSILON] - 1).max() < 0.1
+
+
+def test_a_difference_between_two_temperatures_is_fitted() -> None:
+    """Nothing is known but how g(r) changes from one to the other."""
+    pair = wrong()
+    points: list[Any] = [point_of(pair, 1), point_of(pair, 2, 2.5 * KELVIN)]
+    change = FunctionOfAverages(torch.sub, [g_of_two()] * 2, n_values=20, symbol="change of g")
+    values = true_g(KELVIN) - true_g(2.5 * KELVIN)
+    fit = Refinement(pair, [Target(points, change, values, uncertainty=UNCERTAINTY)])
+    assert [state.state_point for state in fit.states] == points
+
+    def off() -> float:
+        exact = [point.g(g_of_two()) for point in points]
+        return float(np.sqrt(np.mean((exact[0] - exact[1] - values) ** 2)))
+
+    before = off()
+    run(fit, 12)
+    assert fit.converged and len(fit.views()) == 1
+    assert off() < 0.2 * before and before > 1.5 * UNCERTAINTY
+    assert fit.last_step is not None and fit.last_step.covariance is not None
+    error = np.sqrt(np.diag(fit.last_step.covariance))
+    assert np.all(np.abs(parameters(fit) - [SIGMA, EPSILON]) < 4 * error)
+
+
+PURE: dict[str, Callable[[], Any]] = {
+    "gauss-newton": GaussNewton,
+    "ibi": IterativeBoltzmannInversion,
+    "relative-entropy": RelativeEntropy,
+    "adam": lambda: TorchOptimizer(lambda p: torch.optim.Adam(p, lr=0.02), steps=3),
+    "SGD": lambda: TorchOptimizer(lambda p: torch.optim.SGD(p, lr=1e-4, momentum=0.9), steps=3),
+    "LBFGS": lambda: TorchOptimizer(lambda p: torch.optim.LBFGS(p, max_iter=2), steps=2),
+}
+
+
+def bits(value: Any) -> Any:
+    """Comparable to the last bit, and independent of what is compared later."""
+    if isinstance(value, Mapping):
+        return {key: bits(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [bits(item) for item in value]
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return torch.as_tensor(value).numpy(force=True).tobytes()
+    return value
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_method_is_pure(name: str) -> None:
+    method, pair = PURE[name](), spline()
+    fit = run(fit_of(pair, method=method, largest_step=0.1), 2, 500)
+    view = fit.view()
+    assert bool(view.memory) == isinstance(method, TorchOptimizer)
+
+    def everything() -> Any:
+        own = {**dict(pair.named_parameters()), **dict(pair.named_buffers())}
+        state = view.states[0]
+        return bits([own, vars(method), view.parameters, view.memory, state.frames.records])
+
+    before = everything()
+    steps = [method.propose(v) for v in (view, view, fit.view(), view.at(view.parameters.clone()))]
+    for step in steps:
+        assert bits(vars(step)) == bits(vars(steps[0])) and step.change.any()
+    assert everything() == before
+    assert all(p.grad is None for p in pair.parameters())
 
 
 def test_a_resumed_fit_is_the_same_as_one_that_was_never_stopped(tmp_path: Path) -> None:

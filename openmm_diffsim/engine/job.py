@@ -42,8 +42,9 @@ class SamplingJob:
 
     The worker goes on from where the state point is, random numbers included, and the state point
     from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here, but for a barostat, whose step size is in no checkpoint of OpenMM's. (A process that has a
-    Context must not be forked: take "spawn".)
+    here, but for a barostat, whose step size is in no checkpoint of OpenMM's; Reference has one
+    stream of random numbers for all Contexts of a process. (A process that has a Context must not
+    be forked: take "spawn".)
     """
 
     potential: Potential

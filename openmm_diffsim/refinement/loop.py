@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from ..engine.job import Recording, SamplingJob
 from ..errors import EquilibrationError, SamplingError, TargetError
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples
@@ -61,6 +63,11 @@ class Refinement:
     prior : "auto" or Tensor of the potential's coefficients
         c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
         where there is one for a pair of types, else the first guess.
+    executor : concurrent.futures.Executor, optional
+        Where state points are sampled, all of a round at once; see ``SamplingJob``, also for what
+        a process may not be forked from. Reporters of the user's Simulations see nothing of it. A
+        network needs ``checkpoint``, so that its frames have a place. Default: here, in the
+        Simulations themselves.
     """
 
     def __init__(
@@ -72,8 +79,14 @@ class Refinement:
         largest_step: float = 1.0,
         checkpoint: str | Path | None = None,
         prior: Any = "auto",
+        executor: Executor | None = None,
     ) -> None:
         check_targets(potential, targets)
+        if executor is not None and checkpoint is None and not potential.energy_is_linear:
+            raise TargetError(
+                f"the frames of {type(potential).__name__}, sampled elsewhere, need a place: give "
+                "checkpoint=, beside which they are kept"
+            )
         if isinstance(method, str) and method not in METHODS:
             raise TargetError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
         self.potential = potential
@@ -81,6 +94,7 @@ class Refinement:
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
         self.largest_step = largest_step
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.executor = executor
         self.states = make_states(potential, self.targets, prior)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
@@ -238,36 +252,52 @@ class Refinement:
     def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
         """What is wrong with a round's frames, or an empty string, and the frames."""
         try:
-            fresh = [self._sample(k, schedule, bar) for k in range(len(self.states))]
+            fresh = self._samples(schedule, bar)
         except (SamplingError, EquilibrationError) as error:
             if not self.history:
                 raise
             return str(error), []
         return self._progress.trust.problem(self.states, fresh), fresh
 
-    def _sample(self, index: int, schedule: Schedule, bar: Any) -> Samples:
+    def _samples(self, schedule: Schedule, bar: Any) -> list[Samples]:
+        """Of every state point: sampled here, one after the other, or wherever the executor is."""
+
         def count(n: int) -> None:
             self._progress.md_steps += n
             bar.total = max(bar.total, bar.n + n)
             bar.update(n)
 
-        samples: Samples = self.states[index].state_point.sample(
+        points = [state.state_point for state in self.states]
+        plans = [self._recording(index, schedule) for index in range(len(points))]
+        pairs = list(zip(points, plans, strict=True))
+        if self.executor is None:
+            found = [point.sample(**vars(plan), progress=count) for point, plan in pairs]
+        else:
+            jobs = [SamplingJob.of(*pair) for pair in pairs]
+            running = [self.executor.submit(job.run) for job in jobs]
+            found = []
+            for pair, future in zip(pairs, running, strict=True):
+                result = future.result()
+                count(result.md_steps)
+                found.append(result.take(*pair))
+        return [replace(s, floor=min(s.floor, 0.5 * len(s))) for s in found]
+
+    def _recording(self, index: int, schedule: Schedule) -> Recording:
+        return Recording(
             schedule.steps,
             schedule.every,
-            record=self.states[index].recorded(),
-            equilibration=schedule.lead(len(self.history)),
+            tuple(self.states[index].recorded()),
+            schedule.lead(len(self.history)),
             discard_transient=True,
-            progress=count,
             trajectory=self._trajectory(index),
         )
-        return replace(samples, floor=min(samples.floor, 0.5 * len(samples)))
 
     def _trajectory(self, index: int) -> Path | None:
         """Where this round's frames go, of a potential that needs them."""
         if self.checkpoint is None or self.potential.energy_is_linear:
             return None
         folder = self.checkpoint.with_name(f"{self.checkpoint.stem}_frames")
-        path = folder / f"state_{index}_round_{len(self.history)}.dcd"
+        path = folder.resolve() / f"state_{index}_round_{len(self.history)}.dcd"
         pool = self.states[index].pool
         taken = [] if pool is None else [file.stem for file in pool.learned.files()]
         while any(name.startswith(path.stem) for name in taken):  # it was interrupted after its MD

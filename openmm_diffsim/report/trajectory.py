@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.recorder import reduced_box
 from ..errors import ConfigurationError, ObservableError
 from ..observables import RDF, Frame, Particles, record_frame
 from ..statistics.averages import (
@@ -110,19 +111,10 @@ def _frames(topology: Path, trajectory: Path) -> Iterator[tuple[Any, Array, Arra
                 yield (
                     chunk.topology,
                     chunk.xyz[n].astype(float),
-                    None if box is None else (_reduced(box.astype(float))),
+                    None if box is None else (reduced_box(box.astype(float))),
                 )
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ConfigurationError(f"{trajectory}: mdtraj cannot read it: {error}") from error
-
-
-def _reduced(box: Array) -> Array:
-    """The same lattice in OpenMM's reduced form."""
-    a, b, c = box
-    c = c - b * round(c[1] / b[1])
-    c = c - a * round(c[0] / a[0])
-    b = b - a * round(b[0] / a[0])
-    return np.array([a, b, c])
 
 
 def _particles(topology: Any) -> Particles:
