@@ -552,7 +552,7 @@ def test_energy_is_kept_as_well_as_by_nonbonded_force(platform: Where) -> None:
         spline.removeForce(0)
         b = potential.basis
         force = native.SplinePairForce(1, b.r_min, b.cutoff, b.knots)
-        force.setCoefficients(potential.coefficients().detach().numpy())
+        force.setCoefficients(potential.spline_coefficients().detach().numpy())
         force.addParticles(np.zeros(500))
         force.setNonbondedMethod(force.CutoffPeriodic)
         spline.addForce(force)

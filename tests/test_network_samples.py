@@ -209,6 +209,27 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(again: str, tmp_path
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_progress_that_was_damaged_does_not_count(tmp_path: Path) -> None:
+    potential = embedded()
+    samples = fluid(potential).sample(300, 10, [], trajectory=tmp_path / "run.dcd")
+    samples.save(tmp_path / "run.npz")
+    halting = embedded()
+    halting.network = _Interrupting(20)
+
+    def loaded() -> Samples:
+        part = Samples.load(tmp_path / "run.npz", halting, [])
+        return replace(part, learned=replace(part.learned, batch=5))
+
+    with pytest.raises(KeyboardInterrupt):
+        loaded().run_energies()
+    partial = tmp_path / "run.energy.partial"
+    data = partial.read_bytes()
+    partial.write_bytes(data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    again = loaded()
+    assert counted(halting, again.run_energies) == 30
+    np.testing.assert_array_equal(again.run_energies(), samples.run_energies())
+
+
 def test_samples_are_kept_in_files(tmp_path: Path) -> None:
     potential = embedded()
     point = fluid(potential, pressure=300.0)

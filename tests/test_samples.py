@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from systems import FreePair, argon, assert_parameter_gradient, numerical_deriva
 from torch import Tensor
 
 from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
-from openmm_diffsim.errors import OverlapError, StatePointError
+from openmm_diffsim.errors import FramesError, OverlapError, StatePointError
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Features, Run, View
@@ -372,6 +374,84 @@ def test_samples_that_do_not_belong_together_are_refused() -> None:
         samples.reweight(120.0, 1.0)
     with pytest.raises(StatePointError, match="constant pressure"):
         synthetic(potential, [], [{"pressure": 1.0}]).reweight(120.0)
+
+
+# Files ------------------------------------------------------------------------------------------
+
+KEPT = RDF(0.6, 5)
+
+
+def kept(folder: Path) -> tuple[PairPotential, Samples, Path]:
+    potential = FreePair(TINY, 2, seed=1)
+    samples = synthetic(potential, [KEPT], STATES["NPT, other pressures and temperatures"], 6)
+    samples.save(folder / "kept.npz")
+    return potential, samples, folder / "kept.npz"
+
+
+def test_samples_come_back_as_they_were(tmp_path: Path) -> None:
+    potential, samples, path = kept(tmp_path)
+    again = Samples.load(path, potential, [KEPT])
+    one, other = (s.arrays([KEPT], tmp_path) for s in (samples, again))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    with np.load(path) as plain:  # anyone can read it
+        np.testing.assert_array_equal(plain["volume"], samples.volume)
+
+
+def test_any_byte_that_was_altered_is_found(tmp_path: Path) -> None:
+    potential, _, path = kept(tmp_path)
+    data = path.read_bytes()
+    for k in [*range(0, len(data), 89), len(data) - 1]:
+        path.write_bytes(data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :])
+        with pytest.raises(FramesError, match="is damaged"):
+            Samples.load(path, potential, [KEPT])
+
+
+class Evil:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return pytest.fail, ("code from a file was run",)
+
+
+def test_what_is_no_file_of_samples_is_refused(tmp_path: Path) -> None:
+    potential, _, path = kept(tmp_path)
+    data = path.read_bytes()
+    pickled = io.BytesIO()
+    np.savez(pickled, settings=np.array([Evil()], dtype=object))
+    for other in (b"", b"hello", data[:-1], data[: len(data) // 2], data * 2, pickled.getvalue()):
+        path.write_bytes(other)
+        with pytest.raises(FramesError, match="holds no samples"):
+            Samples.load(path, potential, [KEPT])
+    for missing in (tmp_path, tmp_path / "missing.npz"):
+        with pytest.raises(FramesError, match="cannot read samples from"):
+            Samples.load(missing, potential, [KEPT])
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        (FreePair(SplineBasis(0.2, 0.7, 7), 2), "structure"),  # other knots
+        (FreePair(SplineBasis(0.21, 0.7, 6), 2), "structure"),  # as many coefficients
+        (FreePair(TINY, 1), "options"),
+        (argon(0.7, 6, n_types=2), "kind"),
+    ],
+)
+def test_samples_of_another_potential_are_refused_by_what_differs(
+    other: PairPotential, name: str, tmp_path: Path
+) -> None:
+    _, _, path = kept(tmp_path)
+    with pytest.raises(StatePointError, match=f"another potential than {other.name}: its {name} "):
+        Samples.load(path, other, [KEPT])
+
+
+def test_records_of_other_observables_are_refused(tmp_path: Path) -> None:
+    potential, _, path = kept(tmp_path)
+    with pytest.raises(StatePointError, match="records of 1 observables, got 0"):
+        Samples.load(path, potential, [])
+    with pytest.raises(StatePointError, match="RDF: what was recorded is"):
+        Samples.load(path, potential, [RDF(0.6, 6)])
 
 
 # Exact cases ------------------------------------------------------------------------------------

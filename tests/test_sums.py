@@ -403,7 +403,7 @@ def test_the_smallest_change_of_a_term_is_felt() -> None:
 @pytest.mark.parametrize("kind", SUMS)
 def test_gradient_of_an_average_equals_finite_differences(kind: str, observable: Any) -> None:
     whole = SUMS[kind]()
-    samples = pooled(whole)
+    samples = pooled(whole, frames=12)
     direction = torch.from_numpy(np.random.default_rng(1).normal(size=observable.n_values))
     assert_parameter_gradient(whole, lambda: samples.average(observable) @ direction)
 
