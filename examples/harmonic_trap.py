@@ -36,8 +36,10 @@ class TrapAdapter(diffsim.Adapter):
         return force if isinstance(force, openmm.CustomExternalForce) else None
 
     def update(self, context, temperature):
-        context.setParameter("strength", self.potential.c[0].item())
-        context.setParameter("tilt", self.potential.c[1].item())
+        for k, value in enumerate(self.potential.c.tolist()):
+            self.force.setGlobalParameterDefaultValue(k, value)  # in what is written to a file
+            if context is not None:
+                context.setParameter(self.force.getGlobalParameterName(k), value)
 
     def recorder(self, context, particles, trajectory):
         return TrapRecorder()
