@@ -49,7 +49,7 @@ def state_point(potential):
 
 rdf = diffsim.RDF(r_max=1.0, bins=100)
 g = state_point(truth).sample(20_000, 50, [rdf], equilibration=3000).estimate(rdf)
-target = diffsim.Target(state_point(pair), rdf, rdf.r, g.value, uncertainty=0.02)
-fit = diffsim.Refinement(pair, [target], Minimizer()).run(8, 5000, 50, progress=False)
+target = diffsim.Target(state_point(pair), rdf, rdf.r, g.value, uncertainty=0.005)
+fit = diffsim.Refinement(pair, [target], Minimizer()).run(7, 10_000, 50, progress=False)
 print(fit.summary(), pair.sigma.item(), pair.epsilon.item())
 assert abs(pair.sigma.item() / 0.34 - 1) < 0.01 and abs(pair.epsilon.item() - 1) < 0.1
