@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 from collections.abc import Callable
@@ -269,6 +270,27 @@ def test_a_fit_approaches_the_structure_of_another_network(
     assert last.misfit < left * first.misfit
     assert not any(entry.event for entry in fit.history)
     assert fit.summary()["n_effective"] > 10
+
+
+@pytest.mark.parametrize("name", ["gauss-newton", "adam"])
+def test_a_method_is_pure(truth: tuple[Array, float], name: str) -> None:
+    """It moves the energies' parameters only in its thoughts; nothing of the view changes."""
+    adam = TorchOptimizer(lambda p: torch.optim.Adam(p, lr=0.05), steps=2)
+    fit = run(make(truth, adam if name == "adam" else name), 1)
+    start = flat_parameters(fit.potential)
+    view = fit.view()
+    memory = copy.deepcopy(dict(view.memory))
+    first, second, third = (fit.method.propose(v) for v in (view, view, fit.view()))
+    for other in (second, third):
+        np.testing.assert_array_equal(other.change, first.change)
+    assert first.change.any() and first.covariance is None
+    assert torch.equal(flat_parameters(fit.potential), start)
+    assert torch.equal(view.parameters, start)
+    assert all(p.grad is None for p in learned_parameters(fit.potential))
+    assert memory.keys() == view.memory.keys() and bool(memory) == (name == "adam")
+    for index, moments in memory.items():
+        for key, value in moments.items():
+            assert torch.equal(value, view.memory[index][key])
 
 
 # Going on ---------------------------------------------------------------------------------------

@@ -148,6 +148,18 @@ def test_too_long_a_step_is_shortened_along_its_direction(factor: float) -> None
     assert torch.equal(flat_parameters(pair), start)
 
 
+@pytest.mark.parametrize(("first", "expected"), [(0.3, 0.3), (0.0, 0.34), (5.0, 0.9 * 0.8)])
+def test_a_step_counts_from_contact_on_or_from_where_the_knots_begin(
+    first: float, expected: float
+) -> None:
+    pair = LennardJones(SIGMA, EPSILON, 0.8, 0.34, 40)
+    change = np.array([0.0, 0.1])
+    size = view_of(pair, Point(first=first)).step_size(change)
+    r = np.linspace(expected, 0.8, 200)
+    u = pair.energy(r) * 0.1 / EPSILON
+    assert size == pytest.approx(float(u.detach().abs().max()) / KT)
+
+
 def test_a_short_step_is_followed_as_it_is() -> None:
     pair = liquids.lennard_jones()
     step = Step(np.array([0.0, 1e-3 * EPSILON]))

@@ -98,7 +98,8 @@ class Potential(nn.Module):
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
 
-        Particles are found at distances beyond ``contact``, nm. None: only frames can tell.
+        Particles are found at distances beyond ``contact``, nm; 0 where it is not known. None: only
+        frames can tell.
         """
         return None
 

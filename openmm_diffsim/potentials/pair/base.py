@@ -110,7 +110,7 @@ class PairPotential(Potential):
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """The largest change of u(r) where particles are found, in kT."""
-        first = min(max(contact, self.basis.r_min), 0.9 * self.basis.cutoff)
+        first = min(contact or self.basis.r_min, 0.9 * self.basis.cutoff)
         values = self.basis.values(np.linspace(first, self.basis.cutoff, 200))
         u = change.reshape(self.n_pairs, -1) @ values.T
         return float(np.abs(u).max() / (MOLAR_GAS_CONSTANT * temperature))
