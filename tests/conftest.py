@@ -6,8 +6,8 @@ record of measured times, ``durations.txt``, says so; see ``durations.py``.
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +26,7 @@ DEVICES = ("OpenCL", "CUDA")
 
 _setups: dict[str, float] = {}  # of each fixture, the last time, seconds
 _times: dict[str, float] = {}  # of each test function that ran, its slowest case
+_CALL = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,18 +57,32 @@ def _needs_device(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> Iterator[None]:
-    start = time.perf_counter()
+    start = _processor_time()
     try:
         return (yield)
     finally:
-        _setups[fixturedef.argname] = time.perf_counter() - start
+        _setups[fixturedef.argname] = _processor_time() - start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    start = _processor_time()
+    try:
+        return (yield)
+    finally:
+        item.stash[_CALL] = _processor_time() - start
+
+
+def _processor_time() -> float:
+    """Of this process and those that it waited for, seconds: the same on a busy machine."""
+    return sum(os.times()[:4])
 
 
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo) -> None:
     """A property, and not a variable here, so that it also comes from another process."""
     if call.when == "call" and call.excinfo is None:
         name = durations.name_of(item.nodeid, item.get_closest_marker("gpu") is not None)
-        seconds = call.duration + sum(_setups.get(used, 0.0) for used in item.fixturenames)
+        seconds = item.stash[_CALL] + sum(_setups.get(used, 0.0) for used in item.fixturenames)
         item.user_properties.append(("alone", (name, seconds)))
 
 

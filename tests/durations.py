@@ -1,7 +1,7 @@
 """How long tests take, measured and kept in a file: what is slow, and what of it is the slowest.
 
-The time of a test is what it takes alone: its call, and the setup of every fixture that it uses,
-whoever paid for it. Of a test function the slowest case counts; cases on a device (``gpu``) are
+The processor time of a test is what it takes alone: its call, and the setup of every fixture that
+it uses, whoever paid for it. Of a test function the slowest case counts; cases on a device (``gpu``) are
 kept apart. Only what takes longer than ``KEPT`` is in the file; what is not there counts as fast.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 RECORD = Path(__file__).with_name("durations.txt")
 DOCUMENT = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
 REFRESH = "python -m pytest --record-durations"
-SLOW = 1.0  # seconds, alone
+SLOW = 1.0  # processor seconds, alone
 KEPT = 0.5
 GPU = " on a device"
 
 _HEAD = f"""\
-# Seconds that the slowest case of a test function takes alone, fixtures included; slowest first.
+# Processor seconds of the slowest case of a test function alone, with its fixtures; slowest first.
 # Written by: {REFRESH}
 """
 
