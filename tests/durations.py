@@ -1,8 +1,9 @@
 """How long tests take, measured and kept in a file: what is slow, and what of it is the slowest.
 
 The processor time of a test is what it takes alone: its call, and the setup of every fixture that
-it uses, whoever paid for it. Of a test function the slowest case counts; cases on a device (``gpu``) are
-kept apart. Only what takes longer than ``KEPT`` is in the file; what is not there counts as fast.
+it uses, whoever paid for it. Of a test function the slowest case counts; cases on a device
+(``gpu``) are kept apart. Only what takes longer than ``KEPT`` is in the file; what is not there
+counts as fast.
 """
 
 from __future__ import annotations
