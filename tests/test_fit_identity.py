@@ -12,6 +12,7 @@ import torch
 from systems import TEMPERATURE, argon, empty_system, langevin, lattice, simulate
 
 from openmm_diffsim import (
+    MSD,
     RDF,
     FunctionOfAverages,
     GaussNewton,
@@ -23,7 +24,7 @@ from openmm_diffsim import (
     Target,
     TorchOptimizer,
 )
-from openmm_diffsim.errors import CheckpointError
+from openmm_diffsim.errors import CheckpointError, ObservableError
 from openmm_diffsim.potentials import flat_parameters
 from openmm_diffsim.refinement.identity import differences
 
@@ -256,6 +257,72 @@ def test_where_a_target_was_measured_is_part_of_it(tmp_path: Path) -> None:
     message = r"target 1: number 0 of the state points was 0, is 1 \(2 of 2 differ\)"
     assert_refused(fit_of((1, 0)), path, message)
     assert len(fit_of((0, 1)).resume(path).history) == 1
+
+
+def sampled_by(integrator: openmm.Integrator) -> Refinement:
+    """A fit of the mean squared displacement in three steps of the Simulation's integrator."""
+    pair, box = spline(), np.eye(3) * LENGTH
+    system = empty_system(N, box, 39.948)
+    pair.attach(system)
+    liquid = StatePoint(simulate(system, lattice(N, box, 0.02), integrator), pair)
+    msd = MSD(range(4), estimator="pathwise", gradient_every=10**6)
+    t, value = 0.002 * np.arange(4), np.full(4, 1e-6)
+    return Refinement(pair, [Target(liquid, msd, t, value, uncertainty=1.0)])
+
+
+def test_the_dynamics_of_segments_are_part_of_it(tmp_path: Path) -> None:
+    """Averages in equilibrium do not depend on the friction, but those along segments do."""
+    path = tmp_path / "fit.ckpt"
+    run(sampled_by(openmm.LangevinMiddleIntegrator(TEMPERATURE, 1.0, 0.002)), 1).save(path)
+    other = sampled_by(openmm.LangevinMiddleIntegrator(TEMPERATURE, 5.0, 0.002))
+    assert_refused(other, path, "target 0, integrator 0: the friction was 1, is 5")
+    same = sampled_by(openmm.LangevinMiddleIntegrator(TEMPERATURE, 1.0, 0.002))
+    assert len(same.resume(path).history) == 1
+
+
+def of_function(function: Any, checkpoint: Path | None = None) -> Refinement:
+    pair = spline()
+    own = FunctionOfAverages(function, Pressure(), symbol="own")
+    target = Target(point_of(pair), own, 1.0, uncertainty=50.0)
+    return Refinement(pair, [target], checkpoint=checkpoint)
+
+
+def test_what_a_function_of_averages_does_is_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "fit.ckpt"
+    factor = 2.0
+    run(of_function(lambda p: factor * p), 1).save(path)
+    assert len(of_function(lambda p: factor * p).resume(path).history) == 1
+    assert_refused(of_function(lambda p: factor + p), path, "target 0, .*: the function changed")
+    assert_refused(of_function(lambda p: p.abs() * p), path, "target 0, .*: the function changed")
+    factor = 3.0
+    assert_refused(of_function(lambda p: factor * p), path, "target 0, .*: the function changed")
+
+
+def test_what_does_not_say_what_it_is_is_told_so_before_any_md(tmp_path: Path) -> None:
+    class Callable:
+        def __call__(self, p: Any) -> Any:
+            return p
+
+    fit = of_function(Callable(), checkpoint=tmp_path / "fit.ckpt")
+    with pytest.raises(ObservableError, match="a Callable has no plain form"):
+        run(fit, 1)
+    assert fit.md_steps == 0
+
+
+def test_a_resumed_fit_keeps_its_prior_whatever_the_first_guess(tmp_path: Path) -> None:
+    path = tmp_path / "fit.ckpt"
+
+    def fit_from(guess: float) -> Refinement:
+        pair = spline()
+        pair.set_coefficients(guess * np.ones(tuple(pair.values.shape)))
+        return Refinement(pair, [Target(point_of(pair), Pressure(), 10.0, uncertainty=50.0)])
+
+    fit = run(fit_from(0.0), 1)
+    fit.save(path)
+    other = fit_from(0.5)
+    assert not np.allclose(other.states[0].prior_mean, fit.states[0].prior_mean)
+    other.resume(path)
+    np.testing.assert_array_equal(other.states[0].prior_mean, fit.states[0].prior_mean)
 
 
 # How it is said -----------------------------------------------------------------------------------

@@ -172,3 +172,23 @@ def test_the_derivative_reaches_the_parameters_through_both_state_points() -> No
                     pair.epsilon.sub_(step)
             found = (ends[0] - ends[1]) / 2e-5
             assert float(exact.sum()) == pytest.approx(found, rel=1e-5) and found != 0
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda a: torch.log(-a.sum()), r"gives \[nan\] of the averages"),
+        (lambda a: (a.sum() - a.sum()).sqrt(), "a derivative that is not finite"),
+        (lambda a: a.detach().sum(), "torch cannot follow"),
+        (lambda a: torch.tensor(1.0), "torch cannot follow"),
+    ],
+)
+def test_what_has_no_finite_value_or_slope_is_refused(function: Any, message: str) -> None:
+    target = Target(HERE, FunctionOfAverages(function, A), 1.0, uncertainty=0.1)
+    with pytest.raises(ObservableError, match=message):
+        target.linearized(numbers(0.3, 1.2, 0.9))
+
+
+def test_it_is_not_recorded_in_frames() -> None:
+    with pytest.raises(ObservableError, match="ratio is a function of averages, with no value in"):
+        FunctionOfAverages(ratio, [A, B]).recorder(Any)

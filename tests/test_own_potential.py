@@ -28,8 +28,10 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import Recording, Samples, SamplingJob, StatePoint
+from openmm_diffsim.engine.recorder import FrameRecorder, configuration
 from openmm_diffsim.errors import AttachError, SegmentError, StatePointError
 from openmm_diffsim.potentials import Potential, flat_parameters, set_flat_parameters
+from openmm_diffsim.potentials.adapter import _ADAPTERS
 from openmm_diffsim.samples import Features
 from openmm_diffsim.units import beta
 
@@ -279,3 +281,89 @@ def test_segments_say_that_it_has_no_part() -> None:
     point = point_of(Trap(STRENGTH, TILT))
     with pytest.raises(SegmentError, match=r"Trap.*part\(\)"):
         point.segment(5)
+
+
+def in_a_liquid(trap: Trap, pressure: float | None = None, side: float = 2.0) -> StatePoint:
+    """Trapped particles of a fluid in a periodic box, where the trap is not periodic."""
+    system = empty_system(64, np.eye(3) * side, mass=39.9)
+    stock = openmm.NonbondedForce()
+    stock.setNonbondedMethod(stock.CutoffPeriodic)
+    stock.setCutoffDistance(0.8)
+    for _ in range(64):
+        stock.addParticle(0.0, 0.34, 1.0)
+    system.addForce(stock)
+    trap.attach(system, atoms=ATOMS)
+    if pressure is not None:
+        system.addForce(openmm.MonteCarloBarostat(pressure, TEMPERATURE, 5))
+    return StatePoint(simulate(system, lattice(64, np.eye(3) * side, 0.02), langevin()), trap)
+
+
+def test_observables_see_the_box_of_the_system() -> None:
+    """As beside a periodic potential that is zero."""
+    rdf, pressure = diffsim.RDF(0.9, 30), diffsim.Pressure()
+    point = in_a_liquid(Trap(1.0, 0.0))
+    found = point.sample(60, 10, [rdf, pressure])
+    np.testing.assert_allclose(found.volume, 8.0)
+    assert found.features.shape == (6, 2)
+    assert "density in 1/nm^3" in point.identity()
+
+    zero = diffsim.SplinePair(0.3, 0.8, 6, name="zero")
+    zero.attach(point.simulation.system)
+    point.simulation.context.reinitialize(preserveState=True)
+    records = []
+    for potential in (point.potential, zero):
+        recorder = FrameRecorder(potential, point.simulation.context, [rdf])
+        recorder.add(*configuration(point.snapshot()), 0.0)
+        c = potential.coefficients().detach().numpy()
+        records.append(recorder.samples(c, TEMPERATURE, None, 1).records[rdf])
+    assert records[0].sum() > 0
+    np.testing.assert_array_equal(*records)
+
+
+def test_volumes_at_constant_pressure_are_those_of_the_system() -> None:
+    samples = in_a_liquid(Trap(1.0, 0.0), pressure=10.0).sample(60, 10)
+    assert np.all(np.isfinite(samples.volume)) and np.ptp(samples.volume) > 0
+    assert samples.n_effective() == pytest.approx(6)
+
+
+@pytest.mark.parametrize("method", ["build", "own", "update", "recorder"])
+def test_an_adapter_that_lacks_a_method_is_told_which(method: str) -> None:
+    class Half(Trap):
+        pass
+
+    given = {name: vars(TrapAdapter)[name] for name in ("build", "own", "update", "recorder")}
+    rest = {name: vars(TrapAdapter)[name] for name in ("types", "_values")}
+    del given[method]
+    diffsim.adapts(Half)(type("HalfAdapter", (diffsim.Adapter,), {**given, **rest}))
+    try:
+        with pytest.raises(NotImplementedError, match=rf"HalfAdapter has no {method}\(\)"):
+            point_of(Half(STRENGTH, TILT)).sample(10, 10)
+    finally:
+        del _ADAPTERS[Half]
+
+
+def test_a_worker_is_not_sent_another_force() -> None:
+    """An adapter that takes atoms and does not say which would have all of them trapped."""
+
+    class Forgetful(Trap):
+        pass
+
+    @diffsim.adapts(Forgetful)
+    class ForgetfulAdapter(TrapAdapter):
+        types = diffsim.Adapter.types
+
+    try:
+        with pytest.raises(AttachError, match=r"'Particles': 10.*'Particles': 12"):
+            SamplingJob.of(point_of(Forgetful(STRENGTH, TILT)), Recording(10, 10))
+    finally:
+        del _ADAPTERS[Forgetful]
+
+
+def test_two_of_a_kind_do_not_share_a_global_parameter() -> None:
+    first, second = Trap(STRENGTH, TILT, name="first"), Trap(STRENGTH, TILT, name="second")
+    system = empty_system(N, np.eye(3) * LENGTH)
+    first.attach(system, atoms=[0, 1])
+    second.attach(system, atoms=[2, 3])
+    simulation = simulate(system, lattice(N, np.eye(3) * LENGTH, 0.02), langevin())
+    with pytest.raises(AttachError, match=r"share the global parameters \['strength', 'tilt'\]"):
+        StatePoint(simulation, first + second)

@@ -248,3 +248,15 @@ def test_the_first_round_is_led_in_for_longer() -> None:
     given = Schedule(3, 1000, 10, equilibration=7)
     assert [given.lead(n) for n in range(3)] == [7, 7, 7]
     assert given.steps_after(1) == 2014
+
+
+@pytest.mark.parametrize("change", [0.001, [0.001], [0.1, 0.1, 0.1], [[0.001], [0.001]]])
+def test_a_step_of_another_shape_is_refused(change: Any) -> None:
+    with pytest.raises(SamplingError, match=r"change of shape .*, expected that of .*, \(2,\)"):
+        Trust().follow(view_of(LennardJones(SIGMA, EPSILON, 3 * SIGMA)), Step(change), 1.0)
+
+
+def test_what_is_no_step_is_refused() -> None:
+    no_step: Any = np.zeros(2)
+    with pytest.raises(SamplingError, match="returned a ndarray, expected a Step"):
+        Trust().follow(view_of(LennardJones(SIGMA, EPSILON, 3 * SIGMA)), no_step, 1.0)

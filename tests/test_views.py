@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from systems import argon, assert_parameter_gradient
 from torch import Tensor
 
 from openmm_diffsim import RDF, LennardJones, NetworkPotential, Pressure, Samples, SplinePair
-from openmm_diffsim.errors import OverlapError
+from openmm_diffsim.errors import ObservableError, OverlapError, PotentialError
 from openmm_diffsim.potentials import Potential, flat_parameters, set_flat_parameters
 from openmm_diffsim.samples import View
 from openmm_diffsim.samples import view as module
@@ -166,3 +167,22 @@ def test_what_was_not_recorded_is_named() -> None:
     _, samples, theta = drawn("pair")
     with pytest.raises(KeyError, match="RDF was not recorded"):
         samples.at(theta).average(RDF(0.4, 3))
+
+
+@pytest.mark.parametrize("theta", [torch.zeros(3), torch.tensor(0.3), np.zeros(2), 0.3])
+def test_parameters_of_another_shape_are_refused(theta: Any) -> None:
+    _, samples, _ = drawn("pair")
+    with pytest.raises(PotentialError, match=r"expected a Tensor of shape \(\d+,\), got"):
+        samples.at(theta)
+
+
+def test_values_of_another_shape_are_refused() -> None:
+    class Short(RDF):
+        def values(self, records: Tensor, conditions: Any) -> Tensor:
+            return super().values(records, conditions)[:, :2]
+
+    _, samples, _ = drawn("pair")
+    short, (record, *_) = Short(0.8, 5), samples.records.values()
+    odd = replace(samples, records={short: record})
+    with pytest.raises(ObservableError, match=r"Short.values\(\): expected a Tensor of shape"):
+        odd.average(short)

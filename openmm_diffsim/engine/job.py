@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import openmm
 from numpy.typing import NDArray
 from openmm import app
 
-from ..errors import SamplingError
+from ..errors import AttachError, SamplingError
 from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
@@ -67,6 +68,8 @@ class SamplingJob:
         ------
         SamplingError
             If there are configurations to keep, as of a network, and no trajectory to keep them in.
+        AttachError
+            If the worker's Force would be another one than was attached.
         """
         _check_trajectory(state_point.potential, recording)
         context = state_point.simulation.context
@@ -78,6 +81,7 @@ class SamplingJob:
             place = names.index(part.potential.name)
             group = system.getForce(place).getForceGroup()
             options = part.options(state_point.temperature)
+            _check_twin(part, system, options)
             learned.append((place, group, part.potential, options))
         rest = readable_elsewhere(other_forces(system, adapter.names, bookkeeping=True))
         return SamplingJob(
@@ -140,6 +144,28 @@ class SamplingJob:
             app.Topology(), rest, integrator, platform, dict(self.properties)
         )
         return StatePoint(simulation, self.potential, self.temperature, self.pressure)
+
+
+def _check_twin(part: Adapter, system: openmm.System, options: AttachOptions) -> None:
+    """AttachError where ``build`` makes another Force of these options: other numbers of terms."""
+    if part.content(part.force) is not None:  # its XML does not say what it holds
+        return
+    attached, built = _terms(part.force), _terms(part.build(system, options))
+    if attached != built:
+        raise AttachError(
+            f"{part.potential.name}: the Force that was attached holds {attached}, but what a "
+            f"worker would build from {type(part).__name__}.options() {built}: give it types() or "
+            "options() that say what attach() was given",
+            got=built,
+            expected=attached,
+        )
+
+
+def _terms(force: openmm.Force) -> dict[str, Any]:
+    """How many of everything it holds, and whether it is periodic."""
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(force))
+    periodic = {"periodic": force.usesPeriodicBoundaryConditions()}
+    return periodic | {part.tag: len(part) for part in root}
 
 
 def _check_trajectory(potential: Potential, recording: Recording) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..errors import SamplingError
 from ..observables import Frame, Observable, Particles, Recorder, record_frame
 from ..potentials import Potential
 from ..samples import Run, Samples
+from ..statistics.kernels import PairHistogram, PairSums, pair_sums
 from ..units import number_in_md_units
 from .adapters import attached, other_forces
 from .segments import SegmentRecorder, SegmentRunner
@@ -43,7 +45,8 @@ class FrameRecorder:
         adapter = attached(potential, context.getSystem())
         self.potential = potential
         self.observables = tuple(observables)
-        self.periodic = adapter.is_periodic
+        self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
+        self._learned_is_periodic = adapter.is_periodic
         self.particles = describe_particles(context)
         self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
@@ -88,23 +91,31 @@ class FrameRecorder:
             raise SamplingError("a coordinate is not finite: the run exploded", reason="exploded")
         if self.periodic and box is None:
             raise SamplingError(
-                "a frame has no box, but the potential's force is periodic: take a trajectory with "
-                "its unit cells",
+                "a frame has no box, but the System is periodic: take a trajectory with its "
+                "unit cells",
                 reason="box",
             )
         box = box if self.periodic else None
-        self._features.check(box)
+        own_box = box if self._learned_is_periodic else None
+        self._features.check(own_box)
         self._last = positions.copy()
         self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
-        records, sums = record_frame(
-            self._recorders, frame, partial(self._features.sums, positions, box)
-        )
-        self._features.keep(positions, box, sums)
+        records, sums = record_frame(self._recorders, frame, partial(self._sums, positions, box))
+        self._features.keep(positions, own_box, sums)
         self._frames.append((volume, total_energy or 0.0))
         self._records.append(records)
+
+    def _sums(
+        self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
+    ) -> PairSums:
+        """In one pass; in two where only other forces act across the faces of the box."""
+        if box is None or self._learned_is_periodic:
+            return self._features.sums(positions, box, histograms)
+        counts = pair_sums(positions[None], box[None], histograms).counts
+        return replace(self._features.sums(positions, None, ()), counts=counts)
 
     def samples(
         self, coefficients: Array, temperature: float, pressure: float | None, every: int

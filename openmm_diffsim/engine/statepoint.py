@@ -131,8 +131,8 @@ class StatePoint:
         return self.attached.pair_types()
 
     def box(self) -> NDArray[np.float64] | None:
-        """Present box vectors, nm, [3, 3]; None where the potential's force is not periodic."""
-        if not self.attached.is_periodic:
+        """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""
+        if not self.simulation.system.usesPeriodicBoundaryConditions():
             return None
         return configuration(self.simulation.context.getState(getPositions=True))[1]
 

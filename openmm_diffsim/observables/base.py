@@ -173,11 +173,15 @@ class Observable:
         ObservableError
             If the observable's own selection does not fit the particles.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no recorder(): give it one that returns a Recorder"
+        )
 
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """Value in each frame, shape [frames, n_values], from records [frames, n_recorded]."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no values(): give it one that makes values of records"
+        )
 
     def axis(self, timestep: float) -> Axis | None:
         """Where the values are, for a Simulation's timestep in ps; None for what is no curve."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ObservableError
-from .base import Observable
+from .base import Observable, Particles, Recorder
 from .segment import at_least
 
 
@@ -89,6 +89,19 @@ class FunctionOfAverages(Observable):
                 expected=len(set(states)),
             )
         return tuple((state_points[i], o) for i, o in zip(states, self.observables, strict=True))
+
+    def recorder(self, particles: Particles) -> Recorder:
+        """There is none.
+
+        Raises
+        ------
+        ObservableError
+            Always.
+        """
+        raise ObservableError(
+            f"{self.symbol} is a function of averages, with no value in a frame: record its "
+            "observables, none of which may be such a function"
+        )
 
     def combine(self, *averages: Tensor) -> Tensor:
         """f of the averages, each [its n_values], shape [n_values].

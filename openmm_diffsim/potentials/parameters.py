@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import PotentialError
+
 
 def learned_parameters(potential: nn.Module) -> list[nn.Parameter]:
     """Those that require a gradient, in the order of the vector."""
@@ -36,8 +38,23 @@ def set_flat_parameters(potential: nn.Module, theta: Tensor) -> None:
 
 
 def split(potential: nn.Module, theta: Tensor) -> list[Tensor]:
-    """theta as tensors like the learned parameters, with a graph to it."""
+    """theta as tensors like the learned parameters, with a graph to it.
+
+    Raises
+    ------
+    PotentialError
+        If it is no Tensor of as many numbers.
+    """
     parameters = learned_parameters(potential)
+    expected = (sum(p.numel() for p in parameters),)
+    if not isinstance(theta, Tensor) or tuple(theta.shape) != expected:
+        got = tuple(theta.shape) if isinstance(theta, Tensor) else type(theta).__name__
+        raise PotentialError(
+            f"parameters of {type(potential).__name__}: expected a Tensor of shape {expected}, got "
+            f"{got}",
+            got=got,
+            expected=expected,
+        )
     parts = torch.split(theta, [p.numel() for p in parameters]) if parameters else ()
     return [part.reshape(p.shape).to(p) for part, p in zip(parts, parameters, strict=True)]
 

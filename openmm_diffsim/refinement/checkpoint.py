@@ -45,6 +45,19 @@ class Kept:
     previous: Tensor | None  # theta of the last accepted round
     memory: Mapping[Any, Any]  # of the method
     buffers: tuple[Tensor, ...] = ()
+    priors: tuple[NDArray[np.float64] | None, ...] = ()  # c_0 of each state point
+
+
+def check_identity(identity: Mapping[str, Any]) -> None:
+    """CheckpointError where something in it is no plain data, before any MD is run for it."""
+    try:
+        json.dumps(identity)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"an identity() gave what cannot be kept ({error}); expected numbers, text, and lists "
+            "and dicts of these",
+            reason="identity",
+        ) from error
 
 
 def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) -> None:
@@ -75,6 +88,8 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
         arrays[f"buffer/{name}"] = buffer.numpy(force=True)
     arrays |= _flattened("", kept.memory, kept.identity["method"])
     for index, state in enumerate(states):
+        if state.prior_mean is not None:
+            arrays[f"prior/{index}"] = state.prior_mean
         packed = state.frames.arrays(state.recorded(), path.parent)
         arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
     write_checkpoint(path, meta, arrays)
@@ -116,6 +131,10 @@ def load(
             for index, state in enumerate(states)
         ]
         buffers = [torch.from_numpy(arrays[f"buffer/{n}"]) for n, _ in potential.named_buffers()]
+        priors = [
+            None if state.prior_mean is None else arrays[f"prior/{index}"]
+            for index, state in enumerate(states)
+        ]
         contexts = meta["states"]
         if len(contexts) != len(states):
             raise ValueError(f"{len(contexts)} state points")
@@ -125,7 +144,7 @@ def load(
             path=path,
             reason="version",
         ) from error
-    return replace(kept, buffers=tuple(buffers)), pools, contexts
+    return replace(kept, buffers=tuple(buffers), priors=tuple(priors)), pools, contexts
 
 
 def restore(
@@ -139,6 +158,8 @@ def restore(
     set_flat_parameters(potential, kept.parameters)
     for (_, buffer), value in zip(potential.named_buffers(), kept.buffers, strict=True):
         buffer.copy_(value)
+    for state, prior in zip(states, kept.priors, strict=True):
+        state.prior_mean = prior
     for state, pool, context in zip(states, pools, contexts, strict=True):
         last = pool.runs[-1].n_frames
         state.pool = replace(pool, floor=min(Samples.floor, 0.5 * last))
@@ -235,11 +256,17 @@ def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]
     """
     flat: Arrays = {}
     for key, value in memory.items():
+        if isinstance(key, str) and ("/" in key or key.isdigit()):
+            raise CheckpointError(
+                f"{method['class']} keeps {key!r}: expected names without a slash that are no "
+                "number, or whole numbers",
+                reason="method",
+            )
         if isinstance(value, Mapping):
             flat |= _flattened(f"{prefix}{key}/", value, method)
         elif isinstance(value, torch.Tensor):
             flat[f"{_TENSOR}{prefix}{key}"] = value.numpy(force=True)
-        elif isinstance(value, np.ndarray | int | float):
+        elif isinstance(value, np.ndarray | np.generic | int | float) and not _holds_objects(value):
             flat[f"{_ARRAY}{prefix}{key}"] = np.asarray(value)
         elif value is not None:
             raise CheckpointError(
@@ -248,6 +275,10 @@ def _flattened(prefix: str, memory: Mapping[Any, Any], method: Mapping[str, Any]
                 reason="method",
             )
     return flat
+
+
+def _holds_objects(value: Any) -> bool:
+    return bool(np.asarray(value).dtype.hasobject)
 
 
 def _nested(arrays: Arrays) -> dict[Any, Any]:

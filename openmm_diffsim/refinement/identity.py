@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..observables import Observable
 from ..observables.identity import plain, public
 from ..potentials import Potential
 from .methods import Method
@@ -26,7 +27,11 @@ def identity(
         "potential": potential.form(),
         "method": _of_method(method),
         "targets": [
-            {"state points": [points.index(p) for p in target.state_points], **target.identity()}
+            {
+                "state points": [points.index(p) for p in target.state_points],
+                **target.identity(),
+                "integrators": [_integrator(*term) for term in target.terms],
+            }
             for target in targets
         ],
         "state points": [point.identity() for point in points],
@@ -36,6 +41,13 @@ def identity(
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs, such as "state point 0: the density in 1/nm^3 was 21.499, is 20"."""
     return list(dict.fromkeys(_differences((), old, new)))
+
+
+def _integrator(point: Any, observable: Observable) -> Any:
+    """The Simulation's where segments are run with it, as plain data; else None."""
+    if not observable.is_dynamic or getattr(observable, "integrator", None) is not None:
+        return None
+    return plain(point.simulation.integrator)
 
 
 def _of_method(method: Method) -> dict[str, Any]:

@@ -62,7 +62,8 @@ class Refinement:
         that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
         c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
-        where there is one for a pair of types, else the first guess.
+        where there is one for a pair of types, else the first guess. A fit that is resumed keeps
+        the one that it began with.
     executor : concurrent.futures.Executor, optional
         Where state points are sampled, all of a round at once; see ``SamplingJob``, also for what
         a process may not be forked from. Reporters of the user's Simulations see nothing of it. A
@@ -89,6 +90,15 @@ class Refinement:
             )
         if isinstance(method, str) and method not in METHODS:
             raise TargetError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
+        if not isinstance(method, str) and not _can(method, "propose"):
+            raise TargetError(
+                f"method: expected an object with propose(view), such as GaussNewton(), got "
+                f"{method!r}"
+            )
+        if executor is not None and not _can(executor, "submit"):
+            raise TargetError(
+                f"executor: expected a concurrent.futures.Executor, got {executor!r}", got=executor
+            )
         self.potential = potential
         self.targets = list(targets)
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
@@ -146,7 +156,12 @@ class Refinement:
             If the first guess still drifts after its run was extended several times.
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
+        ObservableError
+            If an observable or a method for which there is to be a checkpoint does not say what it
+            is.
         """
+        if self.checkpoint is not None:
+            files.check_identity(self._identity)
         schedule = Schedule(rounds, steps, every, equilibration)
         total = schedule.steps_after(len(self.history)) * len(self.states)
         with tqdm(total=total, unit="step", disable=not progress) as bar:
@@ -380,6 +395,11 @@ class Refinement:
     @cached_property
     def _identity(self) -> dict[str, Any]:
         return identity(self.potential, self.method, self.targets, self.states)
+
+
+def _can(thing: Any, method: str) -> bool:
+    """Is it an instance, not a class, that has this method?"""
+    return not isinstance(thing, type) and callable(getattr(thing, method, None))
 
 
 def potential_with_error(

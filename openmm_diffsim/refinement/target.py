@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..curve import Axis, Curve
 from ..engine.statepoint import StatePoint
-from ..errors import TargetError
+from ..errors import ObservableError, TargetError
 from ..io import read_curve, tidy
 from ..observables import Observable
 from ..observables.identity import plain
@@ -165,16 +165,33 @@ class Target:
         return self._operator @ self.observable.combine(*averages).double()
 
     def linearized(self, *averages: Tensor) -> tuple[Array, list[Array]]:
-        """``predict`` and its Jacobian with respect to each average, [points, n_values]."""
+        """``predict`` and its Jacobian with respect to each average, [points, n_values].
+
+        Raises
+        ------
+        ObservableError
+            If torch finds no way back to the averages, or either is not finite.
+        """
         leaves = tuple(average.detach().requires_grad_(True) for average in averages)
         with torch.enable_grad():
             value = self.predict(*leaves)
+        if not value.requires_grad:
+            raise ObservableError(
+                f"{self.observable.label} is computed from the averages in a way that torch cannot "
+                "follow: expected torch functions of the Tensors it gets, without detach()"
+            )
         each = torch.eye(len(value), dtype=value.dtype)
         slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
-        return value.detach().numpy(), [
+        jacobians = [
             np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
             for slope, leaf in zip(slopes, leaves, strict=True)
         ]
+        if not all(np.all(np.isfinite(a)) for a in [value.detach().numpy(), *jacobians]):
+            raise ObservableError(
+                f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
+                "that is not finite: expected a function that is smooth where the frames are"
+            )
+        return value.detach().numpy(), jacobians
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
@@ -241,6 +258,11 @@ class Target:
         observable = self.observable
         if len(data) != 1:
             raise TargetError(f"a scalar target needs one value, got {len(data)}")
+        if isinstance(data[0], Curve):
+            raise TargetError(
+                f"{type(observable).__name__} has no axis, and cannot be compared with a curve: "
+                "give it axis(), or a value"
+            )
         values = np.atleast_1d(np.asarray(value_in_md_units(data[0], observable.kind)))
         _check_shape("value", values, (observable.n_values,))
         return values, self._errors(uncertainty, values.shape)

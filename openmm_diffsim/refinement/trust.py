@@ -79,9 +79,20 @@ class Trust:
         Raises
         ------
         SamplingError
-            If the step, or the potential after it, is not finite.
+            If the step has another shape than the parameters, or it, or the potential after it,
+            is not finite.
         """
+        if not isinstance(step, Step):
+            raise SamplingError(
+                f"propose() returned a {type(step).__name__}, expected a Step", reason="update"
+            )
         change = np.asarray(step.change, dtype=np.float64)
+        if change.shape != tuple(view.parameters.shape):
+            raise SamplingError(
+                f"the update has a change of shape {change.shape}, expected that of the "
+                f"parameters, {tuple(view.parameters.shape)}",
+                reason="update",
+            )
         if not np.all(np.isfinite(change)):
             raise SamplingError(
                 "the update gave parameters, or a potential, that are not finite", reason="update"

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import OverlapError, StatePointError
+from ..errors import ObservableError, OverlapError, StatePointError
 from ..observables import Conditions, Observable
 from ..statistics.averages import Estimate, block_covariance, effective_blocks
 from ..statistics.weights import n_effective, softmax_weights
@@ -29,7 +29,8 @@ class View:
     """Samples at given coefficients of the potential: weights once, then averages and gradients.
 
     ``samples.at(parameters)`` makes one. Everything has a graph to whatever the coefficients have
-    one to; what was computed once is kept, so a view costs its weights a single time.
+    one to; what was computed once is kept, so a view costs its weights a single time. Averages of
+    one view share that graph: ``backward`` of their sum, or with ``retain_graph=True``.
 
     Parameters
     ----------
@@ -197,7 +198,17 @@ class View:
             volume=samples.volumes,
             sampled_coefficients=lambda: samples.sampled_coefficients,
         )
-        return observable.values(torch.from_numpy(samples.records[observable]), conditions)
+        found = observable.values(torch.from_numpy(samples.records[observable]), conditions)
+        expected = (len(samples), observable.n_values)
+        if not isinstance(found, Tensor) or tuple(found.shape) != expected:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ObservableError(
+                f"{type(observable).__name__}.values(): expected a Tensor of shape {expected}, "
+                f"frames and n_values, got {got}",
+                got=got,
+                expected=expected,
+            )
+        return found
 
     @torch.no_grad()
     def _first_order_change(self, run: Recorded, observable: Observable) -> float:

@@ -43,7 +43,7 @@ class FeatureRecorder:
 
         The volume derivative moves whole molecules. Without a box dW/dc counts for nothing.
         """
-        raise NotImplementedError
+        raise not_given(self, "features", "S and dW/dc of a frame")
 
     def sums(
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
@@ -98,12 +98,12 @@ class Adapter:
         AttachError
             If an option does not fit.
         """
-        raise NotImplementedError
+        raise not_given(self, "build", "the Force that attach() adds")
 
     @classmethod
     def own(cls, force: openmm.Force) -> Any:
         """The Force with its own class if it is one of this kind's, or None."""
-        raise NotImplementedError
+        raise not_given(cls, "own", "the Force if it is one of this kind's, or None")
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the potential's present parameters to the Force and, if given, to a live Context.
@@ -114,13 +114,13 @@ class Adapter:
             If parameters are not finite, the Force was made for another form of potential, or the
             Context was made before the Force was added to the System.
         """
-        raise NotImplementedError
+        raise not_given(self, "update", "nothing, and brings the parameters to the Context")
 
     def recorder(
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
     ) -> FeatureRecorder:
         """What keeps the learned energy of frames."""
-        raise NotImplementedError
+        raise not_given(self, "recorder", "a FeatureRecorder")
 
     # What may be given ----------------------------------------------------------------------------
 
@@ -241,6 +241,12 @@ def attached(potential: Potential, system: openmm.System) -> Adapter:
             "Simulation is made"
         )
     return adapter
+
+
+def not_given(owner: Any, method: str, what: str) -> NotImplementedError:
+    """What to raise where a subclass lacks a method that it has to give."""
+    kind = owner if isinstance(owner, type) else type(owner)
+    return NotImplementedError(f"{kind.__name__} has no {method}(): give it one; it returns {what}")
 
 
 def unknown_to_context(force: openmm.Force, error: Exception) -> AttachError:

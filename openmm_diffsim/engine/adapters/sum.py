@@ -49,9 +49,23 @@ class SumAdapter(Adapter):
             raise
 
     def bind(self, system: openmm.System) -> bool:
-        """Find the Forces of all terms."""
+        """Find the Forces of all terms.
+
+        Raises
+        ------
+        AttachError
+            If two of them share a global parameter, which would be one number for both.
+        """
         self.n_particles = system.getNumParticles()
         found = [part.bind(system) for part in self.parts]
+        names = [name for part in self.parts for name in _global_parameters(part.force)]
+        shared = sorted({name for name in names if names.count(name) > 1})
+        if shared:
+            raise AttachError(
+                f"{self.potential.name}: terms share the global parameters {shared}, which a "
+                "Context has once for all Forces; have build() name them after the potential",
+                got=shared,
+            )
         return all(found)
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
@@ -152,6 +166,12 @@ class _SumRecorder(FeatureRecorder):
 
     def learned(self) -> LearnedEnergy:
         return SumOfFeatures(tuple(r.learned() for r in self._recorders), self._slices)
+
+
+def _global_parameters(force: Any) -> list[str]:
+    if not hasattr(force, "getGlobalParameterName"):
+        return []
+    return [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
 
 
 def _own_path(part: Adapter, trajectory: str | Path | None) -> Path | None:

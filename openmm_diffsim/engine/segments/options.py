@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from ...errors import SegmentError
@@ -42,7 +43,8 @@ class SegmentOptions:
     Raises
     ------
     SegmentError
-        If one of the last three is out of range, or ``every`` goes with another of them.
+        If one of the last three is out of range, ``every`` goes with another of them, or what
+        should be a whole number is none.
     """
 
     integrator: Any = None
@@ -56,6 +58,11 @@ class SegmentOptions:
     clipping: float | None = None
 
     def __post_init__(self) -> None:
+        whole = {"every": [self.every], "truncation": [self.truncation or 1], "seed": self.seeds}
+        for name, values in whole.items():
+            if not all(isinstance(value, Integral) for value in values):
+                got = getattr(self, name)
+                raise SegmentError(f"{name}: expected a whole number, got {got!r}", got=got)
         if self.truncation is not None and self.truncation < 1:
             raise SegmentError(
                 f"truncation: expected at least one step, got {self.truncation}",
@@ -75,7 +82,7 @@ class SegmentOptions:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seed as a tuple."""
-        return (self.seed,) if isinstance(self.seed, int) else self.seed
+        return tuple(self.seed) if isinstance(self.seed, Sequence) else (self.seed,)
 
     def check(self, steps: int) -> None:
         """SegmentError where a segment of so many steps cannot be kept like this."""

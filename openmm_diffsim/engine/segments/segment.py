@@ -248,7 +248,7 @@ class SegmentRunner:
         ]
 
     def _box(self, box: Any) -> Array | None:
-        if not self.attached.is_periodic:
+        if not self.context.getSystem().usesPeriodicBoundaryConditions():
             return None
         if box is None:
             return box_of(self.context)
