@@ -22,6 +22,8 @@ import torch
 
 import openmm_diffsim as diffsim
 
+FIRST = 1500  # MD steps before a fit
+
 
 def load_target(seed: int, folder: Path) -> dict[str, np.ndarray]:
     """The target of a seed, kept in ``folder`` between calls."""
@@ -47,17 +49,16 @@ def refine(
     steps: int = 4250,
     equilibration: int = 250,
     every: int = 50,
-    first: int = 1500,
     method: object = "gauss-newton",
     noise: str = "auto",
 ) -> tuple[diffsim.Refinement, diffsim.RDF, diffsim.Pressure]:
     pair = first_guess(data)
     if engine == "openmm":
         liquid = diffsim.StatePoint(lj.simulation(pair, seed), pair)
-        liquid.simulation.step(first)
+        liquid.simulation.step(FIRST)
     else:
         liquid = lj.FastStatePoint(pair, seed)
-        liquid.step(first)
+        liquid.step(FIRST)
     rdf, pressure = diffsim.RDF(lj.CUTOFF, lj.BINS), diffsim.Pressure()
     targets = [
         diffsim.Target(liquid, rdf, data["r"], data["g"], uncertainty=data["g_error"], noise=noise)
@@ -69,7 +70,6 @@ def refine(
             )
         )
     fit = diffsim.Refinement(pair, targets, method=method)
-    fit.md_steps += first
     fit.run(rounds, steps, every, equilibration, progress=False)
     return fit, rdf, pressure
 
@@ -82,7 +82,7 @@ def judge(
     u, error = fit.potential_table(r[seen])
     deviation = u[0] - lj.truth(r[seen])
     result = {
-        "md_steps": fit.md_steps,
+        "md_steps": FIRST + fit.md_steps,
         "potential_rms": float(np.sqrt(np.mean(deviation**2)) / lj.EPSILON),
         "standard_error_rms": float(np.sqrt(np.mean(error**2)) / lj.EPSILON),
         "within_two_errors": float(np.mean(np.abs(deviation) < 2 * error[0])),

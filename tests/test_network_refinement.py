@@ -39,6 +39,7 @@ from openmm_diffsim.refinement import Comparison, FitView, Step
 from openmm_diffsim.refinement.comparison import Sight, compare
 from openmm_diffsim.refinement.methods.frame_space import Rows, expected_misfit, rows_at, step
 from openmm_diffsim.refinement.state import State
+from openmm_diffsim.refinement.trust import Trust
 from openmm_diffsim.samples import EvaluatedFrames
 from openmm_diffsim.units import beta
 
@@ -296,6 +297,25 @@ def test_a_method_is_pure(truth: tuple[Array, float], name: str) -> None:
 # Going on ---------------------------------------------------------------------------------------
 
 STEPS, EVERY = 200, 20
+
+
+def test_what_was_evaluated_where_several_steps_end_is_not_evaluated_again() -> None:
+    potential = embedded(0.3)
+    point = fluid(potential)
+    samples = point.sample(600, 10, [RDF_], equilibration=100)
+    state = State(point, [Target(point, RDF_, RDF_.r, np.ones(16), uncertainty=0.05)], pool=samples)
+    view = FitView(potential, (state,), flat_parameters(potential))
+    proposed = TorchOptimizer(lambda p: torch.optim.Adam(p, lr=0.03), steps=5).propose(view)
+    before = potential.network.evaluated
+    _, size = Trust().follow(view, proposed, 1.0)
+    assert size > 0.1 and potential.network.evaluated == before
+
+
+def test_a_step_of_all_that_a_view_was_moved_by_ends_where_it_is() -> None:
+    rng = np.random.default_rng(1)
+    view = FitView(embedded(), (), torch.from_numpy(rng.normal(size=1000)))
+    there = view.moved(rng.normal(size=1000)).moved(rng.normal(size=1000))
+    assert torch.equal(view.moved(there.change.numpy()).parameters, there.parameters)
 
 
 def run(fit: Refinement, rounds: int) -> Refinement:

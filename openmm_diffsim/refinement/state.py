@@ -122,24 +122,36 @@ class FitView:
     potential : Potential
     states : tuple of State
         Targets and frames of every state point.
-    parameters : Tensor [parameters]
-        theta, flat over those of the potential that require a gradient.
+    start : Tensor [parameters]
+        theta that the fit has, flat over those of the potential that require a gradient.
     memory : mapping
         What the method's last step left to remember; empty at first.
+    change : Tensor [parameters]
+        What was added to ``start`` since.
     """
 
     potential: Potential
     states: tuple[State, ...]
-    parameters: Tensor
+    start: Tensor
     memory: Mapping[str, Any] = field(default_factory=dict)
+    change: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        """theta here, [parameters]."""
+        return self.start + self.change
 
     def at(self, parameters: Tensor) -> FitView:
         """The same fit at other parameters."""
-        return replace(self, parameters=parameters)
+        return replace(self, change=parameters - self.start)
 
     def moved(self, change: Array) -> FitView:
-        """The same fit, its parameters changed by ``change`` [parameters]."""
-        return self.at(self.parameters + torch.from_numpy(change))
+        """The same fit, its parameters changed by ``change`` [parameters].
+
+        Where a step of ``view.change`` ends is, to the last bit, where the view is: what a method
+        has evaluated there is not evaluated again.
+        """
+        return replace(self, change=self.change + torch.from_numpy(change))
 
     @cached_property
     def frames(self) -> list[View]:

@@ -78,7 +78,7 @@ def change(view: FitView, knowledge: Knowledge, most_steps: int, stride: float) 
         now, gained = _step_within_reach(now, comparisons, rows, knowledge, enough)
         if gained > _WORTHWHILE:
             break
-    return (now.parameters - view.parameters).numpy(force=True)
+    return now.change.expand_as(view.parameters).numpy(force=True)
 
 
 def _stride(

@@ -73,8 +73,7 @@ class TorchOptimizer:
             pairs = zip(_at(view, leaves).frames, enough, strict=True)
             if any(frames.n_effective < least for frames, least in pairs):
                 break
-        change = _at(view, leaves).parameters - view.parameters
-        return Step(change.numpy(force=True), None, memory)
+        return Step(_at(view, leaves).change.numpy(force=True), None, memory)
 
     def identity(self) -> dict[str, Any]:
         """What it is, as plain data: what the factory makes, and how it is used."""
