@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from ..engine.segments import jacobian_deviations
+from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
 from ..units import beta
@@ -260,8 +261,23 @@ def _padded(deviations: Array, start: int, n_values: int) -> Array:
 def _means(
     view: View, observables: Sequence[Observable], wants_jacobian: bool
 ) -> tuple[Array, Array]:
-    """Averages [values] and their Jacobian [values, coefficients], stacked."""
-    means = np.concatenate([view.average(o).numpy(force=True) for o in observables])
+    """Averages [values] and their Jacobian [values, coefficients], stacked.
+
+    Raises
+    ------
+    ObservableError
+        If an observable has not as many values as it says.
+    """
+    each = [view.average(o).numpy(force=True) for o in observables]
+    for observable, mean in zip(observables, each, strict=True):
+        if len(mean) != observable.n_values:
+            raise ObservableError(
+                f"{type(observable).__name__}: expected n_values = {observable.n_values} from "
+                f"values(), got {len(mean)}",
+                got=len(mean),
+                expected=observable.n_values,
+            )
+    means = np.concatenate(each)
     if not wants_jacobian:
         return means, np.zeros((len(means), 0))
     return means, np.concatenate([view.jacobian(o) for o in observables])
