@@ -358,19 +358,19 @@ def _relative_noise(
 
 
 def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:
-    """Noise of all targets: independent, or like that of so many frames where it was sampled."""
-    diagonal, scale, start = [], [], 0
+    """Noise of all targets: as a Curve says, independent, or like that of so many frames."""
+    own, scale, start = [], [], 0
     for target in targets:
         here = slice(start, start + len(target.values))
         start = here.stop
         one_frame = np.diag(frame_covariance)[here]
         share = target.frames_share(one_frame)
         scale.append(np.full(len(target.values), 0.0 if share is None else np.sqrt(share)))
-        diagonal.append(
-            target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
-        )
+        noise = target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
+        given = None if target.curve is None else target.curve.covariance
+        own.append(np.diag(noise) if given is None else given)
     s = np.concatenate(scale)
-    return np.asarray(s[:, None] * frame_covariance * s + np.diag(np.concatenate(diagonal)))
+    return np.asarray(s[:, None] * frame_covariance * s + block_diag(*own))
 
 
 def _each_point(targets: Sequence[Target], numbers: Sequence[float]) -> Array:
