@@ -24,9 +24,10 @@ class Trap(diffsim.Potential):
 @diffsim.adapts(Trap)
 class TrapAdapter(diffsim.Adapter):
     def build(self, system, options):
-        force = openmm.CustomExternalForce("strength * (x^2 + y^2 + z^2) / 2 + tilt * x")
-        force.addGlobalParameter("strength", self.potential.c[0].item())
-        force.addGlobalParameter("tilt", self.potential.c[1].item())
+        strength, tilt = (f"{self.potential.name}_{what}" for what in ("strength", "tilt"))
+        force = openmm.CustomExternalForce(f"{strength} * (x^2 + y^2 + z^2) / 2 + {tilt} * x")
+        force.addGlobalParameter(strength, self.potential.c[0].item())
+        force.addGlobalParameter(tilt, self.potential.c[1].item())
         for i in range(system.getNumParticles()):
             force.addParticle(i)
         return force

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from .errors import TargetError
 from .units import UNIT_NAMES
 
 Array = NDArray[np.float64]
@@ -33,6 +34,19 @@ class Curve:
     """The file it was read from, if any."""
     n_dropped: int = 0
     """Rows of its source that were left out because x or y was NaN."""
+
+    def __post_init__(self) -> None:
+        """Raises TargetError where the shapes differ, or x does not rise."""
+        n = np.shape(self.x)
+        expected = {"y": n, "error": n, "covariance": n + n}
+        for name, shape in {"x": (len(self.x),), **expected}.items():
+            array = getattr(self, name)
+            if array is not None and np.shape(array) != shape:
+                raise TargetError(
+                    f"{name} of a curve: expected the shape {shape}, got {np.shape(array)}"
+                )
+        if not np.all(np.diff(self.x) > 0):
+            raise TargetError("x of a curve: expected rising numbers; io.tidy() sorts them")
 
     def __len__(self) -> int:
         return len(self.x)

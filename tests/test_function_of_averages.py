@@ -13,7 +13,9 @@ from torch import Tensor
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, FunctionOfAverages, Pressure, Target
+from openmm_diffsim.curve import Curve
 from openmm_diffsim.errors import ObservableError, TargetError
+from openmm_diffsim.refinement.comparison import _target_covariance
 
 A, B = RDF(0.6, 3), RDF(0.8, 2)
 HERE: Any = SimpleNamespace(timestep=0.002)
@@ -192,3 +194,17 @@ def test_what_has_no_finite_value_or_slope_is_refused(function: Any, message: st
 def test_it_is_not_recorded_in_frames() -> None:
     with pytest.raises(ObservableError, match="ratio is a function of averages, with no value in"):
         FunctionOfAverages(ratio, [A, B]).recorder(Any)
+
+
+def test_the_covariance_of_a_curve_is_that_of_its_target() -> None:
+    random = np.random.default_rng(3)
+    root = random.normal(size=(5, 5))
+    covariance = root @ root.T / 100
+    curve = Curve(np.array([0.15, 0.2, 0.3, 0.4, 0.5]), np.ones(5), None, covariance)
+    correlated = Target(HERE, A, curve)
+    plain = Target(HERE, A, curve, uncertainty=0.1)
+    found = _target_covariance([plain, correlated], np.eye(10))
+    np.testing.assert_allclose(found[:5, :5], 0.01 * np.eye(5))
+    np.testing.assert_allclose(found[5:, 5:], covariance)
+    assert not found[:5, 5:].any()
+    np.testing.assert_allclose(correlated.uncertainty**2, np.diag(covariance))

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import openmm_diffsim as diffsim
 from openmm_diffsim import Recording, Samples, SamplingJob, StatePoint
 from openmm_diffsim.engine.recorder import FrameRecorder, configuration
-from openmm_diffsim.errors import AttachError, SegmentError, StatePointError
+from openmm_diffsim.errors import AttachError, ObservableError, SegmentError, StatePointError
 from openmm_diffsim.potentials import Potential, flat_parameters, set_flat_parameters
 from openmm_diffsim.potentials.adapter import _ADAPTERS
 from openmm_diffsim.samples import Features
@@ -251,6 +251,16 @@ def test_a_worker_gives_what_sampling_here_does() -> None:
     for name, array in here.arrays([MOMENTS], Path()).items():
         np.testing.assert_array_equal(result.arrays[name], array)
     assert result.state == point.serialize()
+
+
+def test_an_observable_with_other_numbers_of_values_than_it_says_is_refused() -> None:
+    class More(Moments):
+        n_values = 3
+
+    trap = Trap(STRENGTH, TILT)
+    target = diffsim.Target(point_of(trap), More(), np.ones(3), uncertainty=1.0)
+    with pytest.raises(ObservableError, match=r"More: expected n_values = 3 .*, got 2"):
+        diffsim.Refinement(trap, [target]).run(rounds=1, steps=100, every=10, progress=False)
 
 
 def test_it_is_refined() -> None:

@@ -23,10 +23,25 @@ from systems import (
     simulate,
 )
 
-from openmm_diffsim import RDF, Pressure, Samples, SplinePair, StatePoint, Yukawa
+from openmm_diffsim import (
+    RDF,
+    Pressure,
+    Refinement,
+    Samples,
+    SplinePair,
+    StatePoint,
+    Target,
+    Yukawa,
+)
 from openmm_diffsim.engine.adapters import attached
 from openmm_diffsim.engine.recorder import FrameRecorder
-from openmm_diffsim.errors import AttachError, FramesError, PotentialError, StatePointError
+from openmm_diffsim.errors import (
+    AttachError,
+    FramesError,
+    PotentialError,
+    StatePointError,
+    TargetError,
+)
 from openmm_diffsim.potentials import (
     Potential,
     SplineBasis,
@@ -451,6 +466,19 @@ def test_a_sum_of_pairs_has_the_averages_of_one_pair_potential() -> None:
         found[-1].append(torch.from_numpy(samples.run_energies()))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_a_table_of_a_pair_beside_a_network_has_no_errors(tmp_path: Path) -> None:
+    pair, network = spline(), embedded()
+    whole = network + pair
+    target = Target(point_of(whole), PRESSURE, 100.0, uncertainty=50.0)
+    fit = Refinement(whole, [target], checkpoint=tmp_path / "fit.npz")
+    fit.run(rounds=1, steps=60, every=10, progress=False)
+    u, error = fit.potential_table([0.35, 0.4])
+    torch.testing.assert_close(u[0], pair.energy([0.35, 0.4])[0].detach().numpy())
+    assert np.isnan(error).all()
+    with pytest.raises(TargetError, match=r"term: expected 0 .. 0, got 1"):
+        fit.potential_table([0.35], term=1)
 
 
 # Files ------------------------------------------------------------------------------------------

@@ -692,3 +692,19 @@ def test_a_target_on_the_bin_centres_reads_the_bins() -> None:
     made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02)
     g = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).numpy()
     np.testing.assert_allclose(made.operator @ g, g, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (([0.3, 0.4], [1.0]), r"y of a curve: expected the shape \(2,\), got \(1,\)"),
+        (([[0.3], [0.4]], [1.0, 1.0]), r"x of a curve: expected the shape \(2,\)"),
+        (([0.3, 0.4], [1.0, 1.0], [0.1]), "error of a curve"),
+        (([0.3, 0.4], [1.0, 1.0], None, np.eye(3)), "covariance of a curve"),
+        (([0.4, 0.3], [1.0, 1.0]), "expected rising numbers"),
+        (([0.3, np.nan], [1.0, 1.0]), "expected rising numbers"),
+    ],
+)
+def test_what_is_no_curve_is_refused(arrays: Any, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        Curve(*(None if a is None else np.array(a) for a in arrays))

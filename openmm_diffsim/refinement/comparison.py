@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from ..engine.segments import jacobian_deviations
+from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
 from ..units import beta
@@ -260,8 +261,23 @@ def _padded(deviations: Array, start: int, n_values: int) -> Array:
 def _means(
     view: View, observables: Sequence[Observable], wants_jacobian: bool
 ) -> tuple[Array, Array]:
-    """Averages [values] and their Jacobian [values, coefficients], stacked."""
-    means = np.concatenate([view.average(o).numpy(force=True) for o in observables])
+    """Averages [values] and their Jacobian [values, coefficients], stacked.
+
+    Raises
+    ------
+    ObservableError
+        If an observable has not as many values as it says.
+    """
+    each = [view.average(o).numpy(force=True) for o in observables]
+    for observable, mean in zip(observables, each, strict=True):
+        if len(mean) != observable.n_values:
+            raise ObservableError(
+                f"{type(observable).__name__}: expected n_values = {observable.n_values} from "
+                f"values(), got {len(mean)}",
+                got=len(mean),
+                expected=observable.n_values,
+            )
+    means = np.concatenate(each)
     if not wants_jacobian:
         return means, np.zeros((len(means), 0))
     return means, np.concatenate([view.jacobian(o) for o in observables])
@@ -342,19 +358,19 @@ def _relative_noise(
 
 
 def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:
-    """Noise of all targets: independent, or like that of so many frames where it was sampled."""
-    diagonal, scale, start = [], [], 0
+    """Noise of all targets: as a Curve says, independent, or like that of so many frames."""
+    own, scale, start = [], [], 0
     for target in targets:
         here = slice(start, start + len(target.values))
         start = here.stop
         one_frame = np.diag(frame_covariance)[here]
         share = target.frames_share(one_frame)
         scale.append(np.full(len(target.values), 0.0 if share is None else np.sqrt(share)))
-        diagonal.append(
-            target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
-        )
+        noise = target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
+        given = None if target.curve is None else target.curve.covariance
+        own.append(np.diag(noise) if given is None else given)
     s = np.concatenate(scale)
-    return np.asarray(s[:, None] * frame_covariance * s + np.diag(np.concatenate(diagonal)))
+    return np.asarray(s[:, None] * frame_covariance * s + block_diag(*own))
 
 
 def _each_point(targets: Sequence[Target], numbers: Sequence[float]) -> Array:

@@ -209,13 +209,18 @@ class Refinement:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
 
         The error is that of the Gauss-Newton solution at the present parameters: noise of the
+<<<<<<< HEAD
         targets and of the frames, and what the data leave to the prior; beside a network it is not
         known, NaN. ``term`` counts the pair potentials of a sum.
+=======
+        targets and of the frames, and what the data leave to the prior; NaN beside a network, of
+        which there is none. ``term`` counts the pair potentials of a sum.
+>>>>>>> lane-F
 
         Raises
         ------
         TargetError
-            If the potential is no function of a distance.
+            If the potential is no function of a distance, or has no such term.
         """
         kelvin = self.states[0].temperature if temperature is None else temperature
         return potential_with_error(self.view(), r, kelvin, term)
@@ -232,12 +237,9 @@ class Refinement:
         Raises
         ------
         TargetError
-            If it is a network.
+            If it is a network, or has no such term.
         """
-        pairs = self.potential.pairs()
-        if not pairs:
-            raise TargetError(f"{type(self.potential).__name__} is no function of a distance")
-        return pairs[term][1]
+        return _pair_of(self.potential, term)[1]
 
     def _round(self, schedule: Schedule, bar: Any) -> None:
         start = time.perf_counter()
@@ -406,6 +408,7 @@ def potential_with_error(
     view: FitView, r: ArrayLike, temperature: float, term: int = 0
 ) -> tuple[Array, Array]:
     """u(r) and its standard error from a Gauss-Newton solution that is not applied."""
+<<<<<<< HEAD
     pairs = view.potential.pairs()
     if not pairs:
         raise TargetError(f"{type(view.potential).__name__} is no function of a distance")
@@ -417,6 +420,34 @@ def potential_with_error(
         return u, np.full_like(u, np.nan)
     covariance = GaussNewton().propose(view).covariance
     assert covariance is not None
+=======
+    where, pair = _pair_of(view.potential, term)
+    covariance = GaussNewton().propose(view).covariance
+    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
+>>>>>>> lane-F
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
+<<<<<<< HEAD
     return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
+=======
+    u = c[where].reshape(pair.n_pairs, -1) @ values.T
+    if covariance is None:
+        return u, np.full_like(u, np.nan)
+    return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
+
+
+def _pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
+    """A pair potential, and where its coefficients are.
+
+    Raises
+    ------
+    TargetError
+        If there is none of this number.
+    """
+    pairs = potential.pairs()
+    if not pairs:
+        raise TargetError(f"{type(potential).__name__} is no function of a distance")
+    if not 0 <= term < len(pairs):
+        raise TargetError(f"term: expected 0 .. {len(pairs) - 1}, got {term}", got=term)
+    return pairs[term]
+>>>>>>> lane-F

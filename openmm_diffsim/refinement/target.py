@@ -54,7 +54,8 @@ class Target:
         taken as it is; else ``value``, of as many numbers as the observable has
     uncertainty : float or array like the data
         Standard error of the measurement, in its units. Points of an array that are zero (a bin
-        without counts) get the median of the others. Default: the error of the Curve.
+        without counts) get the median of the others. Default: the covariance of the Curve where it
+        has one, else its error.
     weight : float
         Multiplies this target's share of the misfit.
     window : (float, float), optional
@@ -213,6 +214,8 @@ class Target:
         """
         if not self.observable.is_histogram or self.noise == "independent":
             return None
+        if self.curve is not None and self.curve.covariance is not None:
+            return None
         seen = self.values > _SEEN * (self.observable.tends_to or self.values.max())
         if seen.sum() < (20 if self.noise == "auto" else 1):
             return None
@@ -249,6 +252,8 @@ class Target:
                 f"a target of {type(observable).__name__} needs {rules.x} and "
                 f"{observable.column or 'values'}, got {len(data)} arrays"
             )
+        if curve.error is None and curve.covariance is not None:
+            curve = replace(curve, error=np.sqrt(np.diag(curve.covariance)))
         if curve.error is None:
             raise TargetError(f"a target of {type(observable).__name__} needs its uncertainty")
         observable.check(curve)

@@ -199,14 +199,13 @@ class View:
             sampled_coefficients=lambda: samples.sampled_coefficients,
         )
         found = observable.values(torch.from_numpy(samples.records[observable]), conditions)
-        expected = (len(samples), observable.n_values)
-        if not isinstance(found, Tensor) or tuple(found.shape) != expected:
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(samples):
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ObservableError(
-                f"{type(observable).__name__}.values(): expected a Tensor of shape {expected}, "
-                f"frames and n_values, got {got}",
+                f"{type(observable).__name__}.values(): expected a Tensor [frames, n_values] of "
+                f"{len(samples)} frames, got {got}",
                 got=got,
-                expected=expected,
+                expected=len(samples),
             )
         return found
 

@@ -58,7 +58,7 @@ class SegmentOptions:
     clipping: float | None = None
 
     def __post_init__(self) -> None:
-        whole = {"every": [self.every], "truncation": [self.truncation or 1], "seed": self.seeds}
+        whole = {"every": [self.every], "truncation": [self.truncation or 0], "seed": self.seeds}
         for name, values in whole.items():
             if not all(isinstance(value, Integral) for value in values):
                 got = getattr(self, name)
