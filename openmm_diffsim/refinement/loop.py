@@ -209,13 +209,8 @@ class Refinement:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
 
         The error is that of the Gauss-Newton solution at the present parameters: noise of the
-<<<<<<< HEAD
         targets and of the frames, and what the data leave to the prior; beside a network it is not
         known, NaN. ``term`` counts the pair potentials of a sum.
-=======
-        targets and of the frames, and what the data leave to the prior; NaN beside a network, of
-        which there is none. ``term`` counts the pair potentials of a sum.
->>>>>>> lane-F
 
         Raises
         ------
@@ -408,11 +403,7 @@ def potential_with_error(
     view: FitView, r: ArrayLike, temperature: float, term: int = 0
 ) -> tuple[Array, Array]:
     """u(r) and its standard error from a Gauss-Newton solution that is not applied."""
-<<<<<<< HEAD
-    pairs = view.potential.pairs()
-    if not pairs:
-        raise TargetError(f"{type(view.potential).__name__} is no function of a distance")
-    where, pair = pairs[term]
+    where, pair = _pair_of(view.potential, term)
     c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
     values = pair.basis.values(r)
     u = c[where].reshape(pair.n_pairs, -1) @ values.T
@@ -420,19 +411,8 @@ def potential_with_error(
         return u, np.full_like(u, np.nan)
     covariance = GaussNewton().propose(view).covariance
     assert covariance is not None
-=======
-    where, pair = _pair_of(view.potential, term)
-    covariance = GaussNewton().propose(view).covariance
-    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
->>>>>>> lane-F
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
-<<<<<<< HEAD
-    return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
-=======
-    u = c[where].reshape(pair.n_pairs, -1) @ values.T
-    if covariance is None:
-        return u, np.full_like(u, np.nan)
     return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
 
 
@@ -450,4 +430,3 @@ def _pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
     if not 0 <= term < len(pairs):
         raise TargetError(f"term: expected 0 .. {len(pairs) - 1}, got {term}", got=term)
     return pairs[term]
->>>>>>> lane-F
