@@ -107,17 +107,34 @@ class StoredRun:
 
 
 class KeptGradients:
-    """dA/dtheta of single frames, at the parameters that were evaluated last, up to some memory."""
+    """dA/dtheta of single frames, at the parameters that were evaluated last, up to some memory.
+
+    They are rows of one array: each by itself, between what its graph took and gave back, would
+    leave holes in memory that nothing fits into.
+    """
 
     def __init__(self) -> None:
         self._key: dict[str, str] = {}
         self._found: dict[str, dict[tuple[StoredRun, int], Array]] = {}
+        self._rows: dict[str, Array] = {}
 
     def of(self, quantity: str, key: str) -> dict[tuple[StoredRun, int], Array]:
         """Those of "energy" or "virial" at one parameter set; those at any other are dropped."""
         if self._key.get(quantity) != key:
             self._key[quantity], self._found[quantity] = key, {}
         return self._found[quantity]
+
+    def has_room(self, quantity: str, size: int) -> bool:
+        """For one more, of so many parameters?"""
+        rows = self._rows.get(quantity)
+        if rows is None or rows.shape[1] != size:
+            rows = self._rows[quantity] = np.empty((_KEPT_BYTES // (8 * size), size))
+        return len(self._found[quantity]) < len(rows)
+
+    def keep(self, quantity: str, frame: tuple[StoredRun, int], slope: Tensor) -> None:
+        """That of one frame, [parameters], at the parameters that ``of`` was last asked for."""
+        found, rows = self._found[quantity], self._rows[quantity]
+        found.setdefault(frame, rows[len(found)])[:] = slope.numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,17 +281,19 @@ class EvaluatedFrames:
         """
         key = _key(theta)
         known = [run.values(quantity, key) for run, _ in self.runs]
-        kept = self.kept.of(quantity, key) if differentiable else {}
-        most = _KEPT_BYTES // theta.detach().numpy().nbytes
+        if differentiable:
+            self.kept.of(quantity, key)
         saved = time.monotonic()
         for k, indices, x, boxes in self._missing(quantity, known):
             run = self.runs[k][0]
-            keep = differentiable and len(indices) == 1 and len(kept) < most
+            keep = differentiable and len(indices) == 1
+            keep = keep and self.kept.has_room(quantity, theta.numel())
             leaf = theta.detach().clone().requires_grad_(keep)
             try:
                 value = self._compute(quantity, leaf, x, boxes, run.particles)
                 if keep:
-                    kept[run, int(indices[0])] = _pull_back(value, leaf, torch.ones(1)).numpy()
+                    slope = _pull_back(value, leaf, torch.ones(1))
+                    self.kept.keep(quantity, (run, int(indices[0])), slope)
             except BaseException:  # an interrupt too
                 run.save_progress(quantity, key)
                 raise
