@@ -124,17 +124,17 @@ class KeptGradients:
             self._key[quantity], self._found[quantity] = key, {}
         return self._found[quantity]
 
-    def has_room(self, quantity: str, size: int) -> bool:
-        """For one more, of so many parameters?"""
+    def place(
+        self, quantity: str, key: str, frame: tuple[StoredRun, int], size: int
+    ) -> Array | None:
+        """Where that of a frame may be written, [size]; None where there is no room for more."""
+        found = self.of(quantity, key)
         rows = self._rows.get(quantity)
         if rows is None or rows.shape[1] != size:
             rows = self._rows[quantity] = np.empty((_KEPT_BYTES // (8 * size), size))
-        return len(self._found[quantity]) < len(rows)
-
-    def keep(self, quantity: str, frame: tuple[StoredRun, int], slope: Tensor) -> None:
-        """That of one frame, [parameters], at the parameters that ``of`` was last asked for."""
-        found, rows = self._found[quantity], self._rows[quantity]
-        found.setdefault(frame, rows[len(found)])[:] = slope.numpy()
+        if frame in found:
+            return found[frame]
+        return rows[len(found)] if len(found) < len(rows) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,19 +281,18 @@ class EvaluatedFrames:
         """
         key = _key(theta)
         known = [run.values(quantity, key) for run, _ in self.runs]
-        if differentiable:
-            self.kept.of(quantity, key)
         saved = time.monotonic()
         for k, indices, x, boxes in self._missing(quantity, known):
             run = self.runs[k][0]
-            keep = differentiable and len(indices) == 1
-            keep = keep and self.kept.has_room(quantity, theta.numel())
-            leaf = theta.detach().clone().requires_grad_(keep)
+            frame = run, int(indices[0])
+            alone = differentiable and len(indices) == 1
+            place = self.kept.place(quantity, key, frame, theta.numel()) if alone else None
+            leaf = theta.detach().clone().requires_grad_(place is not None)
             try:
                 value = self._compute(quantity, leaf, x, boxes, run.particles)
-                if keep:
-                    slope = _pull_back(value, leaf, torch.ones(1))
-                    self.kept.keep(quantity, (run, int(indices[0])), slope)
+                if place is not None:
+                    place[:] = _pull_back(value, leaf, torch.ones(1)).numpy()
+                    self.kept.of(quantity, key)[frame] = place
             except BaseException:  # an interrupt too
                 run.save_progress(quantity, key)
                 raise
@@ -310,12 +309,11 @@ class EvaluatedFrames:
         """sum_n w_n dA_n/dtheta, A "energy" or "virial", [parameters]."""
         total = torch.zeros_like(theta)
         kept = self.kept.of(quantity, _key(theta))
-        frames = [(run, int(i)) for run, indices in self.runs for i in indices] if kept else []
-        for n, frame in enumerate(frames):
-            if frame in kept:
-                total += weights[n] * torch.from_numpy(kept[frame])
-        unknown = np.array([frame not in kept for frame in frames] or [True] * len(self))
-        counts = unknown & (weights != 0)
+        slopes = [kept.get((run, int(i))) for run, indices in self.runs for i in indices]
+        for weight, slope in zip(weights, slopes, strict=True):
+            if slope is not None:
+                total += weight * torch.from_numpy(slope)
+        counts = np.array([slope is None for slope in slopes], dtype=bool) & (weights != 0)
         counting, weights = self.select(counts), weights[counts]
         leaf = theta.detach().clone().requires_grad_(True)
         for where, x, boxes, particles in counting._batches("gradient"):
