@@ -1,0 +1,257 @@
+"""Are errors what they claim to be? Recover known potentials over the phase diagram.
+
+    taskset -c 1 python benchmarks/honest.py fit --systems lj-0.845 wca --seeds 0 5
+    python benchmarks/honest.py table
+
+Each seed has a target of its own (2000 frames every 50 steps), from which the potential is
+recovered, from a disordered start: from g(r) alone ("g"), or with the pressure ("gp"). All results
+are lines of ``benchmarks/honest/results.jsonl``; what is there is not computed again. Lengths in
+sigma, energies in kT, where g > 0.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import openmm_diffsim as diffsim
+from openmm_diffsim.potentials.pair.analytic import AnalyticPair
+from openmm_diffsim.fluid import Dynamics, fluid, start_disordered
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT
+
+SIGMA, EPSILON, MASS = 0.34, 0.996, 39.948  # nm, kJ/mol, amu
+TAU = SIGMA * (MASS / EPSILON) ** 0.5  # ps
+N = 500
+FRAMES, EVERY = 2000, 50
+FOLDER = Path(__file__).parent / "honest"
+
+
+class Known(AnalyticPair):
+    """epsilon f(r / sigma), cut and shifted to zero or already smooth there: the truth."""
+
+    def __init__(self, form: Callable[[Tensor], Tensor], r_min: float, cutoff: float) -> None:
+        super().__init__(r_min * SIGMA, cutoff * SIGMA, knots=400)
+        self.form = form
+
+    def closed_form(self, r: Tensor) -> Tensor:
+        return EPSILON * self.form(r / SIGMA)[None]
+
+    def switched_form(self, r: Tensor) -> Tensor:
+        end = torch.tensor([self.cutoff], dtype=r.dtype)
+        return torch.where(r < self.cutoff, self.closed_form(r) - self.closed_form(end), 0.0)
+
+
+def mie(n: float, m: float) -> Callable[[Tensor], Tensor]:
+    """Minimum -1, at the distance of that of 12-6."""
+    r_0 = 2 ** (1 / 6)
+    return lambda r: (m * (r_0 / r) ** n - n * (r_0 / r) ** m) / (n - m)
+
+
+def wca(r: Tensor) -> Tensor:
+    return torch.where(r < 2 ** (1 / 6), 4 * (r**-12 - r**-6) + 1, 0.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fluid of one kind, in reduced units."""
+
+    form: Callable[[Tensor], Tensor]
+    density: float
+    temperature: float
+    cutoff: float = 2.5
+    r_min: float = 0.8  # of the fit
+    core: float = 0.6  # where the truth's table begins
+    timestep: float = 0.005
+
+    @property
+    def kelvin(self) -> float:
+        return self.temperature * EPSILON / MOLAR_GAS_CONSTANT
+
+    def truth(self) -> Known:
+        return Known(self.form, self.core, self.cutoff)
+
+
+LJ = mie(12, 6)
+CASES = {
+    "lj-0.845": Case(LJ, 0.845, 1.0),
+    "lj-0.3": Case(LJ, 0.3, 1.2),
+    "lj-0.5": Case(LJ, 0.5, 1.3),
+    "lj-0.7": Case(LJ, 0.7, 1.2),
+    "lj-0.1": Case(LJ, 0.1, 1.5),
+    "mie-12-10": Case(mie(12, 10), 0.7, 1.0),
+    "mie-8-4": Case(mie(8, 4), 0.7, 1.2),
+    "wca": Case(wca, 0.8, 1.0, 1.5),
+    "ipl-6": Case(lambda r: r**-6, 0.8, 1.0, r_min=0.6, core=0.4),
+    "ipl-12": Case(lambda r: r**-12, 0.8, 1.0),
+    "gaussian-core": Case(
+        lambda r: 2.0 * torch.exp(-(r**2)), 0.4, 1.0, 3.0, r_min=0.05, core=0.02, timestep=0.01
+    ),
+    "screened": Case(
+        lambda r: 6.0 * torch.exp(-1.8 * (r - 1)) / r, 0.5, 1.0, 3.0, r_min=0.6, core=0.3
+    ),
+    "lj-bump": Case(
+        lambda r: LJ(r) + 0.6 * torch.exp(-(((r - 1.6) / 0.12) ** 2)), 0.6, 1.2
+    ),
+}
+
+
+def simulation(potential: diffsim.PairPotential, case: Case, seed: int) -> diffsim.StatePoint:
+    topology, system = fluid(N, case.density / SIGMA**3, MASS)
+    potential.attach(system)
+    dynamics = Dynamics(case.kelvin, case.timestep * TAU, 1 / TAU, threads=1)
+    simulation = dynamics.simulation(topology, system, seed)
+    start_disordered(simulation, case.kelvin, seed)
+    return diffsim.StatePoint(simulation, potential)
+
+
+def rdf_of(case: Case) -> diffsim.RDF:
+    half = 0.499 * (N / case.density) ** (1 / 3)
+    reach = min(case.cutoff, half)
+    return diffsim.RDF(reach * SIGMA, bins=round(40 * reach))
+
+
+def target_of(name: str, seed: int) -> dict[str, Any]:
+    """g(r) and pressure of the truth, with errors; kept."""
+    path = FOLDER / f"{name}_{seed}.npz"
+    if not path.exists():
+        FOLDER.mkdir(exist_ok=True)
+        case = CASES[name]
+        liquid = simulation(case.truth(), case, seed + 1000)
+        rdf, pressure = rdf_of(case), diffsim.Pressure()
+        samples = liquid.sample(FRAMES * EVERY, EVERY, [rdf, pressure], equilibration=10_000)
+        g, p = samples.estimate(rdf), samples.estimate(pressure)
+        np.savez(
+            path, r=rdf.r, g=g.value, e=g.standard_error, p=p.value[0], pe=p.standard_error[0]
+        )
+    with np.load(path) as found:
+        return dict(found)
+
+
+def first_guess(case: Case, data: dict[str, Any]) -> diffsim.SplinePair:
+    pair = diffsim.SplinePair(case.r_min * SIGMA, case.cutoff * SIGMA, knots=60)
+    return diffsim.boltzmann_inversion(pair, data["r"], data["g"], case.kelvin)
+
+
+def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dict[str, Any]:
+    case, data = CASES[name], target_of(name, seed)
+    pair = first_guess(case, data)
+    liquid = simulation(pair, case, seed)
+    liquid.simulation.step(1500)
+    rdf = rdf_of(case)
+    error = np.maximum(data["e"], data["e"][data["e"] > 0].min())
+    targets = [diffsim.Target(liquid, rdf, data["r"], data["g"], uncertainty=error)]
+    if mode == "gp":
+        p, pe = float(data["p"]), float(data["pe"])
+        targets.append(diffsim.Target(liquid, diffsim.Pressure(), p, uncertainty=pe))
+    method = diffsim.GaussNewton(diffsim.GaussNewtonOptions(**options.options))
+    fit = diffsim.Refinement(pair, targets, method=method)
+    start = time.process_time()
+    outcome = ""
+    try:
+        fit.run(options.rounds, 4250, 50, 250, progress=False)
+    except diffsim.DiffsimError as failure:
+        outcome = f"{type(failure).__name__}: {failure}"
+    found = {"outcome": outcome, "seconds": time.process_time() - start}
+    if fit.history:
+        found |= judged(fit, case, data)
+    return found
+
+
+def judged(fit: diffsim.Refinement, case: Case, data: dict[str, Any]) -> dict[str, Any]:
+    r = np.linspace(case.r_min * SIGMA, case.cutoff * SIGMA, 400)
+    r = r[np.interp(r, data["r"], data["g"]) > 0.1]
+    u, error = fit.potential_table(r)
+    truth = case.truth().energy(r).detach().numpy()[0]
+    kt = case.temperature * EPSILON
+    off, claim = (u[0] - truth) / kt, error[0] / kt
+    summary = fit.summary()
+    return {
+        "misfit": summary["misfit"],
+        "converged": fit.converged,
+        "steps": fit.md_steps,
+        "rolled_back": sum(bool(item.event) for item in fit.history),
+        "u_rms": float(np.sqrt(np.mean(off**2))),
+        "claim_rms": float(np.sqrt(np.mean(claim**2))),
+        "within_1": float(np.mean(np.abs(off) < claim)),
+        "within_2": float(np.mean(np.abs(off) < 2 * claim)),
+    }
+
+
+def run(options: argparse.Namespace) -> None:
+    path = FOLDER / "results.jsonl"
+    done = set()
+    if path.exists():
+        done = {_key(json.loads(line)) for line in path.read_text().splitlines()}
+    for seed in range(*options.seeds):
+        for name in options.systems:
+            for mode in options.modes:
+                line: dict[str, Any] = {"label": options.label, "name": name}
+                line |= {"mode": mode, "seed": seed}
+                if _key(line) in done:
+                    continue
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    line |= fit_one(name, seed, mode, options)
+                with path.open("a") as stream:
+                    stream.write(json.dumps(line) + "\n")
+                print(json.dumps(rounded(line)), flush=True)
+
+
+def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+    return line["label"], line["name"], line["mode"], line["seed"]
+
+
+def rounded(line: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}
+
+
+def table(options: argparse.Namespace) -> None:
+    lines = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
+    print("label | system | targets | seeds | misfit | u rms | claim | within 1, 2 | steps | back")
+    for key in dict.fromkeys((x["label"], x["name"], x["mode"]) for x in lines):
+        mine = [x for x in lines if (x["label"], x["name"], x["mode"]) == key and "u_rms" in x]
+        if not mine:
+            continue
+        m = {k: np.array([x[k] for x in mine], float) for k in mine[0] if k[0] not in "ln"
+             and not isinstance(mine[0][k], str)}
+        print(
+            f"{' | '.join(key)} | {len(mine)} | {np.median(m['misfit']):.2f} | "
+            f"{np.median(m['u_rms']):.3f} | {np.median(m['claim_rms']):.3f} | "
+            f"{m['within_1'].mean():.2f}, {m['within_2'].mean():.2f} | "
+            f"{np.median(m['steps']):.0f} | {m['rolled_back'].mean():.1f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("fit")
+    command.add_argument("--systems", nargs="+", default=list(CASES), choices=list(CASES))
+    command.add_argument("--seeds", type=int, nargs=2, default=(0, 5))
+    command.add_argument("--modes", nargs="+", default=["g", "gp"], choices=["g", "gp"])
+    command.add_argument("--rounds", type=int, default=8)
+    command.add_argument("--label", default="default")
+    command.add_argument("--options", type=json.loads, default={}, help="GaussNewtonOptions, JSON")
+    command.set_defaults(run=run)
+    command = commands.add_parser("table")
+    command.set_defaults(run=table)
+    torch.set_num_threads(1)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
