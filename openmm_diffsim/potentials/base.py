@@ -12,7 +12,7 @@ from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..errors import PotentialError
-from ..io.checksum import plain
+from ..io.checksum import brief
 from .adapter import AttachOptions, adapter_of
 from .parameters import call_at, parameter_vector
 
@@ -122,7 +122,7 @@ class Potential(nn.Module):
             if not key.startswith("_") and isinstance(value, str | int | float | None)
         }
         del options["training"]
-        fixed = {n: plain(p.numpy(force=True)) for n, p in self._own(learned=False)}
+        fixed = {n: brief(p.numpy(force=True)) for n, p in self._own(learned=False)}
         shapes = {n: list(p.shape) for n, p in self._own(learned=True)}
         return {
             "kind": type(self).__name__,

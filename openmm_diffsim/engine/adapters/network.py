@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...errors import AttachError
 from ...io import FrameWriter
-from ...io.checksum import plain
+from ...io.checksum import brief
 from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames, LearnedEnergy
@@ -266,7 +266,7 @@ class NetworkAdapter(Adapter):
         if torchforce.is_torch_force(force):
             return None
         computation = _computations(force)[0]
-        types = plain(computation.type_of)
+        types = brief(computation.type_of)
         return {"types": types, "periodic": computation.periodic, **computation.potential.form()}
 
     def raise_interrupt(self) -> None:
