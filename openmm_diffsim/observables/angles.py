@@ -16,8 +16,8 @@ from ..errors import ConfigurationError, ObservableError
 from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram, count_angles, largest_range
 from ..units import value_in_md_units
+from .arguments import at_least, check_atoms
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
-from .segment import at_least, check_atoms
 from .site import Section, Site
 
 _ROUNDING = 1e-3  # rad, how far beyond pi an angle may have been digitised

@@ -18,8 +18,9 @@ from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError
 from ..io.tables import table_error
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from .arguments import at_least, check_atoms, whole_numbers
 from .base import Array, IntArray
-from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers
+from .segment import Segment, SegmentObservable, pick
 from .site import Section, Site
 from .smooth import SmoothBins
 from .structure import RDF

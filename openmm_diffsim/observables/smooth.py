@@ -15,8 +15,9 @@ from ..curve import Axis
 from ..errors import ObservableError
 from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
 from ..units import number_in_md_units
+from .arguments import at_least, check_atoms
 from .base import Array, IntArray
-from .segment import Segment, SegmentObservable, at_least, check_atoms, pick
+from .segment import Segment, SegmentObservable, pick
 from .structure import RDF
 
 _SPREAD = 6.0  # widths to either side that a Gaussian is spread over: all but 2e-9 of it
