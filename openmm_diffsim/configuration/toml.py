@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..observables import Observable
 from ..refinement.methods import METHODS
+from ..refinement.target import NOISE
 from ..units import GRAM_PER_CM3, UNIT_NAMES
 from .observables import find_observable, not_one_of
 from .potentials import PAIR_KINDS, PotentialSection
@@ -23,7 +24,6 @@ else:
     import tomli as tomllib
 
 INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
-_NOISE = ("auto", "sampled", "independent")
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
     if len(rules.accepted) > 1:
         read["unit"] = section.choice(rules.unit_key, tuple(rules.accepted), rules.default_unit)
     if observable.is_histogram:
-        read["noise"] = section.choice("noise", _NOISE, "auto")
+        read["noise"] = section.choice("noise", NOISE, "auto")
     return read
 
 

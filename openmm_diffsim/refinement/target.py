@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 _FEWEST_POINTS = 3  # of a curve
 _SEEN = 0.3  # of what a g(r) tends to, of the peak of a distribution: bins that are counted often
-_NOISE = ("auto", "sampled", "independent")
+NOISE = ("auto", "sampled", "independent")
 
 
 class Target:
@@ -100,7 +100,7 @@ class Target:
         window: tuple[float, float] | None = None,
         noise: str = "auto",
     ) -> None:
-        if noise not in _NOISE:
+        if noise not in NOISE:
             raise TargetError(
                 f"noise: expected 'auto', 'sampled' or 'independent', got {noise!r}", got=noise
             )
