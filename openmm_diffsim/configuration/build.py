@@ -10,6 +10,8 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
@@ -118,8 +120,9 @@ def _site(
     timestep = configuration.dynamics.timestep
     masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
-        topology=topology,
         masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
+        molecule_of=_molecules(topology),
+        topology=topology,
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
         reach=room * largest_range(box),
@@ -131,10 +134,21 @@ def _site(
     )
 
 
+def _molecules(topology: app.Topology) -> IntArray:
+    """[particles], index of the molecule of each particle, by the topology's bonds."""
+    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64)
+    n, (first, second) = topology.getNumAtoms(), bonds.reshape(-1, 2).T
+    linked = coo_array((np.ones(len(bonds)), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(linked, directed=False)[1], dtype=np.int64)
+
+
 def _observable(entry: TargetSection, curve: Curve | None, site: Site) -> Observable:
-    """The observable of a target, which its curve has been held against."""
+    """The observable of a target, which its curve has been held against: a potential may need it.
+
+    The target does so again, with all that the Simulation knows.
+    """
     made = entry.observable.from_settings(dict(entry.settings), site, curve)
-    if curve is not None:
+    if curve is not None and not entry.as_it_is:
         made.check(curve, site)
     return made
 
@@ -164,6 +178,7 @@ def _target(
         weight=entry.weight,
         window=entry.window,
         noise=entry.noise,
+        as_it_is=entry.as_it_is,
     )
 
 

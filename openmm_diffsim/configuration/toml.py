@@ -62,6 +62,7 @@ class TargetSection:
     unit: str = ""  # of the x in the file
     window: tuple[float, float] | None = None  # md units, of a curve
     noise: str = "auto"  # of a histogram
+    as_it_is: bool = False  # a curve, whatever it looks like
     value: float | None = None  # md units, of what is no curve
 
 
@@ -247,6 +248,7 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
         "file": section.path("file"),
         "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
         "unit": rules.default_unit,
+        "as_it_is": section.flag("as_it_is"),
     }
     if len(rules.accepted) > 1:
         read["unit"] = section.choice(rules.unit_key, tuple(rules.accepted), rules.default_unit)
@@ -339,6 +341,14 @@ class _Section:
             return value
 
         return self._checked(key, default, check)
+
+    def flag(self, key: str) -> Any:
+        def check(value: Any) -> bool:
+            if not isinstance(value, bool):
+                raise self.error(key, f"got {value!r}, expected true or false")
+            return value
+
+        return self._checked(key, False, check)
 
     def text(self, key: str, default: Any = ...) -> Any:
         def check(value: Any) -> str:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import EquilibrationError, SamplingError, StatePointError
-from ..observables import Observable, Segment, SegmentObservable
+from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
 from .identity import system_identity
-from .recorder import SampleReporter, configuration
+from .recorder import SampleReporter, configuration, describe_particles
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 
 _MOST_DRIFT = 3.5  # standard errors
@@ -145,6 +145,12 @@ class StatePoint:
     def timestep(self) -> float:
         """Of the Simulation's integrator, ps."""
         return number_in_md_units(self.simulation.integrator.getStepSize(), "time")
+
+    def place(self) -> Place:
+        """What a measured curve is held against: masses, molecules, present box, temperature."""
+        particles, box = describe_particles(self.simulation.context), self.box()
+        volume = None if box is None else float(np.linalg.det(box))
+        return Place(particles.masses, particles.molecule_of, volume, self.temperature)
 
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""
