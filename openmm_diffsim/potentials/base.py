@@ -56,6 +56,13 @@ class Potential(nn.Module):
         self.n_types = n_types
         self.name = name or type(self).__name__
 
+    def train(self, mode: bool = True) -> Potential:
+        """Evaluation mode, whatever is asked for: a configuration has one energy.
+
+        Dropout would give it another each time, and a batch norm one that the other frames decide.
+        """
+        return super().train(False)
+
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Names of the stretches of the coefficients, in order, and the shape of each."""
