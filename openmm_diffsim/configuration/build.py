@@ -52,7 +52,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     """
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
-    topology, system, state, positions = _load(configuration.system)
+    topology, system, state, positions = _load(configuration.system, configuration.trusted)
     box = _box(system, state)
     site = _site(configuration, topology, system, box, warn)
     observables = [
@@ -96,12 +96,12 @@ def _read_curve(entry: TargetSection) -> Curve | None:
 
 
 def _load(
-    section: SystemSection,
+    section: SystemSection, trusted: bool
 ) -> tuple[app.Topology, openmm.System, openmm.State | None, Any]:
     """Topology, System, State and positions; the last are None for a fluid, which has none yet."""
     if section.particles is None:
         state = None if section.state is None else str(section.state)
-        return load_system(str(section.topology), str(section.system), state)
+        return load_system(str(section.topology), str(section.system), state, trusted)
     assert section.number_density is not None and section.mass is not None
     topology, system = fluid(section.particles, section.number_density, section.mass)
     return topology, system, None, None

@@ -24,6 +24,7 @@ from .adapters import attached
 from .identity import system_identity
 from .recorder import SampleReporter, configuration, describe_particles
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .xml import from_xml
 
 _MOST_DRIFT = 3.5  # standard errors
 _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
@@ -113,7 +114,7 @@ class StatePoint:
                 raise openmm.OpenMMException("another platform")
             context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
         except openmm.OpenMMException:
-            context.setState(openmm.XmlSerializer.deserialize(text["state"]))
+            context.setState(from_xml(text["state"], openmm.State))
         self.simulation.currentStep = int(text["step"])
 
     def identity(self) -> dict[str, Any]:

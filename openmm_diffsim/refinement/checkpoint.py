@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..io import atomic_write_bytes
+from ..io import atomic_write_bytes, read_arrays
 from ..potentials import Potential, set_flat_parameters
 from ..samples import Samples
 from .identity import differences
@@ -223,10 +222,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
             reason="damaged",
         )
     try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            meta = json.loads(archive["meta"].tobytes())
-            arrays = {k[len("array/") :]: archive[k] for k in archive.files if k != "meta"}
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(body)
+        meta = json.loads(arrays.pop("meta").tobytes())
+        arrays = {name.removeprefix("array/"): array for name, array in arrays.items()}
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} does not hold what a checkpoint holds: {error}", path=path, reason="damaged"
         ) from error

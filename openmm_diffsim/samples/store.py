@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FramesError, StatePointError
-from ..io import atomic_write_bytes
+from ..io import atomic_write_bytes, read_arrays
 from ..observables import Observable
 from ..potentials import Potential
 from .features import packed, restored
@@ -105,8 +105,10 @@ def read(path: Path) -> Arrays:
             f"{path} is damaged, or holds no samples: it does not end in the checksum of its "
             "content; restore the file, or sample again"
         )
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    try:
+        return read_arrays(data)
+    except ValueError as error:
+        raise FramesError(f"{path} holds no samples: {error}") from error
 
 
 def _checksum(content: bytes) -> bytes:
