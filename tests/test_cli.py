@@ -468,7 +468,7 @@ def test_full_disk_during_a_fit_is_a_warning(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("openmm_diffsim.refinement.checkpoint.atomic_write_bytes", full)
+        patch.setattr("openmm_diffsim.io.archive.atomic_write_bytes", full)
         assert run("refine", configure(here)) == cli.FINISHED
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 2 and "make room" in said

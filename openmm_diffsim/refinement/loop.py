@@ -371,6 +371,8 @@ class Refinement:
             flat_parameters(self.potential),
             self._previous,
             self._memory,
+            tuple(buffer for _, buffer in self.potential.named_buffers()),
+            tuple(state.prior_mean for state in self.states),
         )
         files.save(Path(path), kept, self.potential, self.states)
 
