@@ -9,6 +9,7 @@ from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.recorder import SampleReporter, sample_trajectory
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
+from .engine.xml import read_xml
 from .observables import (
     MSD,
     RDF,
@@ -127,6 +128,7 @@ __all__ = [
     "boltzmann_inversion",
     "errors",
     "portable_system",
+    "read_xml",
     "reweighted_loss",
     "sample_trajectory",
     "segments",

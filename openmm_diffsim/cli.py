@@ -57,7 +57,7 @@ def refine(options: argparse.Namespace) -> int:
     from .report.tables import write_results
 
     torch.set_num_threads(1)  # small matrices; the cores are for the MD
-    configuration = read_configuration(options.config)
+    configuration = read_configuration(options.config, options.trust)
     folder = options.output or configuration.refine.output
     checkpoint = folder / "checkpoint.npz"
     if checkpoint.exists() and not options.resume:
@@ -219,6 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config", type=Path, metavar="CONFIG.toml")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     command.add_argument("--output", type=Path, metavar="DIR", help="instead of refine.output")
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code that the configuration or system.xml holds or names, and write where it "
+        "says: only for what you or somebody you trust wrote",
+    )
     command.set_defaults(run=refine)
 
     command = commands.add_parser("rdf", help="g(r) with error bars of a stored trajectory")

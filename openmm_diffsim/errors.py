@@ -83,6 +83,18 @@ class CheckpointError(DiffsimError):
     reason: str | None = None
 
 
+class FileError(DiffsimError):
+    """A file of OpenMM's is not what it is said to be."""
+
+    path: Path | None = None
+
+
+class UntrustedError(FileError):
+    """A file holds code, or names other files, and nobody said that it is trusted."""
+
+    got: object = None
+
+
 class FramesError(DiffsimError, OSError):
     """Stored configurations cannot be written or read."""
 

@@ -10,7 +10,8 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from .errors import ConfigurationError
+from .engine.xml import read_xml
+from .errors import ConfigurationError, DiffsimError
 
 IntArray = NDArray[np.int64]
 
@@ -95,9 +96,11 @@ def start_disordered(simulation: Any, temperature: float, seed: int) -> None:
 
 
 def load_system(
-    topology_file: str, system_file: str, state_file: str | None
+    topology_file: str, system_file: str, state_file: str | None, trusted: bool = False
 ) -> tuple[app.Topology, openmm.System, openmm.State | None, Any]:
     """The user's own: topology (PDB or mmCIF), System and State (XML).
+
+    ``trusted``: the System may hold code, which runs as it is read; see ``engine.xml``.
 
     Returns
     -------
@@ -109,10 +112,10 @@ def load_system(
         If a file is missing or is not what it should be, or their numbers of atoms differ.
     """
     pdb = _read("system.topology", topology_file, _read_topology)
-    system = _read("system.system", system_file, _read_xml(openmm.System))
+    system = _read("system.system", system_file, lambda p: read_xml(p, openmm.System, trusted))
     state = None
     if state_file is not None:
-        state = _read("system.state", state_file, _read_xml(openmm.State))
+        state = _read("system.state", state_file, lambda p: read_xml(p, openmm.State))
     n = system.getNumParticles()
     if pdb.topology.getNumAtoms() != n:
         raise ConfigurationError(
@@ -173,6 +176,8 @@ def _read(key: str, path: str, reader: Any) -> Any:
         raise ConfigurationError(
             f"{key}: {path} cannot be read: {error.strerror or error}", key=key, got=path
         ) from error
+    except DiffsimError as error:
+        raise ConfigurationError(f"{key}: {error}", key=key, got=path) from error
     except Exception as error:  # OpenMM's readers raise many kinds
         raise ConfigurationError(
             f"{key}: {path} is not what it should be: {error}", key=key, got=path
@@ -181,14 +186,3 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 def _read_topology(path: str) -> Any:
     return app.PDBxFile(path) if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile(path)
-
-
-def _read_xml(kind: type) -> Any:
-    def read(path: str) -> Any:
-        with open(path, encoding="utf-8") as stream:
-            made = openmm.XmlSerializer.deserialize(stream.read())
-        if not isinstance(made, kind):
-            raise ValueError(f"it holds a {type(made).__name__}, expected a {kind.__name__}")
-        return made
-
-    return read

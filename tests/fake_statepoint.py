@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from openmm_diffsim import RDF, Observable, PairPotential
 from openmm_diffsim.errors import SamplingError
+from openmm_diffsim.observables import Place
 from openmm_diffsim.observables.base import Frame, Particles
 from openmm_diffsim.samples import Features, Run, Samples
 from openmm_diffsim.statistics.kernels import PairHistogram
@@ -77,6 +78,9 @@ class FakeStatePoint:
 
     def box(self) -> Array:
         return np.eye(3) * self._length
+
+    def place(self) -> Place:
+        return Place(np.ones(2), np.arange(2), self.volume, self.temperature)
 
     def number_density(self, n_atoms: int | None = None) -> float:
         return (self.n_particles if n_atoms is None else n_atoms) / self.volume

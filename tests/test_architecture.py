@@ -21,6 +21,7 @@ LAYERS = [
     {"potentials"},
     {"observables"},
     {"samples"},
+    {"engine.xml"},
     {"engine.native"},
     {"engine.adapters"},
     {"engine.segments"},

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -38,8 +39,9 @@ from openmm_diffsim import (
     TorchOptimizer,
 )
 from openmm_diffsim.errors import CheckpointError
+from openmm_diffsim.io.archive import Archive, from_data
 from openmm_diffsim.refinement import FitView, Step
-from openmm_diffsim.refinement.checkpoint import read_checkpoint, write_checkpoint
+from openmm_diffsim.refinement.checkpoint import CHECKPOINT, read_checkpoint
 
 N, DENSITY, TEMPERATURE = 32, 0.3, 1.5
 REACH = 2.3 * SIGMA
@@ -323,7 +325,7 @@ FOREIGN = {
     "empty": b"",
     "text": b"r,g\n0.1,0.0\n0.2,1.0\n",
     "pickle": pickle.dumps({"theta": [1.0]}),
-    "a later format": b"openmm_diffsim checkpoint 3\n" + b"0" * 64 + b"\nwhatever",
+    "an older format": b"openmm_diffsim checkpoint 2\n" + b"0" * 64 + b"\nwhatever",
 }
 
 
@@ -332,6 +334,21 @@ def test_another_file_is_refused(victim: Refinement, tmp_path: Path, name: str) 
     path = tmp_path / "other"
     path.write_bytes(FOREIGN[name])
     assert_refused(victim, path, "foreign", "not a checkpoint")
+
+
+@pytest.mark.parametrize(("kind", "version"), [("checkpoint", 4), ("samples file", 3)])
+def test_an_archive_of_another_kind_is_refused(
+    victim: Refinement, tmp_path: Path, kind: str, version: int
+) -> None:
+    path = tmp_path / "other.npz"
+    Archive(kind, version, CheckpointError).write(path, {"theta": np.zeros(3)})
+    assert_refused(victim, path, "foreign", "not a checkpoint of this version")
+
+
+def test_a_checkpoint_is_an_npz_without_pickle(checkpoint: Path) -> None:
+    with np.load(checkpoint, allow_pickle=False) as archive:
+        assert archive["theta"].shape == (2,)
+        assert all(archive[name].dtype.kind in "fiub" for name in archive.files)
 
 
 def test_a_flipped_bit_is_refused_wherever_it_is(
@@ -346,7 +363,7 @@ def test_a_flipped_bit_is_refused_wherever_it_is(
         damaged = bytearray(data)
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        reason = "foreign" if place < 28 else "damaged"
+        reason = "foreign" if place < 2 else "damaged"
         assert_refused(victim, path, reason, "not a checkpoint|is damaged")
 
 
@@ -451,9 +468,9 @@ class Trap:
 
 
 def signed(path: Path, body: bytes) -> Path:
-    """A file with the right format and checksum around any content."""
-    digest = hashlib.sha256(body).hexdigest().encode()
-    path.write_bytes(b"openmm_diffsim checkpoint 2\n" + digest + b"\n" + body)
+    """A file with the right label and checksum behind any content."""
+    content = body + b"openmm_diffsim checkpoint 3".ljust(32)
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
     return path
 
 
@@ -463,8 +480,24 @@ def archive(**arrays: Any) -> bytes:
     return stream.getvalue()
 
 
-def text(data: Any) -> np.ndarray:
-    return np.frombuffer(json.dumps(data).encode(), dtype=np.uint8)
+def archive_of_zeros() -> bytes:
+    """A hundred times as large in memory as in the file."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, meta=np.zeros(100_000))
+    return stream.getvalue()
+
+
+def too_large() -> bytes:
+    """An array that says that it has 8 TB."""
+    stream, header = io.BytesIO(), io.BytesIO()
+    what = {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+    np.lib.format.write_array_header_1_0(header, what)
+    with zipfile.ZipFile(stream, "w") as file:
+        file.writestr("meta.npy", header.getvalue())
+    return stream.getvalue()
+
+
+text = from_data
 
 
 def test_nothing_is_ever_unpickled(victim: Refinement, checkpoint: Path, tmp_path: Path) -> None:
@@ -473,7 +506,7 @@ def test_nothing_is_ever_unpickled(victim: Refinement, checkpoint: Path, tmp_pat
     fingerprint = text({"fingerprint": read_checkpoint(checkpoint)[0]["fingerprint"]})
     bodies = {
         "meta": archive(meta=trap),
-        "array": archive(meta=fingerprint, **{"array/theta": trap}),
+        "array": archive(meta=fingerprint, theta=trap),
         "bare": pickle.dumps(Trap(sprung)),
         "npy": pickle.dumps(trap),
     }
@@ -492,6 +525,8 @@ def test_nothing_is_ever_unpickled(victim: Refinement, checkpoint: Path, tmp_pat
         b"not an archive",
         b"PK\x03\x04 nor this one",
         archive(other=np.zeros(3)),
+        archive_of_zeros(),
+        too_large(),
         archive(meta=np.frombuffer(b"{no json", dtype=np.uint8)),
         archive(meta=text([1, 2])),
         archive(meta=text({})),
@@ -514,10 +549,10 @@ def test_a_checkpoint_that_lacks_something_changes_nothing(
     meta, arrays = read_checkpoint(checkpoint)
     path = tmp_path / "older.ckpt"
     for key in set(arrays) - {"previous"}:
-        write_checkpoint(path, meta, missing(arrays, key))
+        CHECKPOINT.write(path, {"meta": from_data(meta), **missing(arrays, key)})
         assert_refused(victim, path, "version", "another version")
     for key in set(meta) - {"fingerprint"}:
-        write_checkpoint(path, missing(meta, key), arrays)
+        CHECKPOINT.write(path, {"meta": from_data(missing(meta, key)), **arrays})
         assert_refused(victim, path, "version", "another version")
     progress = meta["progress"]
     renamed = [entry | {"new": 1} for entry in progress["history"]]
@@ -527,7 +562,7 @@ def test_a_checkpoint_that_lacks_something_changes_nothing(
         progress | {"history": renamed},
         *(progress | {"trust": less} for less in trust),
     ):
-        write_checkpoint(path, meta | {"progress": other}, arrays)
+        CHECKPOINT.write(path, {"meta": from_data(meta | {"progress": other}), **arrays})
         assert_refused(victim, path, "version", "another version")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -348,6 +349,24 @@ def test_own_system_is_refined(here: Path) -> None:
     assert refined.getNumForces() == 2
 
 
+def test_code_in_a_system_of_others_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topology, system = fluid(120, 15.0, 39.948)
+    system.addForce(openmm.PythonForce(len))
+    (here / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    with open(here / "box.pdb", "w") as stream:
+        app.PDBFile.writeFile(topology, np.zeros((120, 3)), stream)
+    config = configure(here, rounds=1)
+    start = config.read_text().index("[dynamics]")
+    own = '[system]\ntopology = "box.pdb"\nsystem = "system.xml"\n'
+    config.write_text(own + config.read_text()[start:])
+    assert run("refine", config) == cli.BAD_INPUT
+    said = capsys.readouterr().err
+    assert re.match(r"openmm-diffsim: system\.system: .*system\.xml.*PythonForce.*--trust", said)
+    assert said.count("\n") == 1
+
+
 def test_killed_run_resumes(here: Path) -> None:
     config = configure(here, target="uncertainty = 0.0002", rounds=6)
     command = [sys.executable, "-m", "openmm_diffsim", "refine", str(config)]
@@ -449,7 +468,7 @@ def test_full_disk_during_a_fit_is_a_warning(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("openmm_diffsim.refinement.checkpoint.atomic_write_bytes", full)
+        patch.setattr("openmm_diffsim.io.archive.atomic_write_bytes", full)
         assert run("refine", configure(here)) == cli.FINISHED
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 2 and "make room" in said

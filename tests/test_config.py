@@ -251,3 +251,20 @@ def test_shipped_configuration_is_valid() -> None:
     examples = Path(__file__).resolve().parents[1] / "examples"
     made = read_configuration(examples / "lennard_jones.toml")
     assert made.potential.kind == "spline"
+
+
+def test_a_configuration_of_others_runs_no_code_and_writes_nowhere_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "own.py").write_text("raise SystemExit('ran')")
+    (folder / "link").symlink_to(folder.parent)
+    for name in ("own.py:Own", "os.path:Own"):
+        with pytest.raises(ConfigurationError, match=r"target\[0\].observable: .*code.*--trust"):
+            changed(folder, target__0__observable=name)
+    for place in ("../out", str(folder.parent), "a/../../b", "link/out"):
+        with pytest.raises(ConfigurationError, match=r"refine.output: got .*--output.*--trust"):
+            changed(folder, refine__output=place)
+    raw = copy.deepcopy(ISSUE_EXAMPLE)
+    raw["refine"]["output"] = "../out"
+    assert parse_configuration(raw, folder, trusted=True).refine.output == Path("../out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import liquids
@@ -390,7 +391,7 @@ def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
 def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
     views, chains, offsets, _ = random_problem(37, 3, 1)
     noisy = replace(views[0], jacobian_deviations=np.array([100 * views[0].jacobian]))
-    plain, damped = (solve([v], chains, offsets, None) for v in (views[0], noisy))
+    plain, damped = (solve([v], chains, offsets, [None]) for v in (views[0], noisy))
     # the same shape of J, 100 times as large: the Hessian is 10001 times as large
     np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
     np.testing.assert_allclose(damped.covariance, plain.covariance)
@@ -584,7 +585,7 @@ def random_problem(seed: int, parameters: int, state_points: int) -> tuple[Any, 
 def test_the_step_is_the_minimum_of_the_linear_model(state_points: int, with_prior: bool) -> None:
     views, chains, offsets, precision = random_problem(5, 3, state_points)
     prior = precision if with_prior else None
-    step = solve(views, chains, offsets, prior)
+    step = solve(views, chains, offsets, [prior] * state_points)
     expected = whitened_least_squares(views, chains, offsets, prior)
     np.testing.assert_allclose(step.change, expected, rtol=1e-6, atol=1e-9)
     hessian = sum(
@@ -606,7 +607,7 @@ def test_the_weight_of_a_target_scales_its_inverse_variance() -> None:
         view.prediction, view.jacobian, view.own_covariance, view.target_covariance, [heavy]
     )
     np.testing.assert_allclose(weighted.weight, same.weight, rtol=1e-9)
-    a, b = (solve([v], chains, offsets, None) for v in (weighted, same))
+    a, b = (solve([v], chains, offsets, [None]) for v in (weighted, same))
     np.testing.assert_allclose(a.change, b.change, rtol=1e-9)
     np.testing.assert_allclose(a.covariance, b.covariance, rtol=1e-9)
 
@@ -623,7 +624,7 @@ def test_of_two_targets_that_disagree_the_heavier_wins(harmonic: Harmonic) -> No
             target(observable, np.array([-1.0]), 1.0),
         ]
         view = view_of(np.zeros(2), jacobian, np.zeros((2, 2)), np.eye(2), targets)
-        step = solve([view], [chain], [np.zeros(N)], None)
+        step = solve([view], [chain], [np.zeros(N)], [None])
         np.testing.assert_allclose(step.change, (weight - 1) / (weight + 1), atol=1e-6)
     assert eye.shape == (1, 1)
 
@@ -656,7 +657,7 @@ def test_error_bars_cover_the_truth_as_often_as_they_say() -> None:
         view = view_of(
             roots[0] @ rng.normal(size=8), jacobian, own, other, [target(Recorded(8), measured, 1)]
         )
-        step = solve([view], [chain], [np.zeros(N)], None)
+        step = solve([view], [chain], [np.zeros(N)], [None])
         error = np.sqrt(np.diag(step.covariance))
         inside.append(np.abs(start + step.change - truth) < 1.96 * error)
     coverage = np.mean(inside, axis=0)
@@ -679,7 +680,7 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
         goal = target(harmonic.observable, measured, error)
         samples = harmonic.sample(potential, 300, rng, memory)
         view = view_state([goal], samples, None, GaussNewtonOptions())
-        step = solve([view], [chain_of(potential, KELVIN)], [np.zeros(N)], None)
+        step = solve([view], [chain_of(potential, KELVIN)], [np.zeros(N)], [None])
         z = (start + step.change - truth) / np.sqrt(np.diag(step.covariance))
         inside.append(np.abs(z) < 1.96)
     coverage = np.mean(inside, axis=0)
@@ -1041,3 +1042,73 @@ def test_the_prior_allows_the_same_curvature_on_any_knots() -> None:
     exact = np.mean(curvature**2) * 0.52 * 0.36**3 / (200 * 0.8**2)
     np.testing.assert_allclose(values[-1], exact, rtol=0.02)
     np.testing.assert_allclose(values, exact, rtol=0.15)
+
+
+def free_form(**options: Any) -> diffsim.SplinePair:
+    return diffsim.SplinePair(0.28, 0.8, 30, **options)
+
+
+def closed_form() -> diffsim.LennardJones:
+    return diffsim.LennardJones(0.34, 1.0, 0.8, 0.28, 30)
+
+
+KNOWN = (120.0, 0.36, 200.0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: diffsim.PairSum([free_form(), closed_form()]),
+        lambda: diffsim.PairSum([closed_form(), diffsim.PairSum([free_form(), closed_form()])]),
+        lambda: diffsim.TemperatureDependent(closed_form(), free_form()),
+        lambda: diffsim.NeuralPair(0.28, 0.8, 0.3, knots=30),
+    ],
+)
+def test_a_sum_is_as_smooth_as_its_freest_term(make: Any) -> None:
+    pair = make()
+    assert pair.is_free_form
+    np.testing.assert_array_equal(pair.prior_precision(*KNOWN), free_form().prior_precision(*KNOWN))
+
+
+def test_a_term_that_is_not_learned_counts_for_nothing() -> None:
+    spline, lennard_jones = free_form(), closed_form()
+    pair = diffsim.PairSum([spline, lennard_jones])
+    assert not pair.is_linear and pair.is_free_form
+    lennard_jones.requires_grad_(False)
+    assert pair.is_linear and pair.is_free_form
+    lennard_jones.requires_grad_(True)
+    spline.requires_grad_(False)
+    assert not pair.is_free_form and pair.prior_precision(*KNOWN) is None
+
+
+def precisions_at(potential: Any, kelvins: Sequence[float]) -> list[Array]:
+    point = SimpleNamespace
+    states: Any = tuple(
+        SimpleNamespace(temperature=t, nearest_distance=lambda: 0.36, state_point=point())
+        for t in kelvins
+    )
+    view = FitView(potential, states, flat_parameters(potential))
+    found = [view.prior_precision(k, 200.0) for k in range(len(states))]
+    return [f for f in found if f is not None]
+
+
+def test_the_prior_counts_once_at_however_many_state_points() -> None:
+    """At one temperature each of n state points has 1 / n of it, and at n temperatures too."""
+    pair = free_form()
+    once = pair.prior_precision(*KNOWN)
+    assert once is not None
+    for kelvins in ([120.0] * 3, [120.0, 120.0 * (1 + 1e-9)]):
+        np.testing.assert_allclose(sum(precisions_at(pair, kelvins)), once, rtol=1e-7)
+    beside = diffsim.NeuralPair(0.28, 0.8, 0.3, knots=30, name="other")
+    of_sum = sum(precisions_at(pair + beside, [120.0] * 4))
+    np.testing.assert_allclose(of_sum, np.kron(np.eye(2), once), rtol=1e-12)
+
+
+def test_a_potential_of_two_functions_has_a_prior_for_each() -> None:
+    pair = diffsim.TemperatureDependent(free_form(), free_form())
+    once = pair.prior_precision(*KNOWN)
+    nearly = 120.0 * (1 + 1e-9 * np.arange(4))
+    assert once is not None
+    np.testing.assert_allclose(sum(precisions_at(pair, nearly[:1])), once, rtol=1e-7)
+    np.testing.assert_allclose(sum(precisions_at(pair, nearly[:2])), 2 * once, rtol=1e-7)
+    np.testing.assert_allclose(sum(precisions_at(pair, nearly)), 2 * once, rtol=1e-7)

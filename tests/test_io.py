@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ from openmm_diffsim.io import (
     write_csv,
     write_json,
 )
+from openmm_diffsim.io.process import Process, _started
+from openmm_diffsim.io.temporary import discard, temporary_path
 from openmm_diffsim.observables.dynamics import check_vacf
-from openmm_diffsim.observables.structure import check_rdf
+from openmm_diffsim.observables.plausible import check_rdf
 from openmm_diffsim.units import GRAM_PER_CM3
 
 R = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -435,8 +438,9 @@ IMPLAUSIBLE = {
     "no density": (liquid(), 0.0, "expected a positive one"),
     "never rises": (liquid(end=0.3), 20, "never rises above 0.5"),
     "cut off": (liquid(end=0.35), 20, "is the file truncated"),
-    "tail": (liquid(tail=1.4), 20, "does not tend to 1"),
-    "tail of zero": (liquid(tail=0.4), 20, "does not tend to 1"),
+    "tail": (liquid(tail=1.4), 20, "does not go to 1"),
+    "tail a little off": (liquid(tail=1.2), 20, "does not go to 1"),
+    "tail of zero": (liquid(tail=0.4), 20, "does not go to 1"),
 }
 
 
@@ -550,3 +554,51 @@ def test_write_cut_short_leaves_the_old_file(tmp_path: Path) -> None:
     assert int(run.stdout) == errno.EFBIG
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_behind_goes_with_the_next_file(tmp_path: Path) -> None:
+    program = """if True:
+        import os, signal, sys
+        from openmm_diffsim.io import atomic_write_bytes
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        atomic_write_bytes(sys.argv[1], b"half")
+    """
+    path = tmp_path / ("a name of its own " * 10 + ".csv")
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    other = temporary_path(path)  # of this process, which goes on
+    other.write_bytes(b"in work")
+    mine = tmp_path / ".own.tmp"
+    mine.write_bytes(b"the user's")
+    atomic_write_bytes(path, b"whole")
+    assert not left.exists() and path.read_bytes() == b"whole"
+    assert sorted(tmp_path.iterdir()) == sorted([path, other, mine])
+    discard(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, mine])
+
+
+def test_an_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        atomic_write_bytes(path, b"")
+    assert caught.value.filename == str(path)
+
+
+def test_a_process_is_known_from_any_other() -> None:
+    me = Process.this()
+    assert not me.is_gone and not me.is_elsewhere and str(os.getpid()) in str(me)
+    assert Process.of(vars(me)) == me
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = replace(me, pid=child.pid, started=_started(child.pid))
+    assert not other.is_gone
+    child.kill()
+    child.wait()
+    assert other.is_gone
+    assert replace(me, started="1").is_gone  # its number was given to this process since
+    assert replace(me, system="another boot pid:[1]").is_gone
+    boot = me.system.partition(" ")[0]
+    for elsewhere in (replace(me, host="node7"), replace(me, system=f"{boot} pid:[1]")):
+        assert elsewhere.is_elsewhere and not elsewhere.is_gone
+    for nothing in ({}, [], None, vars(me) | {"pid": "1"}, vars(me) | {"host": 1}):
+        with pytest.raises(ValueError, match="does not name a process"):
+            Process.of(nothing)

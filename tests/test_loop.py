@@ -18,6 +18,7 @@ from openmm_diffsim import (
     RDF,
     FunctionOfAverages,
     GaussNewton,
+    GaussNewtonOptions,
     IterativeBoltzmannInversion,
     PairPotential,
     Refinement,
@@ -27,7 +28,7 @@ from openmm_diffsim import (
     TorchOptimizer,
     boltzmann_inversion,
 )
-from openmm_diffsim.errors import CheckpointError, SamplingError
+from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError
 from openmm_diffsim.potentials import (
     SplineBasis,
     flat_parameters,
@@ -335,3 +336,26 @@ def test_a_first_guess_that_explodes_is_an_error() -> None:
     with pytest.raises(SamplingError, match="exploded"):
         run(fit, 2)
     assert not fit.history
+
+
+# What is asked of a fit ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", ["potential_table", "summary", "views"])
+def test_before_the_first_round_there_is_nothing_to_say(ask: str) -> None:
+    arguments = [[0.3, 0.4]] if ask == "potential_table" else []
+    with pytest.raises(StatePointError, match="nothing was sampled yet"):
+        getattr(fit_of(spline()), ask)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "method", [GaussNewton(GaussNewtonOptions(roughness=2.0)), RelativeEntropy(roughness=2.0)]
+)
+def test_error_bars_are_those_of_the_roughness_that_the_fit_has(method: Any) -> None:
+    r = np.linspace(SIGMA, 0.95 * CUTOFF, 20)
+    fit = run(fit_of(spline(), method=method), 1)
+    error = fit.potential_table(r)[1]
+    fit.method = GaussNewton(GaussNewtonOptions(roughness=2.0))
+    np.testing.assert_array_equal(error, fit.potential_table(r)[1])
+    fit.method = GaussNewton()
+    assert np.median(error / fit.potential_table(r)[1]) < 0.8

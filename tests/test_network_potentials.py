@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import fluid as fluid_of
 from systems import BOXES, SIGMA, argon, assert_parameter_gradient, lattice
 from torch import Tensor, nn
 
@@ -26,7 +27,12 @@ from openmm_diffsim import (
     TorchMDNet,
 )
 from openmm_diffsim.errors import PotentialError
-from openmm_diffsim.potentials import NeighborPairs, PairPotential, pair_index
+from openmm_diffsim.potentials import (
+    NeighborPairs,
+    PairPotential,
+    pair_index,
+    parameter_vector,
+)
 from openmm_diffsim.statistics.kernels import SplineInteraction, pair_sums
 
 PERIODIC = {"none": None, **{name: BOXES[name] for name in ("cubic", "skewed")}}
@@ -649,3 +655,57 @@ def test_the_library_says_nothing() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "said\n")
+
+
+# One energy for one configuration -----------------------------------------------------------------
+
+
+class Forgetful(nn.Module):
+    """Springs to the origin, some of which are dropped."""
+
+    def __init__(self, always: bool = False) -> None:
+        super().__init__()
+        self.always = always
+        self.k = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        self.inner = nn.Sequential(nn.Dropout(0.3))
+
+    def forward(self, positions: Tensor, box: Tensor | None) -> Tensor:
+        if self.always:
+            positions = nn.functional.dropout(positions, 0.3)
+        return self.k * self.inner(positions).square().sum()
+
+
+def test_dropout_is_switched_off_and_stays_so() -> None:
+    network = Forgetful()
+    potential = NetworkPotential(network)
+    x, _ = frame("none")
+    exact = float(2 * x.square().sum())
+    for module in (network, network.inner, potential):
+        module.train()  # as a loop of torch begins
+        assert float(potential.energy(x).detach()) == pytest.approx(exact, rel=1e-14)
+        assert not network.training
+        module.train()
+        found = potential.energies(x[None].expand(3, -1, -1)).detach().numpy()
+        np.testing.assert_allclose(found, exact, rtol=1e-14)
+
+
+def test_dropout_is_off_in_the_simulation_and_in_reweighting() -> None:
+    network = Forgetful()
+    potential = NetworkPotential(network)
+    point = fluid_of(potential, periodic=False)
+    network.train()
+    samples = point.sample(200, 50)
+    energies = [samples.learned.energy(parameter_vector(potential).detach()) for _ in range(3)]
+    torch.testing.assert_close(energies[0], energies[2], rtol=0, atol=0)
+    state = point.simulation.context.getState(getEnergy=True, getPositions=True)
+    x = torch.from_numpy(np.array(state.getPositions(asNumpy=True)._value))
+    assert state.getPotentialEnergy()._value == pytest.approx(float(2 * x.square().sum()), rel=1e-9)
+
+
+def test_random_numbers_in_forward_are_refused() -> None:
+    potential = NetworkPotential(Forgetful(always=True))
+    x, _ = frame("none")
+    with pytest.raises(PotentialError, match="two energies for one configuration"):
+        potential.check_repeats(x)
+    with pytest.raises(PotentialError, match="two energies for one configuration"):
+        fluid_of(potential, periodic=False)

@@ -231,10 +231,10 @@ nothing = 3
 
 def test_a_class_of_ones_own_is_found_in_a_file_and_in_a_module(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SOURCE)
-    found = find_observable("mine.py:Mine", tmp_path)
-    assert found is find_observable("mine.py:Mine", tmp_path)  # not run a second time
+    found = find_observable("mine.py:Mine", tmp_path, True)
+    assert found is find_observable("mine.py:Mine", tmp_path, True)  # not run a second time
     assert found is find_observable("mine_of_test_observables", tmp_path)
-    assert find_observable("openmm_diffsim.observables:VACF", tmp_path) is VACF
+    assert find_observable("openmm_diffsim.observables:VACF", tmp_path, True) is VACF
     del ENTRIES["mine_of_test_observables"], sys.modules[found.__module__]
 
 
@@ -253,7 +253,7 @@ def test_a_class_that_is_not_there_is_refused(tmp_path: Path, name: str, words: 
     (tmp_path / "good.py").write_text(SOURCE.replace("entry =", "other ="))
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(ConfigurationError, match=words):
-        find_observable(name, tmp_path)
+        find_observable(name, tmp_path, True)
 
 
 def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         text = SOURCE.replace("mine_of_test", f"mine_{folder}_of_test") + f"Mine.which = {value}\n"
         (tmp_path / folder / "mine.py").write_text(text)
-    found: Any = [find_observable(f"{folder}/mine.py:Mine", tmp_path) for folder in "ab"]
+    found: Any = [find_observable(f"{folder}/mine.py:Mine", tmp_path, True) for folder in "ab"]
     assert [cls.which for cls in found] == [1, 2]
-    assert found[0] is find_observable("a/mine.py:Mine", tmp_path)
+    assert found[0] is find_observable("a/mine.py:Mine", tmp_path, True)
     for cls in found:
         del ENTRIES[cls.entry], sys.modules[cls.__module__]
 
@@ -301,7 +301,7 @@ def save_and_tell(figure, path):
     open("texts.json", "w").write(json.dumps(texts))
     save(figure, path)
 figures.save_figure = save_and_tell
-sys.exit(cli.main(["refine", "fit.toml"]))
+sys.exit(cli.main(["refine", "fit.toml", "--trust"]))
 """
 
 

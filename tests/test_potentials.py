@@ -218,6 +218,34 @@ def test_core_cannot_turn_attractive_whatever_the_parameters(seed: int) -> None:
         assert force.min() >= slope * (1 - 1e-9), f"pair {row}: {force.min()} of {slope}"
 
 
+@pytest.mark.parametrize("kelvin", [100.0, 300.0, 900.0])
+def test_a_core_is_one_of_the_sum_and_not_of_a_term(kelvin: float) -> None:
+    """S of u = E - T S is free: a core of its own, times -T, would be an attractive one of u."""
+    energetic, entropic = (SplinePair(0.22, 0.6, 60, core_radius=0.3) for _ in range(2))
+    pair = TemperatureDependent(energetic, entropic)
+    rng = np.random.default_rng(3)
+    for term, size in ((energetic, 30.0), (entropic, 0.1)):
+        term.set_coefficients(size * rng.normal(size=(1, 58)))
+    core = np.linspace(0.2, 0.3, 200)
+    assert pair.force(core, kelvin).min() >= 50 * (1 - 1e-9)
+    beyond = pair.basis.centers > 0.31
+    free = energetic.values - kelvin * entropic.values
+    torch.testing.assert_close(pair.spline_coefficients(kelvin)[:, beyond], free[:, beyond])
+
+
+def test_a_term_may_fall_as_it_likes_where_the_sum_is_repulsive() -> None:
+    """Beside a Lennard-Jones core a spline corrects in both directions."""
+    spline = SplinePair(0.25, 0.8, 60, core_radius=0.3)
+    lennard_jones = LennardJones(0.34, 1.0, 0.8, 0.25, 60)
+    slope = torch.from_numpy(spline.basis.centers - 0.8)[None]
+    spline.set_coefficients(10 * slope)  # attractive by 10 kJ/mol/nm
+    pair = PairSum([spline, lennard_jones])
+    expected = lennard_jones.spline_coefficients() + 10 * slope
+    torch.testing.assert_close(pair.spline_coefficients(), expected)
+    lennard_jones.epsilon.data.zero_()  # and nothing else is repulsive there
+    assert pair.force(np.linspace(0.25, 0.29, 100)).min() >= 50 * (1 - 1e-9)
+
+
 def test_core_leaves_steep_coefficients_and_all_beyond_it_alone() -> None:
     pair = SplinePair(**KNOTS, core_radius=0.3, core_slope=50.0)
     steep = -200 * BASIS.centers

@@ -404,7 +404,7 @@ def test_any_byte_that_was_altered_is_found(tmp_path: Path) -> None:
     data = path.read_bytes()
     for k in [*range(0, len(data), 89), len(data) - 1]:
         path.write_bytes(data[:k] + bytes([data[k] ^ 1]) + data[k + 1 :])
-        with pytest.raises(FramesError, match="is damaged"):
+        with pytest.raises(FramesError, match=r"is damaged|is not a samples file"):
             Samples.load(path, potential, [KEPT])
 
 
@@ -422,10 +422,10 @@ def test_what_is_no_file_of_samples_is_refused(tmp_path: Path) -> None:
     np.savez(pickled, settings=np.array([Evil()], dtype=object))
     for other in (b"", b"hello", data[:-1], data[: len(data) // 2], data * 2, pickled.getvalue()):
         path.write_bytes(other)
-        with pytest.raises(FramesError, match="holds no samples"):
+        with pytest.raises(FramesError, match=r"is no(t a)? samples file"):
             Samples.load(path, potential, [KEPT])
     for missing in (tmp_path, tmp_path / "missing.npz"):
-        with pytest.raises(FramesError, match="cannot read samples from"):
+        with pytest.raises(FramesError, match="cannot read the samples file"):
             Samples.load(missing, potential, [KEPT])
 
 

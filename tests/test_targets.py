@@ -19,10 +19,11 @@ from openmm_diffsim import MSD, RDF, VACF, AngleDistribution, Diffusion, Pressur
 from openmm_diffsim.curve import Axis, Curve, interpolation_matrix
 from openmm_diffsim.engine.segments import velocity_verlet
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
-from openmm_diffsim.observables import Observable
+from openmm_diffsim.observables import Observable, Place
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
-ANYWHERE: Any = SimpleNamespace(timestep=0.002)  # all that a target asks of its state point
+# All that a target asks of its state point; nothing is known of its density.
+ANYWHERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
 
 
 def curve(r: np.ndarray) -> np.ndarray:
@@ -163,7 +164,7 @@ IDENTITIES: dict[str, Callable[[], Target]] = {
     ),
     "segments": lambda: Target(ANYWHERE, Diffusion(50), 1.0, uncertainty=1.0),
     "longer steps": lambda: Target(
-        SimpleNamespace(timestep=0.004),
+        SimpleNamespace(timestep=0.004, place=lambda: None),
         Diffusion(50),
         1.0,
         uncertainty=1.0,  # type: ignore[arg-type]
@@ -175,6 +176,121 @@ def test_the_identity_of_a_target_holds_all_that_it_was_made_from() -> None:
     found = {name: json.dumps(make().identity()) for name, make in IDENTITIES.items()}
     assert len(set(found.values())) == len(IDENTITIES)
     assert found == {name: json.dumps(make().identity()) for name, make in IDENTITIES.items()}
+
+
+# What looks like a slip ---------------------------------------------------------------------------
+
+
+def crowded(n: int = 20, molecules: int | None = None) -> Any:
+    """n particles in 1 nm^3, in as many molecules."""
+    where = Place(np.ones(n), np.arange(n) % (molecules or n), 1.0, 300.0)
+    return SimpleNamespace(timestep=0.002, place=lambda: where)
+
+
+def settled(r: np.ndarray) -> np.ndarray:
+    """A g(r) that rises at 0.32 nm, with waves that die out."""
+    return np.where(r < 0.32, 0.0, 1 + 1.5 * np.exp(-(r - 0.32) / 0.1) * np.cos(19 * (r - 0.35)))
+
+
+PLACES = np.arange(0.01, 1.2, 0.01)
+SLIPS: dict[str, tuple[np.ndarray, np.ndarray, Any, str]] = {
+    "angstrom": (10 * PLACES, settled(PLACES), crowded(), "in angstrom and read as nm"),
+    "nm as angstrom": (PLACES / 10, settled(PLACES), crowded(), "in nm and read as angstrom"),
+    "half": (PLACES, 0.5 * settled(PLACES), crowded(), r"is 0\.5.*expected 1 within 0\.13"),
+    "times 0.7": (PLACES, 0.7 * settled(PLACES), crowded(), r"is 0\.7"),
+    "times 1.2": (PLACES, 1.2 * settled(PLACES), crowded(), r"is 1\.2"),
+    "times 1.3": (PLACES, 1.3 * settled(PLACES), crowded(), r"is 1\.3"),
+    "h": (PLACES, settled(PLACES) - 1, crowded(), r"got g = -1, expected g of about 0.*h\(r\)"),
+    "h without its core": (
+        PLACES[32:],
+        settled(PLACES[32:]) - 0.9,
+        crowded(),
+        r"is 0\.09.* not h\(r\) = g\(r\) - 1",
+    ),
+    "a droplet": (
+        PLACES,
+        settled(PLACES) * (0.3 + 5 * np.exp(-PLACES / 0.6)),
+        crowded(1),
+        "two phases",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SLIPS)
+def test_a_slip_of_unit_or_norm_is_refused_on_every_path(case: str, tmp_path: Path) -> None:
+    r, g, where, message = SLIPS[case]
+    rdf = RDF(1.15, 40)
+    with pytest.raises(TargetError, match=message):
+        Target(where, rdf, r, g, uncertainty=0.02)
+    path = write(tmp_path / "g.txt", r, g)
+    with pytest.raises(TargetError, match=message) as caught:
+        Target.from_file(where, rdf, path, uncertainty=0.02)
+    assert caught.value.path == path
+    if case != "h":
+        with pytest.raises(TargetError, match=message):
+            Target(where, rdf, Curve(r, g), uncertainty=0.02)
+
+
+def test_who_knows_better_says_so() -> None:
+    rdf, g = RDF(1.15, 40), 1.3 * settled(PLACES)
+    made = Target(crowded(), rdf, PLACES, g, uncertainty=0.02, as_it_is=True)
+    assert made.values.max() == g.max()
+
+
+def soft(r: np.ndarray) -> np.ndarray:
+    """Of particles that can be in one place."""
+    return np.exp(-0.5 * np.exp(-((r / 0.5) ** 2)))
+
+
+def noise(size: float) -> np.ndarray:
+    return size * np.random.default_rng(7).normal(size=len(PLACES))
+
+
+HONEST: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {
+    "settled": (PLACES, settled(PLACES), crowded()),
+    "of a small box": (PLACES, 0.95 * settled(PLACES), crowded()),
+    "noisy": (PLACES, settled(PLACES) + noise(0.3) * (PLACES > 0.32), crowded()),
+    "short": (PLACES[:60], settled(PLACES[:60]), crowded()),
+    "short, and high where it ends": (PLACES[:68], 1.2 * settled(PLACES[:68]), crowded()),
+    "of a gas": (PLACES, np.where(PLACES < 0.3, 0, 1 + np.exp(-PLACES / 0.1)), crowded(1)),
+    "soft": (PLACES, soft(PLACES), crowded(1)),
+    "soft and noisy": (PLACES, np.maximum(soft(PLACES) + noise(0.2), 0), crowded(1)),
+    "soft, without counts in the first bins": (PLACES, soft(PLACES) * (PLACES > 0.03), crowded(1)),
+    "soft, not yet level": (PLACES[:55], soft(PLACES[:55]), crowded(1)),
+    "of bonded sites, denser than spheres": (PLACES, settled(PLACES), crowded(100, molecules=20)),
+    "from where it rises on": (PLACES[32:], settled(PLACES[32:]), crowded()),
+}
+
+
+@pytest.mark.parametrize("case", HONEST)
+def test_an_honest_rdf_is_taken(case: str) -> None:
+    r, g, where = HONEST[case]
+    Target(where, RDF(1.15, 40), r, g, uncertainty=0.05)
+
+
+def test_soft_particles_in_angstrom_reach_too_far() -> None:
+    with pytest.raises(TargetError, match=r"reaches to 11\.9 nm, but is compared up to 1.15 nm"):
+        Target(crowded(1), RDF(1.15, 40), 10 * PLACES, soft(PLACES), uncertainty=0.02)
+
+
+def test_pairs_of_two_kinds_are_held_against_the_rarer() -> None:
+    few = RDF(1.15, 40, atoms=range(4), atoms2=range(4, 200))
+    Target(crowded(200), few, PLACES, settled(PLACES), uncertainty=0.02)
+    with pytest.raises(TargetError, match="at 196 particles per nm"):
+        many = RDF(1.15, 40, atoms=range(4, 200))
+        Target(crowded(200), many, PLACES, settled(PLACES), uncertainty=0.02)
+
+
+def test_functions_of_time_are_held_against_equipartition_in_a_script_too() -> None:
+    t, lags = np.linspace(0, 0.2, 11), [0, 50, 100]
+    squared_speed = 3 * 0.0083144626 * 300  # masses are 1 amu
+    Target(crowded(), VACF(lags), t, squared_speed * np.exp(-t), uncertainty=0.1)
+    with pytest.raises(TargetError, match=r"got C\(0\) = 1, expected about 3RT/m = 7\.48"):
+        Target(crowded(), VACF(lags), t, np.exp(-t), uncertainty=0.1)
+    moved = 0.9 * squared_speed * t**2
+    Target(crowded(), MSD(lags), t, moved, uncertainty=1e-4)
+    with pytest.raises(TargetError, match="that nothing holds; is it in another unit"):
+        Target(crowded(), MSD(lags), t, 100 * moved, uncertainty=1e-4)
 
 
 # From files -------------------------------------------------------------------------------------
@@ -325,7 +441,7 @@ def test_the_noise_of_angles_hangs_together_like_that_of_an_rdf() -> None:
 # Functions of time and diffusion ----------------------------------------------------------------
 
 STEP = 0.002  # ps
-MOVING: Any = SimpleNamespace(timestep=STEP)
+MOVING: Any = SimpleNamespace(timestep=STEP, place=lambda: None)
 LAGS = [0, 10, 20, 50, 100]  # 0 .. 0.2 ps, not regular
 
 
@@ -541,7 +657,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"only 1 points.*between 0\.5100 and 0\.5500",
     ),
     "a window the wrong way round": (lambda: target(window=(0.6, 0.3)), r"only 0 points"),
-    "data in angstrom taken for nm": (lambda: target(10 * R, G), r"only \d points.*0\.9900 nm"),
+    "data in angstrom taken for nm": (
+        lambda: target(10 * R, G),
+        r"g rises above 0\.5 at r = 3.* nm .* compared up to 1 nm; was the file in angstrom",
+    ),
 }
 
 

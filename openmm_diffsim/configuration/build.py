@@ -10,6 +10,8 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
@@ -50,7 +52,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     """
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
-    topology, system, state, positions = _load(configuration.system)
+    topology, system, state, positions = _load(configuration.system, configuration.trusted)
     box = _box(system, state)
     site = _site(configuration, topology, system, box, warn)
     observables = [
@@ -94,12 +96,12 @@ def _read_curve(entry: TargetSection) -> Curve | None:
 
 
 def _load(
-    section: SystemSection,
+    section: SystemSection, trusted: bool
 ) -> tuple[app.Topology, openmm.System, openmm.State | None, Any]:
     """Topology, System, State and positions; the last are None for a fluid, which has none yet."""
     if section.particles is None:
         state = None if section.state is None else str(section.state)
-        return load_system(str(section.topology), str(section.system), state)
+        return load_system(str(section.topology), str(section.system), state, trusted)
     assert section.number_density is not None and section.mass is not None
     topology, system = fluid(section.particles, section.number_density, section.mass)
     return topology, system, None, None
@@ -118,8 +120,9 @@ def _site(
     timestep = configuration.dynamics.timestep
     masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
-        topology=topology,
         masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
+        molecule_of=_molecules(topology),
+        topology=topology,
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
         reach=room * largest_range(box),
@@ -131,10 +134,21 @@ def _site(
     )
 
 
+def _molecules(topology: app.Topology) -> IntArray:
+    """[particles], index of the molecule of each particle, by the topology's bonds."""
+    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64)
+    n, (first, second) = topology.getNumAtoms(), bonds.reshape(-1, 2).T
+    linked = coo_array((np.ones(len(bonds)), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(linked, directed=False)[1], dtype=np.int64)
+
+
 def _observable(entry: TargetSection, curve: Curve | None, site: Site) -> Observable:
-    """The observable of a target, which its curve has been held against."""
+    """The observable of a target, which its curve has been held against: a potential may need it.
+
+    The target does so again, with all that the Simulation knows.
+    """
     made = entry.observable.from_settings(dict(entry.settings), site, curve)
-    if curve is not None:
+    if curve is not None and not entry.as_it_is:
         made.check(curve, site)
     return made
 
@@ -164,6 +178,7 @@ def _target(
         weight=entry.weight,
         window=entry.window,
         noise=entry.noise,
+        as_it_is=entry.as_it_is,
     )
 
 

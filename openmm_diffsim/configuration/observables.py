@@ -14,18 +14,19 @@ from ..errors import ConfigurationError
 from ..observables import ENTRIES, Observable
 
 
-def find_observable(name: str, folder: Path) -> type[Observable]:
+def find_observable(name: str, folder: Path, trusted: bool = False) -> type[Observable]:
     """The class of an ``entry`` such as "rdf", or of the user's own.
 
     Parameters
     ----------
     name : an entry; or "file.py:ClassName", a path relative to ``folder``; or
         "package.module:ClassName". The last two run the code of that file or module.
+    trusted : may code be run that the configuration names?
 
     Raises
     ------
     ConfigurationError
-        If there is none of that name, or it is no Observable.
+        If there is none of that name, it is no Observable, or it is code and not trusted.
     """
     place, colon, attribute = name.rpartition(":")
     if not colon:
@@ -34,6 +35,11 @@ def find_observable(name: str, folder: Path) -> type[Observable]:
                 f"{not_one_of(name, tuple(ENTRIES))}; one of your own is 'file.py:ClassName'"
             )
         return ENTRIES[name]
+    if not trusted:
+        raise ConfigurationError(
+            f"got {name!r}, which runs the code of {place}; if you know who wrote that and the "
+            "configuration and trust them, add --trust (in Python trusted=True)"
+        )
     module = _of_file(folder / place) if place.endswith(".py") else _of_name(place)
     found = getattr(module, attribute, None)
     if not (isinstance(found, type) and issubclass(found, Observable)):

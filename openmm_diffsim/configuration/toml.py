@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..observables import Observable
 from ..refinement.methods import METHODS
+from ..refinement.target import NOISE
 from ..units import GRAM_PER_CM3, UNIT_NAMES
 from .observables import find_observable, not_one_of
 from .potentials import PAIR_KINDS, PotentialSection
@@ -23,7 +24,6 @@ else:
     import tomli as tomllib
 
 INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
-_NOISE = ("auto", "sampled", "independent")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class TargetSection:
     unit: str = ""  # of the x in the file
     window: tuple[float, float] | None = None  # md units, of a curve
     noise: str = "auto"  # of a histogram
+    as_it_is: bool = False  # a curve, whatever it looks like
     value: float | None = None  # md units, of what is no curve
 
 
@@ -89,10 +90,15 @@ class Configuration:
     targets: tuple[TargetSection, ...]
     refine: RefineSection
     raw: Mapping[str, Any]
+    trusted: bool = False  # may what it names run code?
 
 
-def read_configuration(path: str | Path) -> Configuration:
+def read_configuration(path: str | Path, trusted: bool = False) -> Configuration:
     """Read and check a configuration file; paths in it are relative to its own folder.
+
+    It may come from others. Unless it is ``trusted`` it cannot run code, neither an observable's
+    nor that in a System, and writes nowhere but below the folder that the program runs in. What it
+    names to be read may lie anywhere: that is only data.
 
     Raises
     ------
@@ -107,12 +113,14 @@ def read_configuration(path: str | Path) -> Configuration:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
-    return parse_configuration(raw, path.parent)
+    return parse_configuration(raw, path.parent, trusted)
 
 
-def parse_configuration(raw: Mapping[str, Any], folder: Path) -> Configuration:
+def parse_configuration(
+    raw: Mapping[str, Any], folder: Path, trusted: bool = False
+) -> Configuration:
     """As ``read_configuration``, from a dictionary."""
-    top = _Section("", raw, folder)
+    top = _Section("", raw, folder, trusted)
     system = _system(top.section("system"))
     dynamics = _dynamics(top.section("dynamics"))
     potential = _potential(top.section("potential"))
@@ -132,7 +140,7 @@ def parse_configuration(raw: Mapping[str, Any], folder: Path) -> Configuration:
             raise ConfigurationError(
                 f"{needs[0]}: without an rdf target it cannot be found; give it", key=needs[0]
             )
-    return Configuration(system, dynamics, potential, targets, refine, raw)
+    return Configuration(system, dynamics, potential, targets, refine, raw, trusted)
 
 
 def _system(section: _Section) -> SystemSection:
@@ -234,7 +242,7 @@ def _observable(section: _Section) -> type[Observable]:
     """The class that a target names."""
     name = section.text("observable")
     try:
-        return find_observable(name, section.folder)
+        return find_observable(name, section.folder, section.trusted)
     except ConfigurationError as error:
         raise section.error("observable", str(error)) from error
 
@@ -247,11 +255,12 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
         "file": section.path("file"),
         "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
         "unit": rules.default_unit,
+        "as_it_is": section.flag("as_it_is"),
     }
     if len(rules.accepted) > 1:
         read["unit"] = section.choice(rules.unit_key, tuple(rules.accepted), rules.default_unit)
     if observable.is_histogram:
-        read["noise"] = section.choice("noise", _NOISE, "auto")
+        read["noise"] = section.choice("noise", NOISE, "auto")
     return read
 
 
@@ -290,10 +299,11 @@ def _refine(section: _Section) -> RefineSection:
 class _Section:
     """A table of the file, which hands out checked values and knows what was never asked for."""
 
-    def __init__(self, name: str, raw: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, name: str, raw: Mapping[str, Any], folder: Path, trusted: bool) -> None:
         self.name = name
         self.raw = raw
         self.folder = folder
+        self.trusted = trusted
         self.known: list[str] = []
 
     def error(self, key: str, what: str) -> ConfigurationError:
@@ -313,13 +323,13 @@ class _Section:
         value = self._take(key, _REQUIRED)
         if not isinstance(value, Mapping):
             raise self.error(key, f"got {value!r}, expected a table [{key}]")
-        return _Section(self._full(key), value, self.folder)
+        return _Section(self._full(key), value, self.folder, self.trusted)
 
     def sections(self, key: str) -> list[_Section]:
         value = self._take(key, _REQUIRED)
         if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
             raise self.error(key, f"expected tables written as [[{key}]], with double brackets")
-        return [_Section(f"{key}[{i}]", v, self.folder) for i, v in enumerate(value)]
+        return [_Section(f"{key}[{i}]", v, self.folder, self.trusted) for i, v in enumerate(value)]
 
     def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
         def check(value: Any) -> float:
@@ -339,6 +349,14 @@ class _Section:
             return value
 
         return self._checked(key, default, check)
+
+    def flag(self, key: str) -> Any:
+        def check(value: Any) -> bool:
+            if not isinstance(value, bool):
+                raise self.error(key, f"got {value!r}, expected true or false")
+            return value
+
+        return self._checked(key, False, check)
 
     def text(self, key: str, default: Any = ...) -> Any:
         def check(value: Any) -> str:
@@ -381,8 +399,16 @@ class _Section:
         return None
 
     def output(self, key: str) -> Path:
-        """A folder, relative to where the program runs."""
-        return Path(self.text(key, "refined"))
+        """A folder, relative to where the program runs and, unless trusted, below it."""
+        named = Path(self.text(key, "refined"))
+        here = Path.cwd()
+        if not self.trusted and not (here / named).resolve().is_relative_to(here.resolve()):
+            raise self.error(
+                key,
+                f"got {str(named)!r}, which does not lie below {here}, where the program runs; "
+                "choose another folder by --output, or add --trust",
+            )
+        return named
 
     def _checked(self, key: str, default: Any, check: Callable[[Any], Any]) -> Any:
         value = self._take(key, _REQUIRED if default is ... else default)

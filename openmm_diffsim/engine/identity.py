@@ -13,7 +13,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from ..io.checksum import plain
+from ..io.checksum import brief
 from ..potentials import all_adapters
 from .adapters import Adapter
 from .adapters.system import copy_with
@@ -50,13 +50,13 @@ def system_identity(
         **volume,
         "masses in amu": _runs(masses),
         "virtual sites": _virtual_sites(system),
-        "constraints": plain(rigid),
+        "constraints": brief(rigid),
         "forces": _forces(context, learned),
         "learned forces": {
             part.potential.name: {
                 "periodic": part.is_periodic,
-                "types of particles": plain(part.types()),
-                "exclusions": plain(np.concatenate([_NO_PAIRS, *part.exclusions()])),
+                "types of particles": brief(part.types()),
+                "exclusions": brief(np.concatenate([_NO_PAIRS, *part.exclusions()])),
             }
             for part in learned.parts
         },

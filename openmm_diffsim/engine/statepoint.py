@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import EquilibrationError, SamplingError, StatePointError
-from ..observables import Observable, Segment, SegmentObservable
+from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
 from .identity import system_identity
-from .recorder import SampleReporter, configuration
+from .recorder import SampleReporter, configuration, describe_particles
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .xml import from_xml
 
 _MOST_DRIFT = 3.5  # standard errors
 _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
@@ -113,7 +114,7 @@ class StatePoint:
                 raise openmm.OpenMMException("another platform")
             context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
         except openmm.OpenMMException:
-            context.setState(openmm.XmlSerializer.deserialize(text["state"]))
+            context.setState(from_xml(text["state"], openmm.State))
         self.simulation.currentStep = int(text["step"])
 
     def identity(self) -> dict[str, Any]:
@@ -145,6 +146,12 @@ class StatePoint:
     def timestep(self) -> float:
         """Of the Simulation's integrator, ps."""
         return number_in_md_units(self.simulation.integrator.getStepSize(), "time")
+
+    def place(self) -> Place:
+        """What a measured curve is held against: masses, molecules, present box, temperature."""
+        particles, box = describe_particles(self.simulation.context), self.box()
+        volume = None if box is None else float(np.linalg.det(box))
+        return Place(particles.masses, particles.molecule_of, volume, self.temperature)
 
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""

@@ -1,5 +1,6 @@
 """Tables in, tables out: what was measured, potentials, and files that are whole or not there."""
 
+from .archive import read_arrays
 from .curves import read_curve, tidy
 from .files import atomic_write_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
@@ -9,6 +10,7 @@ __all__ = [
     "FrameWriter",
     "Frames",
     "atomic_write_bytes",
+    "read_arrays",
     "read_curve",
     "read_potential",
     "tidy",

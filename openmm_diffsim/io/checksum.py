@@ -17,7 +17,7 @@ def checksum(array: NDArray[Any]) -> str:
     return hashlib.sha256(kind + array.tobytes()).hexdigest()
 
 
-def plain(values: ArrayLike) -> Any:
+def brief(values: ArrayLike) -> Any:
     """An array as plain data: its numbers, or how many there are and their checksum."""
     array = np.asarray(values)
     if array.size <= _WRITTEN_OUT:

@@ -7,35 +7,41 @@ import io
 import json
 import math
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .temporary import sweep, temporary_path
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Replace a file, or leave the old one untouched.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and only then
-    take the name of the old file. A symbolic link stays one; what it points to is replaced.
+    take the name of the old file. A symbolic link stays one; what it points to is replaced. What
+    a killed process left behind there is removed.
 
     Raises
     ------
     OSError
-        The disk is full, or the folder is missing or not writable. No temporary file is left.
+        The disk is full, or the folder is missing or not writable; it names the path. No
+        temporary file is left.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    sweep(target.parent)
+    temporary = temporary_path(target)
     try:
         with open(temporary, "xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
 
 

@@ -45,7 +45,7 @@ class Table:
 
 
 def table_error(
-    path: Path | None, what: str, line: int | None = None, name: str = "g(r)"
+    path: Path | None, what: str, line: int | None = None, name: str = "table"
 ) -> TargetError:
     """A TargetError that names the file, or else the ``name`` of the table, and the line."""
     place = name if path is None else str(path)

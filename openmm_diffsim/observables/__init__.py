@@ -13,7 +13,7 @@ from .dynamics import (
 )
 from .function import FunctionOfAverages
 from .segment import Segment, SegmentObservable
-from .site import Section, Site
+from .site import Place, Section, Site
 from .smooth import SmoothRDF
 from .structure import RDF
 from .thermodynamics import Pressure
@@ -32,6 +32,7 @@ __all__ = [
     "IncoherentScattering",
     "Observable",
     "Particles",
+    "Place",
     "Pressure",
     "Recorder",
     "Section",

@@ -13,14 +13,15 @@ from vesin import NeighborList
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError
-from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram, count_angles, largest_range
 from ..units import value_in_md_units
+from .arguments import at_least, check_atoms
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
-from .segment import at_least, check_atoms
-from .site import Section, Site
+from .plausible import doubt
+from .site import Place, Section, Site
 
 _ROUNDING = 1e-3  # rad, how far beyond pi an angle may have been digitised
+_SMALLEST = 0.1  # rad: pi degrees are less
 _NEAR = (0.8, 1.25)  # of the integral of P
 _COVERED = 0.8  # share of 0 .. pi: less of it says nothing about the integral
 
@@ -125,23 +126,33 @@ class AngleDistribution(Observable):
             )
         return super().from_settings(settings, site, curve)
 
-    def check(self, curve: Curve, site: Site | None = None) -> None:
-        """Raise TargetError for angles beyond pi, or all angles and an integral that is not 1."""
+    def check(self, curve: Curve, place: Place | None = None) -> None:
+        """Raise TargetError for angles beyond pi, or all angles and an integral that is not 1.
+
+        Also for angles that all are so small as those in rad are when read in degrees.
+        """
         last = float(curve.x[-1])
         if last > np.pi + _ROUNDING:
-            raise table_error(
-                curve.path,
+            raise doubt(
+                curve,
                 f"got angles up to {last:.4g} rad, expected at most pi; are they in degrees?",
-                name=self.symbol,
+                self.symbol,
+            )
+        if last < _SMALLEST:
+            raise doubt(
+                curve,
+                f"got angles up to {np.degrees(last):.4g} degrees only; were they in rad and read "
+                "as degrees?",
+                self.symbol,
             )
         integral = float(trapezoid(curve.y, curve.x))
         covered = last - float(curve.x[0]) > _COVERED * np.pi
         if covered and not _NEAR[0] < integral < _NEAR[1]:
-            raise table_error(
-                curve.path,
+            raise doubt(
+                curve,
                 f"the integral of P over theta is {integral:.4g}, expected 1; is P in another "
                 "unit than 1/rad, or divided by sin(theta)?",
-                name=self.symbol,
+                self.symbol,
             )
 
 

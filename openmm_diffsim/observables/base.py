@@ -15,7 +15,7 @@ from ..errors import ObservableError
 from ..statistics.kernels import PairHistogram, PairSums, largest_range
 from ..units import UNIT_NAMES
 from .identity import plain, public
-from .site import Section, Site
+from .site import Place, Section, Site
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -254,10 +254,11 @@ class Observable:
         chosen = {key: site.select(settings[key]) for key in settings if key == "atoms"}
         return cls(**settings | chosen)
 
-    def check(self, curve: Curve, site: Site | None = None) -> None:
-        """Raise TargetError when a measured curve cannot be of this observable, at this site.
+    def check(self, curve: Curve, place: Place | None = None) -> None:
+        """Raise TargetError when a measured curve cannot be of this observable, at this place.
 
-        Without a site where the target is not from a configuration.
+        What looks like a slip of unit or normalisation: ``plausible.doubt`` makes the error. None
+        where nothing is known of the place.
         """
 
     # What liquid-state theory may say of it ----------------------------------------------------

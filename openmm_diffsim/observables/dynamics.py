@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError
-from ..io.tables import table_error
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from .arguments import at_least, check_atoms, whole_numbers
 from .base import Array, IntArray
-from .segment import Segment, SegmentObservable, at_least, check_atoms, pick, whole_numbers
-from .site import Section, Site
+from .plausible import doubt
+from .segment import Segment, SegmentObservable, pick
+from .site import Place, Section, Site
 from .smooth import SmoothBins
 from .structure import RDF
 
@@ -28,7 +29,7 @@ DIFFUSION_METHODS = ("green-kubo", "einstein")
 _MOST_LAGS = 20  # of a measured function of time, which is smooth
 _FEWEST_POINTS = 3  # of one, that lags are made for
 _FEWEST_STEPS = 10  # of a segment that diffusion is measured on
-_NEAR = (0.5, 1.3)  # of C(0) over 3RT/m: constraints take part of it, one axis has a third
+_NEAR = (0.4, 1.3)  # of C(0) over 3RT/m: constraints take part of it, one axis has a third
 
 
 class _LagObservable(SegmentObservable):
@@ -168,13 +169,10 @@ class VACF(_LagObservable):
     entry = "vacf"
     kind = "squared_velocity"
 
-    def check(self, curve: Curve, site: Site | None = None) -> None:
+    def check(self, curve: Curve, place: Place | None = None) -> None:
         """Raise TargetError where C(0) is not about 3RT/m; see ``check_vacf``."""
-        if site is not None:
-            masses = site.masses if self.atoms is None else site.masses[self.atoms]
-            inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
-            squared_speed = 3 * MOLAR_GAS_CONSTANT * site.temperature * inverse.mean()
-            check_vacf(curve, float(squared_speed))
+        if place is not None:
+            check_vacf(curve, _squared_speed(place, self.atoms))
 
     def _moving(self, segment: Segment) -> Tensor:
         return segment.velocities
@@ -199,6 +197,20 @@ class MSD(_LagObservable):
 
     entry = "msd"
     kind = "area"
+
+    def check(self, curve: Curve, place: Place | None = None) -> None:
+        """Raise TargetError where particles move further than free ones, 3RT/m t^2 in the mean."""
+        if place is None:
+            return
+        free = _NEAR[1] * _squared_speed(place, self.atoms) * curve.x**2
+        least = curve.y - 3 * np.nan_to_num(curve.spread)
+        for k in np.flatnonzero((curve.x > 0) & (least > free)):
+            raise doubt(
+                curve,
+                f"got {curve.y[k]:.4g} nm^2 at t = {curve.x[k]:.4g} ps, expected less than the "
+                f"{free[k]:.4g} of particles that nothing holds; is it in another unit?",
+                "MSD(t)",
+            )
 
     def _compare(self, first: Tensor, later: Tensor) -> Tensor:
         return (later - first[..., None, :, :]).square().sum(dim=-1).mean(dim=-1)
@@ -540,6 +552,13 @@ def lags_for(t: Array, timestep: float) -> IntArray:
     return np.unique(np.round(np.linspace(first, last, intervals + 1)).astype(np.int64))
 
 
+def _squared_speed(place: Place, atoms: IntArray | None) -> float:
+    """<v^2> of some particles by equipartition, 3RT/m averaged, nm^2/ps^2."""
+    masses = place.masses if atoms is None else place.masses[atoms]
+    inverse = np.divide(1.0, masses, out=np.zeros_like(masses), where=masses > 0)
+    return float(3 * MOLAR_GAS_CONSTANT * place.temperature * inverse.mean())
+
+
 def check_vacf(curve: Curve, squared_speed: float) -> None:
     """Raise when numbers that start at t = 0 cannot be a velocity autocorrelation function.
 
@@ -553,15 +572,15 @@ def check_vacf(curve: Curve, squared_speed: float) -> None:
     Raises
     ------
     TargetError
-        C(0) is not between 0.5 and 1.3 times ``squared_speed``. path names the file.
+        C(0) is not between 0.4 and 1.3 times ``squared_speed``. path names the file.
     """
     if curve.x[0] > 0:
         return
     found = float(curve.y[0])
     if not _NEAR[0] * squared_speed < found < _NEAR[1] * squared_speed:
-        raise table_error(
-            curve.path,
+        raise doubt(
+            curve,
             f"got C(0) = {found:.4g}, expected about 3RT/m = {squared_speed:.4g} nm^2/ps^2; is it "
             "normalised to C(0) = 1, per component, or in another unit?",
-            name="C(t)",
+            "C(t)",
         )

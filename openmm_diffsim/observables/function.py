@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ObservableError
+from .arguments import at_least
 from .base import Observable, Particles, Recorder
-from .segment import at_least
 
 
 class FunctionOfAverages(Observable):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import ObservableError
 from ..units import number_in_md_units
+from .arguments import at_least
 from .base import Array, Conditions, IntArray, Observable, Particles, Recorder
 from .site import Section, Site
 
@@ -266,38 +266,6 @@ def _variance(slopes: Tensor, c: Tensor) -> Tensor:
     """Of c . slopes, in the frames where it was computed, [n_values]."""
     along = torch.einsum("fvk,fk->fv", slopes, c)
     return along[torch.isfinite(along).all(dim=1)].var(dim=0, correction=0)
-
-
-def at_least(least: int, name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ObservableError(f"{name}: expected a whole number >= {least}, got {value!r}")
-    return int(value)
-
-
-def check_atoms(atoms: ArrayLike | None) -> IntArray | None:
-    """Indices of a selection, int [atoms], or None for all particles.
-
-    Raises
-    ------
-    ObservableError
-        If there is none, one comes twice, or one is no whole number >= 0.
-    """
-    if atoms is None:
-        return None
-    chosen = whole_numbers("atoms", atoms)
-    if len(chosen) == 0 or chosen.min() < 0 or len(np.unique(chosen)) < len(chosen):
-        raise ObservableError(
-            f"atoms: expected one or more indices >= 0, each of them once, got {atoms!r}"
-        )
-    return chosen
-
-
-def whole_numbers(name: str, values: ArrayLike) -> IntArray:
-    """A flat int array; ObservableError where ``values`` are something else."""
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {values!r}")
-    return array.astype(np.int64)
 
 
 def pick(values: Tensor, atoms: IntArray | None) -> Tensor:

@@ -37,39 +37,52 @@ class Section(Protocol):
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where an observable that a configuration asks for is going to be measured."""
+class Place:
+    """What is known of where something is measured before anything is."""
 
-    topology: Any
-    """The ``openmm.app.Topology``."""
     masses: Array
     """[particles], amu."""
-    atoms: IntArray | None
-    """What the potential acts on, and an observable by default; None: all particles."""
-    volume: float
-    """Of the box, nm^3."""
-    reach: float
-    """How far distances may be counted, nm: half the box, less what a barostat may take of it."""
-    timestep: float
-    """Of the Simulation's integrator, ps."""
+    molecule_of: IntArray
+    """[particles], index of the molecule of each particle."""
+    volume: float | None
+    """Of the box, nm^3; None without one."""
     temperature: float
     """K."""
-    find: Callable[[str, str], IntArray]
-    """Atoms of a selection in mdtraj's language; the second argument is its key, for messages."""
-    integrator: Callable[[str], Any]
-    """For segments: "simulation" gives None, "nve" velocity Verlet with the same timestep."""
-    warn: Callable[[str], None]
-    """Tells the user one line."""
 
     @property
     def n_particles(self) -> int:
         """Of the System."""
         return len(self.masses)
 
-    @property
-    def number_density(self) -> float:
-        """Of the default atoms, 1/nm^3."""
-        return (self.n_particles if self.atoms is None else len(self.atoms)) / self.volume
+    def number_density(self, *selections: IntArray | None, molecules: bool = False) -> float | None:
+        """Of the rarest of several selections (None: all), or of the molecules that hold it.
+
+        1/nm^3; None without a box.
+        """
+        if self.volume is None:
+            return None
+        chosen = [self.molecule_of[slice(None) if s is None else s] for s in selections]
+        return min(len(np.unique(c) if molecules else c) for c in chosen) / self.volume
+
+
+@dataclass(frozen=True)
+class Site(Place):
+    """Where an observable that a configuration asks for is going to be measured."""
+
+    topology: Any
+    """The ``openmm.app.Topology``."""
+    atoms: IntArray | None
+    """What the potential acts on, and an observable by default; None: all particles."""
+    reach: float
+    """How far distances may be counted, nm: half the box, less what a barostat may take of it."""
+    timestep: float
+    """Of the Simulation's integrator, ps."""
+    find: Callable[[str, str], IntArray]
+    """Atoms of a selection in mdtraj's language; the second argument is its key, for messages."""
+    integrator: Callable[[str], Any]
+    """For segments: "simulation" gives None, "nve" velocity Verlet with the same timestep."""
+    warn: Callable[[str], None]
+    """Tells the user one line."""
 
     def select(self, selection: str | None, key: str = "atoms") -> IntArray | None:
         """Atoms of a selection, the default ones for None.

@@ -11,12 +11,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..curve import Axis
+from ..curve import Axis, Curve
 from ..errors import ObservableError
 from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
 from ..units import number_in_md_units
+from .arguments import at_least, check_atoms
 from .base import Array, IntArray
-from .segment import Segment, SegmentObservable, at_least, check_atoms, pick
+from .plausible import check_rdf
+from .segment import Segment, SegmentObservable, pick
+from .site import Place
 from .structure import RDF
 
 _SPREAD = 6.0  # widths to either side that a Gaussian is spread over: all but 2e-9 of it
@@ -95,6 +98,11 @@ class SmoothRDF(SegmentObservable):
         self.n_values = len(self.r)
         self.every = at_least(1, "every", every)
         self.atoms = check_atoms(atoms)
+
+    def check(self, curve: Curve, place: Place | None = None) -> None:
+        """Raise TargetError where it is no g(r), or none of this density; see ``check_rdf``."""
+        known = None if place is None else place.number_density(self.atoms)
+        check_rdf(curve, known, self.edges[-1])
 
     def axis(self, timestep: float) -> Axis:
         """The bin centres."""

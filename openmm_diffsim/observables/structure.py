@@ -11,9 +11,8 @@ from torch import Tensor
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError, TargetError
-from ..io.tables import table_error
 from ..statistics.kernels import PairHistogram
-from ..units import number_in_md_units, value_in_md_units
+from ..units import value_in_md_units
 from .base import (
     Array,
     Conditions,
@@ -24,7 +23,8 @@ from .base import (
     Particles,
     Recorder,
 )
-from .site import Section, Site
+from .plausible import check_rdf
+from .site import Place, Section, Site
 
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
 
@@ -75,7 +75,7 @@ class RDF(Observable):
         "g",
         "length",
         least_y=-0.5,
-        expected_y="g of about 0 or more",
+        expected_y="g of about 0 or more (h(r) = g(r) - 1 is not g(r))",
         units={"nm": (1.0, 1.0), "angstrom": (0.1, 1.0), "A": (0.1, 1.0)},
     )
     is_histogram = True
@@ -199,13 +199,15 @@ class RDF(Observable):
         bins = int((min(reach, float(curve.x[-1]) + 0.5 * width) - low) / width + 1e-6)
         return cls(low + bins * width, bins, atoms=atoms, atoms2=atoms2, r_min=low)
 
-    def check(self, curve: Curve, site: Site | None = None) -> None:
-        """Raise TargetError where the density of the site rules it out; see ``check_rdf``.
+    def check(self, curve: Curve, place: Place | None = None) -> None:
+        """Raise TargetError where it is no g(r), or none of this density; see ``check_rdf``.
 
-        Nothing is known of the density of atoms that are not the site's.
+        The density is that of the rarer of the two kinds, and of molecules where only pairs of
+        different ones count: of bonded sites more fit into a volume than their size allows.
         """
-        if site is not None and np.array_equal(self.atoms, site.atoms):  # type: ignore[arg-type]
-            check_rdf(curve, site.number_density)
+        alone = not self.intramolecular
+        known = place and place.number_density(self.atoms, self.atoms2, molecules=alone)
+        check_rdf(curve, known, self.edges[-1])
 
     def contact(self, curve: Curve, least: float) -> float | None:
         """The first r from which on g >= ``least`` up to its first peak, nm."""
@@ -278,73 +280,3 @@ def rise_of(g: Array, least: float) -> int:
         raise TargetError(f"g(r) never exceeds 0.5; its largest value is {g.max():.3g}")
     low = np.flatnonzero(g[: risen[0]] < least)
     return int(low[-1]) + 1 if len(low) else 0
-
-
-def check_rdf(curve: Curve, number_density: Any) -> None:
-    """Raise when numbers cannot be a g(r) of a fluid or solid of this density.
-
-    With r_rise the first r where g > 0.5, a distance of closest approach: spheres of that
-    diameter cannot be packed closer than rho r_rise^3 = sqrt(2), so r_rise is below
-    1.12 rho^(-1/3); 1.3 leaves room for soft particles. A check of plausibility, not of quality.
-
-    Parameters
-    ----------
-    curve : g over r, nm
-    number_density : of all particles that g counts [1/nm^3], number or Quantity
-
-    Raises
-    ------
-    TargetError
-        g never rises above 0.5; it rises below 0.1 nm or beyond 1.3 rho^(-1/3); the data end
-        before 1.2 r_rise; or they reach beyond 2 r_rise and the mean of g over the last fifth of
-        the range is not 1 within 0.35. path names the file.
-    UnitError
-        number_density is not a density.
-    """
-    density = number_in_md_units(number_density, "number_density")
-    if not 0 < density < np.inf:
-        raise table_error(
-            curve.path, f"got a number density of {density:g} /nm^3, expected a positive one"
-        )
-    r_rise = _plausible_rise(curve)
-    spacing = density ** (-1 / 3)
-    if r_rise > 1.3 * spacing:
-        raise table_error(
-            curve.path,
-            f"g rises above 0.5 at r = {r_rise:.4g} nm, expected below {1.3 * spacing:.4g} nm at "
-            f"{density:.4g} particles per nm^3, where spheres that large do not fit; was the file "
-            "in angstrom and read as nm, or is the density wrong?",
-        )
-    end = curve.x[-1]
-    if end < 1.2 * r_rise:
-        raise table_error(
-            curve.path,
-            f"the data end at r = {end:.4g} nm, expected at least {1.2 * r_rise:.4g} nm (g rises "
-            f"at {r_rise:.4g} nm); is the file truncated?",
-        )
-    tail = float(curve.y[curve.x >= end - 0.2 * (end - curve.x[0])].mean())
-    if end > 2 * r_rise and abs(tail - 1) > 0.35:
-        raise table_error(
-            curve.path,
-            f"g does not tend to 1: its mean over the last fifth of the range is {tail:.3g}, "
-            "expected 1 within 0.35; is it g(r), and normalised?",
-        )
-
-
-def _plausible_rise(curve: Curve) -> float:
-    """The first r where g > 0.5 [nm]."""
-    above = np.flatnonzero(curve.y > 0.5)
-    if not len(above):
-        raise table_error(
-            curve.path,
-            f"g never rises above 0.5: its largest value is {curve.y.max():.3g}, expected a peak "
-            "and then 1; is the file truncated, or not g(r)?",
-        )
-    r_rise = float(curve.x[above[0]])
-    if r_rise < 0.1:
-        raise table_error(
-            curve.path,
-            f"g rises above 0.5 at r = {r_rise:.4g} nm, expected beyond 0.1 nm; was the file in "
-            "nm and read as angstrom, or does it have noise at small r?",
-        )
-    return r_rise

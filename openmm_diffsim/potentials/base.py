@@ -12,7 +12,7 @@ from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..errors import PotentialError
-from ..io.checksum import plain
+from ..io.checksum import brief
 from .adapter import AttachOptions, adapter_of
 from .parameters import call_at, parameter_vector
 
@@ -56,6 +56,13 @@ class Potential(nn.Module):
         self.n_types = n_types
         self.name = name or type(self).__name__
 
+    def train(self, mode: bool = True) -> Potential:
+        """Evaluation mode, whatever is asked for: a configuration has one energy.
+
+        Dropout would give it another each time, and a batch norm one that the other frames decide.
+        """
+        return super().train(False)
+
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Names of the stretches of the coefficients, in order, and the shape of each."""
@@ -87,11 +94,14 @@ class Potential(nn.Module):
         (slopes,) = torch.autograd.grad(c, leaf, torch.from_numpy(rows), is_grads_batched=True)
         return np.asarray(slopes.numpy())
 
-    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
+    def prior_precision(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> Array | None:
         """Inverse covariance of c - c_0 before anything is measured, [coefficients] squared.
 
         ``temperature`` in K, ``length``, nm, is the distance of nearest neighbours, ``roughness``
-        how much may be learned, see ``PairPotential``. None: nothing is known.
+        how much may be learned, see ``PairPotential``. A fit at ``n_temperatures`` adds up one at
+        each: what is the same at all of them has to count once in the sum. None: nothing is known.
         """
         return None
 
@@ -122,7 +132,7 @@ class Potential(nn.Module):
             if not key.startswith("_") and isinstance(value, str | int | float | None)
         }
         del options["training"]
-        fixed = {n: plain(p.numpy(force=True)) for n, p in self._own(learned=False)}
+        fixed = {n: brief(p.numpy(force=True)) for n, p in self._own(learned=False)}
         shapes = {n: list(p.shape) for n, p in self._own(learned=True)}
         return {
             "kind": type(self).__name__,
@@ -255,9 +265,12 @@ class Sum(Potential):
         ends = np.cumsum(sizes).tolist()
         return [slice(end - n, end) for n, end in zip(sizes, ends, strict=True)]
 
-    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
+    def prior_precision(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> Array | None:
         """Those of the terms, which know nothing of each other."""
-        found = [term.prior_precision(temperature, length, roughness) for term in self]
+        known = (temperature, length, roughness, n_temperatures)
+        found = [term.prior_precision(*known) for term in self]
         if all(block is None for block in found):
             return None
         sizes = [s.stop - s.start for s in self.slices()]

@@ -1,15 +1,8 @@
-"""Checkpoints: written whole or not at all, and refused when damaged or of another fit.
-
-A file is one line that names the format, one line with the SHA-256 of the rest, and a NumPy
-archive of plain arrays (no pickle); text travels as bytes in it.
-"""
+"""Checkpoints: written whole or not at all, and refused when damaged or of another fit."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,16 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..io import atomic_write_bytes
+from ..io.archive import Archive, Arrays, from_data, to_data
 from ..potentials import Potential, set_flat_parameters
 from ..samples import Samples
 from .identity import differences
 from .progress import Progress
 from .state import State
 
-Arrays = dict[str, NDArray[Any]]
+CHECKPOINT = Archive("checkpoint", 3, CheckpointError)
 
-_FORMAT = b"openmm_diffsim checkpoint 2\n"
 _SHOWN = 5  # differences that a message names
 _TENSOR, _ARRAY = "memory/tensor/", "memory/array/"  # of a method
 
@@ -44,8 +36,8 @@ class Kept:
     parameters: Tensor  # theta
     previous: Tensor | None  # theta of the last accepted round
     memory: Mapping[Any, Any]  # of the method
-    buffers: tuple[Tensor, ...] = ()
-    priors: tuple[NDArray[np.float64] | None, ...] = ()  # c_0 of each state point
+    buffers: tuple[Tensor, ...]
+    priors: tuple[NDArray[np.float64] | None, ...]  # c_0 of each state point
 
 
 def check_identity(identity: Mapping[str, Any]) -> None:
@@ -60,8 +52,8 @@ def check_identity(identity: Mapping[str, Any]) -> None:
         ) from error
 
 
-def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) -> None:
-    """Write a checkpoint of a fit.
+def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) -> str:
+    """Write a checkpoint of a fit; returns its checksum.
 
     Raises
     ------
@@ -81,18 +73,18 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
         "progress": kept.progress.state_dict(),
         "states": [state.state_point.serialize() for state in states],
     }
-    arrays: Arrays = {"theta": kept.parameters.numpy()}
+    arrays: Arrays = {"meta": from_data(meta), "theta": kept.parameters.numpy()}
     if kept.previous is not None:
         arrays["previous"] = kept.previous.numpy()
-    for name, buffer in potential.named_buffers():
+    for (name, _), buffer in zip(potential.named_buffers(), kept.buffers, strict=True):
         arrays[f"buffer/{name}"] = buffer.numpy(force=True)
     arrays |= _flattened("", kept.memory, kept.identity["method"])
-    for index, state in enumerate(states):
-        if state.prior_mean is not None:
-            arrays[f"prior/{index}"] = state.prior_mean
+    for index, (state, prior) in enumerate(zip(states, kept.priors, strict=True)):
+        if prior is not None:
+            arrays[f"prior/{index}"] = prior
         packed = state.frames.arrays(state.recorded(), path.parent)
         arrays |= {f"state/{index}/{name}": array for name, array in packed.items()}
-    write_checkpoint(path, meta, arrays)
+    return CHECKPOINT.write(path, arrays)
 
 
 def load(
@@ -122,29 +114,32 @@ def load(
             reason="foreign",
         )
     try:
-        previous = torch.from_numpy(arrays["previous"]) if "previous" in arrays else None
-        theta = torch.from_numpy(arrays["theta"])
-        progress = Progress.restore(meta["progress"])
-        kept = Kept(meta["fingerprint"], progress, theta, previous, _nested(arrays))
         pools = [
             _unpacked(f"state/{index}/", state, potential, arrays, path.parent)
-            for index, state in enumerate(states)
-        ]
-        buffers = [torch.from_numpy(arrays[f"buffer/{n}"]) for n, _ in potential.named_buffers()]
-        priors = [
-            None if state.prior_mean is None else arrays[f"prior/{index}"]
             for index, state in enumerate(states)
         ]
         contexts = meta["states"]
         if len(contexts) != len(states):
             raise ValueError(f"{len(contexts)} state points")
+        kept = Kept(
+            meta["fingerprint"],
+            Progress.restore(meta["progress"]),
+            torch.from_numpy(arrays["theta"]),
+            torch.from_numpy(arrays["previous"]) if "previous" in arrays else None,
+            _nested(arrays),
+            tuple(torch.from_numpy(arrays[f"buffer/{n}"]) for n, _ in potential.named_buffers()),
+            tuple(
+                None if state.prior_mean is None else arrays[f"prior/{index}"]
+                for index, state in enumerate(states)
+            ),
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} was written by another version of openmm_diffsim: {error!r}",
             path=path,
             reason="version",
         ) from error
-    return replace(kept, buffers=tuple(buffers), priors=tuple(priors)), pools, contexts
+    return kept, pools, contexts
 
 
 def restore(
@@ -168,31 +163,7 @@ def restore(
         state.state_point.deserialize(context)
 
 
-def write_checkpoint(path: Path, meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """Replace the checkpoint at ``path`` atomically.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be written (a full disk, say); the old one is then untouched.
-    """
-    stream = io.BytesIO()
-    text = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
-    np.savez(stream, allow_pickle=False, meta=text, **{f"array/{k}": v for k, v in arrays.items()})
-    body = stream.getvalue()
-    digest = hashlib.sha256(body).hexdigest().encode() + b"\n"
-    try:
-        atomic_write_bytes(path, _FORMAT + digest + body)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write the checkpoint {path}: {error.strerror or error}; an older one there "
-            "is untouched, and the fit in memory is whole: make room and save again",
-            path=path,
-            reason=str(error),
-        ) from error
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], Arrays]:
     """Meta data and arrays of the checkpoint at ``path``.
 
     Raises
@@ -200,40 +171,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
     CheckpointError
         If there is none, or it is not one of ours, or it is damaged. Nothing is changed.
     """
+    arrays = CHECKPOINT.read(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        meta = to_data(arrays.pop("meta"))
+        if not isinstance(meta["fingerprint"], dict):
+            raise ValueError("no fingerprint")
+    except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"cannot read the checkpoint {path}: {error.strerror or error}",
-            path=path,
-            reason="unreadable",
+            f"{path} does not say which fit it belongs to: {error!r}", path=path, reason="damaged"
         ) from error
-    if not data.startswith(_FORMAT):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this version of openmm_diffsim",
-            path=path,
-            reason="foreign",
-        )
-    digest, _, body = data[len(_FORMAT) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise CheckpointError(
-            f"{path} is damaged: its checksum does not match its content; start the fit anew in "
-            "another folder, or restore the file",
-            path=path,
-            reason="damaged",
-        )
-    try:
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            meta = json.loads(archive["meta"].tobytes())
-            arrays = {k[len("array/") :]: archive[k] for k in archive.files if k != "meta"}
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} does not hold what a checkpoint holds: {error}", path=path, reason="damaged"
-        ) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("fingerprint"), dict):
-        raise CheckpointError(
-            f"{path} does not say which fit it belongs to", path=path, reason="damaged"
-        )
     return meta, arrays
 
 

@@ -20,9 +20,9 @@ from ..errors import EquilibrationError, SamplingError, TargetError
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples
 from . import checkpoint as files
-from .comparison import Comparison, Knowledge
+from .comparison import Comparison
 from .identity import identity
-from .methods import METHODS, GaussNewton, Method, Step
+from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
 from .schedule import Schedule
 from .state import FitView, check_targets, make_states, misfit_of, rdf_rms
@@ -190,7 +190,7 @@ class Refinement:
         OverlapError
             If the frames sampled so far do not reach the present parameters.
         """
-        return self.view().compare(Knowledge(theory=False), jacobian=False)
+        return self.view().compare(replace(self._options, theory=False), jacobian=False)
 
     def summary(self) -> dict[str, float]:
         """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
@@ -216,9 +216,11 @@ class Refinement:
         ------
         TargetError
             If the potential is no function of a distance, or has no such term.
+        StatePointError
+            If nothing was sampled yet.
         """
         kelvin = self.states[0].temperature if temperature is None else temperature
-        return potential_with_error(self.view(), r, kelvin, term)
+        return potential_with_error(self.view(), r, kelvin, term, self._options)
 
     def first_contact(self) -> float:
         """Where g(r) of the targets rises above 0.1, nm: below, the potential was not seen."""
@@ -369,6 +371,8 @@ class Refinement:
             flat_parameters(self.potential),
             self._previous,
             self._memory,
+            tuple(buffer for _, buffer in self.potential.named_buffers()),
+            tuple(state.prior_mean for state in self.states),
         )
         files.save(Path(path), kept, self.potential, self.states)
 
@@ -389,6 +393,15 @@ class Refinement:
         self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
         return self
 
+    @property
+    def _options(self) -> GaussNewtonOptions:
+        """What the method takes to be known besides the frames, as far as it says so."""
+        options = getattr(self.method, "options", None)
+        if isinstance(options, GaussNewtonOptions):
+            return options
+        roughness = getattr(self.method, "roughness", GaussNewtonOptions.roughness)
+        return GaussNewtonOptions(roughness=roughness)
+
     @cached_property
     def _identity(self) -> dict[str, Any]:
         return identity(self.potential, self.method, self.targets, self.states)
@@ -400,7 +413,11 @@ def _can(thing: Any, method: str) -> bool:
 
 
 def potential_with_error(
-    view: FitView, r: ArrayLike, temperature: float, term: int = 0
+    view: FitView,
+    r: ArrayLike,
+    temperature: float,
+    term: int,
+    options: GaussNewtonOptions,
 ) -> tuple[Array, Array]:
     """u(r) and its standard error from a Gauss-Newton solution that is not applied."""
     where, pair = _pair_of(view.potential, term)
@@ -409,7 +426,7 @@ def potential_with_error(
     u = c[where].reshape(pair.n_pairs, -1) @ values.T
     if not view.potential.energy_is_linear:
         return u, np.full_like(u, np.nan)
-    covariance = GaussNewton().propose(view).covariance
+    covariance = GaussNewton(options).propose(view).covariance
     assert covariance is not None
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import TargetError
+from ..errors import StatePointError, TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
@@ -38,8 +38,15 @@ class State:
 
     @property
     def frames(self) -> Samples:
-        """All frames, weighted by the mixture of all rounds."""
-        assert self.pool is not None, "nothing was sampled yet"
+        """All frames, weighted by the mixture of all rounds.
+
+        Raises
+        ------
+        StatePointError
+            If there is none yet.
+        """
+        if self.pool is None:
+            raise StatePointError("nothing was sampled yet: a fit knows no averages before run()")
         return self.pool
 
     @property
@@ -199,6 +206,17 @@ class FitView:
         """c - c_0 at a state point, [coefficients]."""
         c, mean = self.coefficients(index), self.states[index].prior_mean
         return np.zeros_like(c) if mean is None else c - mean
+
+    def prior_precision(self, index: int, roughness: float) -> Array | None:
+        """The potential's ``prior_precision`` at a state point, [coefficients] squared.
+
+        State points of one temperature share it, and all temperatures what is the same at each.
+        """
+        state = self.states[index]
+        temperatures = [s.temperature for s in self.states]
+        known = state.temperature, state.nearest_distance(), roughness, len(set(temperatures))
+        precision = self.potential.prior_precision(*known)
+        return None if precision is None else precision / temperatures.count(state.temperature)
 
     def step_size(self, change: Array) -> float | None:
         """Largest change of what the potential is a function of, in kT; None: frames must tell.

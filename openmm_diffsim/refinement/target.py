@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 _FEWEST_POINTS = 3  # of a curve
 _SEEN = 0.3  # of what a g(r) tends to, of the peak of a distribution: bins that are counted often
-_NOISE = ("auto", "sampled", "independent")
+NOISE = ("auto", "sampled", "independent")
 
 
 class Target:
@@ -68,6 +68,9 @@ class Target:
         figure. "auto": sampled where the errors vary from point to point just as those of a
         simulation do (to a factor of 1.5 or so), else independent.
         The errors of anything else count as independent.
+    as_it_is : bool
+        Take a curve although it looks as if its unit or its norm were another one, such as a g(r)
+        that rises at 3 nm or tends to 0.7; see ``observables.plausible``.
 
     Attributes
     ----------
@@ -99,8 +102,9 @@ class Target:
         weight: float = 1.0,
         window: tuple[float, float] | None = None,
         noise: str = "auto",
+        as_it_is: bool = False,
     ) -> None:
-        if noise not in _NOISE:
+        if noise not in NOISE:
             raise TargetError(
                 f"noise: expected 'auto', 'sampled' or 'independent', got {noise!r}", got=noise
             )
@@ -118,7 +122,10 @@ class Target:
             self.values, self.uncertainty = self._taken_values(data, uncertainty)
             self.operator = np.eye(observable.n_values)
         else:
-            self.curve = _inside(self._taken_curve(data, uncertainty), self.axis, window)
+            curve = self._taken_curve(data, uncertainty)
+            if not as_it_is:
+                observable.check(curve, self.state_point.place())
+            self.curve = _inside(curve, self.axis, window)
             assert self.curve.error is not None
             self.values, self.uncertainty = self.curve.y, self.curve.error
             self.operator = self.axis.operator(self.curve.x)
@@ -231,7 +238,7 @@ class Target:
         return torch.from_numpy(self.operator)
 
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> Curve:
-        """What was measured, tidied up and plausible, with an error everywhere."""
+        """What was measured, tidied up, with an error everywhere."""
         observable, rules = self.observable, self.observable.rules
         if rules is None:
             raise TargetError(
@@ -256,7 +263,6 @@ class Target:
             curve = replace(curve, error=np.sqrt(np.diag(curve.covariance)))
         if curve.error is None:
             raise TargetError(f"a target of {type(observable).__name__} needs its uncertainty")
-        observable.check(curve)
         return curve
 
     def _taken_values(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..errors import FramesError, StatePointError
 from ..io import Frames
+from ..io.archive import from_text, to_text
 from ..potentials import call_at
 from .features import RESTORE, Features
 
@@ -231,9 +232,9 @@ class EvaluatedFrames:
                 )
             path = run.frames.path.resolve()
             arrays |= {
-                f"file/{k}/path": _as_array(str(path)),
-                f"file/{k}/relative": _as_array(os.path.relpath(path, folder.resolve())),
-                f"file/{k}/mark": _as_array(run.frames.mark),
+                f"file/{k}/path": from_text(str(path)),
+                f"file/{k}/relative": from_text(os.path.relpath(path, folder.resolve())),
+                f"file/{k}/mark": from_text(run.frames.mark),
                 f"file/{k}/n_frames": np.array(len(run.frames)),
                 f"file/{k}/indices": indices,
                 f"file/{k}/atoms": run.particles.atoms,
@@ -256,8 +257,7 @@ class EvaluatedFrames:
         runs = []
         for k in range(int(arrays["n_files"])):
             path, relative, mark = (
-                arrays[f"file/{k}/{name}"].tobytes().decode()
-                for name in ("path", "relative", "mark")
+                to_text(arrays[f"file/{k}/{name}"]) for name in ("path", "relative", "mark")
             )
             boxes = arrays.get(f"file/{k}/boxes")
             moved = folder / relative
@@ -427,10 +427,6 @@ def _pull_back(value: Tensor, theta: Tensor, weights: Tensor) -> Tensor:
 
 def _key(theta: Tensor) -> str:
     return hashlib.sha256(theta.detach().numpy().tobytes()).hexdigest()
-
-
-def _as_array(text: str) -> NDArray[np.uint8]:
-    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _centres(positions: Array, particles: NetworkParticles) -> Array:

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..io.archive import from_text, to_text
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Self = TypeVar("Self", bound="LearnedEnergy")
@@ -199,13 +201,12 @@ RESTORE: dict[str, Restore] = {}
 
 def packed(learned: LearnedEnergy, folder: Path) -> dict[str, NDArray[Any]]:
     """Its arrays for a file in a folder, and what it is."""
-    kind = np.frombuffer(learned.kind.encode(), dtype=np.uint8)
-    return {"kind": kind, **learned.arrays(folder)}
+    return {"kind": from_text(learned.kind), **learned.arrays(folder)}
 
 
 def restored(potential: Any, arrays: Mapping[str, NDArray[Any]], folder: Path) -> LearnedEnergy:
     """From what ``packed`` gave; FramesError where stored frames are gone or are others."""
-    return RESTORE[arrays["kind"].tobytes().decode()](potential, arrays, folder)
+    return RESTORE[to_text(arrays["kind"])](potential, arrays, folder)
 
 
 def _restore_features(

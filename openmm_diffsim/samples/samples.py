@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import StatePointError
+from ..io.archive import Arrays
 from ..observables import Observable
 from ..potentials import Potential, learned_parameters
 from ..statistics.averages import Estimate, jackknife_standard_error
@@ -201,7 +202,7 @@ class Samples(Recorded):
         StatePointError
             If they are in a temporary file.
         """
-        store.write(Path(path), self.arrays(list(self.records), Path(path).parent))
+        store.SAMPLES.write(Path(path), self.arrays(list(self.records), Path(path).parent))
 
     @classmethod
     def load(
@@ -217,9 +218,11 @@ class Samples(Recorded):
         FramesError
             If the file is damaged, or the trajectory of a network is gone or holds other frames.
         """
-        return cls.from_arrays(potential, observables, store.read(Path(path)), Path(path).parent)
+        return cls.from_arrays(
+            potential, observables, store.SAMPLES.read(Path(path)), Path(path).parent
+        )
 
-    def arrays(self, observables: Sequence[Observable], folder: Path) -> store.Arrays:
+    def arrays(self, observables: Sequence[Observable], folder: Path) -> Arrays:
         """All of it, and the records of these observables, for a file in a folder."""
         return store.pack(self, observables, folder)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FramesError, StatePointError
-from ..io import atomic_write_bytes
+from ..io.archive import Archive, Arrays, from_data, to_data
 from ..observables import Observable
 from ..potentials import Potential
 from .features import packed, restored
 from .recorded import Recorded, Run
 
-Arrays = dict[str, NDArray[Any]]
-
 _LEARNED = "learned/"
-_DIGITS = 64  # of a SHA-256
 
 
 def pack(samples: Recorded, observables: Sequence[Observable], folder: Path) -> Arrays:
@@ -37,8 +32,8 @@ def pack(samples: Recorded, observables: Sequence[Observable], folder: Path) -> 
         "coefficients": np.array([run.coefficients for run in samples.runs]),
         "volume": samples.volume,
         "rest_energy": samples.rest_energy,
-        "potential": _text(samples.potential.form()),
-        "observables": _text([o.identity() for o in observables]),
+        "potential": from_data(samples.potential.form()),
+        "observables": from_data([o.identity() for o in observables]),
         **{f"record/{i}": samples.records[o] for i, o in enumerate(observables)},
         **{_LEARNED + name: array for name, array in packed(samples.learned, folder).items()},
     }
@@ -59,8 +54,8 @@ def unpack(
     FramesError
         If the trajectory of a network is gone, or holds other frames.
     """
-    _check_form(potential, json.loads(arrays["potential"].tobytes()))
-    _check_observables(observables, json.loads(arrays["observables"].tobytes()))
+    _check_form(potential, to_data(arrays["potential"]))
+    _check_observables(observables, to_data(arrays["observables"]))
     temperature, pressure, floor = arrays["settings"].tolist()
     own = {k.removeprefix(_LEARNED): a for k, a in arrays.items() if k.startswith(_LEARNED)}
     runs = zip(arrays["coefficients"], arrays["runs"].tolist(), strict=True)
@@ -79,38 +74,7 @@ def unpack(
     }
 
 
-def write(path: Path, arrays: Arrays) -> None:
-    """Arrays as an .npz file, whole or not at all; its zip comment is a checksum of all bytes."""
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **arrays)
-    # The last two bytes of a zip file are the length of its comment.
-    content = stream.getvalue()[:-2] + _DIGITS.to_bytes(2, "little")
-    atomic_write_bytes(path, content + _checksum(content))
-
-
-def read(path: Path) -> Arrays:
-    """What ``write`` wrote.
-
-    Raises
-    ------
-    FramesError
-        If the file cannot be read, or any of its bytes is not what was written.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FramesError(f"cannot read samples from {path}: {error}") from error
-    if data[-_DIGITS:] != _checksum(data[:-_DIGITS]):
-        raise FramesError(
-            f"{path} is damaged, or holds no samples: it does not end in the checksum of its "
-            "content; restore the file, or sample again"
-        )
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode()
+SAMPLES = Archive("samples file", 1, FramesError)
 
 
 def _check_form(given: Potential, kept: Mapping[str, Any]) -> None:
@@ -132,10 +96,6 @@ def _check_observables(given: Sequence[Observable], kept: Sequence[Mapping[str, 
                 f"{type(observable).__name__}: what was recorded is {identity}, got "
                 f"{observable.identity()}"
             )
-
-
-def _text(data: Any) -> NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(data).encode(), dtype=np.uint8)
 
 
 def _or_nan(value: float | None) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ...errors import AttachError
 from ...io import FrameWriter
-from ...io.checksum import plain
+from ...io.checksum import brief
 from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames, LearnedEnergy
@@ -155,6 +156,7 @@ class NetworkAdapter(Adapter):
     """Connects a ``NetworkPotential``, by Python or compiled for TorchForce."""
 
     potential: NetworkPotential
+    _repeats = False  # was it asked twice for one energy?
 
     def build(self, system: openmm.System, options: AttachOptions) -> openmm.Force:
         """A PythonForce, PythonTorchForce or TorchForce, as the backend says."""
@@ -198,6 +200,8 @@ class NetworkAdapter(Adapter):
         """
         if not bool(torch.isfinite(flat_parameters(self.potential)).all()):
             raise AttachError(f"the parameters of {self.potential.name!r} are not finite")
+        if context is not None and not self._repeats:
+            self._check_repeats(context)
         dtype = None if context is None else _dtype_of(context)
         if torchforce.is_torch_force(self.force):
             if context is None:
@@ -215,6 +219,16 @@ class NetworkAdapter(Adapter):
             computation.take_over(self.potential)
         if context is not None:
             _forget_forces(self.force, context)
+
+    def _check_repeats(self, context: openmm.Context) -> None:
+        """PotentialError if one configuration has two energies; nothing without positions."""
+        with suppress(openmm.OpenMMException):
+            state = context.getState(getPositions=True)
+            x = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+            twin = Computation(self.potential, self.types(), self.is_periodic, None)
+            atoms = torch.from_numpy(np.array(x[twin.type_of >= 0], dtype=np.float64))
+            twin.potential.check_repeats(atoms, twin._box(state), twin._types)
+            self._repeats = True
 
     def recorder(
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
@@ -266,7 +280,7 @@ class NetworkAdapter(Adapter):
         if torchforce.is_torch_force(force):
             return None
         computation = _computations(force)[0]
-        types = plain(computation.type_of)
+        types = brief(computation.type_of)
         return {"types": types, "periodic": computation.periodic, **computation.potential.form()}
 
     def raise_interrupt(self) -> None:

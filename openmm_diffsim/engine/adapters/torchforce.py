@@ -99,7 +99,7 @@ def fastest() -> tuple[str, str]:
 def frozen_copy(potential: NetworkPotential) -> NetworkPotential:
     """A copy without gradients."""
     with torch.no_grad():  # else the copied parameters of a ScriptModule have a graph
-        return copy.deepcopy(potential).requires_grad_(False)
+        return copy.deepcopy(potential).requires_grad_(False).eval()
 
 
 class _Compiled(nn.Module):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ...errors import PotentialError
 from ..base import Potential
 
+_REPEATS = 1e4  # roundings: how far two energies of one configuration may be apart
+
 
 class NetworkPotential(Potential):
     """The energy of a network that sees all particles, plus that of a pair potential.
@@ -32,6 +34,10 @@ class NetworkPotential(Potential):
         Number of particle types.
     name : str
         Name of the OpenMM Force. Two potentials in one System need different names.
+
+    The network is put into evaluation mode (``network.eval()``), and back into it wherever its
+    energy is asked for: with dropout, a configuration would have another energy each time. It is
+    the user's own module, not a copy.
 
     Raises
     ------
@@ -71,6 +77,7 @@ class NetworkPotential(Potential):
                 )
         self.network = network
         self.prior = None if prior is None else prior.in_torch()
+        self.eval()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,6 +133,7 @@ class NetworkPotential(Potential):
         """
         x = self._cast(positions)
         cells = None if boxes is None else self._cast(boxes)
+        self._evaluate_only()
         batched = getattr(self.network, "energies", None)
         if batched is None:
             each = range(len(x))
@@ -147,6 +155,8 @@ class NetworkPotential(Potential):
         self, positions: Tensor, box: Tensor | None = None, types: Tensor | None = None
     ) -> Tensor:
         """As ``energy``, for positions and box of ``dtype``: what ``torch.jit.script`` compiles."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            self._evaluate_only()
         kinds = _types(positions, types)
         if self.takes_types:
             energy = self.network(positions, box, kinds)
@@ -158,6 +168,32 @@ class NetworkPotential(Potential):
         if self.prior is not None:
             energy = energy + self.prior(positions, box, kinds).to(energy.dtype)
         return energy
+
+    @torch.no_grad()
+    def check_repeats(
+        self, positions: Tensor, box: Tensor | None = None, types: Tensor | None = None
+    ) -> None:
+        """Ask for the energy of a configuration twice; arguments are those of ``energy``.
+
+        Raises
+        ------
+        PotentialError
+            If there are two: with random numbers in ``forward`` there is no energy to learn.
+        """
+        first, second = (float(self.energy(positions, box, types)) for _ in range(2))
+        noise = abs(first - second)
+        if noise > _REPEATS * torch.finfo(self.dtype).eps * (abs(first) + 1):
+            raise PotentialError(
+                f"{_name(self.network)}: got two energies for one configuration, {first:.9g} and "
+                f"{second:.9g} kJ/mol, though in evaluation mode: expected no random numbers in "
+                "forward() (dropout is nn.Dropout, or functional.dropout(x, p, self.training))",
+                got=(first, second),
+            )
+
+    def _evaluate_only(self) -> None:
+        """The user's module may have been put into training mode since."""
+        if any(module.training for module in self.modules()):
+            self.eval()
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype)

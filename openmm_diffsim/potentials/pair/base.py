@@ -48,6 +48,8 @@ class PairPotential(Potential):
     energy_is_linear = True
     is_free_form = False
     """Can it have any shape, so that it needs a smoothness prior?"""
+    n_functions = 1
+    """Of how many functions of r is u(r, T) made? So many temperatures tell of different ones."""
     has_closed_form = False
     """Is there a ``switched_form`` that the spline interpolates?"""
 
@@ -72,6 +74,17 @@ class PairPotential(Potential):
         ``temperature`` (K) matters only to a temperature-dependent potential.
         """
         raise NotImplementedError
+
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """``spline_coefficients`` before ``with_core``; shape [pairs of types, coefficients]."""
+        return self.spline_coefficients(temperature)
+
+    def with_core(self, coefficients: Tensor) -> Tensor:
+        """Spline coefficients with the core that this potential insists on; by default none.
+
+        A sum has the cores of its terms: they are bounds on all that acts there.
+        """
+        return coefficients
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """The spline coefficients, flat, kJ/mol, [pairs of types * coefficients]."""
@@ -98,14 +111,21 @@ class PairPotential(Potential):
         """
         return NetworkPotential(self.in_torch(temperature), n_types=self.n_types, name=self.name)
 
-    def prior_precision(self, temperature: float, length: float, roughness: float) -> Array | None:
-        """D2^T D2 / (q spacing^3) for every pair of types; q = roughness (kT)^2 / length^3."""
+    def prior_precision(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> Array | None:
+        """D2^T D2 / (q spacing^3) for every pair of types; q = roughness (kT)^2 / length^3.
+
+        One function of r is one piece of knowledge, at however many temperatures it acts: each has
+        its share.
+        """
         if not self.is_free_form:
             return None
         n, h = self.basis.n_coefficients, self.basis.spacing
         second = np.eye(n) - 2 * np.eye(n, k=1) + np.eye(n, k=2)  # c = 0 beyond the last
         thermal = MOLAR_GAS_CONSTANT * temperature
-        variance = roughness * thermal**2 * (h / length) ** 3
+        share = min(1.0, self.n_functions / n_temperatures)
+        variance = roughness * thermal**2 * (h / length) ** 3 / share
         return np.asarray(np.kron(np.eye(self.n_pairs), second.T @ second / variance))
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:

@@ -8,41 +8,87 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
+from ..parameters import learned_parameters
 from .base import PairPotential
 
 
-class PairSum(PairPotential):
-    """The sum of pair potentials on the same knots, as one Force; see ``Sum`` for several."""
+class _Composite(PairPotential):
+    """Made of pair potentials on the same knots: what a fit asks is answered by what is learned."""
 
-    def __init__(self, terms: Sequence[PairPotential], name: str | None = None) -> None:
+    __jit_unused_properties__ = ("blocks", "is_linear", "is_free_form")
+
+    def __init__(self, terms: Sequence[PairPotential], name: str | None) -> None:
         _check_same_basis(terms)
         super().__init__(terms[0].basis, terms[0].n_types, name)
+
+    @property
+    def is_linear(self) -> bool:  # type: ignore[override]
+        """Is every term that is learned linear?"""
+        return all(term.is_linear for term in self._learned())
+
+    @property
+    def is_free_form(self) -> bool:  # type: ignore[override]
+        """Is any term that is learned of free form?"""
+        return any(term.is_free_form for term in self._learned())
+
+    def _parts(self) -> list[PairPotential]:
+        raise NotImplementedError
+
+    def _learned(self) -> list[PairPotential]:
+        return [part for part in self._parts() if learned_parameters(part)]
+
+
+class PairSum(_Composite):
+    """The sum of pair potentials on the same knots, as one Force; see ``Sum`` for several.
+
+    Its form is as free as that of its freest term. A core that a term insists on (``SplinePair``)
+    is one of the sum.
+    """
+
+    def __init__(self, terms: Sequence[PairPotential], name: str | None = None) -> None:
+        super().__init__(terms, name)
         self.terms = nn.ModuleList(terms)
-        _share_linearity(self, terms)
+        self.n_functions = max(term.n_functions for term in terms)
+
+    def _parts(self) -> list[PairPotential]:
+        return list(self.terms)  # type: ignore[arg-type]
 
     def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
+        return self.with_core(self.unbound_coefficients(temperature))
+
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """The sum of those of the terms."""
         parts = []
         for term in self.terms:
-            parts.append(term.spline_coefficients(temperature))  # type: ignore[operator]
+            parts.append(term.unbound_coefficients(temperature))  # type: ignore[operator]
         return torch.stack(parts).sum(dim=0)
 
+    def with_core(self, coefficients: Tensor) -> Tensor:
+        """Spline coefficients with the cores of all terms."""
+        for term in self.terms:
+            coefficients = term.with_core(coefficients)  # type: ignore[operator]
+        return coefficients
 
-class TemperatureDependent(PairPotential):
+
+class TemperatureDependent(_Composite):
     """u(r, T) = E(r) - T S(r), each a pair potential on the same knots.
 
     E in kJ/mol, S in kJ/mol/K. For coarse-grained particles, whose effective potential is a free
-    energy.
+    energy. A core that either insists on (``SplinePair``) is one of u at every temperature: S alone
+    is free.
     """
 
     def __init__(
         self, energetic: PairPotential, entropic: PairPotential, name: str | None = None
     ) -> None:
-        _check_same_basis([energetic, entropic])
-        super().__init__(energetic.basis, energetic.n_types, name)
+        super().__init__([energetic, entropic], name)
         self.energetic = energetic
         self.entropic = entropic
-        _share_linearity(self, [energetic, entropic])
+        self.n_functions = energetic.n_functions + entropic.n_functions
+
+    def _parts(self) -> list[PairPotential]:
+        return [self.energetic, self.entropic]
 
     def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients at ``temperature`` (K), kJ/mol, shape [pairs, coefficients].
@@ -52,18 +98,21 @@ class TemperatureDependent(PairPotential):
         PotentialError
             If no temperature is given.
         """
+        return self.with_core(self.unbound_coefficients(temperature))
+
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """E - T S without a core, [pairs of types, coefficients]."""
         if temperature is None:
             raise PotentialError(
                 f"{self.name} depends on temperature: pass temperature= in K to attach(), "
                 "energy() and spline_coefficients()"
             )
-        entropy = self.entropic.spline_coefficients(temperature)
-        return self.energetic.spline_coefficients(temperature) - temperature * entropy
+        entropy = self.entropic.unbound_coefficients(temperature)
+        return self.energetic.unbound_coefficients(temperature) - temperature * entropy
 
-
-def _share_linearity(whole: PairPotential, terms: Sequence[PairPotential]) -> None:
-    whole.is_linear = all(term.is_linear for term in terms)
-    whole.is_free_form = whole.is_linear and all(term.is_free_form for term in terms)
+    def with_core(self, coefficients: Tensor) -> Tensor:
+        """Spline coefficients with the cores of both."""
+        return self.entropic.with_core(self.energetic.with_core(coefficients))
 
 
 def _check_same_basis(terms: Sequence[PairPotential]) -> None:

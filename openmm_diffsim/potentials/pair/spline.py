@@ -67,11 +67,19 @@ class SplinePair(PairPotential):
 
     def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
-        fall = self.values[:, :-1] - self.values[:, 1:]
+        return self.with_core(self.values)
+
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """p, [pairs of types, coefficients]."""
+        return self.values
+
+    def with_core(self, coefficients: Tensor) -> Tensor:
+        """Coefficients that fall by at least ``core_slope`` times the spacing in the core."""
+        fall = coefficients[:, :-1] - coefficients[:, 1:]
         in_core = self.centers[:-1] <= self.core_radius[:, None] + 1e-9
         missing = torch.where(in_core, (self._least_fall - fall).clamp(min=0.0), 0.0)
         lift = missing.flip(1).cumsum(1).flip(1)
-        return self.values + torch.nn.functional.pad(lift, (0, 1))
+        return coefficients + torch.nn.functional.pad(lift, (0, 1))
 
     @torch.no_grad()
     def set_coefficients(self, coefficients: Tensor | ArrayLike) -> "SplinePair":

@@ -100,9 +100,7 @@ class RelativeEntropy:
         chain = view.chain(index)
         hessian = independent * b**2 * chain.T @ covariance @ chain
         slope = independent * b * chain.T @ (target - mean)
-        precision = view.potential.prior_precision(
-            state.temperature, state.nearest_distance(), self.roughness
-        )
+        precision = view.prior_precision(index, self.roughness)
         if precision is not None:
             hessian = hessian + chain.T @ precision @ chain
             slope = slope + chain.T @ precision @ view.from_prior(index)

@@ -81,19 +81,23 @@ class GaussNewton:
         members = [indices for _, indices in view.groups]
         chains = [np.concatenate([view.chain(k) for k in indices]) for indices in members]
         offsets = [np.concatenate([view.from_prior(k) for k in indices]) for indices in members]
-        temperature = float(np.mean([state.temperature for state in view.states]))
-        length = view.states[0].nearest_distance()
-        precision = view.potential.prior_precision(temperature, length, self.options.roughness)
-        step = solve(comparisons, chains, offsets, precision)
+        precisions = [_precision(view, indices, self.options.roughness) for indices in members]
+        step = solve(comparisons, chains, offsets, precisions)
         if view.potential.is_linear:
             return step
         models = []
-        for comparison, offset in zip(comparisons, offsets, strict=True):
+        for comparison, offset, precision in zip(comparisons, offsets, precisions, strict=True):
             hessian, slope = linear_model(comparison, offset, precision)
             models.append((hessian + damping(comparison), slope))
         temperatures = [[view.states[k].temperature for k in indices] for indices in members]
         theta = follow(view.potential, view.parameters, temperatures, models)
         return Step((theta - view.parameters).numpy(), step.covariance)
+
+
+def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
+    """The prior's, of the coefficients at all state points of a group; None where there is none."""
+    found = [view.prior_precision(k, roughness) for k in members]
+    return None if found[0] is None else np.asarray(block_diag(*found))
 
 
 def linear_model(
@@ -104,12 +108,11 @@ def linear_model(
     Parameters
     ----------
     from_prior : c - c_0, [coefficients at all state points of the group]
-    precision : the potential's ``prior_precision``, [coefficients, coefficients], or None
+    precision : of the prior on all of these, [coefficients, coefficients], or None
     """
     weighted = view.jacobian.T @ view.weight
     hessian, slope = weighted @ view.jacobian, weighted @ view.residual
     if precision is not None:
-        precision = block_diag(*[precision] * (len(from_prior) // len(precision)))
         hessian, slope = hessian + precision, slope + precision @ from_prior
     return hessian, slope
 
@@ -131,7 +134,7 @@ def solve(
     views: Sequence[Comparison],
     chains: Sequence[Array],
     from_prior: Sequence[Array],
-    precision: Array | None,
+    precisions: Sequence[Array | None],
 ) -> Step:
     """The minimum of the linear model, for parameters that the coefficients are linear in.
 
@@ -139,11 +142,11 @@ def solve(
     ----------
     views : one per group of targets
     chains : dc/dtheta of each, [coefficients at its state points, parameters]
-    from_prior, precision : see ``linear_model``
+    from_prior, precisions : of each, see ``linear_model``
     """
     n = chains[0].shape[1]
     hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
-    for view, chain, offset in zip(views, chains, from_prior, strict=True):
+    for view, chain, offset, precision in zip(views, chains, from_prior, precisions, strict=True):
         own_hessian, own_slope = linear_model(view, offset, precision)
         hessian += chain.T @ own_hessian @ chain
         damped += chain.T @ (own_hessian + damping(view)) @ chain
