@@ -162,7 +162,7 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
     outcome = ""
     try:
         fit.run(options.rounds, 4250, 50, 250, progress=False)
-    except diffsim.DiffsimError as failure:
+    except diffsim.errors.DiffsimError as failure:
         outcome = f"{type(failure).__name__}: {failure}"
     found = {"outcome": outcome, "seconds": time.process_time() - start}
     if fit.history:
