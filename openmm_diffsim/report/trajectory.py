@@ -25,8 +25,6 @@ from ..statistics.molecules import parts_of
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MOLECULES = ("bonds", "residues")
-
 
 def trajectory_rdf(
     topology: str | Path,
