@@ -6,9 +6,10 @@ from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
-from .engine.recorder import SampleReporter, sample_trajectory
+from .engine.recorder import SampleReporter
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
+from .engine.trajectory import sample_trajectory
 from .engine.xml import read_xml
 from .observables import (
     MSD,

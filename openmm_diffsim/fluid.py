@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from openmm import app, unit
 
 from .engine.xml import read_xml
 from .errors import ConfigurationError, DiffsimError
+from .io.trajectories import select
 
 IntArray = NDArray[np.int64]
 
@@ -153,20 +155,7 @@ def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
     ConfigurationError
         If the selection cannot be read, or names no atom.
     """
-    import mdtraj
-
-    try:
-        atoms = mdtraj.Topology.from_openmm(topology).select(selection)
-    except Exception as error:  # mdtraj raises whatever its parser does
-        raise ConfigurationError(
-            f"{key}: {selection!r} is not a selection that mdtraj understands ({error}); "
-            "expected something like 'name O' or 'resname HOH and name O'",
-            key=key,
-            got=selection,
-        ) from error
-    if len(atoms) == 0:
-        raise ConfigurationError(f"{key}: {selection!r} selects no atom", key=key, got=selection)
-    return np.asarray(atoms, dtype=np.int64)
+    return select(mdtraj.Topology.from_openmm(topology), selection, key)
 
 
 def _read(key: str, path: str, reader: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -395,6 +396,36 @@ REFUSED: dict[str, tuple[Callable[[openmm.System], Any], tuple[str, ...], dict[s
         ("(3, 3)",),
         {},
     ),
+    "atoms that are no whole numbers": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[0.9, 1.7]),
+        ("atoms", "1.7"),
+        {},
+    ),
+    "atoms as a mask": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[True] * 5 + [False]),
+        ("atoms", "np.flatnonzero"),
+        {},
+    ),
+    "types that are words": (
+        lambda s: FreePair(BASIS, 2).attach(s, types=["A"] * 6),
+        ("types", "'A'"),
+        {},
+    ),
+    "exclusions that are no whole numbers": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(0.2, 1.7)]),
+        ("exclusions", "1.7"),
+        {},
+    ),
+    "half a bond": (
+        lambda s: FreePair(BASIS).attach(s, exclude_bonds=0.5),
+        ("exclude_bonds", "0.5"),
+        {"got": 0.5},
+    ),
+    "pairs and bonds at once": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(0, 1)], exclude_bonds=1),
+        ("exclusions", "exclude_bonds"),
+        {},
+    ),
     "backend that does not exist": (
         lambda s: FreePair(BASIS).attach(s, backend="torch"),
         ("'native' or 'table'", "'torch'"),
@@ -438,6 +469,65 @@ def test_exclusions_that_openmm_would_refuse_are_refused_at_once() -> None:
     with pytest.raises(AttachError, match=r"got 1 pairs.* 2 that differ"):
         FreePair(BASIS).attach(system, exclusions=[(0, 1)])
     FreePair(BASIS).attach(system, exclusions=[(3, 2), (1, 0), (0, 1)])  # the same, otherwise put
+
+
+def bonded(kind: str) -> openmm.System:
+    """Six particles in a chain that one kind of force or constraint holds together."""
+    system = empty_system(6, BOXES["cubic"])
+    links = [(k, k + 1) for k in range(5)]
+    force: Any = {
+        "HarmonicBondForce": openmm.HarmonicBondForce,
+        "CustomBondForce": lambda: openmm.CustomBondForce("r"),
+        "CustomCVForce": openmm.HarmonicBondForce,
+    }.get(kind, lambda: None)()
+    for a, b in links:
+        if kind == "constraints":
+            system.addConstraint(a, b, 0.3)
+        else:
+            force.addBond(a, b, *([] if kind == "CustomBondForce" else [0.3, 100.0]))
+    if kind == "CustomCVForce":
+        inner, force = force, openmm.CustomCVForce("bonds")
+        force.addCollectiveVariable("bonds", inner)
+    if force is not None:
+        system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize(
+    "kind", ["HarmonicBondForce", "CustomBondForce", "CustomCVForce", "constraints"]
+)
+def test_bonded_pairs_are_left_out_as_far_as_is_said(kind: str, backend: str) -> None:
+    for most in range(4):
+        system = bonded(kind)
+        potential = FreePair(BASIS)
+        potential.attach(system, backend=backend, exclude_bonds=most)
+        expected = [(a, b) for a in range(6) for b in range(a + 1, 6) if b - a <= most]
+        assert sorted(map(tuple, attached(potential, system).exclusions()[0].tolist())) == expected
+
+
+def test_bonded_pairs_that_interact_are_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"5 bonded pairs, such as \(0, 1\).*exclude_bonds"):
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"))
+    with pytest.warns(RuntimeWarning, match=r"1 bonded pairs, such as \(2, 3\)"):
+        FreePair(BASIS).attach(bonded("constraints"), atoms=[0, 2, 3, 5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), atoms=[0, 2, 4])
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), exclude_bonds=0)
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), exclusions=[])
+        system = bonded("HarmonicBondForce")
+        links = [(k, k + 1) for k in range(5)]
+        system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, links))
+        FreePair(BASIS).attach(system)
+
+
+def test_bonds_that_the_nonbonded_force_does_not_exclude_are_told_and_refused() -> None:
+    system = bonded("HarmonicBondForce")
+    system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, [(0, 1)]))
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 5 pairs.* 1 that differ"):
+        FreePair(BASIS).attach(system, exclude_bonds=1)
+    with pytest.warns(RuntimeWarning, match=r"4 bonded pairs, such as \(1, 2\)"):
+        FreePair(BASIS).attach(system)
 
 
 def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, NetworkPotential, Pressure, Samples, SplinePair, StatePoint
-from openmm_diffsim.engine.recorder import sample_trajectory
+from openmm_diffsim.engine.trajectory import sample_trajectory
 from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
 from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters

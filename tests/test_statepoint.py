@@ -49,9 +49,10 @@ from openmm_diffsim import (
     Yukawa,
     sample_trajectory,
 )
-from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration, reduced_box
+from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom, read_pressure, read_temperature
 from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
+from openmm_diffsim.io.trajectories import reduced_box
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

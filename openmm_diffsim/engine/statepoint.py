@@ -22,7 +22,7 @@ from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
 from .identity import system_identity
-from .recorder import SampleReporter, configuration, describe_particles
+from .recorder import SampleReporter, configuration, masses_of, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .xml import from_xml
 
@@ -149,9 +149,10 @@ class StatePoint:
 
     def place(self) -> Place:
         """What a measured curve is held against: masses, molecules, present box, temperature."""
-        particles, box = describe_particles(self.simulation.context), self.box()
+        context, box = self.simulation.context, self.box()
         volume = None if box is None else float(np.linalg.det(box))
-        return Place(particles.masses, particles.molecule_of, volume, self.temperature)
+        masses = masses_of(context.getSystem())
+        return Place(masses, molecules_of(context), volume, self.temperature)
 
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""

@@ -178,7 +178,8 @@ class _Layout:
 
     start: int  # bytes
     frame: np.dtype[np.void]
-    header: bytes  # all of it but the title, which tells the time, and how many frames there are
+    main: bytes  # the first record of the header
+    atoms: bytes  # the last
 
     @staticmethod
     def of(path: Path) -> _Layout:
@@ -195,8 +196,31 @@ class _Layout:
         for name, kind, number in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
             if name != "cell" or has_cell:
                 fields += [(f"{name} begins", "<i4"), (name, kind, number), (f"{name} ends", "<i4")]
+        return _Layout(start, np.dtype(fields), main, atoms)
+
+    @property
+    def header(self) -> bytes:
+        """All of it but the title, which tells the time, and how many frames there are."""
         # Bytes 4 to 8 count the frames and 16 to 20 the steps: both grow while a run goes on.
-        return _Layout(start, np.dtype(fields), main[:4] + main[8:16] + main[20:] + atoms)
+        main = self.main
+        return main[:4] + main[8:16] + main[20:] + self.atoms
+
+
+def missing_frames(path: Path) -> str | None:
+    """What to say of a DCD file that was cut short; None of one that was not.
+
+    One that is laid out otherwise, with fixed atoms, four dimensions or in the other byte order, is
+    not looked at.
+    """
+    try:
+        layout = _Layout.of(path)
+        said, *otherwise = np.frombuffer(layout.main, "<i4", 12, 4)[[0, 8, 11]]
+    except (OSError, ValueError):
+        return None
+    found, rest = divmod(path.stat().st_size - layout.start, layout.frame.itemsize)
+    if any(otherwise) or not (rest or found < said):
+        return None
+    return f"it was cut short: it ends after {found} whole frames of {max(said, found + 1)}"
 
 
 def _fortran_record(file: BinaryIO, size: int) -> bytes:

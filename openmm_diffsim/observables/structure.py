@@ -12,7 +12,9 @@ from torch import Tensor
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError, TargetError
 from ..statistics.kernels import PairHistogram
+from ..statistics.molecules import minimum_image, pairs_within
 from ..units import value_in_md_units
+from .arguments import at_least, check_atoms
 from .base import (
     Array,
     Conditions,
@@ -26,6 +28,7 @@ from .base import (
 from .plausible import check_rdf
 from .site import Place, Section, Site
 
+_MOST_BINS = 100_000
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
 
 
@@ -60,6 +63,11 @@ class RDF(Observable):
         Lower edge, nm.
     intramolecular : bool
         Count pairs within one molecule too. Default: leave them out.
+    exclude_bonds : int, optional
+        Of the pairs within one molecule leave out only those so many bonds apart or fewer: 1 for
+        1-2 pairs, 2 for 1-3 too, 3 for 1-4 too (LAMMPS' special_bonds, GROMACS' nrexcl). The bonds
+        are those of the System: HarmonicBondForce, CustomBondForce, constraints, virtual sites.
+        It implies ``intramolecular``.
 
     Attributes
     ----------
@@ -91,21 +99,26 @@ class RDF(Observable):
         atoms2: ArrayLike | None = None,
         r_min: Any = 0.0,
         intramolecular: bool = False,
+        exclude_bonds: int | None = None,
     ) -> None:
+        bins = at_least(1, "RDF: bins", bins)
         low = float(value_in_md_units(r_min, "length"))
         high = float(value_in_md_units(r_max, "length"))
-        if not 0 <= low < high or bins < 1:
+        if not 0 <= low < high < np.inf or bins > _MOST_BINS:
             raise ObservableError(
-                f"RDF: expected 0 <= r_min < r_max and bins >= 1, got r_min = {low} nm, "
-                f"r_max = {high} nm, bins = {bins}",
+                f"RDF: expected 0 <= r_min < r_max and 1 <= bins <= {_MOST_BINS}, got r_min = "
+                f"{low} nm, r_max = {high} nm, bins = {bins}",
                 r_min=low,
                 r_max=high,
                 bins=bins,
             )
         self.edges: Array = np.linspace(low, high, bins + 1)
-        self.atoms = None if atoms is None else np.asarray(atoms, dtype=np.int64)
-        self.atoms2 = self.atoms if atoms2 is None else np.asarray(atoms2, dtype=np.int64)
-        self.intramolecular = intramolecular
+        self.atoms = check_atoms(atoms, "RDF: atoms")
+        self.atoms2 = self.atoms if atoms2 is None else check_atoms(atoms2, "RDF: atoms2")
+        if exclude_bonds is not None:
+            exclude_bonds = at_least(0, "RDF: exclude_bonds", exclude_bonds)
+        self.intramolecular = intramolecular or exclude_bonds is not None
+        self.exclude_bonds = exclude_bonds or 0
         self.n_values = bins
 
     @property
@@ -229,21 +242,44 @@ class _RDFRecorder:
             PairHistogram(rdf.edges, first, second, molecules),
         )
         self.shells = rdf.shells
-        self.n_pairs = _count_ordered_pairs(first, second, molecules)
+        self._edges = rdf.edges
+        self._bonded, self._times = _bonded_pairs(rdf, particles, first, second)
+        self.n_pairs = _count_ordered_pairs(first, second, molecules) - int(self._times.sum())
         if self.n_pairs == 0:
-            raise ObservableError("RDF: the selections hold no pair to count", n_pairs=0)
+            raise ObservableError(
+                "RDF: the selections hold no pair to count but those that are left out, within one "
+                "molecule; intramolecular=True counts these",
+                n_pairs=0,
+            )
 
     def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
         if frame.box is None:
             raise ObservableError("RDF: needs a periodic box, the System has none")
-        return np.asarray(counts[0] * (frame.volume / self.n_pairs) / self.shells)
+        counted = counts[0] - self._excluded(frame.positions, frame.box)
+        return np.asarray(counted * (frame.volume / self.n_pairs) / self.shells)
+
+    def _excluded(self, positions: Array, box: Array) -> Array:
+        """What is counted and should not be, [bins]."""
+        i, j = self._bonded.T
+        r = np.linalg.norm(minimum_image(positions[i] - positions[j], box), axis=1)
+        return np.asarray(np.histogram(r, self._edges, weights=self._times)[0])
+
+
+def _bonded_pairs(
+    rdf: RDF, particles: Particles, first: NDArray[np.bool_], second: NDArray[np.bool_]
+) -> tuple[IntArray, IntArray]:
+    """Pairs [pairs, 2] that too few bonds lie between, and how often each would be counted."""
+    pairs = pairs_within(particles.bonds, particles.n_particles, rdf.exclude_bonds)
+    i, j = pairs.T
+    times = (first[i] & second[j]).astype(np.int64) + (first[j] & second[i])
+    return pairs[times > 0], times[times > 0]
 
 
 def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np.bool_]:
     chosen = np.ones(n, dtype=bool)
     if atoms is not None:
-        if len(atoms) == 0 or atoms.min() < 0 or atoms.max() >= n:
-            got = f"{atoms.min()} .. {atoms.max()}" if len(atoms) else "no atom"
+        if atoms.max() >= n:
+            got = f"{atoms.min()} .. {atoms.max()}"
             raise ObservableError(
                 f"RDF: {name} must be indices 0 .. {n - 1}, got {got}", limit=n - 1, got=got
             )

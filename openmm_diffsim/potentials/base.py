@@ -159,6 +159,7 @@ class Potential(nn.Module):
         temperature: float | None = None,
         backend: str | None = None,
         precision: str | None = None,
+        exclude_bonds: int | None = None,
     ) -> Any:
         """Add this potential to an OpenMM System as one Force; a sum, as one for each term.
 
@@ -173,8 +174,9 @@ class Potential(nn.Module):
         types : sequence of int, optional
             Type of each of ``atoms``, 0 .. n_types - 1. Default: all 0.
         exclusions : sequence of (int, int), optional
-            Pairs that do not interact, for a pair potential. Default: the exclusions of the
-            System's own nonbonded force, which OpenMM wants to be the same for all.
+            Pairs that do not interact, for a pair potential. Default: the exclusions (exceptions)
+            of the System's own nonbonded forces, which OpenMM wants to be the same for all; none
+            where there is no such force, and a warning where bonded pairs interact then.
         periodic : bool, optional
             Default: as the System's nonbonded forces; periodic if it has none.
         temperature : float or Quantity, optional
@@ -195,6 +197,10 @@ class Potential(nn.Module):
         precision : "single" or "double", optional
             Of a network in the simulation. Default: that of the platform, once there is a
             StatePoint; before, double.
+        exclude_bonds : int, optional
+            In place of ``exclusions``: leave out pairs so many bonds apart or fewer, 1 for 1-2
+            pairs, 2 for 1-3 too, 3 for 1-4 too, 0 for none. Bonds are those of a HarmonicBondForce,
+            CustomBondForce or DrudeForce, constraints, and virtual sites with their particles.
 
         Returns
         -------
@@ -209,7 +215,9 @@ class Potential(nn.Module):
             exclusions disagree with those of another nonbonded force, there is no plugin for the
             backend, or an argument is not one of this kind of potential.
         """
-        options = AttachOptions(atoms, types, exclusions, periodic, temperature, backend, precision)
+        options = AttachOptions(
+            atoms, types, exclusions, periodic, temperature, backend, precision, exclude_bonds
+        )
         return adapter_of(self).attach(system, options)
 
 

@@ -25,6 +25,7 @@ from ..errors import FramesError, StatePointError
 from ..io import Frames
 from ..io.archive import from_text, to_text
 from ..potentials import call_at
+from ..statistics.molecules import molecule_centres
 from .features import RESTORE, Features
 
 Array = NDArray[np.float64]
@@ -432,13 +433,9 @@ def _key(theta: Tensor) -> str:
 def _centres(positions: Array, particles: NetworkParticles) -> Array:
     """Centre (the mean) of the molecule of each of the network's particles, nm."""
     molecules = particles.molecule_of
-    count = np.bincount(molecules)
-    if count.max() == 1:
+    if len(molecules) == molecules.max() + 1:
         return positions[:, particles.atoms]
-    sums = np.zeros((len(positions), len(count), 3))
-    for frame, x in zip(sums, positions, strict=True):
-        np.add.at(frame, molecules, x)
-    return np.asarray((sums / count[:, None])[:, molecules[particles.atoms]])
+    return molecule_centres(positions, molecules)[:, molecules[particles.atoms]]
 
 
 def _chunks(indices: IntArray, size: int) -> Iterator[IntArray]:

@@ -32,6 +32,7 @@ from ...potentials import AttachOptions, NetworkPotential, adapts, flat_paramete
 from ...samples import EvaluatedFrames, LearnedEnergy
 from ...samples.evaluated import NetworkParticles, StoredRun
 from ...statistics.kernels import PairSums
+from ...statistics.molecules import molecule_centres
 from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
 from .network_part import NetworkPart
@@ -160,7 +161,7 @@ class NetworkAdapter(Adapter):
 
     def build(self, system: openmm.System, options: AttachOptions) -> openmm.Force:
         """A PythonForce, PythonTorchForce or TorchForce, as the backend says."""
-        if options.exclusions is not None:
+        if options.exclusions is not None or options.exclude_bonds:
             raise AttachError(
                 "exclusions: a network sees all its neighbours; leave them out, and let the "
                 "network or its prior learn what bonded particles have between them"
@@ -325,9 +326,7 @@ class _FramesRecorder(FeatureRecorder):
 
 def _wrapped(positions: Array, box: Array, molecule_of: IntArray) -> Array:
     """Each molecule moved as a whole, so that its centre is in the box."""
-    count = np.bincount(molecule_of)
-    sums = [np.bincount(molecule_of, positions[:, axis]) for axis in range(3)]
-    centres = np.stack(sums, axis=1) / count[:, None]
+    centres = molecule_centres(positions, molecule_of)
     shifts = np.floor(centres @ np.linalg.inv(box)) @ box
     return np.asarray(positions - shifts[molecule_of])
 

@@ -24,12 +24,12 @@ from ...statistics.kernels import (
 from ...units import value_in_md_units
 from ..native import SplinePairForce
 from .base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory, unknown_to_context
+from .exclusions import exclusions_for
 from .pair_force import (
     BACKENDS,
     PairContent,
     as_table,
     choose_backend,
-    exclusions_for,
     force_exclusions,
     pair_force,
     particle_types,
@@ -56,13 +56,15 @@ class PairAdapter(Adapter):
                 f"{options.precision!r} for the pair potential {self.potential.name!r}"
             )
         n_types = self.potential.n_types
+        n = system.getNumParticles()
+        type_of = type_of_particle(n_types, n, options.atoms, options.types)
         content = PairContent(
             self.potential.name,
             self.potential.basis,
             n_types,
             self._coefficients(options.temperature),
-            type_of_particle(n_types, system.getNumParticles(), options.atoms, options.types),
-            exclusions_for(system, options.exclusions),
+            type_of,
+            exclusions_for(system, options, type_of, self.potential.name),
             is_periodic(system, options.periodic),
         )
         return BACKENDS[choose_backend(options.backend)](content)

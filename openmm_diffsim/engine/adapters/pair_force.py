@@ -220,30 +220,3 @@ def pair_force(force: openmm.Force) -> Any:
     if SplinePairForce.isinstance(force):
         return SplinePairForce.cast(force)
     return force if isinstance(force, openmm.CustomNonbondedForce) else None
-
-
-def exclusions_for(system: openmm.System, exclusions: Any) -> IntArray:
-    """Those given or, by default, those of the System's nonbonded forces; int [exclusions, 2]."""
-    present = None
-    for force in system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            pairs = [force.getExceptionParameters(i)[:2] for i in range(force.getNumExceptions())]
-        elif (pair := pair_force(force)) is not None:
-            pairs = force_exclusions(pair).tolist()
-        else:
-            continue
-        present = sorted((min(a, b), max(a, b)) for a, b in pairs)
-    wanted = present or []
-    if exclusions is not None:
-        wanted = sorted({(min(int(a), int(b)), max(int(a), int(b))) for a, b in exclusions})
-    n = system.getNumParticles()
-    for a, b in wanted:
-        if a < 0 or b >= n or a == b:
-            raise AttachError(f"exclusions: ({a}, {b}) is not a pair of particles 0 .. {n - 1}")
-    if present is not None and wanted != present:
-        raise AttachError(
-            f"exclusions: got {len(wanted)} pairs, but the System's other nonbonded force has "
-            f"{len(present)} that differ, and OpenMM wants them to be the same; leave exclusions "
-            "out to take over those"
-        )
-    return np.array(wanted, dtype=np.int64).reshape(-1, 2)
