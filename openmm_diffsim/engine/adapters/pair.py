@@ -28,6 +28,7 @@ from .pair_force import (
     BACKENDS,
     PairContent,
     as_table,
+    bring,
     choose_backend,
     exclusions_for,
     force_exclusions,
@@ -82,7 +83,7 @@ class PairAdapter(Adapter):
             )
         if context is not None:
             try:
-                self.force.updateParametersInContext(context)
+                bring(self.force, context)
             except openmm.OpenMMException as error:
                 raise unknown_to_context(self.force, error) from error
 
