@@ -273,6 +273,9 @@ def test_types_and_absent_particles_are_read_back(backend: str) -> None:
 # Updates ----------------------------------------------------------------------------------------
 
 
+OLD = [("8.5.2", "CPU", 1), ("8.6", "CPU", 1), ("8.6.1", "CPU", 0), ("8.5.2", "Reference", 0)]
+
+
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 @pytest.mark.parametrize("n_types", [1, 2])
 def test_update_changes_a_live_context_and_rebuilds_nothing(
@@ -299,6 +302,37 @@ def test_update_changes_a_live_context_and_rebuilds_nothing(
         after.getVelocities(asNumpy=True)._value, before.getVelocities(asNumpy=True)._value
     )
     assert system.getNumForces() == 1
+
+
+@pytest.mark.parametrize(("version", "platform", "anew"), OLD)
+def test_a_table_is_brought_anew_where_openmm_would_keep_old_energies(
+    version: str, platform: str, anew: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMM 8.5 and 8.6.0 on the CPU platform: openmm issue 5402."""
+    box, types = BOXES["cubic"], np.arange(N) % 2
+    potential = FreePair(BASIS, 2, seed=1)
+    system = empty_system(N, box)
+    potential.attach(system, types=types, backend="table")
+    context = context_of(system, points(box), platform)
+    context.setVelocitiesToTemperature(100.0, 1)
+    before = context.getState(velocities=True)
+    calls: list[Any] = []
+    reinitialize = openmm.Context.reinitialize
+
+    def counted(context: openmm.Context, preserveState: bool) -> None:
+        calls.append(preserveState)
+        reinitialize(context, preserveState)
+
+    monkeypatch.setattr(openmm.Context, "reinitialize", counted)
+    monkeypatch.setattr(openmm.Platform, "getOpenMMVersion", staticmethod(lambda: version))
+    potential.c.data.copy_(FreePair(BASIS, 2, seed=2).c)
+    attached(potential, system).update(context, None)
+    assert calls == [True] * anew
+    assert_force_is_the_potentials(context, expected_of(potential, points(box), box, types=types))
+    np.testing.assert_array_equal(
+        context.getState(velocities=True).getVelocities(asNumpy=True)._value,
+        before.getVelocities(asNumpy=True)._value,
+    )
 
 
 def test_update_without_a_context_changes_the_system_alone(backend: str) -> None:

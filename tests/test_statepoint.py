@@ -16,6 +16,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from networks import embedded, fluid
 from numpy.typing import NDArray
 from openmm import app, unit
 from systems import (
@@ -661,8 +662,64 @@ def test_serialized_point_goes_on_to_the_last_bit() -> None:
     )
 
 
+def charges(n: int) -> openmm.NonbondedForce:
+    force = lennard_jones_force(n, 0.6)
+    force.setNonbondedMethod(force.PME)
+    for i in range(n):
+        force.setParticleParameters(i, 0.1 * (-1) ** i, 0.3, 0.3)
+    return force
+
+
+GOES_ON: dict[str, Callable[[], StatePoint]] = {
+    "a native force and others": lambda: fluid(
+        argon(), 64, 2.0, forces=(lennard_jones_force(64, 0.6),), platform="CPU"
+    ),
+    "a table and others": lambda: fluid(
+        argon(), 64, 2.0, forces=(lennard_jones_force(64, 0.6),), platform="CPU", backend="table"
+    ),
+    "charges and a barostat": lambda: fluid(
+        argon(), 64, 2.0, forces=(charges(64),), pressure=100.0, platform="CPU"
+    ),
+    "a barostat without a seed": lambda: fluid(
+        argon(), 64, 2.0, forces=(openmm.MonteCarloBarostat(100.0, TEMPERATURE, 5),)
+    ),
+    "a network, charges and a barostat": lambda: fluid(
+        embedded(), 64, 2.0, forces=(charges(64),), pressure=100.0, platform="CPU", backend="python"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GOES_ON)
+def test_both_that_was_serialized_and_who_reads_it_go_on_alike(kind: str) -> None:
+    """Neighbor lists and a barostat's memory are in no checkpoint: both go on without them."""
+    steps = 60 if "network" in kind else 300
+    first = GOES_ON[kind]()
+    for _ in range(2):
+        first.simulation.step(steps)
+        text = json.loads(json.dumps(first.serialize()))
+        end = after(first, steps)  # before the other begins: they may share random numbers
+        second = GOES_ON[kind]()
+        second.deserialize(text)
+        assert_same_configuration(end, after(second, steps))
+
+
+def after(point: StatePoint, steps: int) -> openmm.State:
+    point.apply()
+    point.simulation.step(steps)
+    return point.simulation.context.getState(positions=True, velocities=True)
+
+
+def test_replicas_do_not_share_random_numbers() -> None:
+    seeds = set()
+    for steps in (10, 11):
+        point = fluid(argon())
+        point.simulation.step(steps)
+        point.serialize()
+        seeds.add(point.simulation.integrator.getRandomNumberSeed())
+    assert len(seeds) == 2
+
+
 def test_serialized_point_comes_back_with_its_box() -> None:
-    """A barostat's step size and counter are not in OpenMM's checkpoint: only this is exact."""
     potential = argon()
     simulation = pressurized(potential)
     point = StatePoint(simulation, potential)

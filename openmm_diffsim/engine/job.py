@@ -42,10 +42,10 @@ class SamplingJob:
         samples = result.take(liquid, job.recording)
 
     The worker goes on from where the state point is, random numbers included, and the state point
-    from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here, but for a barostat, whose step size is in no checkpoint of OpenMM's; Reference has one
-    stream of random numbers for all Contexts of a process. (A process that has a Context must not
-    be forked: take "spawn".)
+    from where the worker ends: the same, bit for bit, as sampling here would have been. On several
+    threads, or on a GPU, OpenMM may add up in another order; Reference has one stream of random
+    numbers for all Contexts of a process. (A process that has a Context must not be forked: take
+    "spawn".) A job is pickled and holds code: take one, or a result, only from those you trust.
     """
 
     potential: Potential

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -96,19 +97,31 @@ class StatePoint:
         self.simulation.context.setState(snapshot)
 
     def serialize(self) -> dict[str, str]:
-        """The Context as text: OpenMM's own checkpoint (exact, random numbers included, but only
-        for the same platform and hardware) and, to fall back on, the State as XML."""
+        """The Context as text: OpenMM's own checkpoint (exact, but only for the same platform and
+        hardware) and, to fall back on, the State as XML.
+
+        The Context itself goes on from the text, as ``deserialize`` does: neighbor lists, a
+        barostat's step size and some random numbers are in no checkpoint, and begin anew in both.
+        """
         checkpoint = self.simulation.context.createCheckpoint()
-        return {
+        text = {
             "platform": self.simulation.context.getPlatform().getName(),
             "checkpoint": base64.b64encode(checkpoint).decode(),
             "state": openmm.XmlSerializer.serialize(self.snapshot()),
             "step": str(self.simulation.currentStep),
         }
+        self.deserialize(text)
+        return text
 
     def deserialize(self, text: dict[str, str]) -> None:
-        """Back to what ``serialize`` gave, exactly where platform and hardware are the same."""
+        """Back to what ``serialize`` gave: what follows is the same, bit for bit, where platform,
+        hardware and threads are, and OpenMM adds up in the same order.
+
+        The Context is made anew. The random numbers of the integrator and of forces have seeds
+        that follow from the checkpoint.
+        """
         context = self.simulation.context
+        begin_anew(context, text["checkpoint"])
         try:
             if text["platform"] != context.getPlatform().getName():
                 raise openmm.OpenMMException("another platform")
@@ -316,6 +329,19 @@ class StatePoint:
                 measured=measured,
                 expected=self.temperature,
             )
+
+
+def begin_anew(context: openmm.Context, text: str) -> None:
+    """Make a Context anew, with random numbers that a text decides; its state is then lost."""
+    digest = hashlib.sha256(text.encode()).digest()
+    seed = int.from_bytes(digest[:4], "little") % (2**31 - 1) + 1  # 0 would be random
+    integrator = context.getIntegrator()
+    several = getattr(integrator, "getNumIntegrators", lambda: 0)()
+    inner = [integrator.getIntegrator(i) for i in range(several)]
+    for part in [integrator, *inner, *context.getSystem().getForces()]:
+        if hasattr(part, "setRandomNumberSeed"):
+            part.setRandomNumberSeed(seed)
+    context.reinitialize()
 
 
 def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[], None]) -> Samples:

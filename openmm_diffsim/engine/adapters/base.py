@@ -163,6 +163,10 @@ class Adapter:
         return openmm.XmlSerializer.clone(force)
 
     @classmethod
+    def check_portable(cls, force: Any) -> None:
+        """AttachError where another program could not read what ``portable`` made of this."""
+
+    @classmethod
     def content(cls, force: Any) -> dict[str, Any] | None:
         """What a Force of this kind computes with, as plain data, where its XML does not say it."""
         return None

@@ -29,6 +29,7 @@ from .pair_force import (
     BACKENDS,
     PairContent,
     as_table,
+    bring,
     choose_backend,
     force_exclusions,
     pair_force,
@@ -84,7 +85,7 @@ class PairAdapter(Adapter):
             )
         if context is not None:
             try:
-                self.force.updateParametersInContext(context)
+                bring(self.force, context)
             except openmm.OpenMMException as error:
                 raise unknown_to_context(self.force, error) from error
 

@@ -6,6 +6,7 @@ OpenMM has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,28 @@ def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficie
     if same:
         function.setFunctionParameters(table, low, high)
     return same
+
+
+def bring(force: openmm.Force, context: openmm.Context) -> None:
+    """Give a Context the present coefficients of its Force.
+
+    Before OpenMM 8.6.1 the CPU platform mixes up the parameters of particles once a table is
+    changed (openmm issue 5402); the Context is made anew there, and keeps its state.
+    """
+    force.updateParametersInContext(context)
+    if _mixes_up(force, context):
+        context.reinitialize(preserveState=True)
+
+
+def _mixes_up(force: openmm.Force, context: openmm.Context) -> bool:
+    if isinstance(force, SplinePairForce) or force.getNumTabulatedFunctions() == 1:
+        return False  # the type of a particle does not count
+    return context.getPlatform().getName() == "CPU" and openmm_version() < (8, 6, 1)
+
+
+def openmm_version() -> tuple[int, ...]:
+    """Of the OpenMM that runs, such as (8, 6, 1)."""
+    return tuple(map(int, re.findall(r"\d+", openmm.Platform.getOpenMMVersion())[:3]))
 
 
 def as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:

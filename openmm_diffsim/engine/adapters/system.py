@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from xml.etree import ElementTree
 
@@ -74,14 +74,27 @@ def portable_system(system: openmm.System) -> openmm.System:
 
     In place of each SplinePairForce stands a CustomNonbondedForce of the same name and force
     group: anyone who has OpenMM alone can run it. A network is there with its present parameters;
-    who loads the file needs this package (``import openmm_diffsim``).
+    who loads the file needs this package (``import openmm_diffsim``) and the module of the network.
+    That is code: ``read_xml`` reads it only where it is ``trusted``.
 
     Raises
     ------
     AttachError
-        If there is a TorchForce: openmmtorch 1.5 writes it and crashes where it is read.
+        If there is a TorchForce: openmmtorch 1.5 writes it and crashes where it is read; or a
+        network whose class is in the running script, where no other program finds it.
     """
+    for adapter, own in _attached_in(system):
+        adapter.check_portable(own)
     return _with_portable(system, lambda adapter, own: True)
+
+
+def _attached_in(system: openmm.System) -> Iterator[tuple[Any, Any]]:
+    """Each force that an adapter knows, after the adapter's class."""
+    for force in system.getForces():
+        for adapter in all_adapters():
+            own = adapter.own(force)
+            if own is not None:
+                yield adapter, own
 
 
 def readable_elsewhere(system: openmm.System) -> openmm.System:
