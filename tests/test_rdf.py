@@ -300,7 +300,7 @@ def test_system_without_a_box_has_no_rdf() -> None:
     ("arguments", "words"),
     [
         ({"r_max": 0.3, "bins": 10, "r_min": 0.4}, ("0.4", "0.3")),
-        ({"r_max": 0.3, "bins": 0}, ("bins = 0",)),
+        ({"r_max": 0.3, "bins": 0}, ("bins: got 0",)),
         ({"r_max": 0.3, "bins": 5, "r_min": -0.1}, ("-0.1",)),
         ({"r_max": float("nan"), "bins": 5}, ("nan",)),
     ],

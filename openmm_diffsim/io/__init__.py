@@ -3,6 +3,7 @@
 from .curves import read_curve, tidy
 from .files import atomic_write_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
+from .regular import read_regular
 from .tables import read_potential
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "atomic_write_bytes",
     "read_curve",
     "read_potential",
+    "read_regular",
     "tidy",
     "write_csv",
     "write_json",

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError, TargetError
 from ..io.tables import table_error
+from ..limits import checked_number, checked_whole
 from ..statistics.kernels import PairHistogram
 from ..units import number_in_md_units, value_in_md_units
 from .base import (
@@ -94,14 +95,14 @@ class RDF(Observable):
     ) -> None:
         low = float(value_in_md_units(r_min, "length"))
         high = float(value_in_md_units(r_max, "length"))
-        if not 0 <= low < high or bins < 1:
+        if not 0 <= low < high:
             raise ObservableError(
-                f"RDF: expected 0 <= r_min < r_max and bins >= 1, got r_min = {low} nm, "
-                f"r_max = {high} nm, bins = {bins}",
+                f"RDF: expected 0 <= r_min < r_max, got r_min = {low} nm, r_max = {high} nm",
                 r_min=low,
                 r_max=high,
-                bins=bins,
             )
+        checked_number("r_max", high, ObservableError)
+        bins = checked_whole("bins", bins, ObservableError)
         self.edges: Array = np.linspace(low, high, bins + 1)
         self.atoms = None if atoms is None else np.asarray(atoms, dtype=np.int64)
         self.atoms2 = self.atoms if atoms2 is None else np.asarray(atoms2, dtype=np.int64)
