@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import (
     CheckpointError,
@@ -16,6 +16,7 @@ from .errors import (
     EquilibrationError,
     OverlapError,
     SamplingError,
+    one_line,
 )
 
 # Platforms that pip can add, and how.
@@ -229,7 +230,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _say(what: object, code: int) -> int:
-    print(f"openmm-diffsim: {what}", file=sys.stderr)
+    print(one_line(f"openmm-diffsim: {what}"), file=sys.stderr)
     return code
 
 
@@ -237,8 +238,16 @@ def _warn(what: str) -> None:
     print(what, file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        self.exit(BAD_INPUT, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="openmm-diffsim",
         description="Refine a pair potential until simulation and g(r) agree.",
     )

@@ -111,3 +111,9 @@ class ObservableError(DiffsimError, ValueError):
 
 class PotentialError(DiffsimError, ValueError):
     """An argument of a potential has a value it cannot have."""
+
+
+def one_line(message: str, most: int = 800) -> str:
+    """A message of others (a parser's, say) in one line, without what is too much of it."""
+    text = " ".join(message.split())
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from .engine.xml import read_xml
-from .errors import ConfigurationError, DiffsimError
+from .errors import ConfigurationError, DiffsimError, SamplingError
 from .io.trajectories import select
+from .limits import checked_whole
 
 IntArray = NDArray[np.int64]
 
@@ -36,6 +37,7 @@ class Dynamics:
         ConfigurationError
             If this OpenMM has no such platform, or the platform cannot run the System.
         """
+        checked_whole("seed", seed, ConfigurationError)
         integrator = openmm.LangevinMiddleIntegrator(self.temperature, self.friction, self.timestep)
         integrator.setRandomNumberSeed(seed + 1)  # 0 would be random
         platform = find_platform(self.platform)
@@ -88,13 +90,25 @@ def start_disordered(simulation: Any, temperature: float, seed: int) -> None:
     """Random positions, freed of overlaps by minimization, and velocities at ``temperature`` (K).
 
     A fluid started from a lattice may stay a crystal near its triple point; this one cannot.
+
+    Raises
+    ------
+    SamplingError
+        If the minimization ends in what is no number.
     """
     box = simulation.context.getState().getPeriodicBoxVectors(asNumpy=True)
     random = np.random.default_rng(seed)
     fractions = random.random((simulation.system.getNumParticles(), 3))
     simulation.context.setPositions(fractions @ box.value_in_unit(unit.nanometer))
-    openmm.LocalEnergyMinimizer.minimize(simulation.context, 50.0, 200)
-    simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    try:
+        openmm.LocalEnergyMinimizer.minimize(simulation.context, 50.0, 200)
+        simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    except openmm.OpenMMException as error:
+        raise SamplingError(
+            f"overlaps of random positions cannot be removed ({error}); is the first guess of the "
+            "potential endless, or too steep?",
+            reason="exploded",
+        ) from error
 
 
 def load_system(

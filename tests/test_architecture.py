@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "openmm_diffsim"
 # subpackage; the longest name that fits a module says which room it is in.
 LAYERS = [
     {"errors"},
+    {"limits"},
     {"units"},
     {"curve"},
     {"io"},
@@ -37,6 +38,7 @@ LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_OPENMM = (
     "errors",
+    "limits",
     "curve",
     "io",
     "statistics",

@@ -343,7 +343,7 @@ def test_it_has_a_file_an_entry_a_target_a_table_and_a_panel(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("most = 2", "target[0].most: got 2, expected a whole number >= 4"),
+        ("most = 2", "target[0].most: got 2, expected a whole number from 4"),
         ("r_ct = 0.5", "target[0].r_ct: unknown key; did you mean r_cut?"),
         ("atoms = 'name Q'", "target.atoms: 'name Q' selects no atom"),
     ],

@@ -305,6 +305,7 @@ def test_system_without_a_box_has_no_rdf() -> None:
         ({"r_max": 0.3, "bins": 10**9}, ("1000000000",)),
         ({"r_max": float("inf"), "bins": 5}, ("inf",)),
         ({"r_max": 0.3, "bins": 5, "exclude_bonds": -1}, ("exclude_bonds", "-1")),
+        ({"r_max": 0.3, "bins": 0}, ("bins: got 0",)),
         ({"r_max": 0.3, "bins": 5, "r_min": -0.1}, ("-0.1",)),
         ({"r_max": float("nan"), "bins": 5}, ("nan",)),
     ],

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.recorder import masses_of
 from ..engine.segments import velocity_verlet
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
@@ -28,6 +29,7 @@ from ..fluid import (
     start_from,
 )
 from ..io import read_curve
+from ..limits import LIMITS
 from ..observables import Observable, Site
 from ..refinement import Refinement, Target
 from ..statistics.kernels import largest_range
@@ -39,6 +41,7 @@ IntArray = NDArray[np.int64]
 
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
+_SMALLEST_BOX = 1e-9  # nm^3
 _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 
@@ -50,17 +53,19 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     ConfigurationError, TargetError, AttachError, StatePointError
         If an entry, a file or the combination of them cannot be.
     """
+    notes: list[str] = []  # said once all is known to be right: a refusal is a single line
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system, configuration.trusted)
+    _check_numbers(configuration.system, system, state, positions)
     box = _box(system, state)
-    site = _site(configuration, topology, system, box, warn)
+    site = _site(configuration, topology, system, box, notes.append)
     observables = [
         _observable(entry, curve, site)
         for entry, curve in zip(configuration.targets, curves, strict=True)
     ]
     _check_cutoff(configuration, box)
-    _tell_cost(observables, configuration.refine.every, warn)
+    _tell_cost(observables, configuration.refine.every, notes.append)
     measured = _structure(observables, curves)
     potential = build_potential(configuration.potential, measured, dynamics.temperature)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
@@ -73,12 +78,15 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         start_from(simulation, state, positions, seed)
     point = StatePoint(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
-    return Refinement(
+    fit = Refinement(
         potential,
         [_target(point, *part) for part in parts],
         configuration.refine.method,
         largest_step=configuration.refine.largest_step,
     )
+    for note in notes:
+        warn(note)
+    return fit
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:
@@ -107,6 +115,40 @@ def _load(
     return topology, system, None, None
 
 
+def _check_numbers(
+    section: SystemSection, system: openmm.System, state: openmm.State | None, positions: Any
+) -> None:
+    """ConfigurationError where a box, a mass or a place is nothing that can be simulated.
+
+    OpenMM reads a number that it does not understand as NaN or zero.
+    """
+    start = ("topology", section.topology, positions)
+    boxes = [("system", section.system, _box(system, None))]
+    if state is not None:
+        start = ("state", section.state, state.getPositions(asNumpy=True))
+        boxes.append(("state", section.state, _box(system, state)))
+    for key, path, box in boxes:
+        if not np.all(np.isfinite(box)) or not np.linalg.det(box) > _SMALLEST_BOX:
+            vectors = np.round(box, 6).tolist()
+            raise _unfit(key, path, f"box vectors {vectors} nm, expected a box that has a volume")
+    wrong = [i for i, mass in enumerate(masses_of(system)) if not 0 <= mass < LIMITS["mass"].most]
+    if wrong:
+        mass = masses_of(system)[wrong[0]]
+        raise _unfit("system", section.system, f"a mass of {mass:g} amu of particle {wrong[0]}")
+    if start[2] is not None:
+        x = np.asarray(start[2].value_in_unit(unit.nanometer))
+        far = ~(np.abs(x) < LIMITS["position"].most).all(axis=1)
+        if far.any():
+            n = int(np.argmax(far))
+            raise _unfit(*start[:2], f"particle {n} at {x[n].tolist()} nm")
+
+
+def _unfit(key: str, path: Any, what: str) -> ConfigurationError:
+    full = f"system.{key}"
+    place = full if path is None else f"{full}: {path}"
+    return ConfigurationError(f"{place} has {what}; is the file damaged?", key=full, got=path)
+
+
 def _site(
     configuration: Configuration,
     topology: app.Topology,
@@ -118,9 +160,8 @@ def _site(
     selection = configuration.system.atoms
     room = _ROOM_FOR_BAROSTAT if _box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
-    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
-        masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
+        masses=masses_of(system),
         molecule_of=_molecules(topology),
         topology=topology,
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
@@ -211,7 +252,7 @@ def _check_cutoff(configuration: Configuration, box: Array) -> None:
     hint = "take a larger box"
     n = configuration.system.particles
     if n is not None:
-        hint = f"take at least {int(np.ceil(n * (cutoff / limit) ** 3))} particles"
+        hint = f"take at least {np.ceil(n * (cutoff / limit) ** 3):.9g} particles"
     raise ConfigurationError(
         f"potential.cutoff: {cutoff:g} nm is beyond half the box, {limit:.4g} nm; {hint} or a "
         "smaller cutoff",

@@ -11,6 +11,7 @@ import numpy as np
 from ..curve import Curve
 from ..errors import ConfigurationError
 from ..io import read_potential
+from ..limits import LIMITS
 from ..observables import Observable
 from ..potentials import (
     LennardJones,
@@ -173,10 +174,33 @@ def _first_spline(
         return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)
     if section.initial == "table":
         assert section.file is not None
-        spline.set_table(*read_potential(section.file))
-        return spline
+        r, u = read_potential(section.file)
+        return _in_range(spline.set_table(r, u), f"potential.file: {section.file}", temperature)
     sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
     start = LennardJones(sigma, epsilon, section.cutoff, r_min)
     r = np.linspace(r_min, section.cutoff, 400)
-    spline.set_table(r, start.energy(r)[0].detach().numpy())
+    return _in_range(
+        spline.set_table(r, start.energy(r)[0].detach().numpy()), "potential.sigma", temperature
+    )
+
+
+def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair:
+    """The same, whose energies double precision and a minimizer can bear.
+
+    Raises
+    ------
+    ConfigurationError
+        If u is beyond ``LIMITS["energy"]`` anywhere from ``r_min`` on.
+    """
+    r = spline.basis.centers
+    u = spline.energy(r, temperature).detach().numpy()[0]
+    worst = int(np.argmax(np.abs(u)))
+    limit = LIMITS["energy"]
+    if not limit.least <= u[worst] <= limit.most:
+        raise ConfigurationError(
+            f"{source}: u({r[worst]:.4g} nm) is {limit.error('energies', float(u[worst]))}; is "
+            "r_min too small?",
+            key=source.split(":")[0],
+            got=float(u[worst]),
+        )
     return spline

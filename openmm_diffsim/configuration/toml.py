@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..io import read_regular
+from ..limits import LIMITS, checked_number, checked_whole, limit_of, shown
 from ..observables import Observable
 from ..refinement.methods import METHODS
 from ..refinement.target import NOISE
@@ -24,6 +26,7 @@ else:
     import tomli as tomllib
 
 INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
+_MOST_BYTES = 2**20  # of a configuration
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,14 @@ def read_configuration(path: str | Path, trusted: bool = False) -> Configuration
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, _MOST_BYTES).decode("utf-8")
+        raw = tomllib.loads(text.replace("\r\n", "\n"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from error
     return parse_configuration(raw, path.parent, trusted)
 
 
@@ -153,9 +159,9 @@ def _system(section: _Section) -> SystemSection:
             atoms=section.text("atoms", None),
         )
     else:
-        mass = section.number("mass", above=0)
-        density = section.number("number_density", None, above=0)
-        mass_density = section.number("mass_density", None, above=0)
+        mass = section.number("mass")
+        density = section.number("number_density", None)
+        mass_density = section.number("mass_density", None)
         if (density is None) == (mass_density is None):
             raise section.error(
                 "number_density",
@@ -164,7 +170,7 @@ def _system(section: _Section) -> SystemSection:
         if density is None:
             density = mass_density * GRAM_PER_CM3 / mass
         made = SystemSection(
-            particles=section.integer("particles", at_least=10), number_density=density, mass=mass
+            particles=section.integer("particles"), number_density=density, mass=mass
         )
     section.finish()
     return made
@@ -172,16 +178,12 @@ def _system(section: _Section) -> SystemSection:
 
 def _dynamics(section: _Section) -> DynamicsSection:
     made = DynamicsSection(
-        temperature=section.number("temperature", above=0),
-        timestep=section.number("timestep", above=0),
-        friction=section.number("friction", 1.0, above=0),
+        temperature=section.number("temperature"),
+        timestep=section.number("timestep"),
+        friction=section.number("friction", 1.0),
         platform=section.text("platform", "CPU"),
-        threads=section.integer("threads", None, at_least=1),
+        threads=section.integer("threads", None),
     )
-    if made.timestep > 0.1:
-        raise section.error(
-            "timestep", f"got {made.timestep} ps, expected at most 0.1 ps; is it in fs?"
-        )
     section.finish()
     return made
 
@@ -207,15 +209,15 @@ def _potential(section: _Section) -> PotentialSection:
         raise section.error("sigma", "initial = 'lennard-jones' needs sigma (nm), epsilon (kJ/mol)")
     if initial == "parameters" and not known.has_parameters:
         raise section.error("initial", f"a {kind} has no parameters; expected another")
-    cutoff = section.number("cutoff", above=0)
-    r_min = section.number("r_min", None, above=0)
+    cutoff = section.number("cutoff")
+    r_min = section.number("r_min", None)
     if r_min is not None and r_min >= cutoff:
         raise section.error("r_min", f"got {r_min} nm, expected less than cutoff = {cutoff} nm")
     made = PotentialSection(
         kind=kind,
         cutoff=cutoff,
         r_min=r_min,
-        knots=section.integer("knots", known.knots, at_least=8),
+        knots=section.integer("knots", known.knots),
         initial=initial,
         file=file,
         parameters=parameters,
@@ -229,8 +231,8 @@ def _target(section: _Section) -> TargetSection:
     read = _value if observable.rules is None else _curve
     made = TargetSection(
         observable=observable,
-        uncertainty=section.number("uncertainty", None, above=0),
-        weight=section.number("weight", 1.0, above=0),
+        uncertainty=section.number("uncertainty", None),
+        weight=section.number("weight", 1.0),
         **read(section, observable),
         settings=observable.settings(section),
     )
@@ -278,13 +280,13 @@ def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
 def _refine(section: _Section) -> RefineSection:
     made = RefineSection(
         method=section.choice("method", tuple(METHODS), "gauss-newton"),
-        rounds=section.integer("rounds", 15, at_least=1),
-        equilibration=section.integer("equilibration", None, at_least=0),
-        steps=section.integer("steps", 5000, at_least=1),
-        every=section.integer("every", 50, at_least=1),
-        seed=section.integer("seed", 1, at_least=0),
+        rounds=section.integer("rounds", 15),
+        equilibration=section.integer("equilibration", None),
+        steps=section.integer("steps", 5000),
+        every=section.integer("every", 50),
+        seed=section.integer("seed", 1),
         output=section.output("output"),
-        largest_step=section.number("largest_step", 1.0, above=0),
+        largest_step=section.number("largest_step", 1.0),
     )
     if made.steps < 20 * made.every:
         raise section.error(
@@ -322,7 +324,7 @@ class _Section:
     def section(self, key: str) -> _Section:
         value = self._take(key, _REQUIRED)
         if not isinstance(value, Mapping):
-            raise self.error(key, f"got {value!r}, expected a table [{key}]")
+            raise self.error(key, f"got {shown(value)}, expected a table [{key}]")
         return _Section(self._full(key), value, self.folder, self.trusted)
 
     def sections(self, key: str) -> list[_Section]:
@@ -333,20 +335,20 @@ class _Section:
 
     def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
         def check(value: Any) -> float:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise self.error(key, f"got {value!r}, expected a number")
-            if not math.isfinite(value) or (above is not None and not value > above):
-                least = "" if above is None else f" above {above:g}"
-                raise self.error(key, f"got {value!r}, expected a finite number{least}")
-            return float(value)
+            number = checked_number(self._full(key), value, self._refusal(key), limit_of(key))
+            if above is not None and not number > above:
+                raise self.error(key, f"got {number:g}, expected a number above {above:g}")
+            return number
 
         return self._checked(key, default, check)
 
     def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
         def check(value: Any) -> int:
-            if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-                raise self.error(key, f"got {value!r}, expected a whole number >= {at_least}")
-            return value
+            limit = limit_of(key, whole=True)
+            limit = replace(limit, least=max(limit.least, at_least))
+            if isinstance(value, float):
+                raise self.error(key, limit.error("a whole number", value))
+            return checked_whole(self._full(key), value, self._refusal(key), limit)
 
         return self._checked(key, default, check)
 
@@ -360,8 +362,8 @@ class _Section:
 
     def text(self, key: str, default: Any = ...) -> Any:
         def check(value: Any) -> str:
-            if not isinstance(value, str) or not value:
-                raise self.error(key, f"got {value!r}, expected text in quotes")
+            if not isinstance(value, str) or not value or not value.isprintable():
+                raise self.error(key, f"got {shown(value)}, expected text of one line in quotes")
             return value
 
         return self._checked(key, default, check)
@@ -381,15 +383,21 @@ class _Section:
         numbers = isinstance(value, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) for v in value
         )
-        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
-            raise self.error(key, f"got {value!r}, expected [low, high] in {unit}, 0 <= low < high")
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= LIMITS["window"].most:
+            raise self.error(
+                key, f"got {shown(value)}, expected [low, high] in {unit}, 0 <= low < high"
+            )
         return float(value[0]), float(value[1])
 
     def path(self, key: str) -> Path:
         """A file that is there."""
         found = self.folder / self.text(key)
-        if not found.is_file():
-            raise self.error(key, f"there is no file {found}")
+        try:
+            there = found.is_file()
+        except OSError:  # a name too long for the disk
+            there = False
+        if not there:
+            raise self.error(key, f"there is no file {shown(str(found), 300)}")
         return found
 
     def optional_path(self, key: str) -> Path | None:
@@ -422,7 +430,11 @@ class _Section:
             raise self.error(key, "missing")
         return default
 
+    def _refusal(self, key: str) -> Callable[..., ConfigurationError]:
+        return partial(ConfigurationError, key=self._full(key))
+
     def _full(self, key: str) -> str:
+        key = key if key.isprintable() and len(key) < 100 else shown(key)
         return f"{self.name}.{key}" if self.name else key
 
 

@@ -4,6 +4,7 @@ from .archive import read_arrays
 from .curves import read_curve, tidy
 from .files import atomic_write_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
+from .regular import read_regular
 from .tables import read_potential
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "read_arrays",
     "read_curve",
     "read_potential",
+    "read_regular",
     "tidy",
     "write_csv",
     "write_json",

@@ -404,7 +404,7 @@ class Diffusion(SegmentObservable):
         """Those of segments, how long they are, and the method; a value has to be positive."""
         section.number("value", above=0)
         return {
-            "length": section.number("length", above=0),
+            "length": section.number("length"),
             "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
             **super().settings(section),
         }

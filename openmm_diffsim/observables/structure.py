@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError, TargetError
+from ..limits import checked_number, checked_whole
 from ..statistics.kernels import PairHistogram
 from ..statistics.molecules import minimum_image, pairs_within
 from ..units import value_in_md_units
@@ -28,7 +29,6 @@ from .base import (
 from .plausible import check_rdf
 from .site import Place, Section, Site
 
-_MOST_BINS = 100_000
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
 
 
@@ -101,17 +101,16 @@ class RDF(Observable):
         intramolecular: bool = False,
         exclude_bonds: int | None = None,
     ) -> None:
-        bins = at_least(1, "RDF: bins", bins)
         low = float(value_in_md_units(r_min, "length"))
         high = float(value_in_md_units(r_max, "length"))
-        if not 0 <= low < high < np.inf or bins > _MOST_BINS:
+        if not 0 <= low < high:
             raise ObservableError(
-                f"RDF: expected 0 <= r_min < r_max and 1 <= bins <= {_MOST_BINS}, got r_min = "
-                f"{low} nm, r_max = {high} nm, bins = {bins}",
+                f"RDF: expected 0 <= r_min < r_max, got r_min = {low} nm, r_max = {high} nm",
                 r_min=low,
                 r_max=high,
-                bins=bins,
             )
+        checked_number("r_max", high, ObservableError)
+        bins = checked_whole("bins", bins, ObservableError)
         self.edges: Array = np.linspace(low, high, bins + 1)
         self.atoms = check_atoms(atoms, "RDF: atoms")
         self.atoms2 = self.atoms if atoms2 is None else check_atoms(atoms2, "RDF: atoms2")

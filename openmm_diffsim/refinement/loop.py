@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..engine.job import Recording, SamplingJob
 from ..errors import EquilibrationError, SamplingError, TargetError
+from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples
 from . import checkpoint as files
@@ -31,6 +32,7 @@ from .trust import Trust
 
 Array = NDArray[np.float64]
 
+_STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
@@ -102,7 +104,7 @@ class Refinement:
         self.potential = potential
         self.targets = list(targets)
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
-        self.largest_step = largest_step
+        self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
         self.states = make_states(potential, self.targets, prior)

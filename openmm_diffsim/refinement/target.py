@@ -17,6 +17,7 @@ from ..curve import Axis, Curve
 from ..engine.statepoint import StatePoint
 from ..errors import ObservableError, TargetError
 from ..io import read_curve, tidy
+from ..limits import LIMITS, checked_number
 from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
@@ -108,13 +109,11 @@ class Target:
             raise TargetError(
                 f"noise: expected 'auto', 'sampled' or 'independent', got {noise!r}", got=noise
             )
-        if not (np.isfinite(weight) and weight > 0):
-            raise TargetError(f"weight: expected a positive number, got {weight}", got=weight)
         points = state_points if isinstance(state_points, Sequence) else [state_points]
         self.state_points: tuple[StatePoint, ...] = tuple(points)
         self.observable = observable
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
-        self.weight = float(weight)
+        self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
         self.axis = observable.axis(self.state_point.timestep)
         self.curve: Curve | None = None
@@ -233,6 +232,12 @@ class Target:
             return None
         return float(np.exp(np.median(ratio)))
 
+    @property
+    def _source(self) -> str:
+        """What a message calls the data: their file, or else the observable."""
+        path = None if self.curve is None else self.curve.path
+        return self.observable.label if path is None else str(path)
+
     @cached_property
     def _operator(self) -> Tensor:
         return torch.from_numpy(self.operator)
@@ -287,6 +292,12 @@ class Target:
         return np.broadcast_to(error, shape).copy()
 
     def _check(self) -> None:
+        limit = LIMITS["rows"]
+        if len(self.values) > limit.most:
+            raise TargetError(
+                f"{self._source}: {limit.error('a number of points', len(self.values))}",
+                n_points=len(self.values),
+            )
         if not np.all(np.isfinite(self.values)):
             raise TargetError(f"expected finite values, got {self.values}")
         if not np.all(np.isfinite(self.uncertainty) & (self.uncertainty > 0)):

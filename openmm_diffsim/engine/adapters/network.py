@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
+from openmm import unit
 
 from ...errors import AttachError
 from ...io import FrameWriter

@@ -7,11 +7,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...errors import PotentialError
+from ...limits import LIMITS
 from .base import PairPotential
 from .basis import SplineBasis
 from .table_error import TableError, table_error
 
-_MOST_KNOTS = 2000
+_MOST_KNOTS = int(LIMITS["knots"].most)
 
 
 def switching_function(r: Tensor, start: float, end: float) -> Tensor:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
+from ...limits import limit_of
 from ...units import MOLAR_GAS_CONSTANT
 from ..base import Potential
 from ..network.network import NetworkPotential
@@ -149,6 +150,7 @@ class PairPotential(Potential):
                 expected=self.n_pairs,
                 got=array.shape,
             )
-        if not np.all(np.isfinite(array)):
-            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
+        limit = limit_of(name)
+        if not np.all((array >= limit.least) & (array <= limit.most)):
+            raise PotentialError(f"{name}: {limit.error('finite numbers', value)}", got=value)
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))

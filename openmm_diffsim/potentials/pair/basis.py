@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import PotentialError
+from ...limits import checked_number, checked_whole
 
 Array = NDArray[np.float64]
 
@@ -42,7 +43,7 @@ class SplineBasis:
     Raises
     ------
     PotentialError
-        If not 0 < r_min < cutoff, or knots < 6.
+        If not 0 < r_min < cutoff, or one of them is beyond ``limits.LIMITS``.
     """
 
     r_min: float
@@ -50,12 +51,6 @@ class SplineBasis:
     knots: int
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.r_min) and np.isfinite(self.cutoff)):
-            raise PotentialError(
-                f"r_min and cutoff must be finite, got {self.r_min} and {self.cutoff} nm",
-                r_min=self.r_min,
-                cutoff=self.cutoff,
-            )
         if not 0 < self.r_min < self.cutoff:
             raise PotentialError(
                 f"expected 0 < r_min < cutoff, got r_min = {self.r_min} nm and "
@@ -63,8 +58,9 @@ class SplineBasis:
                 r_min=self.r_min,
                 cutoff=self.cutoff,
             )
-        if self.knots < 6:
-            raise PotentialError(f"expected at least 6 knots, got {self.knots}", knots=self.knots)
+        checked_number("r_min", self.r_min, PotentialError)
+        checked_number("cutoff", self.cutoff, PotentialError)
+        checked_whole("knots", self.knots, PotentialError)
 
     @property
     def n_coefficients(self) -> int:
