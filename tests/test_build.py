@@ -123,7 +123,7 @@ def test_data_that_are_no_vacf_of_these_particles_are_refused(tmp_path: Path) ->
         TargetError, match=r"c\.csv: got C\(0\) = 1, expected about 3RT/m = 0\.09366"
     ):
         build(tmp_path, vacf(tmp_path, c_0=1.0))
-    with pytest.raises(TargetError, match=r"c\.csv: has no third column.*uncertainty"):
+    with pytest.raises(TargetError, match=r"c\.csv: has no column of errors.*uncertainty"):
         build(tmp_path, {k: v for k, v in vacf(tmp_path).items() if k != "uncertainty"})
 
 

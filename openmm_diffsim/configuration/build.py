@@ -85,10 +85,10 @@ def _read_curve(entry: TargetSection) -> Curve | None:
     """What was measured, where it is a curve."""
     if entry.file is None or entry.observable.rules is None:
         return None
-    curve = read_curve(entry.file, entry.observable.rules, entry.unit)
+    curve = read_curve(entry.file, entry.observable.rules, entry.unit, entry.columns, entry.block)
     if curve.error is None and entry.uncertainty is None:
         raise TargetError(
-            f"{entry.file}: has no third column with errors; give an uncertainty in [[target]]",
+            f"{entry.file}: has no column of errors; give an uncertainty in [[target]]",
             path=entry.file,
             key="target.uncertainty",
         )
