@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..curve import Curve
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PotentialError
 from ..io import read_potential
 from ..observables import Observable
 from ..potentials import (
@@ -173,8 +173,13 @@ def _first_spline(
         return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)
     if section.initial == "table":
         assert section.file is not None
-        spline.set_table(*read_potential(section.file))
-        return spline
+        r, u = read_potential(section.file)
+        try:
+            return spline.set_table(r, u)
+        except PotentialError as error:
+            raise ConfigurationError(
+                f"potential.file: {section.file}: {error}", key="potential.file"
+            ) from error
     sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
     start = LennardJones(sigma, epsilon, section.cutoff, r_min)
     r = np.linspace(r_min, section.cutoff, 400)
