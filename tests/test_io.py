@@ -198,6 +198,13 @@ def test_which_column_is_what_is_said(write: Write) -> None:
             read_curve(path, RDF.rules, "nm", columns=wrong)  # type: ignore[arg-type]
 
 
+def test_what_stands_in_other_columns_does_not_matter(write: Write) -> None:
+    rows = [f"{row} {'inf' if g == 0 else -1}" for row, g in zip(ROWS, G, strict=True)]
+    np.testing.assert_array_equal(
+        read_curve(write("\n".join(rows)), RDF.rules, "nm", columns=[1, 2]).y, G
+    )
+
+
 @pytest.mark.parametrize("head", ["@TYPE xydy", "# r g error", "r g stderr", "r g d_g", "# r g e"])
 def test_large_errors_are_errors_where_they_are_called_so(write: Write, head: str) -> None:
     data = read_rdf(write("\n".join([head, *(f"{row} {0.9}" for row in ROWS)])))
@@ -255,7 +262,11 @@ REFUSED = {
     ),
     "a count of more rows": ("9\n" + "\n".join(ROWS), 1, "got one number, 9, above a table of 6"),
     "two sets": ("\n".join([*ROWS, "&", *(f"{r} {r}" for r in R), "&"]), None, "holds 2 tables"),
-    "one below the other": ("\n".join([*ROWS, *ROWS]), None, "holds 2 curves, one below the other"),
+    "one below the other": (
+        "\n".join([*ROWS, *(f"{r} {1.3 * g}" for r, g in zip(R, G, strict=True))]),
+        None,
+        "holds 2 curves, one below the other",
+    ),
     "two curves of one x": (
         '@ s0 legend "OW"\n@ s1 legend "HW"\n' + "\n".join(f"{row} 0.1" for row in ROWS),
         None,
@@ -274,8 +285,8 @@ REFUSED = {
     "many rows": ("0.1 1\n" * 20_001, None, "has 20001 rows, expected a table of at most 20000"),
     "very many rows": ("0.1 1\n" * 1_000_000, None, "has more than 200000 lines, expected a table"),
     "large": (b"0.1 1 " * 6_000_000, None, "has more than 32 MB, expected a table of at most"),
-    "infinite": ("\n".join([*ROWS, "0.7 inf"]), 7, "got 'inf', expected a finite number"),
-    "overflow": ("\n".join([*ROWS, "0.7 1e999"]), 7, "got '1e999', expected a finite number"),
+    "infinite": ("\n".join([*ROWS, "0.7 inf"]), 7, "got g = inf, expected g of about 0 or more"),
+    "overflow": ("\n".join([*ROWS, "0.7 1e999"]), 7, "got g = inf, expected g of about 0"),
     "negative r": ("\n".join(["-0.1 0", *ROWS]), 1, "got r = -0.1, expected r >= 0"),
     "negative g": ("\n".join([*ROWS, "0.7 -0.6"]), 7, "got g = -0.6"),
     "negative error": ("\n".join(row + " -1" for row in ROWS), 1, "got error = -1, expected"),
@@ -337,8 +348,13 @@ def test_arrays_are_tidied_like_files() -> None:
         (R, [*G[:-1], np.inf], None, "point 5: got g = inf"),
         (R, G, [*G[:-1], -0.1], "point 5: got error = -0.1"),
         (R, G, [0.1, 0.1, np.nan, 0.1, 0.1, 0.1], "point 2: got error = nan"),
-        ([*R, *R], [*G, *(1.1 * G)], None, "g\\(r\\): holds 2 curves, one below the other"),
-        (np.arange(1.0, 30_000), np.ones(29_999), None, "29999 points, expected at most 20000"),
+        ([*R, *R], [*G, *(1.3 * G)], None, "g\\(r\\): holds 2 curves, one below the other"),
+        (
+            np.arange(1.0, 30_000),
+            np.ones(29_999),
+            None,
+            "g\\(r\\): has 29999 rows, expected a table of at most 20000",
+        ),
     ],
 )
 def test_bad_arrays_are_refused(r: object, g: object, error: object, message: str) -> None:
@@ -379,7 +395,7 @@ CORRELATION_REFUSED = {
     "few": ("0 1\n0.1 0.5", None, "got 2 usable rows, expected at least 3"),
     "all NaN": ("0 nan\n0.1 nan\n0.2 nan", None, "t or value is NaN in each"),
     "negative error": ("0 1 0.1\n0.1 0.5 -1\n0.2 0.1 0.1", 2, "got error = -1"),
-    "infinite": ("0 1\n0.1 inf\n0.2 0.1", 2, "expected a finite number"),
+    "infinite": ("0 1\n0.1 inf\n0.2 0.1", 2, "got value = inf, expected a number, finite"),
     "swapped": ("0.5 0\n-0.1 1\n0.3 2\n0.1 3\n0.2 4", None, "swapped"),
     "empty": ("", None, "is empty"),
 }
@@ -518,6 +534,27 @@ def test_measured_rdf_in_the_wrong_unit_is_refused(
         check_rdf(data, density)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.2, 1.3])
+@pytest.mark.parametrize("name", [name for name in MEASURED if "silicon" not in name])  # a crystal
+def test_measured_rdf_of_another_norm_is_refused(
+    shared_data: Callable[[str], Path], name: str, factor: float
+) -> None:
+    length_unit, density = MEASURED[name]
+    data = read_rdf(shared_data(name), length_unit)
+    with pytest.raises(TargetError, match="does not go to 1"):
+        check_rdf(Curve(data.x, factor * data.y), density)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.2, 1.3])
+@pytest.mark.parametrize("name", REDUCED)
+def test_reduced_rdf_of_another_norm_is_refused(
+    shared_data: Callable[[str], Path], name: str, factor: float
+) -> None:
+    data = read_rdf(shared_data(f"diffsim/{name}.csv"))
+    with pytest.raises(TargetError, match="does not go to 1"):
+        check_rdf(Curve(data.x * SIGMA, factor * data.y), REDUCED[name] / SIGMA**3)
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_measured_rdf_with_swapped_columns_is_refused(
     shared_data: Callable[[str], Path], name: str
@@ -596,7 +633,7 @@ def test_potential_is_read_back_exactly(tmp_path: Path) -> None:
         ("0.5,1", "line 6: this r is in the file twice"),
         ("-0.5,1", "line 6: got r = -0.5"),
         ("0.7,nan", "line 6: got r = 0.7, u = nan"),
-        ("0.7,inf", "line 6: got 'inf'"),
+        ("0.7,inf", "line 6: got r = 0.7, u = inf, expected"),
         (None, "got 4 usable rows"),
     ],
 )

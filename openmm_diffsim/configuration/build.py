@@ -121,7 +121,7 @@ def _site(
     masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
         masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
-        molecule_of=_molecules(topology),
+        molecule_of=_molecules(topology, system),
         topology=topology,
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
@@ -134,10 +134,11 @@ def _site(
     )
 
 
-def _molecules(topology: app.Topology) -> IntArray:
-    """[particles], index of the molecule of each particle, by the topology's bonds."""
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64)
-    n, (first, second) = topology.getNumAtoms(), bonds.reshape(-1, 2).T
+def _molecules(topology: app.Topology, system: openmm.System) -> IntArray:
+    """[particles], index of the molecule of each, by the topology's bonds and the constraints."""
+    rigid = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    bonds = [(a.index, b.index) for a, b in topology.bonds()] + [(i, j) for i, j, _ in rigid]
+    n, (first, second) = system.getNumParticles(), np.array(bonds, dtype=int).reshape(-1, 2).T
     linked = coo_array((np.ones(len(bonds)), (first, second)), shape=(n, n))
     return np.asarray(connected_components(linked, directed=False)[1], dtype=np.int64)
 

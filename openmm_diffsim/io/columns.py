@@ -19,6 +19,7 @@ _ERRORS = re.compile(
 _WITH_ERRORS = re.compile(r"@\s*type\s+xydy", re.IGNORECASE)
 _SETS = re.compile(r"@\s*(s\d+\s+legend|type\s+xy\b)", re.IGNORECASE)
 _AS_LARGE = 0.5  # of y: a column that is mostly more is no error
+_SAME = 0.15  # of the standard deviation of y: how much a curve differs when measured again
 _SEEN = 0.3  # of the largest y: where y is far from 0
 
 
@@ -56,17 +57,25 @@ def choose_columns(table: Table, sheet: Sheet, columns: Sequence[int] | None) ->
 
 
 def check_single(table: Table) -> None:
-    """Raise where x runs several times over the same range: several curves, one below the other."""
-    x = table.values[:, 0]
-    steps = np.sign(np.diff(x[np.isfinite(x)]))
+    """Raise where several curves stand one below the other: x starts again and y is another.
+
+    The same one measured several times is no error.
+    """
+    x, y = table.values[np.isfinite(table.values[:, 0]), :2].T
+    steps = np.sign(np.diff(x))
     main = 1 if (steps > 0).sum() >= (steps < 0).sum() else -1
     starts = np.flatnonzero(steps == -main) + 1
-    runs = [run for run in np.split(x[np.isfinite(x)], starts) if len(run) > 4]
+    runs = [run for run in np.split(np.arange(len(x)), starts) if len(run) > 4]
     for run in runs[1:]:
-        if len(np.intersect1d(runs[0], run)) > 0.5 * min(len(run), len(runs[0])):
+        first = runs[0]
+        _, mine, other = np.intersect1d(x[first], x[run], return_indices=True)
+        if len(mine) <= 0.5 * min(len(run), len(first)):
+            continue
+        difference = y[first[mine]] - y[run[other]]
+        if np.nanmean(difference**2) > _SAME**2 * np.nanvar(y[first]):
             raise table.error(
-                f"holds {len(runs)} curves, one below the other: x starts again at {run[0]:g}; "
-                "keep one of them"
+                f"holds {len(runs)} curves, one below the other: x starts again at "
+                f"{x[run[0]]:g}; keep one of them"
             )
 
 

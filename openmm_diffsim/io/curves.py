@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..curve import Curve, CurveRules
+from ..curve import MOST_POINTS, Curve, CurveRules
 from ..errors import TargetError
 from ..units import value_in_md_units
 from .columns import check_single, choose_columns
 from .tables import Table, read_table, require_rows
+from .text import too_many
 
 
 def read_curve(
@@ -87,10 +88,12 @@ def tidy(x: Any, y: Any, error: Any, rules: CurveRules, kind: str = "dimensionle
 
 
 def _without_empty(table: Table) -> Table:
-    """Without a third column that is NaN or zero throughout."""
+    """Without last columns that are empty throughout, and a third one of zeros or NaN alone."""
     values = table.values
+    while values.shape[1] > 2 and np.isnan(values[:, -1]).all():
+        values = values[:, :-1]
     nothing = values.shape[1] == 3 and not np.nan_to_num(values[:, 2]).any()
-    return table.with_values(values[:, :2]) if nothing else table
+    return table.with_values(values[:, :2] if nothing else values)
 
 
 def _table(rules: CurveRules, x: Any, y: Any, error: Any, kind: str) -> Table:
@@ -115,6 +118,8 @@ def _table(rules: CurveRules, x: Any, y: Any, error: Any, kind: str) -> Table:
 def _tidy(table: Table, rules: CurveRules) -> Curve:
     """Checked, without holes, ascending, each x once."""
     values = table.values
+    if len(values) > MOST_POINTS:
+        raise table.error(too_many(f"{len(values)} rows"))
     kept = np.flatnonzero(~np.isnan(values[:, :2]).any(axis=1))
     if not len(kept):
         raise table.error(f"has no row of numbers: {rules.x} or {rules.y} is NaN in each")

@@ -71,7 +71,7 @@ def read_table(
     ------
     TargetError
         The file is missing, empty, too large or not text; it holds several tables and block says
-        not which; a field is not a finite number or a hole; lines differ in their number of
+        not which; a field is not a number or a hole; lines differ in their number of
         columns, or there is one only.
     """
     path = Path(path)
@@ -114,8 +114,10 @@ def read_potential(
     if n not in (2, 3):
         raise table.error(f"got {n} columns, expected r (nm) and u (kJ/mol); keep these alone")
     r, u = table.values[:, 0], table.values[:, 1]
-    for row in np.flatnonzero(np.isnan(r) | np.isnan(u) | (r < 0)):
-        raise table.error(f"got r = {r[row]:g}, u = {u[row]:g}, expected r >= 0 and a number", row)
+    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u) & (r >= 0))):
+        raise table.error(
+            f"got r = {r[row]:g}, u = {u[row]:g}, expected r >= 0 and a finite number", row
+        )
     order = np.argsort(r, kind="stable")
     for place in np.flatnonzero(np.diff(r[order]) == 0):
         raise table.error("this r is in the file twice", order[place + 1])

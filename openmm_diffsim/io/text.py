@@ -37,7 +37,7 @@ class Block:
     """One table of numbers."""
 
     rows: list[list[float]] = field(default_factory=list)
-    """NaN where there is a hole."""
+    """NaN where there is a hole; infinities as they are."""
     lines: list[int] = field(default_factory=list)
     """[rows], counted from 1."""
     flags: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def read_text(path: Path, refuse: Refusal) -> str:
     except OSError as problem:
         raise refuse(f"cannot be read: {problem.strerror or problem}", None) from problem
     if len(data) > LARGEST_FILE:
-        raise refuse(_too_many(f"more than {LARGEST_FILE // 2**20} MB"), None)
+        raise refuse(too_many(f"more than {LARGEST_FILE // 2**20} MB"), None)
     if not data.strip():
         raise refuse("is empty", None)
     encoding = next((e for mark, e in _ENCODINGS.items() if data.startswith(mark)), "utf-8")
@@ -95,18 +95,19 @@ def parse(text: str, refuse: Refusal) -> Sheet:
         if body.strip() != line.strip():
             words.append(line.strip())
         if len(bodies) > _MOST_LINES:
-            raise refuse(_too_many(f"more than {_MOST_LINES} lines"), None)
+            raise refuse(too_many(f"more than {_MOST_LINES} lines"), None)
     split = _splitter([body for _, body in bodies], refuse)
     lines = [(number, body, split(body)) for number, body in bodies]
     numbers = _below_titles(lines, words, refuse)
     blocks = [block for block in _blocks(numbers, refuse) if block.rows]
     for block in blocks:
         if len(block.rows) > MOST_POINTS:
-            raise refuse(_too_many(f"{len(block.rows)} rows"), None)
+            raise refuse(too_many(f"{len(block.rows)} rows"), None)
     return Sheet(blocks, words)
 
 
-def _too_many(what: str) -> str:
+def too_many(what: str) -> str:
+    """What is said of a table with more rows than any curve needs."""
     return (
         f"has {what}, expected a table of at most {MOST_POINTS} rows; average neighbouring ones, "
         "as no model is that fine"
@@ -212,7 +213,7 @@ def _blocks(numbers: list[tuple[int, list[str]]], refuse: Refusal) -> Iterator[B
             continue
         if fields[-1] in _FLAGS and len(fields) > 2:
             block.flags.append(fields.pop())
-        row = [_finite(field, line, refuse) for field in fields]
+        row = [_known(field, line, refuse) for field in fields]
         following = numbers[place + 1][1] if place + 1 < len(numbers) else []
         if len(block.rows) == wanted and _announces(row, fields, following):
             if block.rows:
@@ -237,12 +238,10 @@ def _announces(row: list[float], fields: list[str], following: list[str]) -> boo
     return whole and len(following) > 2 and following[0] == "1"
 
 
-def _finite(text: str, line: int, refuse: Refusal) -> float:
+def _known(text: str, line: int, refuse: Refusal) -> float:
     value = _value(text)
     if value is None and text and set(text) == {"*"}:
         raise refuse(f"got {text[:40]!r}, a number too long for the columns of its writer", line)
     if value is None:
         raise refuse(f"got {text[:40]!r}, expected a number", line)
-    if value in (float("inf"), float("-inf")):
-        raise refuse(f"got {text[:40]!r}, expected a finite number", line)
     return value
