@@ -28,7 +28,9 @@ def vacf(folder: Path, t: np.ndarray = T, c_0: float = SQUARED_SPEED, **options:
     return {"observable": "vacf", "file": "c.csv", "uncertainty": 1e-3} | options
 
 
-def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -> Refinement:
+def build(
+    folder: Path, target: dict[str, Any], said: list[str] | None = None, **potential: Any
+) -> Refinement:
     raw = {
         "system": {"particles": 60, "number_density": 10.0, "mass": MASS},
         "dynamics": {"temperature": KELVIN, "timestep": STEP, "platform": "Reference"},
@@ -38,6 +40,7 @@ def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -
             "epsilon": 1.0,
             "cutoff": 0.8,
             "r_min": 0.28,
+            **potential,
         },
         "target": [target],
         "refine": {"steps": 1000, "every": 25},
@@ -123,8 +126,36 @@ def test_data_that_are_no_vacf_of_these_particles_are_refused(tmp_path: Path) ->
         TargetError, match=r"c\.csv: got C\(0\) = 1, expected about 3RT/m = 0\.09366"
     ):
         build(tmp_path, vacf(tmp_path, c_0=1.0))
-    with pytest.raises(TargetError, match=r"c\.csv: has no third column.*uncertainty"):
+    with pytest.raises(TargetError, match=r"c\.csv: has no column of errors.*uncertainty"):
         build(tmp_path, {k: v for k, v in vacf(tmp_path).items() if k != "uncertainty"})
+
+
+def test_who_knows_better_says_so(tmp_path: Path) -> None:
+    target = build(tmp_path, vacf(tmp_path, c_0=1.0, as_it_is=True)).targets[0]
+    assert target.values[0] == 1.0
+
+
+def test_which_column_of_a_file_is_meant(tmp_path: Path) -> None:
+    entry = vacf(tmp_path, columns=[1, 3])
+    t, c = np.loadtxt(tmp_path / "c.csv", unpack=True)
+    np.savetxt(tmp_path / "c.csv", np.stack([t, 0.1 * c, c], axis=1))
+    assert build(tmp_path, entry).targets[0].values[0] == pytest.approx(SQUARED_SPEED)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [((3, 8), "it would in angstrom"), ((0.5, 0.55), "expected it to cover r_min = 0.28 nm")],
+)
+def test_a_table_that_says_little_of_the_potential_is_refused(
+    tmp_path: Path, ends: tuple[float, float], message: str
+) -> None:
+    r = np.linspace(*ends, 30)
+    np.savetxt(tmp_path / "u.txt", np.stack([r, 1 - r / r[-1]], axis=1))
+    own = {"kind": "spline", "initial": "table", "file": "u.txt"}
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        build(tmp_path, DIFFUSION, **own)
+    assert caught.value.key == "potential.file"
+    assert str(tmp_path / "u.txt") in str(caught.value)
 
 
 @pytest.mark.parametrize(

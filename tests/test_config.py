@@ -142,6 +142,10 @@ def test_angles_are_read_in_full(folder: Path) -> None:
     ).targets[1]
     assert (full.settings["bins"], full.unit, full.window) == (36, "degree", (0.5, 2.5))
     assert (full.noise, full.settings["atoms"]) == ("independent", "name O")
+    assert (plain.columns, plain.block, plain.as_it_is) == (None, None, False)
+    said = {"columns": [1, 3], "block": -1, "as_it_is": True}
+    told = changed(folder, target=[ISSUE_EXAMPLE["target"][0] | said]).targets[0]
+    assert (told.columns, told.block, told.as_it_is) == ((1, 3), -1, True)
 
 
 def without(section: dict[str, Any], key: str) -> dict[str, Any]:
@@ -156,6 +160,10 @@ SECTIONS_REFUSED = [
     (ANGLES | {"angle_unit": "deg"}, "angle_unit", "one of rad, degree; did you mean 'degree'?"),
     (ANGLES | {"window": [2.0, 1.0]}, "window", "[low, high] in rad"),
     (ANGLES | {"length_unit": "nm"}, "length_unit", "unknown key"),
+    (ANGLES | {"columns": [0, 1]}, "columns", "whole numbers from 1 on, as [1, 2]"),
+    (ANGLES | {"columns": 2}, "columns", "whole numbers from 1 on"),
+    (ANGLES | {"block": "last"}, "block", "expected a whole number"),
+    (ANGLES | {"as_it_is": "yes"}, "as_it_is", "expected true or false"),
     (ANGLES | {"observable": "angle"}, "observable", "did you mean 'angles'?"),
     (VACF | {"winodw": [0, 1]}, "winodw", "did you mean window?"),
     (VACF | {"integrator": "nvt"}, "integrator", "one of simulation, nve; did you mean 'nve'?"),

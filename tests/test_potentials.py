@@ -261,6 +261,16 @@ def test_core_leaves_steep_coefficients_and_all_beyond_it_alone() -> None:
     )
 
 
+def lennard_jones_table(first: float, last: float, sigma: float) -> tuple[Any, Any]:
+    r = np.linspace(first, last, 200)
+    return r, 4 * ((sigma / r) ** 12 - (sigma / r) ** 6)
+
+
+def test_a_table_that_goes_on_beyond_the_cutoff_is_taken() -> None:
+    pair = SplinePair(**KNOTS).set_table(*lennard_jones_table(0.05, 5.0, 0.34))
+    assert abs(float(pair.energy(np.array([0.9]))[0, 0])) < 1e-9
+
+
 def test_a_table_is_followed_shifted_and_continued_as_a_straight_line() -> None:
     r = np.linspace(0.3, 0.8, 200)
     u = 3.6 * ((0.34 / r) ** 12 - (0.34 / r) ** 6)
@@ -604,6 +614,36 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...], dict[str, Any]]] = 
         lambda: SplinePair(0.2, 0.9).set_table([0.3, 0.4, 0.5], [2, 1, 0]),
         ("4 points", "(3,)"),
         {"shape_u": (3,)},
+    ),
+    "table of a tenth of the range": (
+        lambda: SplinePair(0.2, 0.9).set_table(np.linspace(0.3, 0.37, 20), np.zeros(20)),
+        ("from 0.3 to 0.37 nm", "cover r_min = 0.2 nm to the cutoff, 0.9 nm", "write 0"),
+        {"expected": (0.2, 0.9)},
+    ),
+    "table that ends at half": (
+        lambda: SplinePair(0.2, 0.9).set_table(np.linspace(0.1, 0.5, 20), np.zeros(20)),
+        ("two thirds",),
+        {"got": (0.1, 0.5)},
+    ),
+    "table in angstrom": (
+        lambda: SplinePair(0.2, 0.9).set_table(np.linspace(2, 9, 20), np.zeros(20)),
+        ("from 2 to 9 nm", "it would in angstrom"),
+        {},
+    ),
+    "table in angstrom from 0.1 on": (
+        lambda: SplinePair(0.2, 0.9).set_table(*lennard_jones_table(0.1, 12, 3.4)),
+        ("from 0.1 to 12 nm", "it is all core. Is r in angstrom?"),
+        {},
+    ),
+    "table in nm taken for angstrom": (
+        lambda: SplinePair(0.2, 0.9).set_table(np.linspace(0.02, 0.09, 20), np.zeros(20)),
+        ("from 0.02 to 0.09 nm",),
+        {},
+    ),
+    "table with a NaN": (
+        lambda: SplinePair(0.2, 0.9).set_table([0.2, 0.4, 0.6, 0.9], [1, np.nan, 0, 0]),
+        ("finite",),
+        {},
     ),
     "sum of nothing": (lambda: PairSum([]), ("none",), {}),
     "sum on other knots": (

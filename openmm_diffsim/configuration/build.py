@@ -93,10 +93,10 @@ def _read_curve(entry: TargetSection) -> Curve | None:
     """What was measured, where it is a curve."""
     if entry.file is None or entry.observable.rules is None:
         return None
-    curve = read_curve(entry.file, entry.observable.rules, entry.unit)
+    curve = read_curve(entry.file, entry.observable.rules, entry.unit, entry.columns, entry.block)
     if curve.error is None and entry.uncertainty is None:
         raise TargetError(
-            f"{entry.file}: has no third column with errors; give an uncertainty in [[target]]",
+            f"{entry.file}: has no column of errors; give an uncertainty in [[target]]",
             path=entry.file,
             key="target.uncertainty",
         )
@@ -162,7 +162,7 @@ def _site(
     timestep = configuration.dynamics.timestep
     return Site(
         masses=masses_of(system),
-        molecule_of=_molecules(topology),
+        molecule_of=_molecules(topology, system),
         topology=topology,
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
@@ -175,10 +175,11 @@ def _site(
     )
 
 
-def _molecules(topology: app.Topology) -> IntArray:
-    """[particles], index of the molecule of each particle, by the topology's bonds."""
-    bonds = np.array([(a.index, b.index) for a, b in topology.bonds()], dtype=np.int64)
-    n, (first, second) = topology.getNumAtoms(), bonds.reshape(-1, 2).T
+def _molecules(topology: app.Topology, system: openmm.System) -> IntArray:
+    """[particles], index of the molecule of each, by the topology's bonds and the constraints."""
+    rigid = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    bonds = [(a.index, b.index) for a, b in topology.bonds()] + [(i, j) for i, j, _ in rigid]
+    n, (first, second) = system.getNumParticles(), np.array(bonds, dtype=int).reshape(-1, 2).T
     linked = coo_array((np.ones(len(bonds)), (first, second)), shape=(n, n))
     return np.asarray(connected_components(linked, directed=False)[1], dtype=np.int64)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..curve import Curve
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PotentialError
 from ..io import read_potential
 from ..limits import LIMITS
 from ..observables import Observable
@@ -175,7 +175,12 @@ def _first_spline(
     if section.initial == "table":
         assert section.file is not None
         r, u = read_potential(section.file)
-        return _in_range(spline.set_table(r, u), f"potential.file: {section.file}", temperature)
+        what = f"potential.file: {section.file}"
+        try:
+            spline.set_table(r, u)
+        except PotentialError as error:
+            raise ConfigurationError(f"{what}: {error}", key="potential.file") from error
+        return _in_range(spline, what, temperature)
     sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
     start = LennardJones(sigma, epsilon, section.cutoff, r_min)
     r = np.linspace(r_min, section.cutoff, 400)

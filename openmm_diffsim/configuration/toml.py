@@ -65,6 +65,8 @@ class TargetSection:
     unit: str = ""  # of the x in the file
     window: tuple[float, float] | None = None  # md units, of a curve
     noise: str = "auto"  # of a histogram
+    columns: tuple[int, ...] | None = None  # of x, y and perhaps the error, counted from 1
+    block: int | None = None  # of several tables in the file, counted from 1 or from -1
     as_it_is: bool = False  # a curve, whatever it looks like
     value: float | None = None  # md units, of what is no curve
 
@@ -257,6 +259,8 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
         "file": section.path("file"),
         "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
         "unit": rules.default_unit,
+        "columns": section.integers("columns"),
+        "block": section.integer("block", None, at_least=-1000),
         "as_it_is": section.flag("as_it_is"),
     }
     if len(rules.accepted) > 1:
@@ -359,6 +363,15 @@ class _Section:
             return value
 
         return self._checked(key, False, check)
+
+    def integers(self, key: str) -> tuple[int, ...] | None:
+        """Whole numbers from 1 on."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(type(v) is int and v > 0 for v in value):
+            raise self.error(key, f"got {value!r}, expected whole numbers from 1 on, as [1, 2]")
+        return tuple(value)
 
     def text(self, key: str, default: Any = ...) -> Any:
         def check(value: Any) -> str:

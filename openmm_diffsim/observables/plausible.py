@@ -66,7 +66,8 @@ def check_rdf(curve: Curve, number_density: Any = None, reach: float = np.inf) -
         raise doubt(
             curve,
             f"g rises above 0.5 at r = {rise:.4g} nm and reaches to {end:.4g} nm, but is compared "
-            f"up to {reach:.4g} nm; was the file in angstrom and read as nm?",
+            f"up to {reach:.4g} nm; was the file in angstrom and read as nm, or is the box too "
+            "small?",
             "g(r)",
         )
     if end < 1.2 * rise:

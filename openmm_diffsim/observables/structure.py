@@ -84,6 +84,7 @@ class RDF(Observable):
         "length",
         least_y=-0.5,
         expected_y="g of about 0 or more (h(r) = g(r) - 1 is not g(r))",
+        growth=2.0,
         units={"nm": (1.0, 1.0), "angstrom": (0.1, 1.0), "A": (0.1, 1.0)},
     )
     is_histogram = True

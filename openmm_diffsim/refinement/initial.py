@@ -27,7 +27,7 @@ def boltzmann_inversion(
 
     Where g < ``least_g`` the noise of ln g takes over: from its contact r_0 inwards w goes on
     as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0, and
-    r_0 becomes the core radius. w is shifted to zero at the cutoff.
+    r_0 becomes the core radius. w is shifted to zero at the cutoff, and flat beyond the data.
 
     Parameters
     ----------
@@ -54,6 +54,8 @@ def boltzmann_inversion(
     depth = r_out[0] - inner
     curvature = slope / max(0.1 * r_out[0], potential.basis.spacing)
     w_in = w_out[0] + slope * depth + 0.5 * curvature * depth**2
+    if r_out[-1] < potential.basis.cutoff:  # flat beyond what is known
+        r_out, w_out = np.append(r_out, potential.basis.cutoff), np.append(w_out, w_out[-1])
     potential.set_table(np.concatenate([inner, r_out]), np.concatenate([w_in, w_out]), pair)
     radius = potential.core_radius.clone()
     radius[pair] = r_out[0]

@@ -54,9 +54,9 @@ class Target:
     *data : ``x, y`` of an observable with an axis (``r, g`` for an RDF), or a ``Curve``, which is
         taken as it is; else ``value``, of as many numbers as the observable has
     uncertainty : float or array like the data
-        Standard error of the measurement, in its units. Points of an array that are zero (a bin
-        without counts) get the median of the others. Default: the covariance of the Curve where it
-        has one, else its error.
+        Standard error of the measurement, in its units. Where it is zero (a bin without counts),
+        the median of the others, or what one count is worth there if that is more; see
+        ``filled_errors``. Default: the covariance of the Curve where it has one, else its error.
     weight : float
         Multiplies this target's share of the misfit.
     window : (float, float), optional
@@ -124,7 +124,8 @@ class Target:
             curve = self._taken_curve(data, uncertainty)
             if not as_it_is:
                 observable.check(curve, self.state_point.place())
-            self.curve = _inside(curve, self.axis, window)
+            growth = observable.rules.growth if observable.rules else 0.0
+            self.curve = _inside(curve, self.axis, window, growth)
             assert self.curve.error is not None
             self.values, self.uncertainty = self.curve.y, self.curve.error
             self.operator = self.axis.operator(self.curve.x)
@@ -138,6 +139,8 @@ class Target:
         path: str | Path,
         unit: str | None = None,
         uncertainty: Any = None,
+        columns: Sequence[int] | None = None,
+        block: int | None = None,
         **options: Any,
     ) -> Target:
         """A curve (a g(r), a distribution of angles, a function of time) from a text file.
@@ -145,11 +148,13 @@ class Target:
         See ``openmm_diffsim.io.read_curve`` for what it may look like. ``unit`` is that of x in
         the file, one of ``observable.rules.units``: "nm" (the default) or "angstrom" for a g(r),
         "rad" or "degree" for angles. ``uncertainty`` may be left out where the file has a third
-        column.
+        column of errors. ``columns`` are those of x, y and perhaps the error, counted from 1, and
+        ``block`` one of several tables in the file, likewise, or -1 for the last.
         """
         if observable.rules is None:
             raise TargetError(f"{observable.label} is no curve: give its value, not {path}")
-        curve = read_curve(path, observable.rules, unit or observable.rules.default_unit)
+        unit = unit or observable.rules.default_unit
+        curve = read_curve(path, observable.rules, unit, columns, block)
         if curve.error is None and uncertainty is None:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
         return cls(state_points, observable, curve, uncertainty=uncertainty, **options)
@@ -316,7 +321,7 @@ def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
         )
 
 
-def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> Curve:
+def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth: float) -> Curve:
     """The points on the axis and in the window, with no error of zero.
 
     Raises
@@ -333,12 +338,45 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> Cur
             f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
             n_points=len(inside),
         )
-    assert inside.error is not None
-    return replace(inside, error=_fill_zeros(inside.error))
+    return _filled(inside, growth)
 
 
-def _fill_zeros(error: Array) -> Array:
+def filled_errors(curve: Curve, growth: float) -> Array:
+    """Its errors, with something for the bins where they are zero, [n].
+
+    A bin b without counts says that its y is less than about one count is worth. Where y > 0, with
+    n counts, y = n d and error = d sqrt(n), so d = error^2 / y; and counts go as the volume of a
+    bin, so d ~ 1 / (x^growth dx). Taken is the median of x^growth dx error^2 / y, over that volume
+    in b, but no less than the median of the other errors: the foot of a peak is steeper than
+    interpolation between bins follows. Near x = 0, where not even an ideal gas would have been
+    counted, this is large, and the bin says nothing.
+
+    Raises
+    ------
+    TargetError
+        If all are zero.
+    """
+    assert curve.error is not None
+    x, y, error = curve.x, curve.y, curve.error
     positive = error > 0
+    if positive.all():
+        return error
     if not positive.any():
         raise TargetError("uncertainty: expected positive numbers, got only zeros")
-    return np.where(positive, error, np.median(error[positive]))
+    floor = np.full_like(error, np.median(error[positive]))
+    counted = positive & (y > 0)
+    if counted.any():
+        width = np.gradient(x)
+        volume = (x**2 + width**2 / 12) ** (growth / 2) * width
+        count = np.median((volume * error**2)[counted] / y[counted])
+        floor = np.where(y == 0, np.maximum(floor, count / volume), floor)
+    return np.where(positive, error, floor)
+
+
+def _filled(curve: Curve, growth: float) -> Curve:
+    """No error and no variance of zero."""
+    error, covariance = filled_errors(curve, growth), curve.covariance
+    if covariance is not None:
+        empty = np.diag(covariance) == 0
+        covariance = covariance + np.diag(np.where(empty, error**2, 0.0))
+    return replace(curve, error=error, covariance=covariance)
