@@ -13,6 +13,7 @@ from openmm import app, unit
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.boxes import settle_box
 from ..engine.segments import velocity_verlet
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
@@ -51,6 +52,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system)
+    settle_box(topology, system, state, warn)
     box = _box(system, state)
     site = _site(configuration, topology, system, box, warn)
     observables = [
