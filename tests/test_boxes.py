@@ -125,3 +125,77 @@ def test_a_topology_of_another_kind_is_named(tmp_path: Path) -> None:
     raw["system"]["topology"] = "box.gro"
     with pytest.raises(ConfigurationError, match=r"system\.topology.*expected a PDB or mmCIF"):
         build(tmp_path, raw)
+
+
+# What else of a System a configuration says -------------------------------------------------------
+
+
+def test_bonded_pairs_are_left_out_as_the_configuration_says(tmp_path: Path) -> None:
+    for most, expected in ((1, 9), (2, 17), (0, 0)):
+        raw = written(tmp_path, CUBE, CUBE, bonds=9)
+        raw["system"]["exclude_bonds"] = most
+        fit, said = build(tmp_path, raw)
+        assert len(fit.targets[0].state_points[0].attached.exclusions()[0]) == expected
+        assert not said
+    _, said = build(tmp_path, written(tmp_path, CUBE, CUBE, bonds=9))
+    assert len(said) == 1
+    assert "9 bonded pairs" in said[0] and "exclude_bonds" in said[0]
+
+
+def test_a_target_may_leave_out_near_pairs_of_a_molecule_only(tmp_path: Path) -> None:
+    raw = written(tmp_path, CUBE, CUBE, bonds=9)
+    raw["system"]["exclude_bonds"] = 2
+    raw["target"][0]["exclude_bonds"] = 2
+    fit, _ = build(tmp_path, raw)
+    rdf: Any = fit.targets[0].observable
+    assert (rdf.intramolecular, rdf.exclude_bonds) == (True, 2)
+
+
+@pytest.mark.parametrize("kind", ["spline", "lennard-jones"])
+def test_types_are_selections_and_each_pair_starts_from_its_own_g(
+    tmp_path: Path, kind: str
+) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    raw["system"]["types"] = ["index 0 to 19", "index 30 to 63"]
+    raw["potential"] = {"kind": kind, "cutoff": 0.8, "knots": 30}
+    targets = []
+    for name, rise, first, second in (
+        ("aa.csv", 0.30, "index 0 to 19", None),
+        ("bb.csv", 0.42, "index 30 to 63", None),
+        ("ab.csv", 0.36, "index 0 to 19", "index 30 to 63"),
+    ):
+        g = 1 / (1 + np.exp(-(R - rise) / 0.01)) + 0.8 * np.exp(-(((R - rise - 0.04) / 0.03) ** 2))
+        np.savetxt(tmp_path / name, np.stack([R, g], axis=1))
+        target = {"observable": "rdf", "file": name, "uncertainty": 0.05, "atoms": first}
+        targets.append(target | ({} if second is None else {"atoms2": second}))
+    raw["target"] = targets
+    fit, _ = build(tmp_path, raw)
+    types = fit.targets[0].state_points[0].pair_types()[0]
+    np.testing.assert_array_equal(types, np.repeat([0, -1, 1], [20, 10, 34]))
+    r = np.linspace(0.26, 0.6, 200)
+    u = fit.potential.energy(r, 120.0).detach().numpy()  # of the pairs 00, 01, 11
+    walls = [r[np.argmax(row < 2.0)] for row in u]
+    np.testing.assert_allclose(np.diff(walls), 0.06, atol=0.015)  # one after the other
+    np.testing.assert_allclose(walls, [0.30, 0.36, 0.42], atol=0.04)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"types": ["index 0 to 19", "index 10 to 63"]}, ("system.types", "index 10 to 63")),
+        ({"types": ["name Xx"]}, ("system.types", "selects no atom")),
+        ({"types": "name Ar"}, ("system.types", "list")),
+        ({"types": ["name Ar"], "atoms": "name Ar"}, ("system.types", "atoms")),
+        ({"exclude_bonds": -1}, ("system.exclude_bonds", "-1")),
+        ({"exclude_bonds": True}, ("system.exclude_bonds", "True")),
+    ],
+)
+def test_what_a_system_cannot_have_is_refused(
+    tmp_path: Path, entries: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    raw["system"] |= entries
+    with pytest.raises(ConfigurationError) as error:
+        build(tmp_path, raw)
+    for word in words:
+        assert word in str(error.value)

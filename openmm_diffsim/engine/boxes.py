@@ -24,14 +24,15 @@ def settle_box(
     state: openmm.State | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Give the System the box that its first positions are in, and tell where boxes differ.
+    """Give System and topology the box that the first positions are in; tell where boxes differ.
 
     Positions and box belong together: those of a State, or else those of the topology's file. If
     that has none, or the same to rounding, the System's own stays.
     """
     own, written = _array(system.getDefaultPeriodicBoxVectors()), topology_box(topology)
+    counts = own
     if state is not None:
-        present = _array(state.getPeriodicBoxVectors())
+        counts = present = _array(state.getPeriodicBoxVectors())
         if written is not None and not _same(present, written):
             tell(
                 f"the box of system.topology is {_words(written)}, that of system.state "
@@ -49,7 +50,9 @@ def settle_box(
             f"the box of system.topology is {_words(written)}, that of system.system "
             f"{_words(own)}{of_default}: that of the topology counts, as its positions do"
         )
-        system.setDefaultPeriodicBoxVectors(*written)
+        counts = written
+    system.setDefaultPeriodicBoxVectors(*counts)
+    topology.setPeriodicBoxVectors(counts * unit.nanometer)
 
 
 def warn_of_default_box(simulation: Any) -> None:
