@@ -188,4 +188,8 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 
 def _read_topology(path: str) -> Any:
-    return app.PDBxFile(path) if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile(path)
+    if path.lower().endswith((".cif", ".mmcif", ".pdbx")):
+        return app.PDBxFile(path)
+    if not path.lower().endswith((".pdb", ".ent")):
+        raise ValueError("expected a PDB or mmCIF file, named .pdb or .cif")
+    return app.PDBFile(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.boxes import settle_box
 from ..engine.recorder import masses_of
 from ..engine.segments import velocity_verlet
 from ..engine.statepoint import StatePoint
@@ -40,6 +43,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
+_PURE = 1 - 1e-9  # share of the pairs of a g(r) that is of one pair of types
 _ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
 _SMALLEST_BOX = 1e-9  # nm^3
 _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
@@ -58,18 +62,28 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system, configuration.trusted)
     _check_numbers(configuration.system, system, state, positions)
+    settle_box(topology, system, state, notes.append)
     box = _box(system, state)
-    site = _site(configuration, topology, system, box, notes.append)
+    type_of = _types(configuration.system, topology)
+    site = _site(configuration, topology, system, box, type_of, notes.append)
     observables = [
         _observable(entry, curve, site)
         for entry, curve in zip(configuration.targets, curves, strict=True)
     ]
     _check_cutoff(configuration, box)
     _tell_cost(observables, configuration.refine.every, notes.append)
-    measured = _structure(observables, curves)
-    potential = build_potential(configuration.potential, measured, dynamics.temperature)
+    n_types = max(1, len(configuration.system.types))
+    measured = _structures(observables, curves, type_of, n_types)
+    potential = build_potential(configuration.potential, measured, dynamics.temperature, n_types)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
-    potential.attach(system, atoms=site.atoms, backend=backend)
+    with told_warnings(notes.append):
+        potential.attach(
+            system,
+            atoms=site.atoms,
+            types=type_of[type_of >= 0],
+            backend=backend,
+            exclude_bonds=configuration.system.exclude_bonds,
+        )
     seed = configuration.refine.seed
     simulation = dynamics.simulation(topology, system, seed)
     if positions is None:
@@ -87,6 +101,16 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     for note in notes:
         warn(note)
     return fit
+
+
+@contextmanager
+def told_warnings(tell: Any) -> Iterator[None]:
+    """Python's warnings in one line each, as all else that a user is told."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        tell(f"warning: {warning.message}")
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:
@@ -154,17 +178,17 @@ def _site(
     topology: app.Topology,
     system: openmm.System,
     box: Array,
+    type_of: IntArray,
     warn: Any,
 ) -> Site:
     """What observables are told of where they are measured."""
-    selection = configuration.system.atoms
     room = _ROOM_FOR_BAROSTAT if _box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
     return Site(
         masses=masses_of(system),
         molecule_of=_molecules(topology, system),
         topology=topology,
-        atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
+        atoms=None if (type_of >= 0).all() else np.flatnonzero(type_of >= 0),
         volume=float(np.linalg.det(box)),
         reach=room * largest_range(box),
         timestep=timestep,
@@ -195,14 +219,42 @@ def _observable(entry: TargetSection, curve: Curve | None, site: Site) -> Observ
     return made
 
 
-def _structure(
-    observables: Sequence[Observable], curves: Sequence[Curve | None]
-) -> Structure | None:
-    """The first g(r)."""
-    for observable, curve in zip(observables, curves, strict=True):
-        if observable.is_structure and curve is not None:
-            return Structure(observable, curve)
-    return None
+def _types(section: SystemSection, topology: app.Topology) -> IntArray:
+    """Type of each particle, int [particles], -1 for those that the potential leaves out."""
+    type_of = np.full(topology.getNumAtoms(), -1, dtype=np.int64)
+    selections = section.types or (section.atoms,)
+    for index, selection in enumerate(selections):
+        key = "system.types" if section.types else "system.atoms"
+        atoms = slice(None) if selection is None else select_atoms(topology, selection, key)
+        if (type_of[atoms] >= 0).any():
+            raise ConfigurationError(
+                f"{key}: {selection!r} selects atoms that another type has already; expected each "
+                "atom in one type",
+                key=key,
+                got=selection,
+            )
+        type_of[atoms] = index
+    return type_of
+
+
+def _structures(
+    observables: Sequence[Observable],
+    curves: Sequence[Curve | None],
+    type_of: IntArray,
+    n_types: int,
+) -> list[Structure | None]:
+    """Of each pair of types its own g(r) or, where it has none, the first."""
+    found = [
+        (observable.counted_pairs(type_of), Structure(observable, curve))
+        for observable, curve in zip(observables, curves, strict=True)
+        if observable.is_structure and curve is not None
+    ]
+    n_pairs = n_types * (n_types + 1) // 2
+    measured: list[Structure | None] = [found[0][1] if found else None] * n_pairs
+    for counted, structure in reversed(found):  # the first of several counts
+        if counted is not None and counted.shares.max() > _PURE:
+            measured[int(np.argmax(counted.shares))] = structure
+    return measured
 
 
 def _target(

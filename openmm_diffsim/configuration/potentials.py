@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,10 @@ class Structure:
 
 
 def build_potential(
-    section: PotentialSection, measured: Structure | None, temperature: float
+    section: PotentialSection,
+    measured: Sequence[Structure | None],
+    temperature: float,
+    n_types: int = 1,
 ) -> PairPotential:
     """The potential of a configuration at its first guess.
 
@@ -133,8 +137,9 @@ def build_potential(
     Parameters
     ----------
     section : what the configuration says of it
-    measured : the first g(r) of the targets
+    measured : of each pair of types the g(r) that it starts from
     temperature : K
+    n_types : of particles
 
     Raises
     ------
@@ -142,7 +147,8 @@ def build_potential(
         If g(r) or the table cannot be used.
     """
     kind = PAIR_KINDS[section.kind]
-    rise = _USUAL_RISE if measured is None else measured.rise
+    rises = [_USUAL_RISE if m is None else m.rise for m in measured]
+    rise = min(rises)
     r_min = section.r_min if section.r_min is not None else 0.88 * rise
     if r_min >= section.cutoff:
         raise ConfigurationError(
@@ -152,41 +158,54 @@ def build_potential(
             got=section.cutoff,
         )
     if kind.guess is None:
-        return _first_spline(section, measured, r_min, temperature)
-    peak = rise if measured is None else measured.peak
-    parameters = kind.guess(rise, peak, MOLAR_GAS_CONSTANT * temperature)
+        return _first_spline(section, measured, r_min, temperature, n_types)
+    peaks = [r if m is None else m.peak for r, m in zip(rises, measured, strict=True)]
+    thermal = MOLAR_GAS_CONSTANT * temperature
+    guesses = [kind.guess(*pair, thermal) for pair in zip(rises, peaks, strict=True)]
+    parameters: dict[str, Any] = {name: [g[name] for g in guesses] for name in guesses[0]}
     parameters |= section.parameters
     common = {"cutoff": section.cutoff, "r_min": r_min, "knots": section.knots}
-    potential = kind.make(**parameters, **common)
+    potential = kind.make(**parameters, **common, n_types=n_types)
     if section.initial == "parameters":
         return potential
-    spline = _first_spline(section, measured, r_min, temperature)
+    spline = _first_spline(section, measured, r_min, temperature, n_types)
     return match_potential(potential, spline, rise, temperature)
 
 
 def _first_spline(
-    section: PotentialSection, measured: Structure | None, r_min: float, temperature: float
+    section: PotentialSection,
+    measured: Sequence[Structure | None],
+    r_min: float,
+    temperature: float,
+    n_types: int,
 ) -> SplinePair:
-    """A spline as ``section.initial`` says."""
-    spline = SplinePair(r_min, section.cutoff, section.knots)
-    if section.initial == "boltzmann-inversion":
-        assert measured is not None
-        return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)
-    if section.initial == "table":
-        assert section.file is not None
-        r, u = read_potential(section.file)
-        what = f"potential.file: {section.file}"
-        try:
-            spline.set_table(r, u)
-        except PotentialError as error:
-            raise ConfigurationError(f"{what}: {error}", key="potential.file") from error
-        return _in_range(spline, what, temperature)
-    sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
-    start = LennardJones(sigma, epsilon, section.cutoff, r_min)
-    r = np.linspace(r_min, section.cutoff, 400)
-    return _in_range(
-        spline.set_table(r, start.energy(r)[0].detach().numpy()), "potential.sigma", temperature
-    )
+    """A spline as ``section.initial`` says, of each pair of types."""
+    spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
+    source = "potential.sigma"
+    for pair, structure in enumerate(measured):
+        if section.initial == "boltzmann-inversion":
+            assert structure is not None
+            curve = structure.curve
+            boltzmann_inversion(spline, curve.x, curve.y, temperature, pair)
+        elif section.initial == "table":
+            source = f"potential.file: {section.file}"
+            _take_table(spline, section, pair)
+        else:
+            sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
+            start = LennardJones(sigma, epsilon, section.cutoff, r_min)
+            r = np.linspace(r_min, section.cutoff, 400)
+            spline.set_table(r, start.energy(r)[0].detach().numpy(), pair)
+    return _in_range(spline, source, temperature)
+
+
+def _take_table(spline: SplinePair, section: PotentialSection, pair: int) -> None:
+    """ConfigurationError where the file says too little of the potential."""
+    assert section.file is not None
+    try:
+        spline.set_table(*read_potential(section.file), pair)
+    except PotentialError as error:
+        key = "potential.file"
+        raise ConfigurationError(f"{key}: {section.file}: {error}", key=key) from error
 
 
 def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair:

@@ -40,6 +40,8 @@ class SystemSection:
     system: Path | None = None
     state: Path | None = None
     atoms: str | None = None  # a selection in mdtraj's language
+    types: tuple[str, ...] = ()  # selections, one for each type, in place of atoms
+    exclude_bonds: int | None = None  # pairs so many bonds apart or fewer do not interact
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,11 @@ def _system(section: _Section) -> SystemSection:
             system=section.path("system"),
             state=section.optional_path("state"),
             atoms=section.text("atoms", None),
+            types=section.texts("types"),
+            exclude_bonds=section.integer("exclude_bonds", None, at_least=0),
         )
+        if made.atoms is not None and made.types:
+            raise section.error("types", "got atoms as well; types say which atoms there are")
     else:
         mass = section.number("mass")
         density = section.number("number_density", None)
@@ -380,6 +386,13 @@ class _Section:
             return value
 
         return self._checked(key, default, check)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Several strings, or none."""
+        value = self._take(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+            raise self.error(key, f"got {value!r}, expected a list of texts in quotes")
+        return tuple(value)
 
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         def check(value: Any) -> str:

@@ -22,6 +22,7 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
+from .boxes import warn_of_default_box
 from .identity import system_identity
 from .recorder import SampleReporter, configuration, masses_of, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
@@ -76,6 +77,7 @@ class StatePoint:
             else float(value_in_md_units(pressure, "pressure"))
         )
         self.attached = attached(potential, simulation.system)
+        warn_of_default_box(simulation)
         self.apply()
 
     def apply(self) -> None:

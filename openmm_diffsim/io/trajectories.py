@@ -19,7 +19,8 @@ IntArray = NDArray[np.int64]
 
 _CHUNK = 100  # frames in memory
 _PYTABLES = (".h5", ".hdf5", ".lh5")
-_TOPOLOGIES = ".pdb, .cif, .gro, .psf, .prmtop, .mol2, .h5"
+_TOPOLOGIES = (".pdb", ".pdb.gz", ".cif", ".gro", ".psf", ".prmtop", ".parm7", ".mol2", ".h5")
+_TRAJECTORIES = (".dcd", ".xtc", ".trr", ".nc", ".h5", ".lammpstrj", ".pdb", ".gro", ".mdcrd")
 
 
 class Chunk(NamedTuple):
@@ -42,9 +43,11 @@ def read_topology(path: str | Path) -> mdtraj.Topology:
     try:
         topology = mdtraj.load_topology(str(path))
     except Exception as error:  # mdtraj raises whatever its readers do
+        known = path.name.lower().endswith(_TOPOLOGIES)
+        what = _first_line(error) if known else f"mdtraj reads no {path.suffix or 'such file'}"
         raise ConfigurationError(
-            f"{path}: cannot be read as a topology ({_first_line(error)}); expected a sound file "
-            f"of a kind that mdtraj reads, such as {_TOPOLOGIES}",
+            f"{path}: cannot be read as a topology ({what}); expected a sound file of a kind that "
+            f"mdtraj reads, such as {', '.join(_TOPOLOGIES)}",
             got=path,
         ) from error
     if topology.n_atoms == 0:
@@ -183,9 +186,14 @@ def _loaded(path: Path, topology: mdtraj.Topology) -> Iterable[Any]:
     try:
         yield from mdtraj.iterload(str(path), chunk=_CHUNK, top=topology)
     except Exception as error:  # mdtraj raises whatever its readers do
+        if path.name.lower().endswith(_TRAJECTORIES):
+            raise FramesError(
+                f"{path}: mdtraj cannot read it with a topology of {topology.n_atoms} atoms: "
+                f"{_first_line(error)}"
+            ) from error
         raise FramesError(
-            f"{path}: mdtraj cannot read it with a topology of {topology.n_atoms} atoms: "
-            f"{_first_line(error)}"
+            f"{path}: cannot be read as a trajectory ({_first_line(error)[:60]}); expected one of "
+            f"a kind that mdtraj reads, such as {', '.join(_TRAJECTORIES)}"
         ) from error
 
 

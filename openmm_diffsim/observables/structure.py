@@ -166,6 +166,7 @@ class RDF(Observable):
             "window": section.pair("window", "nm"),
             "atoms": section.text("atoms", None),
             "atoms2": section.text("atoms2", None),
+            "exclude_bonds": section.integer("exclude_bonds", None),
         }
 
     @classmethod
@@ -187,7 +188,8 @@ class RDF(Observable):
                 f"{site.reach:.4g} nm; more particles would let you use the rest"
             )
         atoms2 = None if other is None else site.select(other, "atoms2")
-        return cls.for_curve(curve, site.reach, site.select(settings["atoms"]), atoms2)
+        atoms = site.select(settings["atoms"])
+        return cls.for_curve(curve, site.reach, atoms, atoms2, settings["exclude_bonds"])
 
     @classmethod
     def for_curve(
@@ -196,6 +198,7 @@ class RDF(Observable):
         reach: float,
         atoms: IntArray | None = None,
         atoms2: IntArray | None = None,
+        exclude_bonds: int | None = None,
     ) -> RDF:
         """Bins as fine as a curve, and centred on its points where these are regular.
 
@@ -210,7 +213,8 @@ class RDF(Observable):
             width = max(spacing / parts, _FINEST_BIN * peak)
             low = width * (round(float(curve.x[0]) / width - 0.5, 6) % 1.0)
         bins = int((min(reach, float(curve.x[-1]) + 0.5 * width) - low) / width + 1e-6)
-        return cls(low + bins * width, bins, atoms=atoms, atoms2=atoms2, r_min=low)
+        r_max = low + bins * width
+        return cls(r_max, bins, atoms, atoms2, r_min=low, exclude_bonds=exclude_bonds)
 
     def check(self, curve: Curve, place: Place | None = None) -> None:
         """Raise TargetError where it is no g(r), or none of this density; see ``check_rdf``.
