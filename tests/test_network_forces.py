@@ -23,6 +23,7 @@ from systems import (
     empty_system,
     energy_and_forces,
     lattice,
+    simulate,
 )
 
 import openmm_diffsim as diffsim
@@ -339,6 +340,40 @@ def test_a_class_that_cannot_be_imported_is_an_error_and_no_end_of_the_process(
     assert "cannot be read: ModuleNotFoundError" in said and "own_springs" in said
     energy = float(run(ELSEWHERE, str(tmp_path / "x.npy"), path=modules))
     assert energy == pytest.approx(0.5 * 3.0 * (1 + 5))
+
+
+# Particles in one place ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_two_particles_in_one_place_are_the_same_to_all_and_finite(platform: str) -> None:
+    pair, box = argon(0.6), np.eye(3) * 2.0
+    x = lattice(8, box, 0.02)
+    x[1] = x[0]
+    expected = float(pair.energy(0.0)[0, 0].detach())
+    found = {}
+    for name, potential, options in (
+        ("native", pair, {"backend": "native"}),
+        ("network", pair.as_network(), {"backend": "python"}),
+    ):
+        system = empty_system(8, box)
+        potential.attach(system, **options)
+        simulation = simulate(system, x, platform=platform)
+        energy, force = energy_and_forces(simulation.context)
+        segment = StatePoint(simulation, potential).segment(3, x, np.zeros((8, 3)))
+        (gradient,) = torch.autograd.grad(
+            segment.positions[-1].square().sum(), [next(iter(pair.parameters()))]
+        )
+        assert energy > 0.9 * expected > 100
+        found[name] = [energy, force, segment.positions[-1].detach(), gradient]
+    for native, network in zip(found["native"], found["network"], strict=True):
+        np.testing.assert_allclose(native, network, rtol=1e-5, atol=1e-5)
+    x[1, 0] += 1e-7  # and not only there: the straight line below r_min
+    np.testing.assert_allclose(
+        pair.as_network().energy(torch.from_numpy(x), torch.from_numpy(box)).detach(),
+        found["native"][0],
+        rtol=1e-5,
+    )
 
 
 # Choice and refusals ------------------------------------------------------------------------------

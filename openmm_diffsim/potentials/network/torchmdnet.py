@@ -134,7 +134,7 @@ class Edges(nn.Module):
         i, j, vectors = self.neighbors.batch(positions.reshape(frames, -1, 3), boxes)
         distance = torch.linalg.vector_norm(vectors, dim=1)
         # The library normalises in place, but not the vector from a particle to its own image.
-        direction = vectors / distance[:, None]
+        direction = vectors / distance.clamp(min=1e-9)[:, None]  # zero to one in the same place
         edges = torch.stack([j, i])
         if self.loops:
             every = torch.arange(positions.shape[0], device=positions.device)

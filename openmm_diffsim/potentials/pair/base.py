@@ -107,8 +107,8 @@ class PairPotential(Potential):
     def as_network(self, temperature: float | None = None) -> NetworkPotential:
         """The same potential with the same parameters, evaluated in torch pair by pair.
 
-        An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
-        only to a temperature-dependent potential.
+        An analytic or neural form is evaluated itself, not its spline, but for the straight line
+        below ``r_min``. ``temperature`` (K) matters only to a temperature-dependent potential.
         """
         return NetworkPotential(self.in_torch(temperature), n_types=self.n_types, name=self.name)
 
