@@ -1,7 +1,7 @@
 """Tables in, tables out: what was measured, potentials, and files that are whole or not there."""
 
 from .curves import read_curve, tidy
-from .files import atomic_write_bytes, write_csv, write_json
+from .files import atomic_write_bytes, csv_bytes, json_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
 from .tables import read_potential
 
@@ -9,6 +9,8 @@ __all__ = [
     "FrameWriter",
     "Frames",
     "atomic_write_bytes",
+    "csv_bytes",
+    "json_bytes",
     "read_curve",
     "read_potential",
     "tidy",
