@@ -1,6 +1,6 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
-from . import errors
+from . import errors, interrupts  # noqa: F401  first of all: signals count from here on
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system

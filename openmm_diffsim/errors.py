@@ -95,8 +95,19 @@ class UntrustedError(FileError):
     got: object = None
 
 
+class TakenError(DiffsimError):
+    """A file or folder is in use by another process, or holds what something else wrote."""
+
+    path: Path | None = None
+    pid: int | None = None
+    host: str | None = None
+
+
 class FramesError(DiffsimError, OSError):
     """Stored configurations cannot be written or read."""
+
+    path: Path | None = None
+    reason: str | None = None
 
 
 class SegmentError(DiffsimError, ValueError):

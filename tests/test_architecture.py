@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "openmm_diffsim"
 # Rooms, from low to high; those of one layer may import each other. A room is a module or a whole
 # subpackage; the longest name that fits a module says which room it is in.
 LAYERS = [
-    {"errors"},
+    {"errors", "interrupts"},
     {"limits"},
     {"units"},
     {"curve"},

@@ -484,7 +484,7 @@ def test_full_disk_at_the_end_keeps_the_checkpoint(
 
     config = configure(here)
     with monkeypatch.context() as patch:
-        patch.setattr("openmm_diffsim.io.write_csv", full)
+        patch.setattr("openmm_diffsim.io.manifest.atomic_write_bytes", full)
         assert run("refine", config) == cli.FAILED
     assert "No space left on device" in capsys.readouterr().err
     assert run("refine", config, "--resume") == cli.FINISHED

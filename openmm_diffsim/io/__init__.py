@@ -2,7 +2,7 @@
 
 from .archive import read_arrays
 from .curves import read_curve, tidy
-from .files import atomic_write_bytes, write_csv, write_json
+from .files import atomic_write_bytes, csv_bytes, json_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
 from .regular import read_regular
 from .tables import read_potential
@@ -11,6 +11,8 @@ __all__ = [
     "FrameWriter",
     "Frames",
     "atomic_write_bytes",
+    "csv_bytes",
+    "json_bytes",
     "read_arrays",
     "read_curve",
     "read_potential",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,13 @@ from tqdm import tqdm
 
 from ..engine.job import Recording, SamplingJob
 from ..errors import EquilibrationError, SamplingError, TargetError
+from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples
 from . import checkpoint as files
 from .comparison import Comparison
-from .identity import identity
+from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
 from .schedule import Schedule
@@ -60,8 +62,9 @@ class Refinement:
     largest_step : float
         Most that u(r) of a pair potential may change per round where g > 0.1, in kT.
     checkpoint : path, optional
-        Written after every round. The frames of a network lie beside it, in a folder of its name
-        that ends in _frames.
+        Written after every round; never in place of one that this fit neither wrote nor resumed.
+        A file of its name that ends in .lock keeps other processes from it during ``run``. The
+        frames of a network lie beside it, in a folder of its name that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
         c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
         where there is one for a pair of types, else the first guess. A fit that is resumed keeps
@@ -112,6 +115,8 @@ class Refinement:
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round
         self._memory: Any = {}
+        self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
+        self._holds = False  # the checkpoint
 
     @property
     def history(self) -> list[Round]:
@@ -158,15 +163,16 @@ class Refinement:
             If the first guess still drifts after its run was extended several times.
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
+        TakenError
+            If the checkpoint is in use by another process, or there already and neither written
+            nor resumed by this fit.
         ObservableError
             If an observable or a method for which there is to be a checkpoint does not say what it
             is.
         """
-        if self.checkpoint is not None:
-            files.check_identity(self._identity)
         schedule = Schedule(rounds, steps, every, equilibration)
         total = schedule.steps_after(len(self.history)) * len(self.states)
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
+        with self.holding_checkpoint(), tqdm(total=total, unit="step", disable=not progress) as bar:
             while len(self.history) < rounds and not self.converged:
                 self._round(schedule, bar)
                 if self.checkpoint is not None:
@@ -176,6 +182,26 @@ class Refinement:
         for state in self.states:
             state.state_point.apply()
         return self
+
+    @contextmanager
+    def holding_checkpoint(self) -> Iterator[None]:
+        """Keep all other processes from the checkpoint, as ``run`` does; also for several runs.
+
+        Raises
+        ------
+        TakenError, CheckpointError
+            As ``run``.
+        """
+        if self._holds or self.checkpoint is None:
+            yield
+            return
+        files.check_identity(self.identity)
+        with files.held(self.checkpoint, self._written):
+            self._holds = True
+            try:
+                yield
+            finally:
+                self._holds = False
 
     def view(self) -> FitView:
         """The fit at the present parameters, as a method is given it."""
@@ -366,9 +392,11 @@ class Refinement:
         CheckpointError
             If it cannot be written, or the frames of a network are in temporary files: those of a
             fit that was made without ``checkpoint``.
+        TakenError
+            If there is a file of this name that is no checkpoint.
         """
         kept = files.Kept(
-            self._identity,
+            self.identity,
             self._progress,
             flat_parameters(self.potential),
             self._previous,
@@ -376,7 +404,7 @@ class Refinement:
             tuple(buffer for _, buffer in self.potential.named_buffers()),
             tuple(state.prior_mean for state in self.states),
         )
-        files.save(Path(path), kept, self.potential, self.states)
+        self._written.add(files.save(Path(path), kept, self.potential, self.states))
 
     def resume(self, path: str | Path) -> Refinement:
         """Go on from a checkpoint of the same fit. Returns self.
@@ -390,9 +418,10 @@ class Refinement:
             If frames of a network, which lie beside it, are gone or are others. Nothing is
             changed.
         """
-        kept, pools, contexts = files.load(Path(path), self._identity, self.potential, self.states)
+        kept, pools, contexts = files.load(Path(path), self.identity, self.potential, self.states)
         files.restore(kept, self.potential, self.states, pools, contexts)
         self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
+        self._written.add(checksum_of(Path(path)))
         return self
 
     @property
@@ -405,8 +434,9 @@ class Refinement:
         return GaussNewtonOptions(roughness=roughness)
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        return identity(self.potential, self.method, self.targets, self.states)
+    def identity(self) -> dict[str, Any]:
+        """Which fit this is, as plain data: two with the same are the same fit."""
+        return identity_of(self.potential, self.method, self.targets, self.states)
 
 
 def _can(thing: Any, method: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..curve import Axis, Curve
+from ..io import atomic_write_bytes
 from ..observables import Observable
 
 Array = NDArray[np.float64]
@@ -90,8 +92,15 @@ def _panels(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure; the format follows from the name of the file."""
-    figure.savefig(path, dpi=130)
+    """Write a figure, atomically; the format follows from the name of the file."""
+    atomic_write_bytes(path, figure_bytes(figure, Path(path).suffix[1:] or "png"))
+
+
+def figure_bytes(figure: Figure, kind: str = "png") -> bytes:
+    """What a file of this kind would hold."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=130)
+    return stream.getvalue()
 
 
 def curve_figure(observable: Observable, axis: Axis, curve: Curve) -> Figure:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform as machine
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,8 @@ from scipy.signal import find_peaks
 from .. import io
 from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
+from ..io.checksum import text_checksum
+from ..io.manifest import Manifest
 from ..refinement import Refinement, Target
 from ..units import MOLAR_GAS_CONSTANT
 from . import figures
@@ -34,10 +37,14 @@ def write_results(
     which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point and one pair
     of types.
 
+    What was written is noted in written.json.
+
     Raises
     ------
     OverlapError
         If the frames do not reach the refined parameters.
+    TakenError
+        If a file of such a name is there that this fit did not write; see ``check_results``.
     OSError
         If a file cannot be written.
     """
@@ -58,14 +65,36 @@ def write_results(
         "versions": versions(),
         "configuration": configuration,
     }
-    io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
-    _write_curves(found.curves, folder)
-    _write_simulation(fit, folder)
     title = _title(summary["final"])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
-    figures.save_figure(figure, folder / "figure.png")
-    io.write_json(folder / "summary.json", summary)
+    files = {
+        "potential.csv": io.csv_bytes("r_nm,u_kJ_mol,standard_error", r, u, error),
+        **_curve_files(found.curves),
+        **_simulation_files(fit),
+        "figure.png": figures.figure_bytes(figure),
+        "summary.json": io.json_bytes(summary),
+    }
+    _manifest(fit, folder).write(files)
     return summary
+
+
+def check_results(fit: Refinement, folder: Path) -> None:
+    """Can ``write_results`` write there, without replacing what this fit did not write?
+
+    Raises
+    ------
+    TakenError
+        If not: it names the file.
+    """
+    curves = [t.observable.name for t in fit.targets if t.curve is not None and t.axis is not None]
+    systems = [f"{name}.xml" for name in _simulation(fit)]
+    names = ["potential.csv", *_numbered(curves), *systems, "figure.png", "summary.json"]
+    _manifest(fit, folder).check(names)
+
+
+def _manifest(fit: Refinement, folder: Path) -> Manifest:
+    """Of what the fit wrote, which is known by its identity."""
+    return Manifest(folder, text_checksum(json.dumps(fit.identity, sort_keys=True)))
 
 
 @dataclass(frozen=True)
@@ -108,15 +137,25 @@ def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None
         )
 
 
-def _write_curves(curves: Sequence[figures.Comparison], folder: Path) -> None:
+def _curve_files(curves: Sequence[figures.Comparison]) -> dict[str, bytes]:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
-    written: Counter[str] = Counter()
-    for c in curves:
-        name, prefix = c.observable.name, c.observable.column and f"{c.observable.column}_"
-        header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
-        path = folder / f"{name}_{written[name]}.csv"
-        io.write_csv(path, header, c.target.x, c.target.y, c.model.y, c.model.spread)
-        written[name] += 1
+    names = _numbered([c.observable.name for c in curves])
+    return {name: _curve_table(c) for name, c in zip(names, curves, strict=True)}
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    files = []
+    for name in names:
+        files.append(f"{name}_{counts[name]}.csv")
+        counts[name] += 1
+    return files
+
+
+def _curve_table(c: figures.Comparison) -> bytes:
+    prefix = c.observable.column and f"{c.observable.column}_"
+    header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
+    return io.csv_bytes(header, c.target.x, c.target.y, c.model.y, c.model.spread)
 
 
 def versions() -> dict[str, str]:
@@ -157,15 +196,20 @@ def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
     }
 
 
-def _write_simulation(fit: Refinement, folder: Path) -> None:
-    simulation = fit.targets[0].state_point.simulation
-    state = fit.targets[0].state_point.snapshot()
-    things = {"system": portable_system(simulation.system), "state": state}
-    if has_native_force(simulation.system):
-        things["system_native"] = simulation.system
-    for name, thing in things.items():
-        text = openmm.XmlSerializer.serialize(thing)
-        io.atomic_write_bytes(folder / f"{name}.xml", text.encode())
+def _simulation_files(fit: Refinement) -> dict[str, bytes]:
+    things = {name: thing() for name, thing in _simulation(fit).items()}
+    return {
+        f"{name}.xml": openmm.XmlSerializer.serialize(thing).encode()
+        for name, thing in things.items()
+    }
+
+
+def _simulation(fit: Refinement) -> dict[str, Callable[[], Any]]:
+    """What plain OpenMM goes on from, and the native form of it, by the names of the files."""
+    point = fit.targets[0].state_point
+    system = point.simulation.system
+    things = {"system": lambda: portable_system(system), "state": point.snapshot}
+    return things | ({"system_native": lambda: system} if has_native_force(system) else {})
 
 
 def _title(final: Mapping[str, Any]) -> str:

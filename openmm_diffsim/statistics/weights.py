@@ -14,6 +14,7 @@ d<A> = <dA> - <A du> + <A><du>.
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import torch
@@ -50,7 +51,9 @@ def free_energies(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
     logging.getLogger("pymbar").setLevel(logging.ERROR)
     from pymbar import MBAR
 
-    solver = MBAR(u_kn, n_k, initial_f_k=_first_free_energies(u_kn, n_k))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pymbar gives SciPy options that it does not know
+        solver = MBAR(u_kn, n_k, initial_f_k=_first_free_energies(u_kn, n_k))
     return np.asarray(solver.f_k, dtype=np.float64)
 
 
