@@ -174,17 +174,18 @@ def _first_spline(
         return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)
     if section.initial == "table":
         assert section.file is not None
-        r, u = read_potential(section.file)
-        return _in_range(spline.set_table(r, u), f"potential.file: {section.file}", temperature)
+        spline.set_table(*read_potential(section.file))
+        return spline
     sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
     start = LennardJones(sigma, epsilon, section.cutoff, r_min)
     r = np.linspace(r_min, section.cutoff, 400)
-    return _in_range(
-        spline.set_table(r, start.energy(r)[0].detach().numpy()), "potential.sigma", temperature
-    )
+    spline.set_table(r, start.energy(r)[0].detach().numpy())
+    return spline
 
 
-def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair:
+def check_energies(
+    potential: PairPotential, section: PotentialSection, temperature: float
+) -> PairPotential:
     """The same, whose energies double precision and a minimizer can bear.
 
     Raises
@@ -192,15 +193,16 @@ def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair
     ConfigurationError
         If u is beyond ``LIMITS["energy"]`` anywhere from ``r_min`` on.
     """
-    r = spline.basis.centers
-    u = spline.energy(r, temperature).detach().numpy()[0]
-    worst = int(np.argmax(np.abs(u)))
-    limit = LIMITS["energy"]
-    if not limit.least <= u[worst] <= limit.most:
+    r, limit = potential.basis.centers, LIMITS["energy"]
+    u = potential.energy(r, temperature).detach().numpy()
+    wrong = ~((u >= limit.least) & (u <= limit.most))
+    if wrong.any():
+        pair, place = np.argwhere(wrong)[0]
+        key = "potential.kind" if section.file is None else "potential.file"
         raise ConfigurationError(
-            f"{source}: u({r[worst]:.4g} nm) is {limit.error('energies', float(u[worst]))}; is "
-            "r_min too small?",
-            key=source.split(":")[0],
-            got=float(u[worst]),
+            f"{key}: {section.file or section.kind}: at r = {r[place]:.4g} nm u "
+            f"{limit.error('energies', float(u[pair, place]))}; are r_min and all units right?",
+            key=key,
+            got=float(u[pair, place]),
         )
-    return spline
+    return potential
