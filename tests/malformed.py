@@ -210,7 +210,7 @@ def wrong_value(random: Random, folder: Path) -> Case:
     place, last = _place(data, key)
     place[last] = value
     (folder / f"{name}.toml").write_text(toml(data))
-    names = (last, "fit.toml: is not valid", f"{name}.toml")
+    names = (last, f"{name}.toml", str(value)[:40] or last)
     return Case(f"{key} = {str(value)[:60]!r}", ["refine", f"{name}.toml"], names)
 
 
@@ -452,7 +452,6 @@ def wrong_refine(random: Random, folder: Path) -> Case:
         (["refine", "fit.toml", "own.toml"], "own.toml"),
         (["refine", "fit.toml", "--output"], "--output"),
         (["refine", "fit.toml", "--output", "g.csv"], "g.csv"),
-        (["refine", "fit.toml", "--output", "a\0b"], "output"),
         (["refine", "fit.toml", "--output", "loop/x"], "loop"),
         (["refine", ""], ""),
         (["refin", "fit.toml"], "refin"),

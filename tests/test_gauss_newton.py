@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ from openmm_diffsim.potentials import (
 )
 from openmm_diffsim.refinement import Comparison, FitView, Step
 from openmm_diffsim.refinement.comparison import Sight, compare, groups_of
+from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
     follow,
@@ -174,7 +176,8 @@ def updated(potential: Potential, goal: Target, samples: Samples) -> Step:
 def view_of(
     prediction: Array, jacobian: Array, own: Array, other: Array, targets: Sequence[Target]
 ) -> Comparison:
-    return Comparison(targets, prediction, jacobian, own, other, 1000.0)
+    noise = LowRank.made(own), LowRank.made(other)
+    return Comparison(targets, prediction, jacobian, *noise, 1000.0)
 
 
 # What a state point looks like ------------------------------------------------------------------
@@ -821,6 +824,54 @@ def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_
     np.testing.assert_allclose(sampled.target_covariance, expected, atol=1e-9)
     # measured errors are those of 200 frames, more or less correlated
     assert 0.5 / 200 < share < 20 / 200
+
+
+def rdf_of_points(gas: dict[str, Any], n: int, noise: str) -> Target:
+    """The g(r) of the fixture, interpolated to n points."""
+    rdf, g = gas["rdf"], gas["samples"].estimate(gas["rdf"])
+    r = np.linspace(rdf.r[0], rdf.r[-1], n)
+    y, error = np.interp(r, rdf.r, g.value) + 0.01 * np.sin(20 * r), np.full(n, 0.02)
+    return Target(gas["point"], rdf, r, y, uncertainty=error, noise=noise, weight=2.0)
+
+
+@pytest.mark.parametrize("noise", ["independent", "sampled"])
+def test_more_points_than_bins_are_weighted_as_whole_matrices_would(
+    gas: dict[str, Any], noise: str
+) -> None:
+    theta = gas["angles"].theta
+    angles = Target(gas["point"], gas["angles"], theta, np.sin(theta) / 2, uncertainty=0.1)
+    goals = [rdf_of_points(gas, 300, noise), angles]
+    view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
+    assert view.own_noise.factor.shape == (len(view.residual), 58)  # values of both
+    assert view.weighting.factor.shape[1] == 58
+    dense = replace(
+        view,
+        own_noise=LowRank.made(view.own_covariance),
+        target_noise=LowRank.made(view.target_covariance),
+    )
+    for own, other in zip(
+        linear_model(view, np.zeros(view.jacobian.shape[1]), None),
+        linear_model(dense, np.zeros(view.jacobian.shape[1]), None),
+        strict=True,
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-7, atol=1e-9 * np.abs(other).max())
+    assert view.misfit() == pytest.approx(dense.misfit(), rel=1e-12)
+    assert view.noise_ratio() == pytest.approx(dense.noise_ratio(), rel=1e-12)
+    traces = [v.weighting.trace_with(v.own_noise) for v in (view, dense)]
+    assert traces[0] == pytest.approx(traces[1], rel=1e-8)
+
+
+@pytest.mark.parametrize("noise", ["independent", "sampled"])
+def test_ten_thousand_points_take_no_matrix_of_their_square(
+    gas: dict[str, Any], noise: str
+) -> None:
+    tracemalloc.start()
+    goals = [rdf_of_points(gas, 10_000, noise)]
+    view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
+    hessian, _ = linear_model(view, np.zeros(view.jacobian.shape[1]), None)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6 and np.isfinite(hessian).all()  # bytes; the square has 800e6
 
 
 def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> None:

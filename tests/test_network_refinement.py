@@ -188,8 +188,8 @@ def test_the_unit_of_an_observable_does_not_matter(dense: list[Dense]) -> None:
         view,
         targets=[view.targets[0], in_mbar],
         prediction=unit * view.prediction,
-        own_covariance=unit[:, None] * view.own_covariance * unit,
-        target_covariance=unit[:, None] * view.target_covariance * unit,
+        own_noise=view.own_noise.scaled(unit),
+        target_noise=view.target_noise.scaled(unit),
     )
     scaled_rows = replace(
         rows, values=unit[:, None] * rows.values, explicit=unit[:, None] * rows.explicit

@@ -23,6 +23,7 @@ from openmm_diffsim import (
     Target,
 )
 from openmm_diffsim.refinement import Comparison
+from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.report import figures, tables
 
 POINT: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
@@ -52,7 +53,7 @@ def fit() -> Any:
     values = np.concatenate([t.values for t in goals])
     error = np.concatenate([t.uncertainty for t in goals])
     n = len(values)
-    covariances = (np.diag(4 * error**2), np.diag(error**2))
+    covariances = LowRank.made(4 * error**2), LowRank.made(error**2)
     view = Comparison(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
     return SimpleNamespace(views=lambda: [view])
 

@@ -704,6 +704,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"only 1 points.*between 0\.5100 and 0\.5500",
     ),
     "a window the wrong way round": (lambda: target(window=(0.6, 0.3)), r"only 0 points"),
+    "a million points": (
+        lambda: target(np.linspace(0.01, 0.99, 10**6), np.ones(10**6)),
+        r"target: got 1000000, expected a number of points from 1 to 20000; .*average neighbour",
+    ),
     "data in angstrom taken for nm": (
         lambda: target(10 * R, G),
         r"g rises above 0\.5 at r = 3.* nm .* compared up to 1 nm; was the file in angstrom",

@@ -36,7 +36,7 @@ from ..limits import LIMITS
 from ..observables import Observable, Site
 from ..refinement import Refinement, Target
 from ..statistics.kernels import largest_range
-from .potentials import Structure, build_potential
+from .potentials import Structure, build_potential, check_energies
 from .toml import Configuration, SystemSection, TargetSection
 
 Array = NDArray[np.float64]
@@ -57,26 +57,28 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     ConfigurationError, TargetError, AttachError, StatePointError
         If an entry, a file or the combination of them cannot be.
     """
-    notes: list[str] = []  # said once all is known to be right: a refusal is a single line
+    notes: list[str] = []
+    tell, warn = warn, notes.append  # once all is known to be right: a refusal is a single line
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system, configuration.trusted)
     _check_numbers(configuration.system, system, state, positions)
-    settle_box(topology, system, state, notes.append)
+    settle_box(topology, system, state, warn)
     box = _box(system, state)
     type_of = _types(configuration.system, topology)
-    site = _site(configuration, topology, system, box, type_of, notes.append)
+    site = _site(configuration, topology, system, box, type_of, warn)
     observables = [
         _observable(entry, curve, site)
         for entry, curve in zip(configuration.targets, curves, strict=True)
     ]
     _check_cutoff(configuration, box)
-    _tell_cost(observables, configuration.refine.every, notes.append)
+    _tell_cost(observables, configuration.refine.every, warn)
     n_types = max(1, len(configuration.system.types))
     measured = _structures(observables, curves, type_of, n_types)
     potential = build_potential(configuration.potential, measured, dynamics.temperature, n_types)
+    check_energies(potential, configuration.potential, dynamics.temperature)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
-    with told_warnings(notes.append):
+    with told_warnings(warn):
         potential.attach(
             system,
             atoms=site.atoms,
@@ -99,7 +101,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         largest_step=configuration.refine.largest_step,
     )
     for note in notes:
-        warn(note)
+        tell(note)
     return fit
 
 

@@ -181,21 +181,19 @@ def _first_spline(
 ) -> SplinePair:
     """A spline as ``section.initial`` says, of each pair of types."""
     spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
-    source = "potential.sigma"
     for pair, structure in enumerate(measured):
         if section.initial == "boltzmann-inversion":
             assert structure is not None
             curve = structure.curve
             boltzmann_inversion(spline, curve.x, curve.y, temperature, pair)
         elif section.initial == "table":
-            source = f"potential.file: {section.file}"
             _take_table(spline, section, pair)
         else:
             sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
             start = LennardJones(sigma, epsilon, section.cutoff, r_min)
             r = np.linspace(r_min, section.cutoff, 400)
             spline.set_table(r, start.energy(r)[0].detach().numpy(), pair)
-    return _in_range(spline, source, temperature)
+    return spline
 
 
 def _take_table(spline: SplinePair, section: PotentialSection, pair: int) -> None:
@@ -208,7 +206,9 @@ def _take_table(spline: SplinePair, section: PotentialSection, pair: int) -> Non
         raise ConfigurationError(f"{key}: {section.file}: {error}", key=key) from error
 
 
-def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair:
+def check_energies(
+    potential: PairPotential, section: PotentialSection, temperature: float
+) -> PairPotential:
     """The same, whose energies double precision and a minimizer can bear.
 
     Raises
@@ -216,15 +216,16 @@ def _in_range(spline: SplinePair, source: str, temperature: float) -> SplinePair
     ConfigurationError
         If u is beyond ``LIMITS["energy"]`` anywhere from ``r_min`` on.
     """
-    r = spline.basis.centers
-    u = spline.energy(r, temperature).detach().numpy()[0]
-    worst = int(np.argmax(np.abs(u)))
-    limit = LIMITS["energy"]
-    if not limit.least <= u[worst] <= limit.most:
+    r, limit = potential.basis.centers, LIMITS["energy"]
+    u = potential.energy(r, temperature).detach().numpy()
+    wrong = ~((u >= limit.least) & (u <= limit.most))
+    if wrong.any():
+        pair, place = np.argwhere(wrong)[0]
+        key = "potential.kind" if section.file is None else "potential.file"
         raise ConfigurationError(
-            f"{source}: u({r[worst]:.4g} nm) is {limit.error('energies', float(u[worst]))}; is "
-            "r_min too small?",
-            key=source.split(":")[0],
-            got=float(u[worst]),
+            f"{key}: {section.file or section.kind}: at r = {r[place]:.4g} nm u "
+            f"{limit.error('energies', float(u[pair, place]))}; are r_min and all units right?",
+            key=key,
+            got=float(u[pair, place]),
         )
-    return spline
+    return potential

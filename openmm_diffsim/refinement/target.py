@@ -186,7 +186,7 @@ class Target:
         """
         leaves = tuple(average.detach().requires_grad_(True) for average in averages)
         with torch.enable_grad():
-            value = self.predict(*leaves)
+            value = self.observable.combine(*leaves).double()
         if not value.requires_grad:
             raise ObservableError(
                 f"{self.observable.label} is computed from the averages in a way that torch cannot "
@@ -198,12 +198,13 @@ class Target:
             np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
             for slope, leaf in zip(slopes, leaves, strict=True)
         ]
-        if not all(np.all(np.isfinite(a)) for a in [value.detach().numpy(), *jacobians]):
+        values = value.detach().numpy()
+        if not all(np.all(np.isfinite(a)) for a in [values, *jacobians]):
             raise ObservableError(
                 f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
                 "that is not finite: expected a function that is smooth where the frames are"
             )
-        return value.detach().numpy(), jacobians
+        return self.operator @ values, [self.operator @ jacobian for jacobian in jacobians]
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
@@ -236,12 +237,6 @@ class Target:
         if self.noise == "auto" and 1.4826 * np.median(np.abs(ratio - np.median(ratio))) > 0.8:
             return None
         return float(np.exp(np.median(ratio)))
-
-    @property
-    def _source(self) -> str:
-        """What a message calls the data: their file, or else the observable."""
-        path = None if self.curve is None else self.curve.path
-        return self.observable.label if path is None else str(path)
 
     @cached_property
     def _operator(self) -> Tensor:
@@ -297,12 +292,6 @@ class Target:
         return np.broadcast_to(error, shape).copy()
 
     def _check(self) -> None:
-        limit = LIMITS["rows"]
-        if len(self.values) > limit.most:
-            raise TargetError(
-                f"{self._source}: {limit.error('a number of points', len(self.values))}",
-                n_points=len(self.values),
-            )
         if not np.all(np.isfinite(self.values)):
             raise TargetError(f"expected finite values, got {self.values}")
         if not np.all(np.isfinite(self.uncertainty) & (self.uncertainty > 0)):
@@ -327,7 +316,7 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth
     Raises
     ------
     TargetError
-        If they are fewer than three.
+        If they are fewer than three, or more than ``limits.LIMITS["rows"]``.
     """
     low, high = window or (0.0, np.inf)
     low, high = max(low, axis.ends[0]), min(high, axis.ends[1])
@@ -336,6 +325,13 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth
         raise TargetError(
             f"only {len(inside)} points of the target lie between {low:.4f} and {high:.4f} "
             f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
+            n_points=len(inside),
+        )
+    limit = LIMITS["rows"]
+    if len(inside) > limit.most:
+        raise TargetError(
+            f"{curve.path or 'target'}: {limit.error('a number of points', len(inside))}",
+            path=curve.path,
             n_points=len(inside),
         )
     return _filled(inside, growth)

@@ -109,11 +109,8 @@ def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
     found = Comparisons([], [])
     for view in fit.views():
-        error = np.sqrt(np.diag(view.own_covariance))
-        start = 0
-        for target in view.targets:
-            here = slice(start, start + len(target.values))
-            start = here.stop
+        error = view.own_error()
+        for target, here in view.places():
             _add(found, target, view.prediction[here], error[here])
     return found
 

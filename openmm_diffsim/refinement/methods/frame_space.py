@@ -34,7 +34,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
 from ...samples.view import View, explicit
 from ...units import beta
@@ -132,7 +131,7 @@ def _step_within_reach(
 def _misfit(weights: Sequence[Comparison], found: Sequence[Comparison]) -> float:
     """r^T C^-1 r, with C of the first and r of the second."""
     pairs = zip(weights, found, strict=True)
-    return float(sum(there.residual @ here.weight @ there.residual for here, there in pairs))
+    return float(sum(there.residual @ (here.weighting @ there.residual) for here, there in pairs))
 
 
 @dataclass(frozen=True)
@@ -233,12 +232,13 @@ def step(
     jacobian = other
     for place, r, part in zip(_places(views, rows), rows, parts, strict=True):
         jacobian[place] += r.values @ part
-    weight = block_diag(*(view.weight for view in views))
+    each = zip(views, _of_views(views, jacobian), strict=True)
+    weighted = np.concatenate([view.weighting @ part for view, part in each])
     residual = np.concatenate([view.residual for view in views])
-    hessian, slope = jacobian.T @ weight @ jacobian, jacobian.T @ weight @ residual
+    hessian, slope = weighted.T @ jacobian, weighted.T @ residual
     ridge *= float(np.linalg.norm(hessian, 2))
     identity = np.eye(len(hessian))
-    noise = [float(np.sum(view.weight * view.own_covariance)) for view in views]
+    noise = [view.weighting.trace_with(view.own_noise) for view in views]
     metrics = [part.T @ part for part in parts]
     m = np.array([noise[r.group] for r in rows])
     for _ in range(_MOST_DOUBLINGS):
@@ -259,7 +259,13 @@ def expected_misfit(views: Sequence[Comparison], rows: Sequence[Rows], change: A
     for row in rows:
         residuals[row.group] += row.values @ (row.energies @ change) + row.explicit @ change
     pairs = zip(residuals, views, strict=True)
-    return float(sum(residual @ view.weight @ residual for residual, view in pairs))
+    return float(sum(residual @ (view.weighting @ residual) for residual, view in pairs))
+
+
+def _of_views(views: Sequence[Comparison], rows: Array) -> list[Array]:
+    """The rows of each, of what has a row for every point of all."""
+    ends = np.cumsum([len(view.residual) for view in views])
+    return np.split(rows, ends[:-1])
 
 
 def _places(views: Sequence[Comparison], rows: Sequence[Rows]) -> list[slice]:

@@ -110,7 +110,7 @@ def linear_model(
     from_prior : c - c_0, [coefficients at all state points of the group]
     precision : of the prior on all of these, [coefficients, coefficients], or None
     """
-    weighted = view.jacobian.T @ view.weight
+    weighted = (view.weighting @ view.jacobian).T
     hessian, slope = weighted @ view.jacobian, weighted @ view.residual
     if precision is not None:
         hessian, slope = hessian + precision, slope + precision @ from_prior
@@ -127,7 +127,7 @@ def damping(view: Comparison) -> Array:
     if deviations is None:
         size = view.jacobian.shape[1]
         return np.zeros((size, size))
-    return np.tensordot(deviations, view.weight @ deviations, ([0, 1], [0, 1]))
+    return np.asarray(sum(block.T @ (view.weighting @ block) for block in deviations))
 
 
 def solve(
