@@ -102,14 +102,17 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "misfit": 0.5,
         "rdf_rms": 0.0123,
         "scalars": tables.compare(fit).scalars,
+        "unused_targets": [],
     }
     assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
         "diffusion 0.00245 ± 0.00020 nm^2/ps (target 0.00240 ± 0.00010); "
         "pressure 947.0 ± 8.2 bar (target 945.0 ± 4.1)"
     )
-    assert tables._title(final | {"rdf_rms": float("nan"), "scalars": []}) == (
-        "100 MD steps, misfit 0.50"
+    nothing = final | {"rdf_rms": float("nan"), "scalars": []}
+    assert tables._title(nothing) == "100 MD steps, misfit 0.50"
+    assert tables._title(nothing | {"unused_targets": ["Pressure"]}) == (
+        "100 MD steps, misfit 0.50; not used by the method: Pressure"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -71,12 +72,18 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         start_from(simulation, state, positions, seed)
     point = StatePoint(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
-    return Refinement(
-        potential,
-        [_target(point, *part) for part in parts],
-        configuration.refine.method,
-        largest_step=configuration.refine.largest_step,
-    )
+    targets = [_target(point, *part) for part in parts]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit = Refinement(
+            potential,
+            targets,
+            configuration.refine.method,
+            largest_step=configuration.refine.largest_step,
+        )
+    for each in told:
+        warn(f"warning: {each.message}")
+    return fit
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:
