@@ -37,6 +37,7 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.statistics.kernels import PairHistogram, SplineInteraction, pair_sums
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 KELVIN = liquids.kelvin(1.5)
 LENGTH = 2.05 * CUTOFF
@@ -299,6 +300,18 @@ def test_boltzmann_inversion_is_right_where_there_are_only_pairs() -> None:
 
 
 # What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_particles_that_go_through_each_other_have_no_core() -> None:
+    """g = exp(-beta u) of a Gaussian core, from r = 0 on: the force at r_min is its own."""
+    r = np.arange(0.005, 1.0, 0.01)
+    u = 3.0 * np.exp(-((r / 0.4) ** 2))
+    g = np.exp(-u / (MOLAR_GAS_CONSTANT * 300.0))
+    pair = boltzmann_inversion(SplinePair(0.02, 0.95, 60), r, g, 300.0)
+    found = pair.energy(r).detach().numpy()[0]
+    np.testing.assert_allclose(found[2:-5], u[2:-5], atol=0.02)
+    late = boltzmann_inversion(SplinePair(0.2, 0.95, 60), r[30:], g[30:], 300.0)
+    assert float(late.core_radius) == pytest.approx(r[30])  # data that begin late
 
 
 def test_an_explosion_is_rolled_back_and_half_the_step_tried() -> None:

@@ -62,10 +62,10 @@ def write_results(
     io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
     _write_curves(found.curves, folder)
     _write_simulation(fit, folder)
+    io.write_json(folder / "summary.json", summary)
     title = _title(summary["final"])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     figures.save_figure(figure, folder / "figure.png")
-    io.write_json(folder / "summary.json", summary)
     return summary
 
 
