@@ -117,6 +117,8 @@ def _refine(configuration: Any, folder: Path, resume: bool) -> int:
         f"{final['misfit']:.3g}{of_g}; minima of u(r): "
         f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
     )
+    if final["unused_targets"]:
+        _warn(f"not used by the method: {', '.join(final['unused_targets'])}")
     return FINISHED
 
 

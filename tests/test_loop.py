@@ -21,6 +21,7 @@ from openmm_diffsim import (
     GaussNewtonOptions,
     IterativeBoltzmannInversion,
     PairPotential,
+    Pressure,
     Refinement,
     RelativeEntropy,
     SplinePair,
@@ -28,7 +29,7 @@ from openmm_diffsim import (
     TorchOptimizer,
     boltzmann_inversion,
 )
-from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError
+from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError, TargetError
 from openmm_diffsim.potentials import (
     SplineBasis,
     flat_parameters,
@@ -36,6 +37,7 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.statistics.kernels import PairHistogram, SplineInteraction, pair_sums
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 KELVIN = liquids.kelvin(1.5)
 LENGTH = 2.05 * CUTOFF
@@ -300,6 +302,18 @@ def test_boltzmann_inversion_is_right_where_there_are_only_pairs() -> None:
 # What goes wrong ----------------------------------------------------------------------------------
 
 
+def test_particles_that_go_through_each_other_have_no_core() -> None:
+    """g = exp(-beta u) of a Gaussian core, from r = 0 on: the force at r_min is its own."""
+    r = np.arange(0.005, 1.0, 0.01)
+    u = 3.0 * np.exp(-((r / 0.4) ** 2))
+    g = np.exp(-u / (MOLAR_GAS_CONSTANT * 300.0))
+    pair = boltzmann_inversion(SplinePair(0.02, 0.95, 60), r, g, 300.0)
+    found = pair.energy(r).detach().numpy()[0]
+    np.testing.assert_allclose(found[2:-5], u[2:-5], atol=0.02)
+    late = boltzmann_inversion(SplinePair(0.2, 0.95, 60), r[30:], g[30:], 300.0)
+    assert float(late.core_radius) == pytest.approx(r[30])  # data that begin late
+
+
 def test_an_explosion_is_rolled_back_and_half_the_step_tried() -> None:
     fit = run(fit_of(wrong(), largest_step=0.2), 1)
     first, tried = np.array([0.36, 0.5]), parameters(fit)
@@ -359,3 +373,38 @@ def test_error_bars_are_those_of_the_roughness_that_the_fit_has(method: Any) -> 
     np.testing.assert_array_equal(error, fit.potential_table(r)[1])
     fit.method = GaussNewton()
     assert np.median(error / fit.potential_table(r)[1]) < 0.8
+
+
+# Targets that a method does not use ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["relative-entropy", "ibi"])
+def test_targets_that_a_method_does_not_use_are_named(method: str) -> None:
+    point: Any = point_of(spline())
+    pressure = Target(point, Pressure(), 500.0, uncertainty=20.0)
+    twice = [target_of(point), target_of(point)]  # of two g(r) of one pair it follows one
+    with pytest.warns(UserWarning, match=r"does not use the target .*g\(r\).* and .*Pressure"):
+        fit = Refinement(point.potential, [*twice, pressure], method)
+    assert fit.unused_targets == [twice[0], pressure]
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "adam"])
+def test_methods_for_every_target_warn_of_none(
+    method: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    point: Any = point_of(spline())
+    pressure = Target(point, Pressure(), 500.0, uncertainty=20.0)
+    assert Refinement(point.potential, [target_of(point), pressure], method).unused_targets == []
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("method", ["relative-entropy", "ibi"])
+def test_a_method_that_is_not_for_these_targets_says_so_before_any_md(method: str) -> None:
+    point: Any = point_of(spline())
+    with pytest.raises(TargetError, match="needs an RDF target for every pair of types"):
+        Refinement(point.potential, [Target(point, Pressure(), 500.0, uncertainty=20.0)], method)
+    rdf = RDF(0.8 * CUTOFF, 20)
+    short = Target(point, rdf, rdf.r, np.ones(20), uncertainty=0.1)
+    if method == "relative-entropy":
+        with pytest.raises(TargetError, match=r"needs g\(r\) up to the cutoff"):
+            Refinement(point.potential, [short], method)

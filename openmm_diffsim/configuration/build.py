@@ -94,12 +94,14 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         start_from(simulation, state, positions, seed)
     point = StatePoint(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
-    fit = Refinement(
-        potential,
-        [_target(point, *part) for part in parts],
-        configuration.refine.method,
-        largest_step=configuration.refine.largest_step,
-    )
+    targets = [_target(point, *part) for part in parts]
+    with told_warnings(warn):
+        fit = Refinement(
+            potential,
+            targets,
+            configuration.refine.method,
+            largest_step=configuration.refine.largest_step,
+        )
     for note in notes:
         tell(note)
     return fit

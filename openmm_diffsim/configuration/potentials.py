@@ -31,6 +31,7 @@ from ..units import MOLAR_GAS_CONSTANT
 Guess = Callable[[float, float, float], dict[str, float]]
 
 _USUAL_RISE = 0.3  # nm, of a g(r) that nobody measured
+_LEAST_RISE = 0.02  # of the cutoff: particles that go through each other have none
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def build_potential(
     """
     kind = PAIR_KINDS[section.kind]
     rises = [_USUAL_RISE if m is None else m.rise for m in measured]
-    rise = min(rises)
-    r_min = section.r_min if section.r_min is not None else 0.88 * rise
+    rise = max(min(rises), _LEAST_RISE * section.cutoff)
+    r_min = 0.88 * rise if section.r_min is None else section.r_min
     if r_min >= section.cutoff:
         raise ConfigurationError(
             f"potential.cutoff: got {section.cutoff} nm, but the target's g(r) rises only at "

@@ -30,6 +30,7 @@ from .plausible import check_rdf
 from .site import Place, Section, Site
 
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
+_LEAST_PEAK = 1.1  # of g: what is lower is none
 
 
 class RDF(Observable):
@@ -230,9 +231,10 @@ class RDF(Observable):
         """The first r from which on g >= ``least`` up to its first peak, nm."""
         return float(curve.x[rise_of(curve.y, least)]) if (curve.y > 0.5).any() else None
 
-    def nearest_distance(self, curve: Curve) -> float:
-        """Where g is highest, nm."""
-        return float(curve.x[np.argmax(curve.y)])
+    def nearest_distance(self, curve: Curve) -> float | None:
+        """Where g is highest, nm; None where it has no peak, as in a dilute repulsive fluid."""
+        highest = int(np.argmax(curve.y))
+        return float(curve.x[highest]) if curve.y[highest] > _LEAST_PEAK else None
 
 
 class _RDFRecorder:

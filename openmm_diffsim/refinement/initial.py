@@ -28,6 +28,7 @@ def boltzmann_inversion(
     Where g < ``least_g`` the noise of ln g takes over: from its contact r_0 inwards w goes on
     as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0, and
     r_0 becomes the core radius. w is shifted to zero at the cutoff, and flat beyond the data.
+    Particles that are found at any distance, from r = 0 on, have no core.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ def boltzmann_inversion(
         r_out, w_out = np.append(r_out, potential.basis.cutoff), np.append(w_out, w_out[-1])
     potential.set_table(np.concatenate([inner, r_out]), np.concatenate([w_in, w_out]), pair)
     radius = potential.core_radius.clone()
-    radius[pair] = r_out[0]
+    is_soft = first == 0 and r[0] < 1.5 * (r[1] - r[0])
+    radius[pair] = 0.0 if is_soft else r_out[0]
     potential.set_core(radius.numpy())
     return potential
 

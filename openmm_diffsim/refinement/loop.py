@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -74,6 +75,17 @@ class Refinement:
         a process may not be forked from. Reporters of the user's Simulations see nothing of it. A
         network needs ``checkpoint``, so that its frames have a place. Default: here, in the
         Simulations themselves.
+
+    Attributes
+    ----------
+    unused_targets : list of Target
+        Those that the method does not use, which is warned of: they only count in the misfit.
+
+    Raises
+    ------
+    TargetError
+        If a target is of another potential, the method is not for this potential or these targets,
+        or an argument cannot be what it is.
     """
 
     def __init__(
@@ -117,6 +129,13 @@ class Refinement:
         self._memory: Any = {}
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
+        self.unused_targets = unused_targets(self.method, self.view())
+        if self.unused_targets:
+            warnings.warn(
+                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
+                "will not meet what it says, take the default method for that",
+                stacklevel=2,
+            )
 
     @property
     def history(self) -> list[Round]:
@@ -437,6 +456,18 @@ class Refinement:
     def identity(self) -> dict[str, Any]:
         """Which fit this is, as plain data: two with the same are the same fit."""
         return identity_of(self.potential, self.method, self.targets, self.states)
+
+
+def unused_targets(method: Any, view: FitView) -> list[Target]:
+    """Targets that a method does not use: none where it does not say which it uses."""
+    if not _can(method, "used_targets"):
+        return []
+    used = {id(target) for target in method.used_targets(view)}
+    return [target for target in view.targets if id(target) not in used]
+
+
+def _names(targets: Sequence[Target]) -> str:
+    return " and ".join(f"the target {target.observable.label}" for target in targets)
 
 
 def _can(thing: Any, method: str) -> bool:

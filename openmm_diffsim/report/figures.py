@@ -123,10 +123,9 @@ def _draw_potential(
     truth: tuple[Array, Array] | None,
 ) -> None:
     structure = [c for c in comparisons if c.observable.is_structure]
-    found = [c.observable.nearest_distance(c.target) for c in structure]
-    peaks = [peak for peak in found if peak is not None]
-    well = min(float(r[np.argmin(u)]), 0.5 * float(r[0] + r[-1]))
-    outside = u[r >= min(peaks, default=well)]
+    starts = [c.observable.nearest_distance(c.target) or c.rise for c in structure]
+    start = min(starts, default=float(r[np.argmin(u)]))
+    outside = u[r >= min(start, 0.5 * float(r[0] + r[-1]))]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
     _band(axes, Curve(r, u, error), 0.0, _MODEL, "refined")

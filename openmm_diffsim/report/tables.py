@@ -59,6 +59,7 @@ def write_results(
             "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
             "sampled_from_r_nm": fit.first_contact(),
             "scalars": found.scalars,
+            "unused_targets": [target.observable.label for target in fit.unused_targets],
             "parameters": _few_parameters(fit),
         },
         "converged": fit.converged,
@@ -219,6 +220,8 @@ def _title(final: Mapping[str, Any]) -> str:
         target = _with_error(scalar["target"], scalar["uncertainty"])
         title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
+    if final["unused_targets"]:
+        title += f"; not used by the method: {', '.join(final['unused_targets'])}"
     return title
 
 
