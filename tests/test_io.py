@@ -235,6 +235,7 @@ REFUSED = {
     "four columns": ("\n".join(["1 2 3 4"] * 9), None, "got 4 columns, expected 2 or 3; say which"),
     "side cut off": ("1,2,3,4,5,6\n0,0,1,1,1", 2, "got 5 numbers, expected 6"),
     "word": ("# r g\n" + "\n".join([*ROWS, "0.7 abc"]), 8, "got 'abc', expected a number"),
+    "a point alone": ("\n".join([*ROWS, "0.7 .-830"]), 7, "got '.-830', expected a number"),
     "a percent": ("\n".join([*ROWS, "0.7 99%"]), 7, "got '99%', expected a number"),
     "underscores": ("\n".join([*ROWS, "0_7 1"]), 7, "got '0_7', expected a number"),
     "too wide a number": ("\n".join([*ROWS, "0.7 *****"]), 7, "a number too long for the columns"),
