@@ -149,7 +149,9 @@ def test_rows_that_votca_flags_are_left_out(write: Write) -> None:
     path = write("\n".join(f"{row} {flag}" for row, flag in zip(rows, flags, strict=True)))
     data = read_rdf(path)
     np.testing.assert_array_equal(data.x, R[:5])
-    assert data.n_dropped == 3
+    r, u = read_potential(path)  # what was extrapolated is a potential all the same
+    np.testing.assert_array_equal(r, [0.02, *R[:5]])
+    np.testing.assert_array_equal(u, [0.5, *G[:5]])
     with pytest.raises(TargetError, match="only some rows end in a flag"):
         read_rdf(write("\n".join([*ROWS, "0.7 1 i"])))
 
@@ -238,6 +240,8 @@ REFUSED = {
     "four columns": ("\n".join(["1 2 3 4"] * 9), None, "got 4 columns, expected 2 or 3; say which"),
     "side cut off": ("1,2,3,4,5,6\n0,0,1,1,1", 2, "got 5 numbers, expected 6"),
     "word": ("# r g\n" + "\n".join([*ROWS, "0.7 abc"]), 8, "got 'abc', expected a number"),
+    "all undefined": ("\n".join(row + " 0.1 u" for row in ROWS), None, "all are flagged o or u"),
+    "a point alone": ("\n".join([*ROWS, "0.7 .-830"]), 7, "got '.-830', expected a number"),
     "a percent": ("\n".join([*ROWS, "0.7 99%"]), 7, "got '99%', expected a number"),
     "underscores": ("\n".join([*ROWS, "0_7 1"]), 7, "got '0_7', expected a number"),
     "too wide a number": ("\n".join([*ROWS, "0.7 *****"]), 7, "a number too long for the columns"),

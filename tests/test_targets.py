@@ -288,6 +288,7 @@ HONEST: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {
     "soft, without counts in the first bins": (PLACES, soft(PLACES) * (PLACES > 0.03), crowded(1)),
     "soft, not yet level": (PLACES[:55], soft(PLACES[:55]), crowded(1)),
     "of bonded sites, denser than spheres": (PLACES, settled(PLACES), crowded(100, molecules=20)),
+    "of few points": (PLACES[::23], settled(PLACES[::23]), crowded()),
     "from where it rises on": (PLACES[32:], settled(PLACES[32:]), crowded()),
 }
 

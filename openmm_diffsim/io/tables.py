@@ -65,7 +65,7 @@ def read_table(
     Parameters
     ----------
     block : which of several tables in the file, counted from 1, or from -1 for the last
-    left_out : flags of VOTCA; the numbers of such rows become NaN, but for the first
+    left_out : flags of VOTCA (in range, out of range, undefined), whose rows do not count
 
     Raises
     ------
@@ -86,10 +86,11 @@ def read_table(
     values = np.array(chosen.rows)
     if on_side:
         return Table(values.T, path), sheet
-    for row, flag in enumerate(chosen.flags):
-        if flag in left_out:
-            values[row, 1:] = np.nan
-    return Table(values, path, chosen.lines), sheet
+    flags = chosen.flags or [""] * len(values)
+    kept = [row for row, flag in enumerate(flags) if not flag or flag not in left_out]
+    if not kept:
+        raise table_error(path, f"has no row of numbers: all are flagged {' or '.join(left_out)}")
+    return Table(values[kept], path, [chosen.lines[row] for row in kept]), sheet
 
 
 def read_potential(
@@ -109,7 +110,7 @@ def read_potential(
         As for `read_table`; also when there are more columns, a number is missing, r is negative
         or there twice, or there are fewer than 5 rows.
     """
-    table, _ = read_table(path, left_out="")
+    table, _ = read_table(path)
     n = table.values.shape[1]
     if n not in (2, 3):
         raise table.error(f"got {n} columns, expected r (nm) and u (kJ/mol); keep these alone")

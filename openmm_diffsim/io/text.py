@@ -22,7 +22,9 @@ _BINARY = re.compile(r"[\x00-\x08\x0e-\x1f]")
 # "#" may follow a number at once, but not the point of "1.#IND"; a "%" after a number is a unit.
 _COMMENT = re.compile(r"(?<!\.)#.*|(?:^|(?<=[\s,;]))[@%!].*")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eEdD][+-]?\d+)?", re.ASCII)
-_BARE_EXPONENT = re.compile(r"([+-]?\d*\.\d*)([+-]\d{3})", re.ASCII)  # Fortran's 0.123-104
+_BARE_EXPONENT = re.compile(
+    r"([+-]?(?:\d+\.\d*|\.\d+))([+-]\d{3})", re.ASCII
+)  # Fortran's 0.123-104
 _INFINITY = re.compile(r"[+-]?(inf|infinity|1\.#inf)", re.IGNORECASE)
 _HOLE = re.compile(r"[+-]?nan(\(.*\))?|[+-]?1\.#(ind|qnan)|n/?a|null|none|-+", re.IGNORECASE)
 _MINUS = str.maketrans("\u2212\u2013\u2012", "---")
