@@ -11,6 +11,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from .engine.adapters import bonds_of
 from .engine.xml import read_xml
 from .errors import ConfigurationError, DiffsimError, SamplingError
 from .io.trajectories import select
@@ -153,11 +154,14 @@ def load_system(
 
 
 def start_from(simulation: Any, state: openmm.State | None, positions: Any, seed: int) -> None:
-    """Start from a State, or from positions with thermal velocities."""
+    """Start from a State, or from positions with thermal velocities, with molecules made whole."""
     if state is not None:
         simulation.context.setState(state)
         return
-    simulation.context.setPositions(positions)
+    x = np.array(positions.value_in_unit(unit.nanometer))
+    box = simulation.context.getState().getPeriodicBoxVectors(asNumpy=True)
+    bonding = bonds_of(simulation.system).bonding(len(x), stored=True)
+    simulation.context.setPositions(bonding.whole(x, box.value_in_unit(unit.nanometer))[0])
     simulation.context.setVelocitiesToTemperature(simulation.integrator.getTemperature(), seed + 1)
 
 

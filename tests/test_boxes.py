@@ -199,3 +199,13 @@ def test_what_a_system_cannot_have_is_refused(
         build(tmp_path, raw)
     for word in words:
         assert word in str(error.value)
+
+
+def test_molecules_that_the_file_has_cut_start_whole(tmp_path: Path) -> None:
+    """Bonds of OpenMM's own do not reach across the faces of the box."""
+    raw = written(tmp_path, CUBE, CUBE, bonds=9)
+    raw["system"]["exclude_bonds"] = 1
+    fit, _ = build(tmp_path, raw)
+    state = fit.targets[0].state_points[0].simulation.context.getState(positions=True)
+    x = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    assert np.linalg.norm(np.diff(x[:10], axis=0), axis=1).max() < 0.4 * SIDE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,18 @@ def test_a_pressure_of_rounded_coordinates_is_told_with_its_size(tmp_path: Path)
     size = float(str(told[0].message).split("about ")[1].split(" bar")[0])
     assert abs(found - exact) < 4 * size < 40 * abs(found - exact)
     sample_trajectory(potential, tmp_path / "run.xtc", context, temperature=200)  # says nothing
+
+
+def test_a_lattice_is_not_taken_for_rounding() -> None:
+    box = np.eye(3) * 1.5
+    potential = argon(cutoff=0.5)
+    system = empty_system(27, box)
+    potential.attach(system)
+    exact = [lattice(27, box), lattice(27, box, 0.03)]  # at 0.25, 0.75 and 1.25 nm; and near it
+    context = context_of(system, exact[0], "Reference")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pressures(potential, stored(exact, box, 27), context)
 
 
 # What steps past the reporters --------------------------------------------------------------------

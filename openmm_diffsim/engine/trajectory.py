@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import SamplingError
-from ..io.trajectories import Chunk, checked_chunk, decimals, read_trajectory, topology_of
+from ..io.trajectories import Chunk, checked_chunks, decimals, read_trajectory, topology_of
 from ..observables import Observable, Pressure
 from ..potentials import Potential
 from ..samples import Samples
@@ -64,13 +64,14 @@ def sample_trajectory(
     temperature, pressure = state_numbers(temperature, pressure)
     recorder = FrameRecorder(potential, context, record, temperature, stored=True)
     before = context.getState(getPositions=True, getVelocities=True)
-    tell = any(observable.needs_virial for observable in record)
+    told = not any(observable.needs_virial for observable in record)
     try:
-        for positions, box in _frames(trajectory, recorder.particles.n_particles):
-            if tell and (digits := decimals(positions)) is not None:
-                _warn_of_rounding(potential, context, temperature, (positions, box), digits)
-            tell = False
-            add_stored(recorder, context, positions, box)
+        for chunk in _chunks(trajectory, recorder.particles.n_particles):
+            if not told and (digits := decimals(chunk.positions)) is not None:
+                _warn_of_rounding(potential, context, temperature, chunk, digits)
+            told = True
+            for positions, box in _frames(chunk):
+                add_stored(recorder, context, positions, box)
     finally:
         context.setState(before)
     coefficients = potential.coefficients(temperature).detach().numpy().copy()
@@ -92,44 +93,47 @@ def add_stored(
     recorder.add(positions, box, energy)
 
 
-def _frames(trajectory: Any, n_atoms: int) -> Iterator[tuple[Array, Array | None]]:
+def _frames(chunk: Chunk) -> Iterator[tuple[Array, Array | None]]:
     """Positions and box of every frame."""
-    for chunk in _chunks(trajectory, n_atoms):
+    boxes = [None] * len(chunk.positions) if chunk.boxes is None else chunk.boxes
+    yield from zip(chunk.positions, boxes, strict=True)
+
+
+def _chunks(trajectory: Any, n_atoms: int) -> Iterator[Chunk]:
+    if isinstance(trajectory, str | Path):
+        chunks = read_trajectory(trajectory, topology_of(n_atoms))
+    else:
+        chunks = checked_chunks(_trajectories(trajectory), "trajectory: ")
+    for chunk in chunks:
         found = chunk.positions.shape[1]
         if found != n_atoms:
             raise SamplingError(
                 f"the trajectory has {found} atoms, the System {n_atoms}", reason="atoms"
             )
-        boxes = [None] * len(chunk.positions) if chunk.boxes is None else chunk.boxes
-        yield from zip(chunk.positions, boxes, strict=True)
+        yield chunk
 
 
-def _chunks(trajectory: Any, n_atoms: int) -> Iterator[Chunk]:
-    if isinstance(trajectory, str | Path):
-        yield from read_trajectory(trajectory, topology_of(n_atoms))
-        return
-    start = 0
-    for part in [trajectory] if hasattr(trajectory, "xyz") else trajectory:
+def _trajectories(given: Any) -> Iterator[Any]:
+    for part in [given] if hasattr(given, "xyz") else given:
         if not hasattr(part, "xyz"):
             raise SamplingError(
-                f"trajectory: expected a path, an mdtraj.Trajectory or an iterable of these, got "
+                "trajectory: expected a path, an mdtraj.Trajectory or an iterable of these, got "
                 f"{type(part).__name__}",
                 reason="arguments",
             )
-        yield checked_chunk(part, "trajectory: ", start)
-        start += len(part.xyz)
+        yield part
 
 
 def _warn_of_rounding(
     potential: Potential,
     context: openmm.Context,
     temperature: float,
-    frame: tuple[Array, Array | None],
+    chunk: Chunk,
     digits: int,
 ) -> None:
     """Say how much the pressure of a frame changes when it is rounded once more."""
     step = 10.0**-digits
-    positions, box = frame
+    positions, box = next(_frames(chunk))
     if box is None:
         return
     random = np.random.default_rng(1)

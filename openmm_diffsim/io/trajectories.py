@@ -72,10 +72,7 @@ def read_trajectory(path: str | Path, topology: mdtraj.Topology) -> Iterator[Chu
         problem = check(path)
         if problem:
             raise FramesError(f"{path}: {problem}")
-    start = 0
-    for chunk in _loaded(path, topology):
-        yield checked_chunk(chunk, f"{path}: ", start)
-        start += chunk.n_frames
+    yield from checked_chunks(_loaded(path, topology), f"{path}: ")
 
 
 def topology_of(n_atoms: int) -> mdtraj.Topology:
@@ -87,27 +84,35 @@ def topology_of(n_atoms: int) -> mdtraj.Topology:
     return topology
 
 
-def checked_chunk(trajectory: Any, where: str = "", start: int = 0) -> Chunk:
-    """The frames of an ``mdtraj.Trajectory``, whose first is number ``start``.
+def checked_chunks(trajectories: Iterable[Any], where: str = "") -> Iterator[Chunk]:
+    """The frames of one ``mdtraj.Trajectory`` after the other, a few at a time.
 
     Raises
     ------
     FramesError
-        If a coordinate or a box is not finite.
+        If a coordinate or a box is not finite; ``where`` begins the message.
     """
-    positions = np.asarray(trajectory.xyz, dtype=np.float64)
-    vectors = trajectory.unitcell_vectors
-    flat = np.isfinite(positions).all(axis=(1, 2))
-    if vectors is not None:
-        vectors = np.asarray(vectors, dtype=np.float64)
-        flat &= np.isfinite(vectors).all(axis=(1, 2)) & (np.abs(np.linalg.det(vectors)) > 0)
-    if not flat.all():
-        number = start + int(np.argmin(flat))
+    start = 0
+    for trajectory in trajectories:
+        vectors = trajectory.unitcell_vectors
+        for first in range(0, len(trajectory.xyz), _CHUNK):
+            frames = slice(first, first + _CHUNK)
+            positions = np.asarray(trajectory.xyz[frames], dtype=np.float64)
+            boxes = None if vectors is None else np.asarray(vectors[frames], dtype=np.float64)
+            _check_finite(positions, boxes, where, start + first)
+            yield Chunk(positions, None if boxes is None else np.array([*map(reduced_box, boxes)]))
+        start += len(trajectory.xyz)
+
+
+def _check_finite(positions: Array, boxes: Array | None, where: str, start: int) -> None:
+    sound = np.isfinite(positions).all(axis=(1, 2))
+    if boxes is not None:
+        sound &= np.isfinite(boxes).all(axis=(1, 2)) & (np.abs(np.linalg.det(boxes)) > 0)
+    if not sound.all():
         raise FramesError(
-            f"{where}frame {number} (the first is 0) has a coordinate or a box that is not finite, "
-            "or a box without a volume; leave it out"
+            f"{where}frame {start + int(np.argmin(sound))} (the first is 0) has a coordinate or a "
+            "box that is not finite, or a box without a volume; leave it out"
         )
-    return Chunk(positions, None if vectors is None else np.array([*map(reduced_box, vectors)]))
 
 
 def reduced_box(box: Array) -> Array:

@@ -252,9 +252,11 @@ class _RDFRecorder:
         self._bonded, self._times = _bonded_pairs(rdf, particles, first, second)
         self.n_pairs = _count_ordered_pairs(first, second, molecules) - int(self._times.sum())
         if self.n_pairs == 0:
+            within = "so few bonds apart" if rdf.intramolecular else "within one molecule"
             raise ObservableError(
-                "RDF: the selections hold no pair to count but those that are left out, within one "
-                "molecule; intramolecular=True counts these",
+                f"RDF: there is no pair to count between {_words(first)} and {_words(second)}, but "
+                f"for those {within}, which are left out; take other atoms, intramolecular=True or "
+                "a smaller exclude_bonds",
                 n_pairs=0,
             )
 
@@ -292,6 +294,11 @@ def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np
         chosen[:] = False
         chosen[atoms] = True
     return chosen
+
+
+def _words(chosen: NDArray[np.bool_]) -> str:
+    indices = np.flatnonzero(chosen)
+    return f"atoms {indices[0]} .. {indices[-1]} ({len(indices)} of {len(chosen)})"
 
 
 def _count_ordered_pairs(
