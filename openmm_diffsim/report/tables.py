@@ -108,7 +108,7 @@ class Comparisons:
 def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
     found = Comparisons([], [])
-    for view in fit.views():
+    for view in fit.comparisons():
         error = np.sqrt(np.diag(view.own_covariance))
         start = 0
         for target in view.targets:
