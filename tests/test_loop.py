@@ -220,7 +220,7 @@ def test_a_difference_between_two_temperatures_is_fitted() -> None:
 
     before = off()
     run(fit, 12)
-    assert fit.converged and len(fit.views()) == 1
+    assert fit.converged and len(fit.comparisons()) == 1
     assert off() < 0.2 * before and before > 1.5 * UNCERTAINTY
     assert fit.last_step is not None and fit.last_step.covariance is not None
     error = np.sqrt(np.diag(fit.last_step.covariance))

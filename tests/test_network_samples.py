@@ -448,7 +448,7 @@ def drawn(potential: NetworkPotential, frames: int, particles: int, path: Path) 
         each = NetworkParticles(*(np.arange(particles) * k for k in (1, 0, 1)))
         run = StoredRun(writer.frames(), each)
         sets.append(network.theta.detach().numpy().copy())
-        learned.append(EvaluatedFrames(potential, ((run, np.arange(frames)),), progress=False))
+        learned.append(EvaluatedFrames(potential, ((run, np.arange(frames)),)))
         records.append(Moments.of(torch.from_numpy(x)).mean(dim=1).numpy())
     with torch.no_grad():
         network.theta.copy_(start)

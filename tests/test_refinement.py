@@ -150,7 +150,7 @@ def test_the_summary_is_that_of_the_present_parameters(lennard_jones_fit: Refine
     assert set(summary) == {"misfit", "rdf_rms", "n_effective", "md_steps", "seconds"}
     assert summary["md_steps"] == fit.history[-1].md_steps
     assert summary["seconds"] == fit.history[-1].seconds
-    (view,) = fit.views()
+    (view,) = fit.comparisons()
     samples = fit.states[0].frames
     target = fit.targets[0]
     residual = target.operator @ samples.average(target.observable).detach().numpy() - target.values
@@ -363,7 +363,7 @@ def test_two_temperatures_tell_energy_from_entropy() -> None:
         point = point_of(pair, seed + 20, temperature=t)
         targets.append(Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error))
     fit = Refinement(pair, targets).run(4, STEPS, EVERY, progress=False)
-    assert len(fit.states) == 2 and len(fit.views()) == 2
+    assert len(fit.states) == 2 and len(fit.comparisons()) == 2
     error = np.sqrt(np.diag(covariance_of(fit)))
     learned = [p for p in pair.parameters() if p.requires_grad]
     assert_recovered(learned[0], 1.4, error[0], "energy", most=5)
@@ -543,7 +543,7 @@ def test_a_fit_that_starts_at_the_truth_stops_at_once(truth: Truth) -> None:
     assert fit.converged
     assert len(fit.history) < 4
     assert fit.history[-1].misfit <= 1
-    assert fit.views()[0].noise_ratio() < 1
+    assert fit.comparisons()[0].noise_ratio() < 1
     steps = fit.md_steps
     fit.run(20, STEPS, EVERY, progress=False)  # nothing is left to do
     assert fit.md_steps == steps

@@ -113,15 +113,7 @@ class SamplingJob:
         point.deserialize(dict(self.state))
         steps: list[int] = []
         plan = self.recording
-        samples = point.sample(
-            plan.steps,
-            plan.every,
-            plan.record,
-            plan.equilibration,
-            plan.discard_transient,
-            steps.append,
-            plan.trajectory,
-        )
+        samples = point.sample(**vars(plan), progress=steps.append)
         arrays = samples.arrays(list(plan.record), Path())
         return SamplingResult(arrays, point.serialize(), sum(steps))
 

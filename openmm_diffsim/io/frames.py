@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from mdtraj.formats import DCDTrajectoryFile
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FramesError
+from .temporary import is_temporary, sweep, temporary_path
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -118,6 +120,24 @@ class Frames:
         xyz = np.stack([records[axis] for axis in ("x", "y", "z")], axis=-1)
         boxes = None if self.boxes is None else self.boxes[indices]
         return xyz.astype(np.float64) * _ANGSTROM, boxes
+
+    def keep(self) -> None:
+        """Out of the temporary folder of a round that the file is in, if it is in one.
+
+        Raises
+        ------
+        FramesError
+            If it cannot be moved.
+        """
+        folder = self.path.parent
+        if not is_temporary(folder.name):
+            return
+        try:
+            self.path = self.path.rename(folder.with_name(self.path.name))
+        except OSError as error:
+            raise self._unreadable(error) from error
+        with suppress(OSError):  # other files of that round may be in it
+            folder.rmdir()
 
     def _check(self) -> None:
         """Are they the frames that they were?"""
@@ -245,7 +265,14 @@ class _TemporaryFile:
     """A file that goes when nothing holds on to this object any more."""
 
     def __init__(self) -> None:
-        handle, path = tempfile.mkstemp(suffix=".dcd", prefix="openmm_diffsim_")
-        os.close(handle)
-        self.path = Path(path)
+        try:
+            folder = Path(tempfile.gettempdir())
+            sweep(folder)
+            self.path = temporary_path(folder / "openmm_diffsim", ".dcd")
+            self.path.touch(0o600, exist_ok=False)
+        except OSError as error:
+            raise FramesError(
+                f"cannot write frames to a temporary file: {error}; name a folder with room in "
+                "TMPDIR, or a trajectory="
+            ) from error
         weakref.finalize(self, self.path.unlink, missing_ok=True)

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..engine.job import Recording, SamplingJob
 from ..errors import EquilibrationError, SamplingError, TargetError
 from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
-from ..samples import Samples
+from ..samples import Samples, bars
 from . import checkpoint as files
 from .comparison import Comparison
 from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
+from .sampling import Frames, sample
 from .schedule import Schedule
 from .state import FitView, check_targets, make_states, misfit_of, rdf_rms
 from .target import Target
@@ -191,7 +190,11 @@ class Refinement:
         """
         schedule = Schedule(rounds, steps, every, equilibration)
         total = schedule.steps_after(len(self.history)) * len(self.states)
-        with self.holding_checkpoint(), tqdm(total=total, unit="step", disable=not progress) as bar:
+        with (
+            self.holding_checkpoint(),
+            bars(progress),
+            tqdm(total=total, unit="step", disable=not progress) as bar,
+        ):
             while len(self.history) < rounds and not self.converged:
                 self._round(schedule, bar)
                 if self.checkpoint is not None:
@@ -221,13 +224,15 @@ class Refinement:
                 yield
             finally:
                 self._holds = False
+                if self._frames is not None:
+                    self._frames.tidy(self.states)
 
     def view(self) -> FitView:
         """The fit at the present parameters, as a method is given it."""
         theta = flat_parameters(self.potential)
         return FitView(self.potential, tuple(self.states), theta, self._memory)
 
-    def views(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """How the frames compare with the targets, at the present parameters.
 
         One for each group of targets that share state points.
@@ -241,7 +246,7 @@ class Refinement:
 
     def summary(self) -> dict[str, float]:
         """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
-        views = self.views()
+        views = self.comparisons()
         return {
             "misfit": misfit_of(views),
             "rdf_rms": rdf_rms(views),
@@ -297,7 +302,7 @@ class Refinement:
             if not self.potential.energy_is_linear:
                 state.pool = state.frames.relevant(_LEAST_SHARE)
         self._progress.trust.accept()
-        views = self.views()
+        views = self.comparisons()
         misfit, effective = misfit_of(views), min(view.n_effective for view in views)
         noise = max(view.noise_ratio() for view in views)
         self._progress.converged = misfit <= 1 and noise <= _MOST_NOISE
@@ -328,42 +333,8 @@ class Refinement:
             bar.total = max(bar.total, bar.n + n)
             bar.update(n)
 
-        points = [state.state_point for state in self.states]
-        plans = [self._recording(index, schedule) for index in range(len(points))]
-        pairs = list(zip(points, plans, strict=True))
-        if self.executor is None:
-            found = [point.sample(**vars(plan), progress=count) for point, plan in pairs]
-        else:
-            jobs = [SamplingJob.of(*pair) for pair in pairs]
-            running = [self.executor.submit(job.run) for job in jobs]
-            found = []
-            for pair, future in zip(pairs, running, strict=True):
-                result = future.result()
-                count(result.md_steps)
-                found.append(result.take(*pair))
-        return [replace(s, floor=min(s.floor, 0.5 * len(s))) for s in found]
-
-    def _recording(self, index: int, schedule: Schedule) -> Recording:
-        return Recording(
-            schedule.steps,
-            schedule.every,
-            tuple(self.states[index].recorded()),
-            schedule.lead(len(self.history)),
-            discard_transient=True,
-            trajectory=self._trajectory(index),
-        )
-
-    def _trajectory(self, index: int) -> Path | None:
-        """Where this round's frames go, of a potential that needs them."""
-        if self.checkpoint is None or self.potential.energy_is_linear:
-            return None
-        folder = self.checkpoint.with_name(f"{self.checkpoint.stem}_frames")
-        path = folder.resolve() / f"state_{index}_round_{len(self.history)}.dcd"
-        pool = self.states[index].pool
-        taken = [] if pool is None else [file.stem for file in pool.learned.files()]
-        while any(name.startswith(path.stem) for name in taken):  # it was interrupted after its MD
-            path = path.with_stem(f"{path.stem}_again")
-        return path
+        frames = self._frames
+        return sample(self.states, schedule, len(self.history), count, self.executor, frames)
 
     def _roll_back(self, problem: str, before: Sequence[Any], start: float) -> None:
         """Back to the positions before the round, and half the step that led to it."""
@@ -403,6 +374,13 @@ class Refinement:
             for state in self.states
         )
 
+    @property
+    def _frames(self) -> Frames | None:
+        """Where frames are kept, of a potential that needs them."""
+        if self.checkpoint is None or self.potential.energy_is_linear:
+            return None
+        return Frames(self.checkpoint)
+
     def save(self, path: str | Path) -> None:
         """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened.
 
@@ -414,6 +392,8 @@ class Refinement:
         TakenError
             If there is a file of this name that is no checkpoint.
         """
+        for state in self.states:
+            state.frames.learned.keep()
         kept = files.Kept(
             self.identity,
             self._progress,

@@ -109,7 +109,7 @@ class Comparisons:
 def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
     found = Comparisons([], [])
-    for view in fit.views():
+    for view in fit.comparisons():
         error = view.own_error()
         for target, here in view.places():
             _add(found, target, view.prediction[here], error[here])
