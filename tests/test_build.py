@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import malformed
 import numpy as np
 import pytest
 
 from openmm_diffsim import MSD, VACF, AngleDistribution, Diffusion, Refinement
 from openmm_diffsim.configuration.build import build_refinement
-from openmm_diffsim.configuration.toml import parse_configuration
+from openmm_diffsim.configuration.toml import parse_configuration, read_configuration
 from openmm_diffsim.engine.segments.integrators import Scheme
 from openmm_diffsim.errors import ConfigurationError, TargetError
 from openmm_diffsim.observables.dynamics import lags_for
@@ -197,3 +199,61 @@ def test_lags_of_many_data_are_no_more_than_twenty() -> None:
     lags = lags_for(np.arange(0, 1.0001, 0.002), 0.002)
     assert len(lags) == 20 and (lags[0], lags[-1]) == (0, 500)
     assert set(np.diff(lags)) <= {26, 27}
+
+
+NO_STARTS = {
+    "NaN box": ("system.xml", r'(<A x=")[^"]*', r"\1nan", "system.system", "box vectors"),
+    "no length": (
+        "state.xml",
+        r'(<B[^>]* y=")[^"]*',
+        r"\g<1>0",
+        "system.state",
+        "has a volume",
+    ),
+    "a word": ("state.xml", r'(<C[^>]* z=")[^"]*', r"\1long", "system.state", "a volume"),
+    "mass": ("system.xml", r'(mass=")[^"]*', r"\g<1>-1", "system.system", "-1 amu of particle 0"),
+    "position": ("state.xml", r'(<Position x=")[^"]*', r"\1nan", "system.state", "a position of"),
+    "place": ("state.xml", r'(<Position x=")[^"]*', r"\g<1>1e300", "system.state", "(particle 0)"),
+    "velocity": ("state.xml", r'(<Velocity x=")[^"]*', r"\1inf", "system.state", "a velocity of"),
+    "nowhere": (
+        "state.xml",
+        "(?s)<Positions>.*</Positions>",
+        "",
+        "system.state",
+        "no positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_STARTS)
+def test_where_no_simulation_can_start_from_the_file_is_named(tmp_path: Path, case: str) -> None:
+    name, pattern, damage, key, words = NO_STARTS[case]
+    malformed.write_valid(tmp_path)
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(re.sub(pattern, damage, text, count=1))
+    with pytest.raises(ConfigurationError) as caught:
+        build_refinement(read_configuration(tmp_path / "own.toml"))
+    assert caught.value.key == key
+    assert name in str(caught.value) and words in str(caught.value)
+
+
+def test_what_is_said_besides_is_said_once_all_is_known_to_be_right(tmp_path: Path) -> None:
+    malformed.write_valid(tmp_path)
+    said: list[str] = []
+    raw = malformed.FLUID | {"system": {"particles": 100, "number_density": 20.0, "mass": 40.0}}
+    build_refinement(parse_configuration(raw, tmp_path), said.append)
+    assert len(said) == 1 and "half the box" in said[0]
+    said.clear()
+    with pytest.raises(ConfigurationError):  # of the platform, which is looked for later
+        dynamics = raw["dynamics"] | {"platform": "Abacus"}
+        build_refinement(parse_configuration(raw | {"dynamics": dynamics}, tmp_path), said.append)
+    assert not said
+
+
+def test_energies_beyond_all_measure_are_refused(tmp_path: Path) -> None:
+    malformed.write_valid(tmp_path)
+    path = tmp_path / "u.csv"
+    path.write_text(path.read_text().replace("0.5,", "0.5,1e300\n0.500001,"))
+    with pytest.raises(ConfigurationError, match=r"u\.csv: at r = 0\.\d+ nm u got .*e\+") as caught:
+        build_refinement(read_configuration(tmp_path / "table.toml"))
+    assert caught.value.key == "potential.file"

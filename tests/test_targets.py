@@ -705,6 +705,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"only 1 points.*between 0\.5100 and 0\.5500",
     ),
     "a window the wrong way round": (lambda: target(window=(0.6, 0.3)), r"only 0 points"),
+    "a huge value": (lambda: target(R, G + 1e300), r"^g\(r\): value: got .*1e\+300.*, expected"),
+    "a tiny error": (lambda: target(uncertainty=1e-20), r"^g\(r\): uncertainty: got .*1e-20"),
     "a million points": (
         lambda: target(np.linspace(0.01, 0.99, 10**6), np.ones(10**6)),
         r"target: got 1000000, expected a number of points from 1 to 20000; .*average neighbour",

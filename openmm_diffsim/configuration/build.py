@@ -165,10 +165,18 @@ def _check_numbers(
         raise _unfit("system", section.system, f"a mass of {mass:g} amu of particle {wrong[0]}")
     if start[2] is not None:
         x = np.asarray(start[2].value_in_unit(unit.nanometer))
-        far = ~(np.abs(x) < LIMITS["position"].most).all(axis=1)
-        if far.any():
-            n = int(np.argmax(far))
-            raise _unfit(*start[:2], f"particle {n} at {x[n].tolist()} nm")
+        _check_each(x, "position", *start[:2])
+    if state is not None and state.getDataTypes() & openmm.State.Velocities:
+        v = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
+        _check_each(np.asarray(v), "velocity", *start[:2])
+
+
+def _check_each(vectors: Array, name: str, key: str, path: Any) -> None:
+    """Of each particle, [particles, 3]."""
+    wrong = ~(np.abs(vectors) <= LIMITS[name].most).all(axis=1)
+    if wrong.any():
+        n = int(np.argmax(wrong))
+        raise _unfit(key, path, f"a {name} of {vectors[n].tolist()} (particle {n})")
 
 
 def _unfit(key: str, path: Any, what: str) -> ConfigurationError:

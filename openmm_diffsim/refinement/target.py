@@ -299,6 +299,12 @@ class Target:
                 "uncertainty: expected positive numbers, got a smallest of "
                 f"{self.uncertainty.min()}"
             )
+        for name, numbers in (("value", self.values), ("uncertainty", self.uncertainty)):
+            limit = LIMITS[name]
+            wrong = ~((numbers >= limit.least) & (numbers <= limit.most))
+            if wrong.any():
+                source = (self.curve and self.curve.path) or self.observable.label
+                raise TargetError(f"{source}: {name}: {limit.error('numbers', numbers[wrong][0])}")
 
 
 def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
