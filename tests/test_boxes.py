@@ -127,6 +127,29 @@ def test_a_topology_of_another_kind_is_named(tmp_path: Path) -> None:
         build(tmp_path, raw)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no"),
+        ("REMARK\nEND\n", "expected atoms"),
+        ("\0\1\2", "expected atoms"),
+        ("CRYST1 abc\n", "abc"),
+        (None, "atom 0 (the first is 0) is not finite"),
+    ],
+)
+def test_a_topology_without_sound_atoms_is_refused(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    if text is None:
+        lines = (tmp_path / "box.pdb").read_text().splitlines()
+        text = "\n".join(s[:30] + "     nan" + s[38:] if "Ar" in s else s for s in lines)
+    (tmp_path / "box.pdb").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"system\.topology.*box\.pdb") as error:
+        build(tmp_path, raw)
+    assert words in str(error.value)
+
+
 # What else of a System a configuration says -------------------------------------------------------
 
 
@@ -139,7 +162,7 @@ def test_bonded_pairs_are_left_out_as_the_configuration_says(tmp_path: Path) -> 
         assert not said
     _, said = build(tmp_path, written(tmp_path, CUBE, CUBE, bonds=9))
     assert len(said) == 1
-    assert "9 bonded pairs" in said[0] and "exclude_bonds" in said[0]
+    assert "9 in all" in said[0] and "exclude_bonds" in said[0]
 
 
 def test_a_target_may_leave_out_near_pairs_of_a_molecule_only(tmp_path: Path) -> None:
