@@ -56,7 +56,8 @@ def fit_figure(
 
     Parameters
     ----------
-    r, u, u_error : arrays [points], nm and kJ/mol
+    r : array [points], nm
+    u, u_error : arrays [points] or [pairs of types, points], kJ/mol
     comparisons : one per target that is a curve
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
@@ -116,11 +117,15 @@ def _draw_potential(
     structure = [c for c in comparisons if c.observable.is_structure]
     found = [c.observable.nearest_distance(c.target) for c in structure]
     peaks = [peak for peak in found if peak is not None]
-    well = min(float(r[np.argmin(u)]), 0.5 * float(r[0] + r[-1]))
-    outside = u[r >= min(peaks, default=well)]
+    u, error = np.atleast_2d(u, error)
+    well = min(float(r[np.argmin(u.min(axis=0))]), 0.5 * float(r[0] + r[-1]))
+    outside = u[:, r >= min(peaks, default=well)]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
-    _band(axes, Curve(r, u, error), 0.0, _MODEL, "refined")
+    for k, (row, spread) in enumerate(zip(u, error, strict=True)):
+        color = _MODEL if len(u) == 1 else f"C{k}"
+        label = "refined" if len(u) == 1 else f"refined, pair of types {k}"
+        _band(axes, Curve(r, row, spread), 0.0, color, label)
     if truth is not None:
         axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
     if structure:
