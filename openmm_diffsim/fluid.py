@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mdtraj
@@ -199,8 +200,17 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 
 def _read_topology(path: str) -> Any:
-    if path.lower().endswith((".cif", ".mmcif", ".pdbx")):
-        return app.PDBxFile(path)
-    if not path.lower().endswith((".pdb", ".ent")):
+    readers = {".pdb": app.PDBFile, ".ent": app.PDBFile}
+    readers |= dict.fromkeys((".cif", ".mmcif", ".pdbx"), app.PDBxFile)
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
         raise ValueError("expected a PDB or mmCIF file, named .pdb or .cif")
-    return app.PDBFile(path)
+    try:
+        made = reader(path)
+        positions = np.array(made.positions.value_in_unit(unit.nanometer), dtype=np.float64)
+    except (IndexError, AttributeError, AssertionError) as error:  # of OpenMM's readers
+        raise ValueError("expected atoms, found none that can be read") from error
+    if not np.isfinite(positions).all():
+        atom = int(np.argmin(np.isfinite(positions).all(axis=1)))
+        raise ValueError(f"the position of atom {atom} (the first is 0) is not finite")
+    return made

@@ -62,6 +62,8 @@ LIMITS = {
     "prior_epsilon": Limit(0, 1e9, "in kJ/mol"),
     "energy": Limit(-1e15, 1e15, "in kJ/mol"),
     # of observables
+    "block": Limit(-1000, 1000, "counts the tables of a file; negative ones from the last"),
+    "exclude_bonds": Limit(0, 3, "3 leaves out 1-4 pairs too"),
     "r_max": Limit(1e-3, 1e6, "in nm"),
     "bins": Limit(1, 4000, "a covariance has the square of it as numbers"),
     "length": Limit(1e-6, 1e6, "in ps"),

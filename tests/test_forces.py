@@ -540,9 +540,9 @@ def test_bonded_pairs_are_left_out_as_far_as_is_said(kind: str, backend: str) ->
 
 
 def test_bonded_pairs_that_interact_are_told() -> None:
-    with pytest.warns(RuntimeWarning, match=r"5 bonded pairs, such as \(0, 1\).*exclude_bonds"):
+    with pytest.warns(RuntimeWarning, match=r"5 in all, such as \(0, 1\).*exclude_bonds"):
         FreePair(BASIS).attach(bonded("HarmonicBondForce"))
-    with pytest.warns(RuntimeWarning, match=r"1 bonded pairs, such as \(2, 3\)"):
+    with pytest.warns(RuntimeWarning, match=r"1 in all, such as \(2, 3\)"):
         FreePair(BASIS).attach(bonded("constraints"), atoms=[0, 2, 3, 5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -560,7 +560,7 @@ def test_bonds_that_the_nonbonded_force_does_not_exclude_are_told_and_refused() 
     system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, [(0, 1)]))
     with pytest.raises(AttachError, match=r"exclude_bonds: got 5 pairs.* 1 that differ"):
         FreePair(BASIS).attach(system, exclude_bonds=1)
-    with pytest.warns(RuntimeWarning, match=r"4 bonded pairs, such as \(1, 2\)"):
+    with pytest.warns(RuntimeWarning, match=r"4 in all, such as \(1, 2\)"):
         FreePair(BASIS).attach(system)
 
 

@@ -58,7 +58,8 @@ def fit_figure(
 
     Parameters
     ----------
-    r, u, u_error : arrays [points], nm and kJ/mol
+    r : array [points], nm
+    u, u_error : arrays [points] or [pairs of types, points], kJ/mol
     comparisons : one per target that is a curve
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
@@ -124,11 +125,15 @@ def _draw_potential(
 ) -> None:
     structure = [c for c in comparisons if c.observable.is_structure]
     starts = [c.observable.nearest_distance(c.target) or c.rise for c in structure]
-    start = min(starts, default=float(r[np.argmin(u)]))
-    outside = u[r >= min(start, 0.5 * float(r[0] + r[-1]))]
+    u, error = np.atleast_2d(u, error)
+    start = min(starts, default=float(r[np.argmin(u.min(axis=0))]))
+    outside = u[:, r >= min(start, 0.5 * float(r[0] + r[-1]))]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
-    _band(axes, Curve(r, u, error), 0.0, _MODEL, "refined")
+    for k, (row, spread) in enumerate(zip(u, error, strict=True)):
+        color = _MODEL if len(u) == 1 else f"C{k}"
+        label = "refined" if len(u) == 1 else f"refined, pair of types {k}"
+        _band(axes, Curve(r, row, spread), 0.0, color, label)
     if truth is not None:
         axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
     if structure:

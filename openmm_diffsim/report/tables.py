@@ -34,8 +34,7 @@ def write_results(
     """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
 
     OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
-    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point and one pair
-    of types.
+    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point.
 
     What was written is noted in written.json.
 
@@ -50,13 +49,13 @@ def write_results(
     """
     basis = fit.pair_potential().basis
     r = np.linspace(basis.r_min, basis.cutoff, 400)
-    u, error = (table[0] for table in fit.potential_table(r))
+    u, error = fit.potential_table(r)
     found = compare(fit)
     summary: dict[str, Any] = {
         "rounds": [vars(entry) for entry in fit.history],
         "final": {
             **fit.summary(),
-            "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
+            "wells": _all_wells(r, u, error, fit),
             "sampled_from_r_nm": fit.first_contact(),
             "scalars": found.scalars,
             "unused_targets": [target.observable.label for target in fit.unused_targets],
@@ -69,7 +68,7 @@ def write_results(
     title = _title(summary["final"])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     files = {
-        "potential.csv": io.csv_bytes("r_nm,u_kJ_mol,standard_error", r, u, error),
+        "potential.csv": _potential_file(r, u, error),
         **_curve_files(found.curves),
         **_simulation_files(fit),
         "figure.png": figures.figure_bytes(figure),
@@ -166,6 +165,31 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _potential_file(r: Array, u: Array, error: Array) -> bytes:
+    """One column and its error for each pair of types, [pairs, len(r)]."""
+    names = [f"u_kJ_mol{of},standard_error{of}" for of in _pairs_of_types(len(u), "_{}_{}")]
+    columns = [column for pair in zip(u, error, strict=True) for column in pair]
+    return io.csv_bytes(",".join(["r_nm", *names]), r, *columns)
+
+
+def _pairs_of_types(n_pairs: int, text: str) -> list[str]:
+    """What to call each pair of types; nothing where there is one."""
+    n_types = int((2 * n_pairs) ** 0.5)
+    pairs = [text.format(a, b) for a in range(n_types) for b in range(a, n_types)]
+    return pairs if n_pairs > 1 else [""]
+
+
+def _all_wells(r: Array, u: Array, error: Array, fit: Refinement) -> list[dict[str, Any]]:
+    """Minima of all pairs of types, which each says where there are several."""
+    found: list[dict[str, Any]] = []
+    names = _pairs_of_types(len(u), "{} {}")
+    for name, *row in zip(names, u, error, strict=True):
+        own: dict[str, Any] = {"types": name} if name else {}
+        wells = _wells(r, row[0], row[1], fit.first_contact(), _thermal_energy(fit))
+        found += [well | own for well in wells]
+    return sorted(found, key=lambda well: float(well["u_kJ_mol"]))
 
 
 def _wells(

@@ -103,9 +103,9 @@ def _warn_of_bonded(
     if left:
         a, b = left[0]
         warnings.warn(
-            f"{name}: {len(left)} bonded pairs, such as ({a}, {b}), interact through it too, as no "
-            "nonbonded force of the System excludes them. exclude_bonds=1 leaves out 1-2 pairs, 2 "
-            "also 1-3, 3 also 1-4; 0 says that none is to be left out",
+            f"{name}: bonded pairs interact through it too ({len(left)} in all, such as ({a}, "
+            f"{b})), as no nonbonded force of the System excludes them; exclude_bonds=1 leaves out "
+            "1-2 pairs, 2 also 1-3, 3 also 1-4, and 0 says that none is to be left out",
             RuntimeWarning,
             stacklevel=6,
         )

@@ -1,4 +1,4 @@
-"""Which box counts, where a topology, a System and a State each have one, and that it is said."""
+"""A System of the user's own in a configuration: its box, its types, which pairs are left out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from openmm_diffsim import Refinement, StatePoint
 from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration
 from openmm_diffsim.errors import ConfigurationError
+from openmm_diffsim.report.tables import write_results
 
 Array = NDArray[np.float64]
 
@@ -127,6 +128,29 @@ def test_a_topology_of_another_kind_is_named(tmp_path: Path) -> None:
         build(tmp_path, raw)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no"),
+        ("REMARK\nEND\n", "expected atoms"),
+        ("\0\1\2", "expected atoms"),
+        ("CRYST1 abc\n", "abc"),
+        (None, "atom 0 (the first is 0) is not finite"),
+    ],
+)
+def test_a_topology_without_sound_atoms_is_refused(
+    tmp_path: Path, text: str | None, words: str
+) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    if text is None:
+        lines = (tmp_path / "box.pdb").read_text().splitlines()
+        text = "\n".join(s[:30] + "     nan" + s[38:] if "Ar" in s else s for s in lines)
+    (tmp_path / "box.pdb").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"system\.topology.*box\.pdb") as error:
+        build(tmp_path, raw)
+    assert words in str(error.value)
+
+
 # What else of a System a configuration says -------------------------------------------------------
 
 
@@ -139,7 +163,7 @@ def test_bonded_pairs_are_left_out_as_the_configuration_says(tmp_path: Path) -> 
         assert not said
     _, said = build(tmp_path, written(tmp_path, CUBE, CUBE, bonds=9))
     assert len(said) == 1
-    assert "9 bonded pairs" in said[0] and "exclude_bonds" in said[0]
+    assert "9 in all" in said[0] and "exclude_bonds" in said[0]
 
 
 def test_a_target_may_leave_out_near_pairs_of_a_molecule_only(tmp_path: Path) -> None:
@@ -151,25 +175,29 @@ def test_a_target_may_leave_out_near_pairs_of_a_molecule_only(tmp_path: Path) ->
     assert (rdf.intramolecular, rdf.exclude_bonds) == (True, 2)
 
 
-@pytest.mark.parametrize("kind", ["spline", "lennard-jones"])
-def test_types_are_selections_and_each_pair_starts_from_its_own_g(
-    tmp_path: Path, kind: str
-) -> None:
-    raw = written(tmp_path, CUBE, CUBE)
+def mixture(folder: Path, kind: str) -> dict[str, Any]:
+    """A configuration of two types, and a g(r) of each pair of them."""
+    raw = written(folder, CUBE, CUBE)
     raw["system"]["types"] = ["index 0 to 19", "index 30 to 63"]
     raw["potential"] = {"kind": kind, "cutoff": 0.8, "knots": 30}
-    targets = []
+    raw["target"] = []
     for name, rise, first, second in (
         ("aa.csv", 0.30, "index 0 to 19", None),
         ("bb.csv", 0.42, "index 30 to 63", None),
         ("ab.csv", 0.36, "index 0 to 19", "index 30 to 63"),
     ):
         g = 1 / (1 + np.exp(-(R - rise) / 0.01)) + 0.8 * np.exp(-(((R - rise - 0.04) / 0.03) ** 2))
-        np.savetxt(tmp_path / name, np.stack([R, g], axis=1))
+        np.savetxt(folder / name, np.stack([R, g], axis=1))
         target = {"observable": "rdf", "file": name, "uncertainty": 0.05, "atoms": first}
-        targets.append(target | ({} if second is None else {"atoms2": second}))
-    raw["target"] = targets
-    fit, _ = build(tmp_path, raw)
+        raw["target"].append(target | ({} if second is None else {"atoms2": second}))
+    return raw
+
+
+@pytest.mark.parametrize("kind", ["spline", "lennard-jones"])
+def test_types_are_selections_and_each_pair_starts_from_its_own_g(
+    tmp_path: Path, kind: str
+) -> None:
+    fit, _ = build(tmp_path, mixture(tmp_path, kind))
     types = fit.targets[0].state_points[0].pair_types()[0]
     np.testing.assert_array_equal(types, np.repeat([0, -1, 1], [20, 10, 34]))
     r = np.linspace(0.26, 0.6, 200)
@@ -177,6 +205,19 @@ def test_types_are_selections_and_each_pair_starts_from_its_own_g(
     walls = [r[np.argmax(row < 2.0)] for row in u]
     np.testing.assert_allclose(np.diff(walls), 0.06, atol=0.015)  # one after the other
     np.testing.assert_allclose(walls, [0.30, 0.36, 0.42], atol=0.04)
+
+
+def test_all_pairs_of_types_are_written(tmp_path: Path) -> None:
+    fit, _ = build(tmp_path, mixture(tmp_path, "spline"))
+    fit.run(rounds=1, steps=500, every=25, progress=False)
+    summary = write_results(fit, tmp_path, {})
+    lines = (tmp_path / "potential.csv").read_text().splitlines()
+    assert lines[0].split(",")[1::2] == ["u_kJ_mol_0_0", "u_kJ_mol_0_1", "u_kJ_mol_1_1"]
+    r, *columns = np.loadtxt(lines[1:], delimiter=",", unpack=True)
+    u, error = fit.potential_table(r)
+    np.testing.assert_allclose(columns[::2], u)
+    np.testing.assert_allclose(columns[1::2], error)
+    assert {well["types"] for well in summary["final"]["wells"]} <= {"0 0", "0 1", "1 1"}
 
 
 @pytest.mark.parametrize(
