@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from .errors import (
     EquilibrationError,
     OverlapError,
     SamplingError,
+    TakenError,
 )
 
 # Platforms that pip can add, and how.
@@ -29,6 +31,8 @@ _HOW_TO_GET = {
     "OpenCL": "install an OpenCL driver: the GPU's own, or PoCL for a CPU "
     "(Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1)",
 }
+
+_RDF_HEADER = "r_nm,g,standard_error"
 
 FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -124,6 +128,8 @@ def rdf(options: argparse.Namespace) -> int:
     from .report import figures
     from .report.trajectory import trajectory_rdf
 
+    output = options.output or Path("rdf.csv")
+    _check_replaceable(output, options.topology, options.trajectory)
     observable, estimate = trajectory_rdf(
         options.topology,
         options.trajectory,
@@ -135,12 +141,43 @@ def rdf(options: argparse.Namespace) -> int:
     )
     axis = observable.rules.axis(observable.r)
     curve = Curve(axis.values, estimate.value, estimate.standard_error)
-    output = options.output or Path("rdf.csv")
-    io.write_csv(output, "r_nm,g,standard_error", curve.x, curve.y, curve.spread)
+    io.write_csv(output, _RDF_HEADER, curve.x, curve.y, curve.spread)
     figure = figures.curve_figure(observable, axis, curve)
     figures.save_figure(figure, output.with_suffix(".png"))
     print(f"{output} and {output.with_suffix('.png')}: g(r) of {estimate.n_effective:.0f} frames")
     return FINISHED
+
+
+def _check_replaceable(output: Path, *inputs: Path) -> None:
+    """Are table and figure new, or those of an earlier ``rdf``?
+
+    Raises
+    ------
+    TakenError
+        If not, or if one is an input.
+    """
+    figure = output.with_suffix(".png")
+    there = [path for path in (output, figure) if os.path.lexists(path)]
+    own = False
+    if output.is_file():
+        with open(output, "rb") as table:
+            own = table.readline(100).strip() == _RDF_HEADER.encode()
+    for path in there:
+        is_input = any(
+            other.exists() and path.exists() and path.samefile(other) for other in inputs
+        )
+        if is_input or not own:
+            raise TakenError(
+                f"{path} would be overwritten, and it is no g(r) that this command wrote: move it "
+                "away, or choose another --output",
+                path=path,
+            )
+    if output == figure:
+        raise ConfigurationError(
+            f"--output: {output} is the name of the figure; name the table, such as rdf.csv",
+            key="output",
+            got=output,
+        )
 
 
 def info(options: argparse.Namespace) -> int:
