@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,6 +32,7 @@ from openmm_diffsim import (
     TorchOptimizer,
 )
 from openmm_diffsim.errors import CheckpointError, FramesError, SamplingError, TargetError
+from openmm_diffsim.io.temporary import temporary_path
 from openmm_diffsim.potentials import (
     flat_parameters,
     learned_parameters,
@@ -514,6 +517,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_resumes(
         run(fit, 2)
     assert where not in Halting.left
     assert len(fit.history) == 1
+    left = sorted(p.name for p in (tmp_path / "fit_frames").iterdir() if p.suffix == ".dcd")
+    complete = ["state_0_round_0.dcd", "state_0_round_1.dcd"]
+    assert left == (complete[:1] if where == "the MD" else complete)
+    assert not list(tmp_path.rglob(".*"))
     resumed = run(make(truth, potential=halting(), checkpoint=path, seed=8).resume(path), 2)
     expected = run(make(truth, potential=halting(), checkpoint=tmp_path / "whole.ckpt"), 2)
     assert_same(everything(resumed), everything(expected))
@@ -553,6 +560,37 @@ def test_what_an_interrupted_evaluation_left_is_not_taken_for_that_of_other_fram
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-12)
     with pytest.raises(FramesError, match="was overwritten"):
         samples.n_effective()
+
+
+def test_frames_of_a_killed_round_go_and_the_users_stay(
+    truth: tuple[Array, float], tmp_path: Path
+) -> None:
+    path = tmp_path / "fit.ckpt"
+    user = tmp_path / "fit_frames/state_0_round_0.dcd"
+    user.parent.mkdir()
+    user.write_text("the user's")
+    child = subprocess.Popen(["true"])
+    child.wait()
+    temporary = temporary_path(user.parent / "round_0").name.replace(
+        str(os.getpid()), str(child.pid)
+    )
+    (user.parent / temporary).mkdir()
+    (user.parent / temporary / "state_0_round_0.dcd").write_text("of a round that was killed")
+    run(make(truth, checkpoint=path), 1)
+    names = sorted(p.name for p in user.parent.iterdir())
+    assert names == ["state_0_round_0.dcd", "state_0_round_0_again.dcd"]
+    assert user.read_text() == "the user's"
+    assert len(make(truth).resume(path).history) == 1
+
+
+def test_without_progress_there_are_no_bars(
+    truth: tuple[Array, float], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("openmm_diffsim.samples.evaluated._SHOWN_AFTER", 0.0)
+    fit = run(make(truth), 1)
+    assert capfd.readouterr().err == ""
+    fit.run(2, 100, 10)
+    assert "NetworkPotential" in capfd.readouterr().err
 
 
 # What is for pairs only -------------------------------------------------------------------------

@@ -191,17 +191,17 @@ class Refinement:
         """
         schedule = Schedule(rounds, steps, every, equilibration)
         total = schedule.steps_after(len(self.history)) * len(self.states)
-        with (
-            self.holding_checkpoint(),
-            bars(progress),
-            tqdm(total=total, unit="step", disable=not progress) as bar,
-        ):
-            while len(self.history) < rounds and not self.converged:
-                self._round(schedule, bar)
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
-        if self.history:
-            self.settle()
+        with bars(progress):
+            with (
+                self.holding_checkpoint(),
+                tqdm(total=total, unit="step", disable=not progress) as bar,
+            ):
+                while len(self.history) < rounds and not self.converged:
+                    self._round(schedule, bar)
+                    if self.checkpoint is not None:
+                        self.save(self.checkpoint)
+            if self.history:
+                self.settle()
         for state in self.states:
             state.state_point.apply()
         return self
