@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from .errors import TargetError
+from .limits import LIMITS
 from .units import UNIT_NAMES
 
 Array = NDArray[np.float64]
 
-MOST_POINTS = 20_000
+MOST_POINTS = int(LIMITS["rows"].most)
 """Of a measured curve; no model's bins are that fine."""
 
 _ROUNDING = 1e-6  # of the range of an axis: how far outside a point may lie that was rounded

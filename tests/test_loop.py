@@ -355,7 +355,7 @@ def test_a_first_guess_that_explodes_is_an_error() -> None:
 # What is asked of a fit ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ask", ["potential_table", "summary", "views"])
+@pytest.mark.parametrize("ask", ["potential_table", "summary", "comparisons"])
 def test_before_the_first_round_there_is_nothing_to_say(ask: str) -> None:
     arguments = [[0.3, 0.4]] if ask == "potential_table" else []
     with pytest.raises(StatePointError, match="nothing was sampled yet"):

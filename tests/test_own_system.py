@@ -210,8 +210,9 @@ def test_types_are_selections_and_each_pair_starts_from_its_own_g(
 def test_all_pairs_of_types_are_written(tmp_path: Path) -> None:
     fit, _ = build(tmp_path, mixture(tmp_path, "spline"))
     fit.run(rounds=1, steps=500, every=25, progress=False)
-    summary = write_results(fit, tmp_path, {})
-    lines = (tmp_path / "potential.csv").read_text().splitlines()
+    (folder := tmp_path / "refined").mkdir()
+    summary = write_results(fit, folder, {})
+    lines = (folder / "potential.csv").read_text().splitlines()
     assert lines[0].split(",")[1::2] == ["u_kJ_mol_0_0", "u_kJ_mol_0_1", "u_kJ_mol_1_1"]
     r, *columns = np.loadtxt(lines[1:], delimiter=",", unpack=True)
     u, error = fit.potential_table(r)

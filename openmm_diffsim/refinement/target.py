@@ -322,7 +322,7 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth
     Raises
     ------
     TargetError
-        If they are fewer than three, or more than ``limits.LIMITS["rows"]``.
+        If they are fewer than three.
     """
     low, high = window or (0.0, np.inf)
     low, high = max(low, axis.ends[0]), min(high, axis.ends[1])
@@ -331,13 +331,6 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth
         raise TargetError(
             f"only {len(inside)} points of the target lie between {low:.4f} and {high:.4f} "
             f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
-            n_points=len(inside),
-        )
-    limit = LIMITS["rows"]
-    if len(inside) > limit.most:
-        raise TargetError(
-            f"{curve.path or 'target'}: {limit.error('a number of points', len(inside))}",
-            path=curve.path,
             n_points=len(inside),
         )
     return _filled(inside, growth)
