@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +12,16 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from .engine.start import check_masses, check_numbers
+from .engine.statepoint import hottest, kinetic_temperature
 from .engine.xml import read_xml
-from .errors import ConfigurationError, DiffsimError
+from .errors import ConfigurationError, DiffsimError, StatePointError
+from .units import number_in_md_units
 
 IntArray = NDArray[np.int64]
+
+_TRIAL = 200  # steps that show whether a start can be run
+_MOST_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -125,24 +133,63 @@ def load_system(
             got=n,
             expected=pdb.topology.getNumAtoms(),
         )
-    if state is not None and len(state.getPositions()) != n:
-        raise ConfigurationError(
-            f"system.state: {state_file} has {len(state.getPositions())} particles, but "
-            f"{system_file} has {n}",
-            key="system.state",
-            got=len(state.getPositions()),
-            expected=n,
-        )
+    _checked("system.system", system_file, lambda: check_masses(system))
+    if state is not None:
+        _checked("system.state", state_file, lambda: check_numbers(state, n))
     return pdb.topology, system, state, pdb.positions
 
 
-def start_from(simulation: Any, state: openmm.State | None, positions: Any, seed: int) -> None:
-    """Start from a State, or from positions with thermal velocities."""
+def start_from(
+    simulation: Any,
+    state: openmm.State | None,
+    positions: Any,
+    seed: int,
+    warn: Callable[[str], None] = print,
+) -> None:
+    """Start from a State, or from positions with thermal velocities.
+
+    What is too far from equilibrium to be run, such as a box that was packed, is minimised first,
+    and has its heat taken away until it stays at the temperature; ``warn`` is told.
+    """
     if state is not None:
         simulation.context.setState(state)
+    else:
+        simulation.context.setPositions(positions)
+        temperature = simulation.integrator.getTemperature()
+        simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    _settle(simulation, seed, warn)
+
+
+def _settle(simulation: Any, seed: int, warn: Callable[[str], None]) -> None:
+    """Nothing where the start can be run as it is, but for the random numbers."""
+    context = simulation.context
+    temperature = number_in_md_units(simulation.integrator.getTemperature(), "temperature")
+    start = context.getState(positions=True, velocities=True, parameters=True)
+    stays = _stays_cool(context, temperature)
+    context.setState(start)
+    if stays:
         return
-    simulation.context.setPositions(positions)
-    simulation.context.setVelocitiesToTemperature(simulation.integrator.getTemperature(), seed + 1)
+    warn(
+        "the start is far from equilibrium: it is minimised, and its heat taken away, before the "
+        "run"
+    )
+    with suppress(openmm.OpenMMException):  # what cannot be minimised is told by the run itself
+        openmm.LocalEnergyMinimizer.minimize(context, 50.0, 200)
+    for attempt in range(_MOST_ATTEMPTS):
+        context.setVelocitiesToTemperature(temperature, seed + 1 + attempt)
+        if _stays_cool(context, temperature):
+            break
+    context.setTime(start.getTime())
+    context.setStepCount(start.getStepCount())
+
+
+def _stays_cool(context: openmm.Context, temperature: float) -> bool:
+    """Is it no hotter than allowed after a short run?"""
+    try:
+        context.getIntegrator().step(_TRIAL)
+        return kinetic_temperature(context) < hottest(context.getSystem(), temperature)
+    except openmm.OpenMMException:
+        return False
 
 
 def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
@@ -167,6 +214,13 @@ def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
     if len(atoms) == 0:
         raise ConfigurationError(f"{key}: {selection!r} selects no atom", key=key, got=selection)
     return np.asarray(atoms, dtype=np.int64)
+
+
+def _checked(key: str, path: str | None, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except StatePointError as error:
+        raise ConfigurationError(f"{key}: {path}: {error}", key=key, got=path) from error
 
 
 def _read(key: str, path: str, reader: Any) -> Any:

@@ -14,6 +14,7 @@ from openmm import app, unit
 from ..curve import Curve
 from ..engine import native
 from ..engine.segments import velocity_verlet
+from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
 from ..fluid import (
@@ -36,8 +37,6 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
-_ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
-_BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 
 def build_refinement(configuration: Configuration, warn: Any = print) -> Refinement:
@@ -57,7 +56,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         _observable(entry, curve, site)
         for entry, curve in zip(configuration.targets, curves, strict=True)
     ]
-    _check_cutoff(configuration, box)
+    _check_cutoff(configuration, system, box)
     _tell_cost(observables, configuration.refine.every, warn)
     measured = _structure(observables, curves)
     potential = build_potential(configuration.potential, measured, dynamics.temperature)
@@ -68,7 +67,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     if positions is None:
         start_disordered(simulation, dynamics.temperature, seed)
     else:
-        start_from(simulation, state, positions, seed)
+        start_from(simulation, state, positions, seed, warn)
     point = StatePoint(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
     return Refinement(
@@ -114,7 +113,7 @@ def _site(
 ) -> Site:
     """What observables are told of where they are measured."""
     selection = configuration.system.atoms
-    room = _ROOM_FOR_BAROSTAT if _box_fluctuates(system) else 1.0
+    room = ROOM_FOR_BAROSTAT if box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
     masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
@@ -185,21 +184,21 @@ def _box(system: openmm.System, state: openmm.State | None) -> Array:
     return np.array([list(v.value_in_unit(unit.nanometer)) for v in vectors], dtype=np.float64)
 
 
-def _box_fluctuates(system: openmm.System) -> bool:
-    return any(isinstance(f, _BAROSTATS) and f.getFrequency() > 0 for f in system.getForces())
-
-
-def _check_cutoff(configuration: Configuration, box: Array) -> None:
+def _check_cutoff(configuration: Configuration, system: openmm.System, box: Array) -> None:
     cutoff, limit = configuration.potential.cutoff, largest_range(box)
+    why = ""
+    if box_fluctuates(system):
+        limit, why = ROOM_FOR_BAROSTAT * limit, ", less what a barostat needs"
     if cutoff <= limit:
         return
+    sides = " x ".join(f"{length:.4g}" for length in np.diag(box))
     hint = "take a larger box"
     n = configuration.system.particles
     if n is not None:
         hint = f"take at least {int(np.ceil(n * (cutoff / limit) ** 3))} particles"
     raise ConfigurationError(
-        f"potential.cutoff: {cutoff:g} nm is beyond half the box, {limit:.4g} nm; {hint} or a "
-        "smaller cutoff",
+        f"potential.cutoff: {cutoff:g} nm is beyond half the box of {sides} nm{why}: {limit:.4g} "
+        f"nm; {hint} or a smaller cutoff",
         key="potential.cutoff",
         got=cutoff,
         expected=limit,

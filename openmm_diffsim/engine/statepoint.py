@@ -25,6 +25,7 @@ from .adapters import attached
 from .identity import system_identity
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .start import check_start, too_small_for
 from .xml import from_xml
 
 _MOST_DRIFT = 3.5  # standard errors
@@ -76,6 +77,7 @@ class StatePoint:
             else float(value_in_md_units(pressure, "pressure"))
         )
         self.attached = attached(potential, simulation.system)
+        self._has_begun = False
         self.apply()
 
     def apply(self) -> None:
@@ -202,9 +204,12 @@ class StatePoint:
 
         Raises
         ------
+        StatePointError
+            If no run can begin where the Simulation is, see ``check_start``; asked once.
         SamplingError
             If the run explodes: a coordinate that is not a number, or a kinetic temperature that
-            is too high by more than half the temperature and eight standard deviations.
+            is too high by more than half the temperature and eight standard deviations; or if a
+            barostat makes the box too small for a cutoff.
         EquilibrationError
             If ``discard_transient`` and the energy still drifts after all that.
         """
@@ -214,6 +219,9 @@ class StatePoint:
                 reason="arguments",
             )
         self.apply()
+        if not self._has_begun:
+            check_start(self.simulation.context, self.temperature)
+            self._has_begun = True
         self._step(equilibration, every, progress)
         reporter = SampleReporter(
             every,
@@ -297,23 +305,22 @@ class StatePoint:
                 self._check_temperature()
             except openmm.OpenMMException as error:
                 self.attached.raise_interrupt()
-                raise SamplingError(
-                    f"the run at {self.temperature:g} K exploded at step "
-                    f"{self.simulation.currentStep}: {error}",
-                    reason="exploded",
-                    step=self.simulation.currentStep,
-                ) from error
+                raise self._failed(error) from error
             done += n
             if progress is not None:
                 progress(n)
 
+    def _failed(self, error: openmm.OpenMMException) -> SamplingError:
+        step, small = self.simulation.currentStep, ""
+        if "cutoff" in str(error):
+            small = too_small_for(self.simulation.context)
+        what = f"ended at step {step}: {small}" if small else f"exploded at step {step}: {error}"
+        reason = "box" if small else "exploded"
+        return SamplingError(f"the run at {self.temperature:g} K {what}", reason=reason, step=step)
+
     def _check_temperature(self) -> None:
-        state = self.simulation.context.getState(getEnergy=True)
-        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        freedom = degrees_of_freedom(self.simulation.system)
-        measured = 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
-        spread = 8 * self.temperature * np.sqrt(2 / freedom)
-        if not measured < 1.5 * self.temperature + spread:
+        measured = kinetic_temperature(self.simulation.context)
+        if not measured < hottest(self.simulation.system, self.temperature):
             raise SamplingError(
                 f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
                 f"{measured:.4g} K at step {self.simulation.currentStep}",
@@ -407,6 +414,19 @@ def read_pressure(simulation: Any) -> float | None:
                 "pressure="
             )
     return None
+
+
+def kinetic_temperature(context: openmm.Context) -> float:
+    """2 K / (f R), in K, with f degrees of freedom."""
+    energy = context.getState(energy=True).getKineticEnergy()
+    kinetic = float(energy.value_in_unit(unit.kilojoule_per_mole))
+    return 2 * kinetic / (degrees_of_freedom(context.getSystem()) * MOLAR_GAS_CONSTANT)
+
+
+def hottest(system: openmm.System, temperature: float) -> float:
+    """The kinetic temperature, K, that no run at ``temperature`` comes to but one that explodes:
+    half more, and eight standard deviations."""
+    return temperature * (1.5 + 8 * float(np.sqrt(2 / degrees_of_freedom(system))))
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
