@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from .engine.start import check_masses, check_numbers
-from .engine.statepoint import hottest, kinetic_temperature
+from .engine.statepoint import degrees_of_freedom, hottest, kinetic_temperature
 from .engine.xml import read_xml
 from .errors import ConfigurationError, DiffsimError, StatePointError
 from .units import number_in_md_units
@@ -187,7 +187,8 @@ def _stays_cool(context: openmm.Context, temperature: float) -> bool:
     """Is it no hotter than allowed after a short run?"""
     try:
         context.getIntegrator().step(_TRIAL)
-        return kinetic_temperature(context) < hottest(context.getSystem(), temperature)
+        freedom = degrees_of_freedom(context.getSystem())
+        return kinetic_temperature(context, freedom) < hottest(freedom, temperature)
     except openmm.OpenMMException:
         return False
 

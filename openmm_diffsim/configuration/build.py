@@ -13,6 +13,7 @@ from openmm import app, unit
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
 from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates
 from ..engine.statepoint import StatePoint
@@ -115,10 +116,9 @@ def _site(
     selection = configuration.system.atoms
     room = ROOM_FOR_BAROSTAT if box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
-    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
         topology=topology,
-        masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
+        masses=masses_of(system),
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
         reach=room * largest_range(box),

@@ -17,6 +17,7 @@ from ..io.checksum import plain
 from ..potentials import all_adapters
 from .adapters import Adapter
 from .adapters.system import copy_with
+from .context import masses_of
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
 _MOST_RUNS = 20
@@ -34,7 +35,6 @@ def system_identity(
     """
     system = context.getSystem()
     n = system.getNumParticles()
-    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
     constraints = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
     rigid = [[i, j, d.value_in_unit(unit.nanometer)] for i, j, d in constraints]
     volume = (
@@ -48,7 +48,7 @@ def system_identity(
     return {
         "number of particles": n,
         **volume,
-        "masses in amu": _runs(masses),
+        "masses in amu": _runs(masses_of(system).tolist()),
         "virtual sites": _virtual_sites(system),
         "constraints": plain(rigid),
         "forces": _forces(context, learned),

@@ -21,6 +21,7 @@ from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, pair_sums
 from ..units import number_in_md_units
 from .adapters import attached, other_forces
+from .context import masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -179,11 +180,7 @@ class RestForces:
 
     def _make_context(self) -> openmm.Context:
         platform = self._original.getPlatform()
-        properties = {
-            name: platform.getPropertyValue(self._original, name)
-            for name in ("Threads", "Precision", "DeviceIndex")
-            if name in platform.getPropertyNames()
-        }
+        properties = platform_properties(self._original, "Threads", "Precision", "DeviceIndex")
         if properties.get("Precision") == "single":
             properties["Precision"] = "mixed"
         return openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
@@ -341,11 +338,10 @@ def describe_particles(context: openmm.Context) -> Particles:
     """Masses and molecules of a Context's System."""
     system = context.getSystem()
     n = system.getNumParticles()
-    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
     molecule_of = np.empty(n, dtype=np.int64)
     for index, atoms in enumerate(context.getMolecules()):
         molecule_of[list(atoms)] = index
-    return Particles(n, molecule_of, np.array(masses))
+    return Particles(n, molecule_of, masses_of(system))
 
 
 def _numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:

@@ -15,6 +15,7 @@ from ..errors import StatePointError
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters.pair_force import pair_force
+from .context import masses_of
 
 Array = NDArray[np.float64]
 
@@ -27,8 +28,7 @@ _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 def check_masses(system: openmm.System) -> None:
     """StatePointError where a mass is negative or no number."""
-    for i in range(system.getNumParticles()):
-        mass = system.getParticleMass(i).value_in_unit(unit.dalton)
+    for i, mass in enumerate(masses_of(system)):
         if not 0 <= mass < float("inf"):
             raise StatePointError(
                 f"particle {i} of the System has a mass of {mass:g} amu, expected a positive "

@@ -22,9 +22,11 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .adapters import attached
+from .context import masses_of
 from .identity import system_identity
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
 from .xml import from_xml
 
@@ -281,6 +283,7 @@ class StatePoint:
         SamplingError
             If the segment explodes.
         """
+        self._runner.refresh()
         return self._runner.run(steps, positions, velocities, options)
 
     def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
@@ -298,11 +301,12 @@ class StatePoint:
     def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
         done = 0
         chunk = max(every, 200)
+        freedom = degrees_of_freedom(self.simulation.system)
         while done < steps:
             n = min(chunk, steps - done)
             try:
                 self.simulation.step(n)
-                self._check_temperature()
+                self._check_temperature(freedom)
             except openmm.OpenMMException as error:
                 self.attached.raise_interrupt()
                 raise self._failed(error) from error
@@ -318,9 +322,9 @@ class StatePoint:
         reason = "box" if small else "exploded"
         return SamplingError(f"the run at {self.temperature:g} K {what}", reason=reason, step=step)
 
-    def _check_temperature(self) -> None:
-        measured = kinetic_temperature(self.simulation.context)
-        if not measured < hottest(self.simulation.system, self.temperature):
+    def _check_temperature(self, freedom: int) -> None:
+        measured = kinetic_temperature(self.simulation.context, freedom)
+        if not measured < hottest(freedom, self.temperature):
             raise SamplingError(
                 f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
                 f"{measured:.4g} K at step {self.simulation.currentStep}",
@@ -416,28 +420,22 @@ def read_pressure(simulation: Any) -> float | None:
     return None
 
 
-def kinetic_temperature(context: openmm.Context) -> float:
+def kinetic_temperature(context: openmm.Context, freedom: int) -> float:
     """2 K / (f R), in K, with f degrees of freedom."""
     energy = context.getState(energy=True).getKineticEnergy()
     kinetic = float(energy.value_in_unit(unit.kilojoule_per_mole))
-    return 2 * kinetic / (degrees_of_freedom(context.getSystem()) * MOLAR_GAS_CONSTANT)
+    return 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
 
 
-def hottest(system: openmm.System, temperature: float) -> float:
+def hottest(freedom: int, temperature: float) -> float:
     """The kinetic temperature, K, that no run at ``temperature`` comes to but one that explodes:
     half more, and eight standard deviations."""
-    return temperature * (1.5 + 8 * float(np.sqrt(2 / degrees_of_freedom(system))))
+    return temperature * (1.5 + 8 * float(np.sqrt(2 / freedom)))
 
 
 def degrees_of_freedom(system: openmm.System) -> int:
     """3 per massive particle, less constraints and the removed centre-of-mass motion."""
-    n = 3 * sum(
-        system.getParticleMass(i) > 0 * unit.dalton for i in range(system.getNumParticles())
-    )
-    n -= sum(
-        system.getParticleMass(a) > 0 * unit.dalton or system.getParticleMass(b) > 0 * unit.dalton
-        for a, b, _ in map(system.getConstraintParameters, range(system.getNumConstraints()))
-    )
-    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
-        n -= 3
-    return max(n, 1)
+    massive = masses_of(system) > 0
+    constraints = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    n = 3 * int(massive.sum()) - sum(bool(massive[a] or massive[b]) for a, b, _ in constraints)
+    return max(n - 3 * removes_motion(system), 1)

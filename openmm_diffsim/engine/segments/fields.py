@@ -18,7 +18,7 @@ from openmm import unit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..adapters import FieldPart, other_forces
+from ..adapters import FieldPart, has_energy, other_forces
 from ..adapters.part import displacement
 
 Array = NDArray[np.float64]
@@ -292,7 +292,7 @@ class DifferenceContext:
         self._terms = terms  # learned ones, that are not left out
         self._original = context
         self._system = self._copy()
-        self._text = openmm.XmlSerializer.serialize(self._system)
+        self._texts = self._written()
         self._context: openmm.Context | None = None
         self._coefficients = np.zeros(0)  # that the Context was given
 
@@ -302,11 +302,13 @@ class DifferenceContext:
         return bool(self._system.getNumForces() > 0)
 
     def refresh(self) -> None:
-        """Take over what has changed in the forces of the original System."""
-        system = self._copy()
-        text = openmm.XmlSerializer.serialize(system)
-        if text != self._text:
-            self._system, self._text, self._context = system, text, None
+        """Take over what has changed in the forces of the original System.
+
+        It writes these forces, and copies the System only where one has changed.
+        """
+        texts = self._written()
+        if texts != self._texts:
+            self._system, self._texts, self._context = self._copy(), texts, None
             self._coefficients = np.zeros(0)
 
     def set_conditions(
@@ -362,6 +364,13 @@ class DifferenceContext:
     def _copy(self) -> openmm.System:
         groups = self._original.getIntegrator().getIntegrationForceGroups()
         return other_forces(self._original.getSystem(), self._left_out, groups)
+
+    def _written(self) -> list[str]:
+        """Which groups act, and all forces but the learned ones, whose coefficients are set."""
+        learned = {*self._left_out, *(part.name for _, part in self._terms)}
+        others = [f for f in self._original.getSystem().getForces() if f.getName() not in learned]
+        groups = str(self._original.getIntegrator().getIntegrationForceGroups())
+        return [groups, *(openmm.XmlSerializer.serialize(f) for f in others if has_energy(f))]
 
     def _made(self) -> openmm.Context:
         if self._context is None:
