@@ -21,3 +21,9 @@ def platform_properties(context: openmm.Context, *names: str) -> dict[str, str]:
     platform = context.getPlatform()
     known = set(names) & set(platform.getPropertyNames())
     return {name: platform.getPropertyValue(context, name) for name in names if name in known}
+
+
+def box_of(context: openmm.Context) -> Array:
+    """Box vectors of a Context, nm, [3, 3]."""
+    box = context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
+    return np.asarray(box, dtype=np.float64)

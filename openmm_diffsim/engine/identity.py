@@ -16,7 +16,7 @@ from openmm import unit
 from ..io.checksum import plain
 from ..potentials import all_adapters
 from .adapters import Adapter
-from .adapters.system import copy_with
+from .adapters.system import without_forces
 from .context import masses_of
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
@@ -74,15 +74,11 @@ def _virtual_sites(system: openmm.System) -> dict[str, Any]:
     n = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if n == 0:
         return {}
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(copy_with(system, _no_force)))
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(without_forces(system)))
     particles = root.find("Particles")
     assert particles is not None
     sites = [b"%d" % i + ElementTree.tostring(site) for i, p in enumerate(particles) for site in p]
     return {"number": n, "sha256": _digest(sites)}
-
-
-def _no_force(force: openmm.Force) -> bool:
-    return False
 
 
 def _forces(context: openmm.Context, learned: Adapter) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from ..observables import Observable, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters import attached
-from .context import masses_of
+from .context import box_of, masses_of
 from .identity import system_identity
-from .recorder import SampleReporter, configuration
+from .recorder import SampleReporter
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
@@ -71,12 +71,12 @@ class StatePoint:
         self.temperature = (
             read_temperature(simulation)
             if temperature is None
-            else float(value_in_md_units(temperature, "temperature"))
+            else number_in_md_units(temperature, "temperature")
         )
         self.pressure = (
             read_pressure(simulation)
             if pressure is None
-            else float(value_in_md_units(pressure, "pressure"))
+            else number_in_md_units(pressure, "pressure")
         )
         self.attached = attached(potential, simulation.system)
         self._has_begun = False
@@ -152,7 +152,7 @@ class StatePoint:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""
         if not self.simulation.system.usesPeriodicBoundaryConditions():
             return None
-        return configuration(self.simulation.context.getState(getPositions=True))[1]
+        return box_of(self.simulation.context)
 
     @property
     def n_particles(self) -> int:
@@ -391,7 +391,7 @@ def read_temperature(simulation: Any) -> float:
     if hasattr(integrator, "getTemperature"):
         # A NoseHooverIntegrator without a chain has the method and no temperature.
         with suppress(openmm.OpenMMException):
-            return float(value_in_md_units(integrator.getTemperature(), "temperature"))
+            return number_in_md_units(integrator.getTemperature(), "temperature")
     raise StatePointError(
         f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
         "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="

@@ -436,9 +436,3 @@ def forces_at(context: openmm.Context, positions: Array) -> Array:
     """The same at other positions, [particles, 3] in nm, which the Context then has."""
     context.setPositions(positions)
     return forces_of(context)
-
-
-def box_of(context: openmm.Context) -> Array:
-    """Box vectors of a Context, nm, [3, 3]."""
-    box = context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-    return np.asarray(box, dtype=np.float64)

@@ -17,8 +17,8 @@ from ...observables import Segment
 from ...potentials import Potential
 from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 from ..adapters import attached
-from ..context import masses_of
-from .fields import Field, LearnedParts, SystemField, box_of
+from ..context import box_of, masses_of
+from .fields import Field, LearnedParts, SystemField
 from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
 from .options import SegmentOptions
 from .stepping import Adjoint, BatchNoise, NativeRun, Noise, integrate
