@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,19 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from .engine.adapters import bonds_of
+from .engine.context import box_of
+from .engine.start import check_masses, check_numbers
+from .engine.statepoint import degrees_of_freedom, hottest, kinetic_temperature
 from .engine.xml import read_xml
-from .errors import ConfigurationError, DiffsimError, SamplingError
+from .errors import ConfigurationError, DiffsimError, SamplingError, StatePointError
 from .io.trajectories import select
 from .limits import checked_whole
+from .units import number_in_md_units
 
 IntArray = NDArray[np.int64]
+
+_TRIAL = 200  # steps that show whether a start can be run
+_MOST_ATTEMPTS = 50
 
 
 @dataclass(frozen=True)
@@ -143,34 +152,66 @@ def load_system(
             got=n,
             expected=pdb.topology.getNumAtoms(),
         )
-    if state is not None and not state.getDataTypes() & openmm.State.Positions:
-        raise ConfigurationError(
-            f"system.state: {state_file} holds no positions; save one of "
-            "context.getState(positions=True, velocities=True)",
-            key="system.state",
-            got=state_file,
-        )
-    if state is not None and len(state.getPositions()) != n:
-        raise ConfigurationError(
-            f"system.state: {state_file} has {len(state.getPositions())} particles, but "
-            f"{system_file} has {n}",
-            key="system.state",
-            got=len(state.getPositions()),
-            expected=n,
-        )
+    _checked("system.system", system_file, lambda: check_masses(system))
+    if state is not None:
+        _checked("system.state", state_file, lambda: check_numbers(state, n))
     return pdb.topology, system, state, pdb.positions
 
 
-def start_from(simulation: Any, state: openmm.State | None, positions: Any, seed: int) -> None:
-    """Start from a State, or from positions with thermal velocities, with molecules made whole."""
+def start_from(
+    simulation: Any,
+    state: openmm.State | None,
+    positions: Any,
+    seed: int,
+    warn: Callable[[str], None] = print,
+) -> None:
+    """Start from a State, or from positions with thermal velocities.
+
+    What is too far from equilibrium to be run, such as a box that was packed, is minimised first,
+    and has its heat taken away until it stays at the temperature; ``warn`` is told.
+    """
     if state is not None:
         simulation.context.setState(state)
+    else:
+        x = np.array(positions.value_in_unit(unit.nanometer))
+        bonding = bonds_of(simulation.system).bonding(len(x), stored=True)
+        simulation.context.setPositions(bonding.whole(x, box_of(simulation.context))[0])
+        temperature = simulation.integrator.getTemperature()
+        simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    _settle(simulation, seed, warn)
+
+
+def _settle(simulation: Any, seed: int, warn: Callable[[str], None]) -> None:
+    """Nothing where the start can be run as it is, but for the random numbers."""
+    context = simulation.context
+    temperature = number_in_md_units(simulation.integrator.getTemperature(), "temperature")
+    start = context.getState(positions=True, velocities=True, parameters=True)
+    stays = _stays_cool(context, temperature)
+    context.setState(start)
+    if stays:
         return
-    x = np.array(positions.value_in_unit(unit.nanometer))
-    box = simulation.context.getState().getPeriodicBoxVectors(asNumpy=True)
-    bonding = bonds_of(simulation.system).bonding(len(x), stored=True)
-    simulation.context.setPositions(bonding.whole(x, box.value_in_unit(unit.nanometer))[0])
-    simulation.context.setVelocitiesToTemperature(simulation.integrator.getTemperature(), seed + 1)
+    warn(
+        "the start is far from equilibrium: it is minimised, and its heat taken away, before the "
+        "run"
+    )
+    with suppress(openmm.OpenMMException):  # what cannot be minimised is told by the run itself
+        openmm.LocalEnergyMinimizer.minimize(context, 50.0, 200)
+    for attempt in range(_MOST_ATTEMPTS):
+        context.setVelocitiesToTemperature(temperature, seed + 1 + attempt)
+        if _stays_cool(context, temperature):
+            break
+    context.setTime(start.getTime())
+    context.setStepCount(start.getStepCount())
+
+
+def _stays_cool(context: openmm.Context, temperature: float) -> bool:
+    """Is it no hotter than allowed after a short run?"""
+    try:
+        context.getIntegrator().step(_TRIAL)
+        freedom = degrees_of_freedom(context.getSystem())
+        return kinetic_temperature(context, freedom) < hottest(freedom, temperature)
+    except openmm.OpenMMException:
+        return False
 
 
 def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
@@ -182,6 +223,13 @@ def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
         If the selection cannot be read, or names no atom.
     """
     return select(mdtraj.Topology.from_openmm(topology), selection, key)
+
+
+def _checked(key: str, path: str | None, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except StatePointError as error:
+        raise ConfigurationError(f"{key}: {path}: {error}", key=key, got=path) from error
 
 
 def _read(key: str, path: str, reader: Any) -> Any:

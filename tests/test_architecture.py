@@ -22,7 +22,7 @@ LAYERS = [
     {"potentials"},
     {"observables"},
     {"samples"},
-    {"engine.xml"},
+    {"engine.xml", "engine.context"},
     {"engine.native"},
     {"engine.adapters"},
     {"engine.segments"},

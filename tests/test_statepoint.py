@@ -40,16 +40,19 @@ from systems import (
 
 from openmm_diffsim import (
     RDF,
+    VACF,
     LennardJones,
     PairPotential,
     Pressure,
     SampleReporter,
     Samples,
+    SegmentOptions,
     StatePoint,
     TemperatureDependent,
     Yukawa,
     sample_trajectory,
 )
+from openmm_diffsim.engine import statepoint
 from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom, read_pressure, read_temperature
 from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
@@ -984,3 +987,53 @@ def test_frames_in_one_system_give_averages_within_errors_of_each_other() -> Non
     assert abs(difference[0]) < 4 * error[0], f"{difference / error} standard errors"
     assert 0 < error[0] < 200
     assert estimates[0].value[0] != estimates[1].value[0]
+
+
+# What is counted only as often as it has to be --------------------------------------------------
+
+
+def test_degrees_of_freedom_are_counted_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    point, counted = fluid(argon()), []
+    count = statepoint.degrees_of_freedom
+    monkeypatch.setattr(
+        statepoint, "degrees_of_freedom", lambda system: counted.append(0) or count(system)
+    )
+    point.sample(1000, 50)
+    assert len(counted) <= 2  # without the recording, and with it
+
+
+def test_other_forces_are_not_copied_for_each_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor written whole; and what has changed in them counts at once."""
+    other = lennard_jones_force(27, 0.6)
+    point = fluid(argon(), forces=(other,))
+    x = point.snapshot().getPositions(asNumpy=True)._value
+    still = np.zeros_like(x)
+    options = SegmentOptions(seed=1)
+
+    def gradient() -> tuple[Array, Array]:
+        start = torch.tensor(x, requires_grad=True)
+        end = point.segment(3, start, still, options).positions[-1]
+        (slope,) = torch.autograd.grad(end.square().sum(), [start])
+        return end.detach().numpy(), slope.numpy()
+
+    first = gradient()
+    kinds: list[str] = []
+    write = openmm.XmlSerializer.serialize
+
+    def counted(thing: Any) -> str:
+        kinds.append(type(thing).__name__)
+        return str(write(thing))
+
+    monkeypatch.setattr(openmm.XmlSerializer, "serialize", staticmethod(counted))
+    np.testing.assert_array_equal(gradient(), first)
+    assert kinds == ["NonbondedForce"]
+    kinds.clear()
+    point.sample(60, 20, [VACF(np.arange(3))])
+    assert kinds.count("System") <= 3 and len(kinds) <= 6  # of the recorder, not of its frames
+    (inside,) = [
+        f for f in point.simulation.system.getForces() if isinstance(f, openmm.NonbondedForce)
+    ]
+    for i in range(27):
+        inside.setParticleParameters(i, 0.0, 0.34, 3.0)
+    inside.updateParametersInContext(point.simulation.context)
+    assert np.abs(gradient()[1] - first[1]).max() > 1e-8

@@ -18,8 +18,9 @@ from scipy.sparse.csgraph import connected_components
 from ..curve import Curve
 from ..engine import native
 from ..engine.boxes import settle_box
-from ..engine.recorder import masses_of
+from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
+from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
 from ..fluid import (
@@ -44,9 +45,7 @@ IntArray = NDArray[np.int64]
 
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _PURE = 1 - 1e-9  # share of the pairs of a g(r) that is of one pair of types
-_ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
 _SMALLEST_BOX = 1e-9  # nm^3
-_BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 
 def build_refinement(configuration: Configuration, warn: Any = print) -> Refinement:
@@ -71,7 +70,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         _observable(entry, curve, site)
         for entry, curve in zip(configuration.targets, curves, strict=True)
     ]
-    _check_cutoff(configuration, box)
+    _check_cutoff(configuration, system, box)
     _tell_cost(observables, configuration.refine.every, warn)
     n_types = max(1, len(configuration.system.types))
     measured = _structures(observables, curves, type_of, n_types)
@@ -91,7 +90,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     if positions is None:
         start_disordered(simulation, dynamics.temperature, seed)
     else:
-        start_from(simulation, state, positions, seed)
+        start_from(simulation, state, positions, seed, warn)
     point = StatePoint(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
     targets = [_target(point, *part) for part in parts]
@@ -194,7 +193,7 @@ def _site(
     warn: Any,
 ) -> Site:
     """What observables are told of where they are measured."""
-    room = _ROOM_FOR_BAROSTAT if _box_fluctuates(system) else 1.0
+    room = ROOM_FOR_BAROSTAT if box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
     return Site(
         masses=masses_of(system),
@@ -306,21 +305,21 @@ def _box(system: openmm.System, state: openmm.State | None) -> Array:
     return np.array([list(v.value_in_unit(unit.nanometer)) for v in vectors], dtype=np.float64)
 
 
-def _box_fluctuates(system: openmm.System) -> bool:
-    return any(isinstance(f, _BAROSTATS) and f.getFrequency() > 0 for f in system.getForces())
-
-
-def _check_cutoff(configuration: Configuration, box: Array) -> None:
+def _check_cutoff(configuration: Configuration, system: openmm.System, box: Array) -> None:
     cutoff, limit = configuration.potential.cutoff, largest_range(box)
+    why = ""
+    if box_fluctuates(system):
+        limit, why = ROOM_FOR_BAROSTAT * limit, ", less what a barostat needs"
     if cutoff <= limit:
         return
+    sides = " x ".join(f"{length:.4g}" for length in np.diag(box))
     hint = "take a larger box"
     n = configuration.system.particles
     if n is not None:
         hint = f"take at least {np.ceil(n * (cutoff / limit) ** 3):.9g} particles"
     raise ConfigurationError(
-        f"potential.cutoff: {cutoff:g} nm is beyond half the box, {limit:.4g} nm; {hint} or a "
-        "smaller cutoff",
+        f"potential.cutoff: {cutoff:g} nm is beyond half the box of {sides} nm{why}: {limit:.4g} "
+        f"nm; {hint} or a smaller cutoff",
         key="potential.cutoff",
         got=cutoff,
         expected=limit,

@@ -17,6 +17,7 @@ from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
 from .adapters import Adapter, other_forces, readable_elsewhere
+from .context import platform_properties
 from .statepoint import StatePoint
 
 
@@ -90,11 +91,9 @@ class SamplingJob:
             tuple(sorted(learned, key=lambda entry: entry[0])),
             openmm.XmlSerializer.serialize(context.getIntegrator()),
             platform.getName(),
-            {
-                name: platform.getPropertyValue(context, name)
-                for name in ("Threads", "Precision", "DeviceIndex", "DeterministicForces")
-                if name in platform.getPropertyNames()
-            },
+            platform_properties(
+                context, "Threads", "Precision", "DeviceIndex", "DeterministicForces"
+            ),
             state_point.serialize(),
             state_point.temperature,
             state_point.pressure,

@@ -23,6 +23,7 @@ from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_su
 from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
 from .adapters import Bonds, attached, bonds_of, other_forces
+from .context import masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -203,11 +204,7 @@ class RestForces:
 
     def _make_context(self) -> openmm.Context:
         platform = self._original.getPlatform()
-        properties = {
-            name: platform.getPropertyValue(self._original, name)
-            for name in ("Threads", "Precision", "DeviceIndex")
-            if name in platform.getPropertyNames()
-        }
+        properties = platform_properties(self._original, "Threads", "Precision", "DeviceIndex")
         if properties.get("Precision") == "single":
             properties["Precision"] = "mixed"
         return openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
@@ -334,12 +331,6 @@ def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:
     """Masses, molecules and bonds of a Context's System."""
     masses = masses_of(context.getSystem())
     return Particles(len(masses), molecules_of(context), masses, bonds.pairs)
-
-
-def masses_of(system: openmm.System) -> Array:
-    """Mass of each particle, amu, [particles]."""
-    each = range(system.getNumParticles())
-    return np.array([system.getParticleMass(i).value_in_unit(unit.dalton) for i in each])
 
 
 def molecules_of(context: openmm.Context) -> IntArray:

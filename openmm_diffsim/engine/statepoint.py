@@ -20,12 +20,15 @@ from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters import attached
 from .boxes import warn_of_default_box
+from .context import box_of, masses_of
 from .identity import system_identity
-from .recorder import SampleReporter, configuration, masses_of, molecules_of
+from .recorder import SampleReporter, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .segments.integrators import removes_motion
+from .start import check_start, too_small_for
 from .xml import from_xml
 
 _MOST_DRIFT = 3.5  # standard errors
@@ -69,15 +72,16 @@ class StatePoint:
         self.temperature = (
             read_temperature(simulation)
             if temperature is None
-            else float(value_in_md_units(temperature, "temperature"))
+            else number_in_md_units(temperature, "temperature")
         )
         self.pressure = (
             read_pressure(simulation)
             if pressure is None
-            else float(value_in_md_units(pressure, "pressure"))
+            else number_in_md_units(pressure, "pressure")
         )
         self.attached = attached(potential, simulation.system)
         warn_of_default_box(simulation)
+        self._has_begun = False
         self.apply()
 
     def apply(self) -> None:
@@ -150,7 +154,7 @@ class StatePoint:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""
         if not self.simulation.system.usesPeriodicBoundaryConditions():
             return None
-        return configuration(self.simulation.context.getState(getPositions=True))[1]
+        return box_of(self.simulation.context)
 
     @property
     def n_particles(self) -> int:
@@ -211,9 +215,12 @@ class StatePoint:
 
         Raises
         ------
+        StatePointError
+            If no run can begin where the Simulation is, see ``check_start``; asked once.
         SamplingError
             If the run explodes: a coordinate that is not a number, or a kinetic temperature that
-            is too high by more than half the temperature and eight standard deviations.
+            is too high by more than half the temperature and eight standard deviations; or if a
+            barostat makes the box too small for a cutoff.
         EquilibrationError
             If ``discard_transient`` and the energy still drifts after all that.
         """
@@ -223,6 +230,9 @@ class StatePoint:
                 reason="arguments",
             )
         self.apply()
+        if not self._has_begun:
+            check_start(self.simulation.context, self.temperature)
+            self._has_begun = True
         self._step(equilibration, every, progress)
         reporter = SampleReporter(
             every,
@@ -282,6 +292,7 @@ class StatePoint:
         SamplingError
             If the segment explodes.
         """
+        self._runner.refresh()
         return self._runner.run(steps, positions, velocities, options)
 
     def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
@@ -299,30 +310,30 @@ class StatePoint:
     def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
         done = 0
         chunk = max(every, 200)
+        freedom = degrees_of_freedom(self.simulation.system)
         while done < steps:
             n = min(chunk, steps - done)
             try:
                 self.simulation.step(n)
-                self._check_temperature()
+                self._check_temperature(freedom)
             except openmm.OpenMMException as error:
                 self.attached.raise_interrupt()
-                raise SamplingError(
-                    f"the run at {self.temperature:g} K exploded at step "
-                    f"{self.simulation.currentStep}: {error}",
-                    reason="exploded",
-                    step=self.simulation.currentStep,
-                ) from error
+                raise self._failed(error) from error
             done += n
             if progress is not None:
                 progress(n)
 
-    def _check_temperature(self) -> None:
-        state = self.simulation.context.getState(getEnergy=True)
-        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        freedom = degrees_of_freedom(self.simulation.system)
-        measured = 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
-        spread = 8 * self.temperature * np.sqrt(2 / freedom)
-        if not measured < 1.5 * self.temperature + spread:
+    def _failed(self, error: openmm.OpenMMException) -> SamplingError:
+        step, small = self.simulation.currentStep, ""
+        if "cutoff" in str(error):
+            small = too_small_for(self.simulation.context)
+        what = f"ended at step {step}: {small}" if small else f"exploded at step {step}: {error}"
+        reason = "box" if small else "exploded"
+        return SamplingError(f"the run at {self.temperature:g} K {what}", reason=reason, step=step)
+
+    def _check_temperature(self, freedom: int) -> None:
+        measured = kinetic_temperature(self.simulation.context, freedom)
+        if not measured < hottest(freedom, self.temperature):
             raise SamplingError(
                 f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
                 f"{measured:.4g} K at step {self.simulation.currentStep}",
@@ -389,7 +400,7 @@ def read_temperature(simulation: Any) -> float:
     if hasattr(integrator, "getTemperature"):
         # A NoseHooverIntegrator without a chain has the method and no temperature.
         with suppress(openmm.OpenMMException):
-            return float(value_in_md_units(integrator.getTemperature(), "temperature"))
+            return number_in_md_units(integrator.getTemperature(), "temperature")
     raise StatePointError(
         f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
         "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="
@@ -418,15 +429,22 @@ def read_pressure(simulation: Any) -> float | None:
     return None
 
 
+def kinetic_temperature(context: openmm.Context, freedom: int) -> float:
+    """2 K / (f R), in K, with f degrees of freedom."""
+    energy = context.getState(energy=True).getKineticEnergy()
+    kinetic = float(energy.value_in_unit(unit.kilojoule_per_mole))
+    return 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
+
+
+def hottest(freedom: int, temperature: float) -> float:
+    """The kinetic temperature, K, that no run at ``temperature`` comes to but one that explodes:
+    half more, and eight standard deviations."""
+    return temperature * (1.5 + 8 * float(np.sqrt(2 / freedom)))
+
+
 def degrees_of_freedom(system: openmm.System) -> int:
     """3 per massive particle, less constraints and the removed centre-of-mass motion."""
-    n = 3 * sum(
-        system.getParticleMass(i) > 0 * unit.dalton for i in range(system.getNumParticles())
-    )
-    n -= sum(
-        system.getParticleMass(a) > 0 * unit.dalton or system.getParticleMass(b) > 0 * unit.dalton
-        for a, b, _ in map(system.getConstraintParameters, range(system.getNumConstraints()))
-    )
-    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
-        n -= 3
-    return max(n, 1)
+    massive = masses_of(system) > 0
+    constraints = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    n = 3 * int(massive.sum()) - sum(bool(massive[a] or massive[b]) for a, b, _ in constraints)
+    return max(n - 3 * removes_motion(system), 1)

@@ -184,12 +184,12 @@ class Adapter:
     @property
     def forces(self) -> list[openmm.Force]:
         """All its Forces."""
-        return [self.force]
+        return [part.force for part in self.parts]
 
     @property
     def names(self) -> frozenset[str]:
         """Of its Forces."""
-        return frozenset({self.potential.name})
+        return frozenset(part.potential.name for part in self.parts)
 
     def field_parts(self, context: openmm.Context) -> list[tuple[slice, FieldPart]]:
         """The ``part`` of each term, and where its coefficients are.

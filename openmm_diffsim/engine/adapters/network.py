@@ -34,11 +34,11 @@ from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
 from .computation import DTYPES, Computation, check_importable
 from .network_part import NetworkPart
+from .pair_force import NETWORK_BACKENDS
 from .part import FieldPart
 from .system import is_periodic, type_of_particle
 
 _LOG = logging.getLogger(__name__)
-_BACKENDS = ("torchforce", "pythontorchforce", "python")
 _MARK = "network"  # what the name of the global parameter ends in
 
 
@@ -247,9 +247,9 @@ def _python_force(computation: Computation, backend: str) -> openmm.Force:
 
 
 def _choose(backend: str, potential: NetworkPotential) -> str:
-    if backend not in (*_BACKENDS, "auto"):
+    if backend not in (*NETWORK_BACKENDS, "auto"):
         raise AttachError(
-            f"backend: expected one of {', '.join(map(repr, _BACKENDS))} or 'auto', got "
+            f"backend: expected one of {', '.join(map(repr, NETWORK_BACKENDS))} or 'auto', got "
             f"{backend!r}",
             got=backend,
         )

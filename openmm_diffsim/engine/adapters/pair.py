@@ -21,7 +21,7 @@ from ...statistics.kernels import (
     largest_range,
     pair_sums,
 )
-from ...units import value_in_md_units
+from ...units import number_in_md_units
 from ..native import SplinePairForce
 from .base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory, unknown_to_context
 from .exclusions import exclusions_for
@@ -148,7 +148,7 @@ class PairAdapter(Adapter):
 
     def _coefficients(self, temperature: Any) -> Array:
         if temperature is not None:
-            temperature = float(value_in_md_units(temperature, "temperature"))
+            temperature = number_in_md_units(temperature, "temperature")
         c = self.potential.spline_coefficients(temperature).detach().numpy()
         if not np.all(np.isfinite(c)):
             raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")

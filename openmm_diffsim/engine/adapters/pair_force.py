@@ -25,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 _PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
 _TABLE = "spline"
-NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python", "auto")
+NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python")
 
 
 def particle_types(force: openmm.Force, n_types: int) -> IntArray:
@@ -117,7 +117,7 @@ def choose_backend(backend: str | None) -> str:
         hint = "; a pair potential runs as a network by potential.as_network().attach(...)"
         raise AttachError(
             f"backend: expected 'native' or 'table', got {backend!r}"
-            + (hint if backend in NETWORK_BACKENDS else ""),
+            + (hint if backend in (*NETWORK_BACKENDS, "auto") else ""),
             got=backend,
         )
     if backend == "native" and not native.available():

@@ -49,6 +49,11 @@ def copy_with(system: openmm.System, is_kept: Callable[[openmm.Force], bool]) ->
     return openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
 
 
+def without_forces(system: openmm.System) -> openmm.System:
+    """A copy of a System that has none."""
+    return copy_with(system, lambda force: False)
+
+
 def has_native_force(system: openmm.System) -> bool:
     """Does the System need the plugin?"""
     return any(SplinePairForce.isinstance(force) for force in system.getForces())
@@ -103,7 +108,7 @@ def readable_elsewhere(system: openmm.System) -> openmm.System:
 
 
 def _with_portable(system: openmm.System, wanted: Callable[[Any, Any], bool]) -> openmm.System:
-    copy = copy_with(system, lambda force: False)
+    copy = without_forces(system)
     for force in system.getForces():
         copy.addForce(_portable(force, wanted))
     return copy
