@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,18 +57,26 @@ PATIENCE = 120.0  # seconds
 
 @dataclass(frozen=True)
 class Moment:
-    """When a signal comes: so many seconds from the start, or once a file is there."""
+    """When a signal comes: so many seconds from the start, or once a file is written."""
 
     seconds: float = 0.0
     file: str = ""
 
     def wait(self, process: subprocess.Popen[str], folder: Path) -> None:
         end = time.monotonic() + (PATIENCE if self.file else self.seconds)
-        known = set(folder.glob(self.file)) if self.file else set()
+        known = self._files(folder)
         while time.monotonic() < end and process.poll() is None:
-            if self.file and set(folder.glob(self.file)) - known:
+            if self._files(folder) - known:
                 return
             time.sleep(0.0005)
+
+    def _files(self, folder: Path) -> set[tuple[Path, int]]:
+        """Those of that name, as they are by now."""
+        found = set()
+        for path in folder.glob(self.file) if self.file else ():
+            with suppress(FileNotFoundError):
+                found.add((path, path.stat().st_mtime_ns))
+        return found
 
 
 @dataclass(frozen=True)
