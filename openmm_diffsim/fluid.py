@@ -136,13 +136,6 @@ def load_system(
             got=n,
             expected=pdb.topology.getNumAtoms(),
         )
-    if state is not None and not state.getDataTypes() & openmm.State.Positions:
-        raise ConfigurationError(
-            f"system.state: {state_file} holds no positions; save one of "
-            "context.getState(positions=True, velocities=True)",
-            key="system.state",
-            got=state_file,
-        )
     if state is not None and len(state.getPositions()) != n:
         raise ConfigurationError(
             f"system.state: {state_file} has {len(state.getPositions())} particles, but "

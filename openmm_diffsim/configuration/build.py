@@ -36,9 +36,9 @@ from .toml import Configuration, SystemSection, TargetSection
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_SMALLEST_BOX = 1e-9  # nm^3
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box fluctuates
-_SMALLEST_BOX = 1e-9  # nm^3
 _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 
@@ -55,7 +55,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system)
-    _check_numbers(configuration.system, system, state, positions)
+    _check_places(configuration.system, system, state, positions)
     box = _box(system, state)
     site = _site(configuration, topology, system, box, warn)
     observables = [
@@ -114,10 +114,10 @@ def _load(
     return topology, system, None, None
 
 
-def _check_numbers(
+def _check_places(
     section: SystemSection, system: openmm.System, state: openmm.State | None, positions: Any
 ) -> None:
-    """ConfigurationError where a box, a mass or a place is nothing that can be simulated.
+    """ConfigurationError where a box has no volume, or a particle is nowhere or far beyond it.
 
     OpenMM reads a number that it does not understand as NaN or zero.
     """
@@ -130,36 +130,19 @@ def _check_numbers(
         if not np.all(np.isfinite(box)) or not np.linalg.det(box) > _SMALLEST_BOX:
             vectors = np.round(box, 6).tolist()
             raise _unfit(key, path, f"box vectors {vectors} nm, expected a box that has a volume")
-    wrong = [i for i, mass in enumerate(_masses(system)) if not 0 <= mass < LIMITS["mass"].most]
-    if wrong:
-        mass = _masses(system)[wrong[0]]
-        raise _unfit("system", section.system, f"a mass of {mass:g} amu of particle {wrong[0]}")
-    if start[2] is not None:
-        x = np.asarray(start[2].value_in_unit(unit.nanometer))
-        _check_each(x, "position", *start[:2])
-    if state is not None and state.getDataTypes() & openmm.State.Velocities:
-        v = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-        _check_each(np.asarray(v), "velocity", *start[:2])
-
-
-def _check_each(vectors: Array, name: str, key: str, path: Any) -> None:
-    """Of each particle, [particles, 3]."""
-    wrong = ~(np.abs(vectors) <= LIMITS[name].most).all(axis=1)
+    if start[2] is None:
+        return
+    x = np.asarray(start[2].value_in_unit(unit.nanometer))
+    wrong = ~(np.abs(x) <= LIMITS["position"].most).all(axis=1)
     if wrong.any():
         n = int(np.argmax(wrong))
-        raise _unfit(key, path, f"a {name} of {vectors[n].tolist()} (particle {n})")
+        raise _unfit(*start[:2], f"particle {n} at {x[n].tolist()} nm")
 
 
 def _unfit(key: str, path: Any, what: str) -> ConfigurationError:
     full = f"system.{key}"
     place = full if path is None else f"{full}: {path}"
     return ConfigurationError(f"{place} has {what}; is the file damaged?", key=full, got=path)
-
-
-def _masses(system: openmm.System) -> Array:
-    """[particles], amu."""
-    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
-    return np.array([mass.value_in_unit(unit.dalton) for mass in masses])
 
 
 def _site(
@@ -173,9 +156,10 @@ def _site(
     selection = configuration.system.atoms
     room = _ROOM_FOR_BAROSTAT if _box_fluctuates(system) else 1.0
     timestep = configuration.dynamics.timestep
+    masses = [system.getParticleMass(i) for i in range(system.getNumParticles())]
     return Site(
         topology=topology,
-        masses=_masses(system),
+        masses=np.array([mass.value_in_unit(unit.dalton) for mass in masses]),
         atoms=None if selection is None else select_atoms(topology, selection, "system.atoms"),
         volume=float(np.linalg.det(box)),
         reach=room * largest_range(box),
