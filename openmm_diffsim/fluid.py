@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from .errors import ConfigurationError, SamplingError
+from .io import check_regular
 from .limits import checked_whole
 
 IntArray = NDArray[np.int64]
+
+_MOST_BYTES = 2**28  # of a topology: some millions of atoms
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 
 def _read_topology(path: str) -> Any:
+    check_regular(Path(path), _MOST_BYTES)
     return app.PDBxFile(path) if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile(path)
 
 

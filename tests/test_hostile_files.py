@@ -11,7 +11,7 @@ import os
 import pickle
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,6 @@ CONFIGURATIONS: dict[Callable[[Path], str], tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def runner() -> Iterator[forked.Forked]:
-    with forked.Forked() as started:
-        yield started
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "here"
@@ -136,10 +130,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def refused(runner: forked.Forked, folder: Path, arguments: list[str], names: Any) -> list[str]:
+def refused(folder: Path, arguments: list[str], names: Any) -> list[str]:
     """What is wrong about how it was refused."""
     before = contents(folder.parent)
-    done = runner.run(folder, arguments)
+    done = forked.run(folder, arguments)
     case = malformed.Case("", arguments, names)
     wrong = complaints(case, done, contents(folder.parent) == before)
     return [*wrong, done["err"][-400:]] if wrong else []
@@ -147,18 +141,18 @@ def refused(runner: forked.Forked, folder: Path, arguments: list[str], names: An
 
 @pytest.mark.parametrize("attack", CONFIGURATIONS, ids=lambda attack: attack.__name__)
 def test_a_configuration_of_others_does_no_harm(
-    attack: Callable[[Path], str], runner: forked.Forked, folder: Path
+    attack: Callable[[Path], str], folder: Path
 ) -> None:
     name = attack(folder)
-    assert not refused(runner, folder, ["refine", name], CONFIGURATIONS[attack])
+    assert not refused(folder, ["refine", name], CONFIGURATIONS[attack])
 
 
-def test_files_to_be_read_may_lie_anywhere(runner: forked.Forked, folder: Path) -> None:
+def test_files_to_be_read_may_lie_anywhere(folder: Path) -> None:
     shutil.move(folder / "g.csv", folder.parent / "elsewhere.csv")
     for place in ("../elsewhere.csv", str(folder.parent / "elsewhere.csv")):
         targets = [malformed.RDF | {"file": place}]
         (folder / "fit.toml").write_text(malformed.toml(malformed.FLUID | {"target": targets}))
-        assert runner.run(folder, ["refine", "fit.toml"])["code"] == 0
+        assert forked.run(folder, ["refine", "fit.toml"])["code"] == 0
         shutil.rmtree(folder / "out")
 
 
@@ -203,12 +197,10 @@ CHECKPOINTS = [pickled, bomb, huge_header, truncated, altered, device]
 
 
 @pytest.mark.parametrize("attack", CHECKPOINTS, ids=lambda attack: attack.__name__)
-def test_a_checkpoint_of_others_does_no_harm(
-    attack: Callable[[Path], None], runner: forked.Forked, folder: Path
-) -> None:
-    assert runner.run(folder, ["refine", "fit.toml"])["code"] == 0
+def test_a_checkpoint_of_others_does_no_harm(attack: Callable[[Path], None], folder: Path) -> None:
+    assert forked.run(folder, ["refine", "fit.toml"])["code"] == 0
     attack(folder / "out/checkpoint.npz")
-    assert not refused(runner, folder, ["refine", "fit.toml", "--resume"], ("checkpoint.npz",))
+    assert not refused(folder, ["refine", "fit.toml", "--resume"], ("checkpoint.npz",))
 
 
 def gro(folder: Path) -> list[str]:
@@ -238,10 +230,10 @@ TRAJECTORIES = [gro, dcd, gzipped]
 
 @pytest.mark.parametrize("attack", TRAJECTORIES, ids=lambda attack: attack.__name__)
 def test_a_trajectory_of_others_does_no_harm(
-    attack: Callable[[Path], list[str]], runner: forked.Forked, folder: Path
+    attack: Callable[[Path], list[str]], folder: Path
 ) -> None:
     arguments = ["rdf", *attack(folder), "--output", "found.csv"]
-    assert not refused(runner, folder, arguments, ("a.",))
+    assert not refused(folder, arguments, ("a.",))
 
 
 @pytest.mark.parametrize("count", [-1, 0, 2**20, 2**28, 2**31 - 1])
@@ -254,3 +246,17 @@ def test_stored_frames_that_claim_other_particles_are_refused(tmp_path: Path, co
     frames.path.write_bytes(data.replace(atoms, struct.pack("<3i", 4, count, 4)))
     with pytest.raises(FramesError, match=r"a\.dcd"):
         Frames(frames.path, 1, np.eye(3)[None])
+
+
+@pytest.mark.parametrize("name", ["box.pdb", "box.pdb.gz", "box.cif"])
+def test_a_topology_that_fills_the_memory_is_not_read(folder: Path, name: str) -> None:
+    if name.endswith("gz"):
+        (folder / name).write_bytes(gzip.compress(b"\n" * 2**26) * 64)
+    else:
+        os.truncate(folder / "box.pdb", 2**40)  # of which the disk holds little
+        (folder / "box.pdb").rename(folder / name)
+    text = (folder / "own.toml").read_text().replace("box.pdb", name)
+    (folder / "own.toml").write_text(text)
+    done = forked.run(folder, ["refine", "own.toml"])
+    case = malformed.Case("", [], (name,))
+    assert not complaints(case, done, not (folder / "out").exists()), done["err"]
