@@ -20,6 +20,7 @@ from .engine.start import check_masses, check_numbers
 from .engine.statepoint import degrees_of_freedom, hottest, kinetic_temperature
 from .engine.xml import read_xml
 from .errors import ConfigurationError, DiffsimError, SamplingError, StatePointError
+from .io import check_regular
 from .io.trajectories import select
 from .limits import checked_whole
 from .units import number_in_md_units
@@ -28,6 +29,7 @@ IntArray = NDArray[np.int64]
 
 _TRIAL = 200  # steps that show whether a start can be run
 _MOST_ATTEMPTS = 50
+_MOST_BYTES = 2**28  # of a topology: some millions of atoms
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 
 def _read_topology(path: str) -> Any:
+    check_regular(Path(path), _MOST_BYTES)
     readers = {".pdb": app.PDBFile, ".ent": app.PDBFile}
     readers |= dict.fromkeys((".cif", ".mmcif", ".pdbx"), app.PDBxFile)
     reader = readers.get(Path(path).suffix.lower())

@@ -37,7 +37,6 @@ LIMITS = {
     "mass_density": Limit(1e-9, 1e6, "in g/cm3; water has 1"),
     "mass": Limit(1e-6, 1e12, "in amu; argon has 40"),
     "position": Limit(-1e6, 1e6, "in nm"),
-    "velocity": Limit(-1e6, 1e6, "in nm/ps; argon at 120 K has 0.3"),
     # of dynamics
     "temperature": Limit(1e-6, 1e9, "in K"),
     "timestep": Limit(1e-9, 0.5, "in ps; is it in fs?"),

@@ -44,6 +44,12 @@ class Forked:
         return answer
 
 
+def run(folder: Path, arguments: list[str]) -> dict[str, Any]:
+    """A single command line; see ``Forked.run``."""
+    with Forked() as runner:
+        return runner.run(folder, arguments)
+
+
 def _serve() -> None:
     from openmm_diffsim import cli
     from openmm_diffsim.configuration import build  # noqa: F401

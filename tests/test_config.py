@@ -285,7 +285,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="cannot be read: it is a device or a pipe"):
             read_configuration(path)
     (tmp_path / "long.toml").write_text("#" * 2**20 + "\n")
-    with pytest.raises(ConfigurationError, match="1048577 bytes, expected at most 1048576"):
+    with pytest.raises(ConfigurationError, match="in all 1048577 bytes, expected at most 1048576"):
         read_configuration(tmp_path / "long.toml")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,12 +16,6 @@ from malformed import FAMILIES, Case
 from openmm_diffsim import cli
 
 SEED = 12
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[forked.Forked]:
-    with forked.Forked() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +65,29 @@ def refusal(
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_malformed_input_is_refused_in_one_line(
-    family: Callable[..., Case], runner: forked.Forked, valid: Path, tmp_path: Path
+    family: Callable[..., Case], valid: Path, tmp_path: Path
 ) -> None:
     random = Random(f"{SEED} {family.__name__}")
     wrong = []
-    for n in range(FAMILIES[family]):
-        folder = tmp_path / str(n)
-        found = refusal(runner, folder, valid, lambda here=folder: family(random, here))
-        if found is not None:
-            wrong.append(found)
+    with forked.Forked() as runner:
+        for n in range(FAMILIES[family]):
+            folder = tmp_path / str(n)
+            found = refusal(runner, folder, valid, lambda here=folder: family(random, here))
+            if found is not None:
+                wrong.append(found)
     assert not wrong, "\n".join([f"{len(wrong)} of {FAMILIES[family]}", *wrong])
 
 
 @pytest.mark.parametrize("name", ["fit", "own", "table"])
-def test_what_the_malformed_are_made_of_is_right(
-    name: str, runner: forked.Forked, valid: Path, tmp_path: Path
-) -> None:
+def test_what_the_malformed_are_made_of_is_right(name: str, valid: Path, tmp_path: Path) -> None:
     shutil.copytree(valid, tmp_path / "here")
-    done = runner.run(tmp_path / "here", ["refine", f"{name}.toml"])
+    done = forked.run(tmp_path / "here", ["refine", f"{name}.toml"])
     assert done["code"] == cli.FINISHED, done["err"]
 
 
-def test_the_trajectory_is_right(runner: forked.Forked, valid: Path, tmp_path: Path) -> None:
+def test_the_trajectory_is_right(valid: Path, tmp_path: Path) -> None:
     shutil.copytree(valid, tmp_path / "here")
-    done = runner.run(tmp_path / "here", malformed.RDF_COMMAND)
+    done = forked.run(tmp_path / "here", malformed.RDF_COMMAND)
     assert done["code"] == cli.FINISHED, done["err"]
 
 

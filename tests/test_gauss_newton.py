@@ -39,7 +39,7 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.refinement import Comparison, FitView, Step
-from openmm_diffsim.refinement.comparison import Sight, compare, groups_of
+from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
@@ -156,6 +156,12 @@ def view_state(
 ) -> Comparison:
     """All targets of one state point, at the present parameters."""
     return compare(targets, [Sight(targets[0].state_point, samples.at(), theory)], options)
+
+
+def measured(view: Comparison) -> Array:
+    """Deviations of a Jacobian that has noise, [blocks, points, coefficients]."""
+    assert view.jacobian_noise is not None
+    return view.jacobian_noise.dense()
 
 
 def chain_of(potential: Potential, temperature: float) -> Array:
@@ -376,7 +382,7 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
         for _ in range(100)
     ]
     scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
-    claimed = np.mean([(view.jacobian_deviations**2).sum(axis=0) for view in views], axis=0)
+    claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
     assert claimed.mean() / scatter.mean() == pytest.approx(1.0, abs=0.15)
     assert np.abs(claimed / scatter - 1).max() < 5 * 0.14
 
@@ -384,16 +390,19 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
 def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     views, *_ = random_problem(36, 3, 1)
     rng = np.random.default_rng(36)
-    view = replace(views[0], jacobian_deviations=rng.normal(size=(5, 8, N)))
+    noise = JacobianNoise(rng.normal(size=(8, 6)), rng.normal(size=(5, 6, N)))
+    view = replace(views[0], jacobian_noise=noise)
     step = rng.normal(size=N)
-    expected = sum(d @ view.weight @ d for d in view.jacobian_deviations @ step)
+    expected = sum(d @ view.weight @ d for d in measured(view) @ step)
     assert step @ damping(view) @ step == pytest.approx(expected)
     assert not damping(views[0]).any()
 
 
 def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
     views, chains, offsets, _ = random_problem(37, 3, 1)
-    noisy = replace(views[0], jacobian_deviations=np.array([100 * views[0].jacobian]))
+    noisy = replace(
+        views[0], jacobian_noise=JacobianNoise(np.eye(8), 100 * views[0].jacobian[None])
+    )
     plain, damped = (solve([v], chains, offsets, [None]) for v in (views[0], noisy))
     # the same shape of J, 100 times as large: the Hessian is 10001 times as large
     np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
@@ -522,9 +531,7 @@ def test_a_function_of_dynamics_has_its_share_of_the_noise_of_the_slopes() -> No
     np.testing.assert_allclose(
         mine.own_covariance, map_of @ own.own_covariance @ map_of.T, rtol=1e-9, atol=1e-15
     )
-    assert own.jacobian_deviations is not None and mine.jacobian_deviations is not None
-    expected = (map_of @ own.jacobian_deviations).transpose(1, 2, 0)
-    found = mine.jacobian_deviations.transpose(1, 2, 0)
+    expected, found = (map_of @ measured(own)).transpose(1, 2, 0), measured(mine).transpose(1, 2, 0)
     np.testing.assert_allclose((found**2).sum(axis=2), (expected**2).sum(axis=2), rtol=1e-9)
 
 

@@ -43,6 +43,7 @@ from .toml import Configuration, SystemSection, TargetSection
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_SMALLEST_BOX = 1e-9  # nm^3
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _PURE = 1 - 1e-9  # share of the pairs of a g(r) that is of one pair of types
 _SMALLEST_BOX = 1e-9  # nm^3
@@ -61,7 +62,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     dynamics = Dynamics(**vars(configuration.dynamics))
     curves = [_read_curve(entry) for entry in configuration.targets]
     topology, system, state, positions = _load(configuration.system, configuration.trusted)
-    _check_numbers(configuration.system, system, state, positions)
+    _check_places(configuration.system, system, state, positions)
     settle_box(topology, system, state, warn)
     box = _box(system, state)
     type_of = _types(configuration.system, topology)
@@ -142,10 +143,10 @@ def _load(
     return topology, system, None, None
 
 
-def _check_numbers(
+def _check_places(
     section: SystemSection, system: openmm.System, state: openmm.State | None, positions: Any
 ) -> None:
-    """ConfigurationError where a box, a mass or a place is nothing that can be simulated.
+    """ConfigurationError where a box has no volume, or a particle is nowhere or far beyond it.
 
     OpenMM reads a number that it does not understand as NaN or zero.
     """
@@ -158,24 +159,13 @@ def _check_numbers(
         if not np.all(np.isfinite(box)) or not np.linalg.det(box) > _SMALLEST_BOX:
             vectors = np.round(box, 6).tolist()
             raise _unfit(key, path, f"box vectors {vectors} nm, expected a box that has a volume")
-    wrong = [i for i, mass in enumerate(masses_of(system)) if not 0 <= mass < LIMITS["mass"].most]
-    if wrong:
-        mass = masses_of(system)[wrong[0]]
-        raise _unfit("system", section.system, f"a mass of {mass:g} amu of particle {wrong[0]}")
-    if start[2] is not None:
-        x = np.asarray(start[2].value_in_unit(unit.nanometer))
-        _check_each(x, "position", *start[:2])
-    if state is not None and state.getDataTypes() & openmm.State.Velocities:
-        v = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-        _check_each(np.asarray(v), "velocity", *start[:2])
-
-
-def _check_each(vectors: Array, name: str, key: str, path: Any) -> None:
-    """Of each particle, [particles, 3]."""
-    wrong = ~(np.abs(vectors) <= LIMITS[name].most).all(axis=1)
+    if start[2] is None:
+        return
+    x = np.asarray(start[2].value_in_unit(unit.nanometer))
+    wrong = ~(np.abs(x) <= LIMITS["position"].most).all(axis=1)
     if wrong.any():
         n = int(np.argmax(wrong))
-        raise _unfit(key, path, f"a {name} of {vectors[n].tolist()} (particle {n})")
+        raise _unfit(*start[:2], f"particle {n} at {x[n].tolist()} nm")
 
 
 def _unfit(key: str, path: Any, what: str) -> ConfigurationError:

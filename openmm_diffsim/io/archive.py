@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import DiffsimError, TakenError
 from .files import atomic_write_bytes
+from .regular import read_regular
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -78,7 +79,7 @@ class Archive:
             version, or "damaged".
         """
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise self.error(
                 f"cannot read the {self.kind} {path}: {error.strerror or error}",

@@ -212,6 +212,8 @@ class _Layout:
             raise ValueError(_NO_DCD)
         has_cell = any(main[44:48])
         n = int.from_bytes(atoms, "little", signed=True)
+        if n < 1:
+            raise ValueError(f"it says that it has {n} particles")
         fields: list[tuple[str, str] | tuple[str, str, int]] = []
         for name, kind, number in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
             if name != "cell" or has_cell:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigurationError, FramesError
 from .frames import missing_frames
+from .regular import check_regular
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _CHUNK = 100  # frames in memory
+_MOST_BYTES = 2**28  # of a topology: some millions of atoms
 _PYTABLES = (".h5", ".hdf5", ".lh5")
 _TOPOLOGIES = (".pdb", ".pdb.gz", ".cif", ".gro", ".psf", ".prmtop", ".parm7", ".mol2", ".h5")
 _TRAJECTORIES = (".dcd", ".xtc", ".trr", ".nc", ".h5", ".lammpstrj", ".pdb", ".gro", ".mdcrd")
@@ -41,6 +43,7 @@ def read_topology(path: str | Path) -> mdtraj.Topology:
     path = _existing(path)
     _check_pytables(path)
     try:
+        check_regular(path, _MOST_BYTES)
         topology = mdtraj.load_topology(str(path))
     except Exception as error:  # mdtraj raises whatever its readers do
         known = path.name.lower().endswith(_TOPOLOGIES)

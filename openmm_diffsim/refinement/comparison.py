@@ -36,6 +36,25 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class JacobianNoise:
+    """Noise of a Jacobian that was measured: Cov(J, J) = sum_b D_b D_b with D = L d."""
+
+    operator: Array
+    """L, [points, values]."""
+    deviations: Array
+    """d, of averages of so many blocks of frames, [blocks, values, coefficients]."""
+
+    def dense(self) -> Array:
+        """D, [blocks, points, coefficients]: for a few points."""
+        return np.asarray(self.operator @ self.deviations)
+
+    def damping(self, weighting: LowRank) -> Array:
+        """sum_b D_b^T W D_b, [coefficients] squared."""
+        small = self.operator.T @ (weighting @ self.operator)
+        return np.tensordot(self.deviations, small @ self.deviations, ([0, 1], [0, 1]))
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All targets that hang together, as pooled frames see them. Points are stacked.
 
@@ -49,8 +68,7 @@ class Comparison:
     own_noise: LowRank  # covariance of the prediction, [points, points]
     target_noise: LowRank  # [points, points]
     n_effective: float  # least of all state points
-    jacobian_deviations: Array | None = None
-    """Rows D with Cov(J, J) = sum_b D_b D_b, [blocks, points, coefficients]; None: J is exact."""
+    jacobian_noise: JacobianNoise | None = None  # None: J is exact
 
     @property
     def residual(self) -> Array:
@@ -152,7 +170,7 @@ def compare(
         + LowRank.made(is_histogram * _BIN_ERROR**2),
         target_noise=_target_noise(targets, of_values, one_frame),
         n_effective=min(a.n_effective for a in averages),
-        jacobian_deviations=_deviations(pairs) if jacobian else None,
+        jacobian_noise=_jacobian_noise(of_values, averages) if jacobian else None,
     )
 
 
@@ -327,16 +345,16 @@ def _linearized(
     return np.concatenate(predictions), maps
 
 
-def _deviations(pairs: Sequence[tuple[Array, _Averages]]) -> Array | None:
-    """Of the Jacobian of the points, with respect to the coefficients at all state points."""
-    sizes = [a.jacobian.shape[1] for _, a in pairs]
-    rows, start = [], 0
-    for (m, a), size in zip(pairs, sizes, strict=True):
+def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianNoise | None:
+    """Of all state points, with respect to the coefficients at all of them."""
+    sizes = np.array([a.jacobian.shape for a in averages])
+    starts = np.cumsum(sizes, axis=0) - sizes
+    parts = []
+    for a, start, size in zip(averages, starts, sizes, strict=True):
         if a.deviations is not None:
-            after = sum(sizes) - start - size
-            rows.append(np.pad(m @ a.deviations, ((0, 0), (0, 0), (start, after))))
-        start += size
-    return np.concatenate(rows) if rows else None
+            after = sizes.sum(axis=0) - start - size
+            parts.append(np.pad(a.deviations, ((0, 0), *zip(start, after, strict=True))))
+    return JacobianNoise(operator, np.concatenate(parts)) if parts else None
 
 
 def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> LowRank:

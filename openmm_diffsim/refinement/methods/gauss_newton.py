@@ -123,11 +123,10 @@ def damping(view: Comparison) -> Array:
     With J + E of which J was measured, the misfit expected after a step x is that of J alone plus
     x^T <E^T C^-1 E> x: a step is shorter along what was measured badly.
     """
-    deviations = view.jacobian_deviations
-    if deviations is None:
+    if view.jacobian_noise is None:
         size = view.jacobian.shape[1]
         return np.zeros((size, size))
-    return np.asarray(sum(block.T @ (view.weighting @ block) for block in deviations))
+    return view.jacobian_noise.damping(view.weighting)
 
 
 def solve(
