@@ -28,6 +28,7 @@ from .units import number_in_md_units
 IntArray = NDArray[np.int64]
 
 _TRIAL = 200  # steps that show whether a start can be run
+_LOOK = 10  # of them between two looks at the temperature
 _MOST_ATTEMPTS = 50
 _MOST_BYTES = 2**28  # of a topology: some millions of atoms
 
@@ -207,11 +208,14 @@ def _settle(simulation: Any, seed: int, warn: Callable[[str], None]) -> None:
 
 
 def _stays_cool(context: openmm.Context, temperature: float) -> bool:
-    """Is it no hotter than allowed after a short run?"""
+    """Is it never hotter than allowed in a short run? A run ends at the peak of its heat."""
+    freedom = degrees_of_freedom(context.getSystem())
     try:
-        context.getIntegrator().step(_TRIAL)
-        freedom = degrees_of_freedom(context.getSystem())
-        return kinetic_temperature(context, freedom) < hottest(freedom, temperature)
+        for _ in range(_TRIAL // _LOOK):
+            context.getIntegrator().step(_LOOK)
+            if not kinetic_temperature(context, freedom) < hottest(freedom, temperature):
+                return False
+        return True
     except openmm.OpenMMException:
         return False
 

@@ -176,3 +176,13 @@ def test_what_can_be_run_as_it_is_starts_from_where_it_was() -> None:
     found = start.simulation.context.getState(positions=True).getPositions(asNumpy=True)
     np.testing.assert_array_equal(found._value, x)
     assert told == []
+
+
+def test_heat_that_soon_goes_is_seen_too() -> None:
+    """A lattice that is dense in one half of its box: hot after 50 steps, and no more after 200."""
+    side = (150 / 21.5) ** (1 / 3)
+    grid = np.stack(np.meshgrid(*3 * [np.arange(6)]), axis=-1).reshape(-1, 3)[:150]
+    told: list[str] = []
+    start = started((grid + 0.5) * side / 6, np.eye(3) * side, told)
+    assert len(told) == 1
+    assert len(start.sample(400, 20, equilibration=50)) == 20

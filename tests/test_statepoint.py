@@ -55,7 +55,7 @@ from openmm_diffsim import (
 from openmm_diffsim.engine import statepoint
 from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom, read_pressure, read_temperature
-from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
+from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
 from openmm_diffsim.io.trajectories import reduced_box
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
@@ -710,6 +710,14 @@ def after(point: StatePoint, steps: int) -> openmm.State:
     point.apply()
     point.simulation.step(steps)
     return point.simulation.context.getState(positions=True, velocities=True)
+
+
+def test_what_a_checkpoint_keeps_is_told_where_it_is_no_state() -> None:
+    point = fluid(argon())
+    system = openmm.XmlSerializer.serialize(point.simulation.system)
+    text = point.serialize() | {"platform": "nowhere", "state": system}
+    with pytest.raises(FileError, match=r"checkpoint keeps .* 120 K holds a System, expected a S"):
+        point.deserialize(text)
 
 
 def test_replicas_do_not_share_random_numbers() -> None:

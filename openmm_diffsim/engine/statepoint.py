@@ -15,7 +15,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from ..errors import EquilibrationError, SamplingError, StatePointError
+from ..errors import EquilibrationError, FileError, SamplingError, StatePointError
 from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
@@ -133,8 +133,16 @@ class StatePoint:
                 raise openmm.OpenMMException("another platform")
             context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
         except openmm.OpenMMException:
-            context.setState(from_xml(text["state"], openmm.State))
+            context.setState(self._kept_state(text["state"]))
         self.simulation.currentStep = int(text["step"])
+
+    def _kept_state(self, text: str) -> openmm.State:
+        try:
+            return from_xml(text, openmm.State)
+        except FileError as error:
+            raise type(error)(
+                f"what the checkpoint keeps of the state at {self.temperature:g} K {error}"
+            ) from error
 
     def identity(self) -> dict[str, Any]:
         """Everything that what is sampled here depends on, but for the learned parameters.
