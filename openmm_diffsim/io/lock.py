@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import time
-import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -199,7 +198,7 @@ def release_all() -> None:
         lock.release()
 
 
-_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+_held: set[Lock] = set()  # also of whom an interrupt left nothing else that knows it
 
 
 def _close_all() -> None:
