@@ -172,7 +172,7 @@ def survive(folder: Path, signals: Sequence[Signal], whole: Path) -> list[str]:
     names, expected = (sorted(p.name for p in f.glob("out/*")) for f in (folder, whole))
     assert names == expected
     different = [n for n in SAME if (folder / "out" / n).read_bytes() != _bytes(whole, n)]
-    assert not different, f"not those of the uninterrupted fit: {different}"
+    assert not different, f"{folder} is not the uninterrupted fit: {different}, after {said}"
     return said
 
 

@@ -22,6 +22,7 @@ from openmm_diffsim.io import lock as locks
 from openmm_diffsim.io.lock import Lock
 from openmm_diffsim.io.manifest import NAME, Manifest
 from openmm_diffsim.io.process import Process
+from openmm_diffsim.io.temporary import discard
 
 HOLD = """if True:
     import sys
@@ -168,6 +169,27 @@ def test_a_forked_process_neither_holds_nor_releases(tmp_path: Path) -> None:
     Lock(path, "out").release()  # though the child is still there
     os.write(write, b"x")
     os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("call", ["link", "write", "unlink"])
+def test_ctrl_c_while_it_is_taken_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    original, calls = getattr(os, call), 0
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        original(*arguments, **options)
+        if calls == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, call, interrupted)
+        Lock(tmp_path / "fit.lock", "out")
+    discard(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    Lock(tmp_path / "fit.lock", "out").release()
 
 
 def test_without_hard_links_and_without_room(

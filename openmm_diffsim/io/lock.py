@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import time
-import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -46,8 +45,13 @@ class Lock:
         self._what = what
         self._pid = os.getpid()
         sweep(path.parent)
-        self._file = self._taken()
-        _held.add(self)
+        self._file = -1
+        _held.add(self)  # before it is: whatever interrupts this, nothing is left
+        try:
+            self._take()
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let others go to work. A process that was forked from the owner releases nothing."""
@@ -75,37 +79,35 @@ class Lock:
     ) -> None:
         self.release()
 
-    def _taken(self) -> int:
-        own, temporary = self._written()
+    def _take(self) -> None:
+        temporary = self._written()
+        own = self._file
         try:
             for _ in range(_TRIALS):
                 if self._appeared(temporary, own) or self._took_over(temporary, own):
-                    return own
+                    return
                 time.sleep(_SHORT)
             raise TakenError(
                 f"{self._what} is in use: {self.path} changes hands all the time", path=self.path
             )
-        except BaseException:
-            os.close(own)
-            raise
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _written(self) -> tuple[int, Path]:
+    def _written(self) -> Path:
         """A file that names this process, locked, before it takes the name of the lock."""
         temporary = temporary_path(self.path)
         try:
-            file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            _flock(file)
+            self._file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            _flock(self._file)
             about = vars(Process.this()) | {"since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            os.write(file, json.dumps(about).encode())
+            os.write(self._file, json.dumps(about).encode())
         except OSError as error:
             temporary.unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 os.close(self._opened())  # says who is at work, if somebody is
             folder = str(self.path.parent)
             raise OSError(error.errno, error.strerror or str(error), folder) from error
-        return file, temporary
+        return temporary
 
     def _appeared(self, temporary: Path, own: int) -> bool:
         """Give it the name of the lock, unless there is one; also where there are no hard links."""
@@ -196,7 +198,7 @@ def release_all() -> None:
         lock.release()
 
 
-_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+_held: set[Lock] = set()  # also of whom an interrupt left nothing else that knows it
 
 
 def _close_all() -> None:
