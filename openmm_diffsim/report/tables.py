@@ -46,7 +46,7 @@ def write_results(
     u, error = (table[0] for table in fit.potential_table(r))
     found = compare(fit)
     summary: dict[str, Any] = {
-        "rounds": [vars(entry) for entry in fit.history],
+        "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
             **fit.summary(),
             "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
