@@ -24,6 +24,7 @@ from openmm_diffsim import (
     Pressure,
     Refinement,
     RelativeEntropy,
+    SoftSphere,
     SplinePair,
     Target,
     TorchOptimizer,
@@ -408,3 +409,14 @@ def test_a_method_that_is_not_for_these_targets_says_so_before_any_md(method: st
     if method == "relative-entropy":
         with pytest.raises(TargetError, match=r"needs g\(r\) up to the cutoff"):
             Refinement(point.potential, [short], method)
+
+
+def test_a_fit_whose_potential_cannot_follow_says_once_that_it_has_stalled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A soft sphere has no well, however long it is learned."""
+    pair = SoftSphere(0.9 * SIGMA, EPSILON, CUTOFF, r_min=0.8 * SIGMA, knots=40)
+    fit = run(fit_of(pair), 9, 400)
+    stalled = [entry.has_stalled for entry in fit.history]
+    assert len(stalled) == 9 and stalled[-1] and not any(stalled[:4])
+    assert capsys.readouterr().out.count(" stalled: the misfit") == 1

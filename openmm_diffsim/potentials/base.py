@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..errors import PotentialError
@@ -104,6 +103,13 @@ class Potential(nn.Module):
         each: what is the same at all of them has to count once in the sum. None: nothing is known.
         """
         return None
+
+    def prior_blocks(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> list[tuple[slice, Array]]:
+        """``prior_precision`` where it is not zero: which coefficients, and their block of it."""
+        own = self.prior_precision(temperature, length, roughness, n_temperatures)
+        return [] if own is None else [(slice(0, len(own)), own)]
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
@@ -277,16 +283,24 @@ class Sum(Potential):
         self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
     ) -> Array | None:
         """Those of the terms, which know nothing of each other."""
+        blocks = self.prior_blocks(temperature, length, roughness, n_temperatures)
+        n = self.slices()[-1].stop
+        precision = np.zeros((n, n)) if blocks else None
+        for where, block in blocks:
+            assert precision is not None
+            precision[where, where] = block
+        return precision
+
+    def prior_blocks(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> list[tuple[slice, Array]]:
+        """Those of all terms."""
         known = (temperature, length, roughness, n_temperatures)
-        found = [term.prior_precision(*known) for term in self]
-        if all(block is None for block in found):
-            return None
-        sizes = [s.stop - s.start for s in self.slices()]
-        blocks = [
-            np.zeros((n, n)) if block is None else block
-            for n, block in zip(sizes, found, strict=True)
+        return [
+            (_within(where, part), block)
+            for term, where in zip(self, self.slices(), strict=True)
+            for part, block in term.prior_blocks(*known)
         ]
-        return np.asarray(block_diag(*blocks))
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """The largest of those terms that know."""
@@ -305,7 +319,7 @@ class Sum(Potential):
     def pairs(self) -> list[tuple[slice, Any]]:
         """Those of all terms."""
         return [
-            (slice(where.start + part.start, where.start + part.stop), pair)
+            (_within(where, part), pair)
             for term, where in zip(self, self.slices(), strict=True)
             for part, pair in term.pairs()
         ]
@@ -318,6 +332,10 @@ class Sum(Potential):
 
 def _terms_of(term: Potential) -> list[Potential]:
     return list(term) if isinstance(term, Sum) else [term]
+
+
+def _within(whole: slice, part: slice) -> slice:
+    return slice(whole.start + part.start, whole.start + part.stop)
 
 
 def _size(shape: tuple[int, ...]) -> int:

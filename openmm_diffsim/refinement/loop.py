@@ -312,9 +312,16 @@ class Refinement:
         change = 0.0 if self.converged else self._update()
         self._progress.seconds += time.perf_counter() - start
         self._progress.record(misfit, rdf_rms(views), effective, change)
+        self._tell_stall()
         bar.set_postfix_str(
             f"round {len(self.history)}, misfit {misfit:.2f}, n_effective {effective:.0f}"
         )
+
+    def _tell_stall(self) -> None:
+        """Mark the round, and say so once, where the fit no longer comes nearer."""
+        is_new = not any(entry.has_stalled for entry in self.history)
+        if self._progress.mark_stall() and is_new:
+            tqdm.write(f"round {len(self.history)} {self.history[-1].event}")
 
     def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
         """What is wrong with a round's frames, or an empty string, and the frames."""

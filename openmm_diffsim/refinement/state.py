@@ -90,22 +90,28 @@ def make_states(potential: Potential, targets: Sequence[Target], prior: Any) -> 
 def _make_state(potential: Potential, point: Any, targets: Sequence[Target], prior: Any) -> State:
     mine = [t for t in targets if any(p is point for p, _ in t.terms)]
     pairs = potential.pairs()
+    given = None if isinstance(prior, str) else torch.as_tensor(prior).reshape(-1).numpy()
     if not pairs:
-        return State(point, mine)
+        return State(point, mine, None, _present(potential, point) if given is None else given)
     grids = [t.axis.values for t in mine if t.axis is not None and t.observable.is_structure]
     widths = [float(np.diff(grid)[0]) for grid in grids]
     cutoff = max(pair.basis.cutoff for _, pair in pairs)
     theory = LiquidTheory(point, min(widths, default=cutoff / 100))
-    if isinstance(prior, str):
-        return State(point, mine, theory, _mean_force(potential, point, mine, theory))
-    return State(point, mine, theory, torch.as_tensor(prior).reshape(-1).numpy())
+    if given is None:
+        given = _mean_force(potential, point, mine, theory)
+    return State(point, mine, theory, given)
+
+
+def _present(potential: Potential, point: Any) -> Array:
+    """The coefficients that it has, a copy."""
+    return np.array(potential.coefficients(point.temperature).numpy(force=True))
 
 
 def _mean_force(
     potential: Potential, point: Any, targets: Sequence[Target], theory: LiquidTheory
 ) -> Array:
     """Potential of mean force of the targets, or the present coefficients where they lack it."""
-    mean = potential.coefficients(point.temperature).detach().numpy().copy()
+    mean = _present(potential, point)
     pairs = potential.pairs()
     for target in targets:
         found = theory.pair_of(target.observable)
@@ -176,6 +182,19 @@ class FitView:
         index = {id(state.state_point): k for k, state in enumerate(self.states)}
         return [(ts, [index[id(p)] for p in points]) for ts, points in groups_of(self.targets)]
 
+    def averages(self, target: Target) -> list[Tensor]:
+        """Of all terms of a target, [values] each, with a graph to the parameters."""
+        index = {id(state.state_point): k for k, state in enumerate(self.states)}
+        return [self.frames[index[id(point)]].average(o) for point, o in target.terms]
+
+    def reaches(self, least: Sequence[float]) -> bool:
+        """Is n_effective of every state point at least that?"""
+        return all(f.n_effective >= n for f, n in zip(self.frames, least, strict=True))
+
+    def enough(self, share: float) -> list[float]:
+        """Of each state point, the n_effective that an update leaves: a share of the present."""
+        return [max(share * f.n_effective, f.samples.least_effective) for f in self.frames]
+
     def compare(
         self, knowledge: Knowledge | None = None, jacobian: bool = True
     ) -> list[Comparison]:
@@ -212,11 +231,23 @@ class FitView:
 
         State points of one temperature share it, and all temperatures what is the same at each.
         """
+        precision = self.potential.prior_precision(*self._known(index, roughness))
+        return None if precision is None else precision * self._share(index)
+
+    def prior_blocks(self, index: int, roughness: float) -> list[tuple[slice, Array]]:
+        """``prior_precision`` where it is not zero."""
+        blocks = self.potential.prior_blocks(*self._known(index, roughness))
+        return [(where, block * self._share(index)) for where, block in blocks]
+
+    def _known(self, index: int, roughness: float) -> tuple[float, float, float, int]:
         state = self.states[index]
+        n_temperatures = len({s.temperature for s in self.states})
+        return state.temperature, state.nearest_distance(), roughness, n_temperatures
+
+    def _share(self, index: int) -> float:
+        """Of a state point in what its temperature tells."""
         temperatures = [s.temperature for s in self.states]
-        known = state.temperature, state.nearest_distance(), roughness, len(set(temperatures))
-        precision = self.potential.prior_precision(*known)
-        return None if precision is None else precision / temperatures.count(state.temperature)
+        return 1 / temperatures.count(temperatures[index])
 
     def step_size(self, change: Array) -> float | None:
         """Largest change of what the potential is a function of, in kT; None: frames must tell.

@@ -212,7 +212,7 @@ def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
     misfit = np.array([entry["misfit"] for entry in rounds], dtype=float)
     axes.semilogy(number, misfit, "o-", color=_MODEL, ms=4)
     axes.axhline(1, color="0.7", lw=0.8)
-    back = np.array([bool(entry.get("event")) for entry in rounds])
+    back = np.array([bool(entry.get("rolled_back")) for entry in rounds])
     if back.any():
         axes.semilogy(number[back], misfit[back], "x", color=_TRUTH, ms=9, label="rolled back")
         axes.legend(frameon=False)

@@ -52,7 +52,7 @@ def write_results(
     u, error = fit.potential_table(r)
     found = compare(fit)
     summary: dict[str, Any] = {
-        "rounds": [vars(entry) for entry in fit.history],
+        "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
             **fit.summary(),
             "wells": _all_wells(r, u, error, fit),

@@ -42,23 +42,15 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from ...potentials import Potential
-from ..comparison import Comparison, Knowledge
+from ..comparison import Comparison
 from ..state import FitView
 from . import frame_space
 from .base import Step
+from .options import GaussNewtonOptions
 
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
-
-
-@dataclass(frozen=True)
-class GaussNewtonOptions(Knowledge):
-    """What can be tuned; the defaults need no tuning."""
-
-    roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
-    network_steps: int = 5  # most steps of an update of a network
-    stride: float = 0.03  # variance of the change of U/kT of a network in a round, per particle
 
 
 @dataclass
@@ -75,8 +67,7 @@ class GaussNewton:
     def propose(self, view: FitView) -> Step:
         """The minimum of the linear model of all targets."""
         if not view.potential.energy_is_linear:
-            steps, stride = self.options.network_steps, self.options.stride
-            return Step(frame_space.change(view, self.options, steps, stride))
+            return Step(frame_space.change(view, self.options))
         comparisons = view.compare(self.options)
         members = [indices for _, indices in view.groups]
         chains = [np.concatenate([view.chain(k) for k in indices]) for indices in members]
