@@ -23,7 +23,7 @@ from .errors import ConfigurationError, DiffsimError, SamplingError, StatePointE
 from .io import check_regular
 from .io.trajectories import select
 from .limits import checked_whole
-from .units import number_in_md_units
+from .units import number_in_md_units, value_in_md_units
 
 IntArray = NDArray[np.int64]
 
@@ -176,7 +176,7 @@ def start_from(
     if state is not None:
         simulation.context.setState(state)
     else:
-        x = np.array(positions.value_in_unit(unit.nanometer))
+        x = np.array(value_in_md_units(positions, "length"))
         bonding = bonds_of(simulation.system).bonding(len(x), stored=True)
         simulation.context.setPositions(bonding.whole(x, box_of(simulation.context))[0])
         temperature = simulation.integrator.getTemperature()

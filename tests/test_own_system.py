@@ -98,6 +98,7 @@ def test_the_box_that_the_positions_are_in_counts_and_others_are_told(
     fit, said = build(tmp_path, written(tmp_path, *boxes))
     point = fit.targets[0].state_points[0]
     np.testing.assert_allclose(point.box(), counts, atol=1e-3)
+    said = [line for line in said if "box of" in line or "box is" in line or "no file says" in line]
     assert len(said) == bool(words)
     for word in words:
         assert word in said[0]
