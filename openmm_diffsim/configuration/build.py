@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from openmm import app, unit
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.adapters import nonbonded_between
 from ..engine.segments import velocity_verlet
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
@@ -30,7 +32,7 @@ from ..io import read_curve
 from ..observables import Observable, Site
 from ..refinement import Refinement, Target
 from ..statistics.kernels import largest_range
-from .potentials import Structure, build_potential
+from .potentials import PotentialSection, Structure, build_potential
 from .toml import Configuration, SystemSection, TargetSection
 
 Array = NDArray[np.float64]
@@ -61,7 +63,8 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _check_cutoff(configuration, box)
     _tell_cost(observables, configuration.refine.every, warn)
     measured = _structure(observables, curves)
-    potential = build_potential(configuration.potential, measured, dynamics.temperature)
+    section = _beside_others(configuration.potential, system, site.atoms, warn)
+    potential = build_potential(section, measured, dynamics.temperature)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
     potential.attach(system, atoms=site.atoms, backend=backend)
     seed = configuration.refine.seed
@@ -84,6 +87,22 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     for each in told:
         warn(f"warning: {each.message}")
     return fit
+
+
+def _beside_others(
+    section: PotentialSection, system: openmm.System, atoms: IntArray | None, warn: Any
+) -> PotentialSection:
+    """A correction to what already acts between these particles begins at zero."""
+    chosen = np.arange(system.getNumParticles()) if atoms is None else atoms
+    others = nonbonded_between(system, chosen, chosen)
+    if section.initial != "boltzmann-inversion" or not others:
+        return section
+    warn(
+        f"potential.initial: {' and '.join(others)} of the System acts between these particles "
+        "already, so the potential begins at zero, as a correction, and not at the potential of "
+        "mean force"
+    )
+    return replace(section, initial="zero")
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:

@@ -170,6 +170,8 @@ def _first_spline(
 ) -> SplinePair:
     """A spline as ``section.initial`` says."""
     spline = SplinePair(r_min, section.cutoff, section.knots)
+    if section.initial == "zero":
+        return spline
     if section.initial == "boltzmann-inversion":
         assert measured is not None
         return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)

@@ -20,7 +20,7 @@ from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
-from .adapters import attached
+from .adapters import attached, bonded_twice, nonbonded_between
 from .identity import system_identity
 from .recorder import SampleReporter, configuration
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
@@ -129,6 +129,17 @@ class StatePoint:
     def pair_types(self) -> list[NDArray[np.int64]]:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
         return self.attached.pair_types()
+
+    def other_forces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[str]:
+        """Names of nonbonded forces besides the potential's own between two sets of particles."""
+        names = self.attached.names
+        return nonbonded_between(self.simulation.system, first, second, names)
+
+    def bonded_twice(self) -> list[str]:
+        """Names of forces whose bonds are pairs that a pair potential does not exclude."""
+        atoms = np.flatnonzero(np.any([t >= 0 for t in self.pair_types()], axis=0))
+        system, attached = self.simulation.system, self.attached
+        return bonded_twice(system, atoms, attached.exclusions(), attached.names)
 
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""

@@ -2,6 +2,7 @@
 
 from .base import Adapter, FeatureRecorder, attached
 from .network import NetworkAdapter, chosen_backend
+from .others import bonded_twice, nonbonded_between
 from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
@@ -16,10 +17,12 @@ __all__ = [
     "PairAdapter",
     "SumAdapter",
     "attached",
+    "bonded_twice",
     "chosen_backend",
     "has_energy",
     "has_native_force",
     "knot_table",
+    "nonbonded_between",
     "other_forces",
     "pair_force",
     "portable_system",
