@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import PotentialError
 from ..io.checksum import plain
 from .adapter import AttachOptions, adapter_of
+from .pair.basis import whole_number
 from .parameters import call_at, parameter_vector
 
 Array = NDArray[np.float64]
@@ -50,8 +51,7 @@ class Potential(nn.Module):
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
-        if n_types < 1:
-            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        whole_number("n_types", n_types, 1)
         self.n_types = n_types
         self.name = name or type(self).__name__
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...errors import PotentialError
-from .base import PairPotential
+from .base import PairPotential, checked
 from .basis import SplineBasis
 from .table_error import TableError, table_error
 
@@ -174,10 +174,10 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
-        self.sigma = self.per_pair("sigma", sigma)
-        self.epsilon = self.per_pair("epsilon", epsilon)
+        self.sigma = self.per_pair("sigma", sigma, above=0)
+        self.epsilon = self.per_pair("epsilon", epsilon, least=0)
 
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
@@ -205,10 +205,10 @@ class Mie(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
-        self.sigma = self.per_pair("sigma", sigma)
-        self.epsilon = self.per_pair("epsilon", epsilon)
+        self.sigma = self.per_pair("sigma", sigma, above=0)
+        self.epsilon = self.per_pair("epsilon", epsilon, least=0)
         self.repulsive = self.per_pair("repulsive", repulsive)
         self.attractive = self.per_pair("attractive", attractive)
         if not bool((self.repulsive > self.attractive).all() and (self.attractive > 0).all()):
@@ -242,11 +242,11 @@ class Morse(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, r_0, 0.6), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "r_0", r_0, 0.6), cutoff, knots, n_types, switch_distance, name
         )
-        self.depth = self.per_pair("depth", depth)
-        self.width = self.per_pair("width", width)
-        self.r_0 = self.per_pair("r_0", r_0)
+        self.depth = self.per_pair("depth", depth, least=0)
+        self.width = self.per_pair("width", width, above=0)
+        self.r_0 = self.per_pair("r_0", r_0, above=0)
 
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
@@ -273,7 +273,7 @@ class Yukawa(AnalyticPair):
     ) -> None:
         super().__init__(r_min, cutoff, knots, n_types, switch_distance, name)
         self.strength = self.per_pair("strength", strength)
-        self.kappa = self.per_pair("kappa", kappa)
+        self.kappa = self.per_pair("kappa", kappa, least=0)
 
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
@@ -296,18 +296,17 @@ class SoftSphere(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.7), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.7), cutoff, knots, n_types, switch_distance, name
         )
-        self.sigma = self.per_pair("sigma", sigma)
-        self.epsilon = self.per_pair("epsilon", epsilon)
-        self.exponent = self.per_pair("exponent", exponent)
+        self.sigma = self.per_pair("sigma", sigma, above=0)
+        self.epsilon = self.per_pair("epsilon", epsilon, least=0)
+        self.exponent = self.per_pair("exponent", exponent, above=0)
 
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
         return self.epsilon[:, None] * (self.sigma[:, None] / r) ** self.exponent[:, None]
 
 
-def _first_knot(r_min: float | None, length: ArrayLike, factor: float) -> float:
-    if r_min is not None:
-        return r_min
-    return factor * float(torch.as_tensor(length, dtype=torch.float64).min())
+def _first_knot(r_min: float | None, name: str, length: ArrayLike, factor: float) -> float:
+    smallest = factor * float(checked(name, length, above=0).min())
+    return smallest if r_min is None else r_min

@@ -139,9 +139,17 @@ class PairPotential(Potential):
         """Itself."""
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
 
-    def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
-        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
-        array = np.asarray(value, dtype=np.float64)
+    def per_pair(
+        self, name: str, value: ArrayLike, above: float = -np.inf, least: float = -np.inf
+    ) -> nn.Parameter:
+        """A parameter of shape [pairs of types] from a number or one number per pair of types.
+
+        Raises
+        ------
+        PotentialError
+            If it has another shape, or a number is not finite, not ``above`` or below ``least``.
+        """
+        array = checked(name, value, above, least)
         if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
             raise PotentialError(
                 f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
@@ -149,6 +157,25 @@ class PairPotential(Potential):
                 expected=self.n_pairs,
                 got=array.shape,
             )
-        if not np.all(np.isfinite(array)):
-            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
+
+
+def checked(
+    name: str, value: ArrayLike, above: float = -np.inf, least: float = -np.inf
+) -> NDArray[np.float64]:
+    """An argument as an array.
+
+    Raises
+    ------
+    PotentialError
+        If it is no number, or one that is not finite, not ``above`` or below ``least``.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PotentialError(f"{name}: expected a number, got {value!r}", got=value) from error
+    if not np.all(np.isfinite(array) & (array > above) & (array >= least)):
+        bound = f" above {above:g}" if np.isfinite(above) else ""
+        bound = f" of at least {least:g}" if np.isfinite(least) else bound
+        raise PotentialError(f"{name}: expected finite numbers{bound}, got {value!r}", got=value)
+    return array

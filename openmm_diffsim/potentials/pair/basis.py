@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -63,8 +64,7 @@ class SplineBasis:
                 r_min=self.r_min,
                 cutoff=self.cutoff,
             )
-        if self.knots < 6:
-            raise PotentialError(f"expected at least 6 knots, got {self.knots}", knots=self.knots)
+        whole_number("knots", self.knots, 6)
 
     @property
     def n_coefficients(self) -> int:
@@ -150,6 +150,15 @@ def _cubic_slopes(t: Array) -> tuple[Array, Array, Array, Array]:
         (-3 * t**2 + 2 * t + 1) / 2,
         t**2 / 2,
     )
+
+
+def whole_number(name: str, value: object, least: int) -> None:
+    """Raises PotentialError for what is none, or below ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise PotentialError(
+            f"{name}: expected a whole number of at least {least}, got {value!r}",
+            **{"got": value, "least": least, name: value},
+        )
 
 
 def n_pairs_of_types(n_types: int) -> int:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ...errors import PotentialError
 from .analytic import AnalyticPair
+from .base import checked
+from .basis import whole_number
 
 _KNOTS_PER_CENTER = 12
 
@@ -61,18 +63,22 @@ class NeuralPair(AnalyticPair):
         tolerance: float = 1e-3,
         name: str | None = None,
     ) -> None:
+        whole_number("centers", centers, 2)
+        for width in hidden:
+            whole_number("hidden", width, 1)
+        checked("tolerance", tolerance, above=0)
+        if isinstance(knots, str) and knots != "auto":
+            raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
         first = _KNOTS_PER_CENTER * centers if isinstance(knots, str) else knots
         super().__init__(r_min, cutoff, first, n_types, switch_distance, name)
         mu = torch.linspace(r_min, cutoff, centers, dtype=torch.float64)
         self.register_buffer("mu", mu)
-        self.register_buffer("prior_sigma", self.per_pair("prior_sigma", prior_sigma).detach())
-        self.register_buffer(
-            "prior_epsilon", self.per_pair("prior_epsilon", prior_epsilon).detach()
-        )
+        sigma = self.per_pair("prior_sigma", prior_sigma, above=0)
+        epsilon = self.per_pair("prior_epsilon", prior_epsilon, least=0)
+        self.register_buffer("prior_sigma", sigma.detach())
+        self.register_buffer("prior_epsilon", epsilon.detach())
         self.network = _mlp([centers, *hidden, self.n_pairs], seed)
         if isinstance(knots, str):
-            if knots != "auto":
-                raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
             self.tolerance = tolerance
             self.refine_knots()
 

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from .base import PairPotential
+from .base import PairPotential, checked
 from .basis import SplineBasis
 
 
@@ -49,11 +49,7 @@ class SplinePair(PairPotential):
         name: str | None = None,
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
-        if not core_slope > 0:
-            raise PotentialError(
-                f"core_slope: expected a positive number, got {core_slope}", got=core_slope
-            )
-        self.core_slope = core_slope
+        self.core_slope = float(checked("core_slope", core_slope, above=0))
         self._least_fall = core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
@@ -63,7 +59,7 @@ class SplinePair(PairPotential):
 
     def set_core(self, radius: ArrayLike) -> None:
         """Set the core radius, nm: one number or one per pair of types."""
-        self.core_radius[:] = self.per_pair("core_radius", radius).detach()
+        self.core_radius[:] = self.per_pair("core_radius", radius, least=0).detach()
 
     def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
@@ -105,7 +101,7 @@ class SplinePair(PairPotential):
         """
         from scipy.interpolate import PchipInterpolator
 
-        r, u = np.asarray(r, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        r, u = checked("r", r, least=0), checked("u", u)
         if r.ndim != 1 or r.shape != u.shape or len(r) < 4 or np.any(np.diff(r) <= 0):
             raise PotentialError(
                 "expected a table of at least 4 points with rising r, got shapes "
