@@ -461,9 +461,23 @@ def test_default_knots_do_for_the_weights_of_training() -> None:
     assert within >= 18
 
 
-def test_network_too_rough_for_its_knots_is_warned_of_until_it_has_more() -> None:
+def test_default_knots_do_for_a_network_that_became_steep() -> None:
+    """Five times as far off as its tolerance on 12 knots a center, as it was on water."""
+    pair = trained(NeuralPair(0.25, CUTOFF, 0.3, seed=3), roughness=3.0)
+    half = NeuralPair(0.25, CUTOFF, 0.3, knots=288)
+    half.load_state_dict(pair.state_dict())
+    assert half.table_error().largest > 2e-3 > 1e-3 > pair.table_error().largest
+
+
+def test_network_too_rough_for_its_knots_is_warned_of_once_until_it_has_more() -> None:
     pair = trained(NeuralPair(0.25, CUTOFF, 0.3), roughness=5.0)
-    with pytest.warns(RuntimeWarning, match=r"spline on 288 knots is off by .*refine_knots\(\)"):
+    words = r"spline on 576 knots is off by .*refine_knots\(\) .* knots=1152"
+    with pytest.warns(RuntimeWarning, match=words):
+        pair.check(300.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pair.check(300.0)  # each round of a fit asks
+    with pytest.warns(RuntimeWarning, match=words):
         error = pair.check_table(300.0)
     assert error == pair.table_error(300.0)
     assert pair.refine_knots()
@@ -472,12 +486,21 @@ def test_network_too_rough_for_its_knots_is_warned_of_until_it_has_more() -> Non
         pair.check_table()
 
 
+def test_a_sum_on_one_force_warns_of_its_terms() -> None:
+    rough = trained(NeuralPair(0.25, CUTOFF, 0.3), roughness=5.0)
+    spline = SplinePair(0.25, CUTOFF, rough.basis.knots)
+    for whole in (PairSum([spline, rough]), TemperatureDependent(rough, spline)):
+        rough._told = False
+        with pytest.warns(RuntimeWarning, match="spline on 576 knots"):
+            whole.check(300.0)
+
+
 def test_tolerance_decides_on_the_knots_of_a_neural_pair() -> None:
     knots = [
         NeuralPair(0.25, CUTOFF, 0.3, centers=8, tolerance=tolerance).basis.knots
         for tolerance in (1e-2, 1e-3, 1e-4)
     ]
-    assert 96 == knots[0] < knots[1] < knots[2]
+    assert 192 == knots[0] <= knots[1] < knots[2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # knots that are given are not checked
         assert trained(NeuralPair(0.25, CUTOFF, 0.3, knots=20)).check_table() is None

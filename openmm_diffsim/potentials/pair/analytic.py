@@ -51,6 +51,7 @@ class AnalyticPair(PairPotential):
         self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
         self.cutoff = cutoff
         self.tolerance: float | None = None
+        self._told = False  # that the spline is off
         self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
@@ -88,8 +89,9 @@ class AnalyticPair(PairPotential):
         return table_error(self, temperature, r)
 
     def check(self, temperature: float) -> None:
-        """Warn where the spline no longer follows the form, see ``check_table``."""
-        self.check_table(temperature)
+        """Warn once where the spline no longer follows the form, see ``check_table``."""
+        if not self._told:
+            self.check_table(temperature)
 
     def check_table(self, temperature: float = 300.0) -> TableError | None:
         """Warn if the spline's error is above ``tolerance``, which is None for knots given.
@@ -100,11 +102,13 @@ class AnalyticPair(PairPotential):
             return None
         error = self.table_error(temperature)
         if error.largest > self.tolerance:
+            self._told = True
             warnings.warn(
                 f"{self.name}: its spline on {self.basis.knots} knots is off by "
                 f"{error.energy:.2g} kJ/mol at {error.energy_at:.3f} nm and by {error.force:.2g} "
-                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}; take more "
-                "knots by refine_knots(), and attach it to a new System",
+                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}. A fit "
+                "goes on with these knots; for more, refine_knots() and attach it to a new System, "
+                f"or begin with knots={2 * self.basis.knots}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -151,6 +155,7 @@ class AnalyticPair(PairPotential):
         return self.basis.knots != before.knots
 
     def _set_knots(self, knots: int) -> None:
+        self._told = False
         self.basis = SplineBasis(self.basis.r_min, self.basis.cutoff, knots)
         self.centers = torch.from_numpy(self.basis.centers).to(self.centers)
         self.interpolation = self.basis.interpolation.to(self.interpolation)

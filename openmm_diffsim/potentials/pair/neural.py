@@ -12,7 +12,7 @@ from .analytic import AnalyticPair
 from .base import checked
 from .basis import whole_number
 
-_KNOTS_PER_CENTER = 12
+_KNOTS_PER_CENTER = 24  # a force keeps those it began with, while training makes a network steep
 
 
 class NeuralPair(AnalyticPair):
@@ -28,9 +28,9 @@ class NeuralPair(AnalyticPair):
     r_min, cutoff, n_types, switch_distance
         See ``SplineBasis``, ``PairPotential`` and ``AnalyticPair``.
     knots : int or "auto"
-        "auto": 12 for each of ``centers``, which is enough for weights of the usual size, or more
+        "auto": 24 for each of ``centers``, which is enough for weights that training makes, or more
         until the spline is within ``tolerance``, see ``refine_knots``. That the network has become
-        too rough for its knots is warned of, see ``check_table``.
+        too rough for its knots all the same is warned of once, see ``check_table``.
     tolerance : float
         Of the spline's energy, kJ/mol, and of its force, relative to it, for "auto".
     prior_sigma, prior_epsilon : float or [pairs of types]
