@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
+from ..engine.adapters import nonbonded_between
 from ..engine.boxes import settle_box
 from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
@@ -37,7 +39,7 @@ from ..limits import LIMITS
 from ..observables import Observable, Site
 from ..refinement import Refinement, Target
 from ..statistics.kernels import largest_range
-from .potentials import Structure, build_potential, check_energies
+from .potentials import PotentialSection, Structure, build_potential, check_energies
 from .toml import Configuration, SystemSection, TargetSection
 
 Array = NDArray[np.float64]
@@ -75,7 +77,8 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _tell_cost(observables, configuration.refine.every, warn)
     n_types = max(1, len(configuration.system.types))
     measured = _structures(observables, curves, type_of, n_types)
-    potential = build_potential(configuration.potential, measured, dynamics.temperature, n_types)
+    section = _beside_others(configuration.potential, system, site.atoms, warn)
+    potential = build_potential(section, measured, dynamics.temperature, n_types)
     check_energies(potential, configuration.potential, dynamics.temperature)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
     with told_warnings(warn):
@@ -115,6 +118,22 @@ def told_warnings(tell: Any) -> Iterator[None]:
         yield
     for warning in caught:
         tell(f"warning: {warning.message}")
+
+
+def _beside_others(
+    section: PotentialSection, system: openmm.System, atoms: IntArray | None, warn: Any
+) -> PotentialSection:
+    """A correction to what already acts between these particles begins at zero."""
+    chosen = np.arange(system.getNumParticles()) if atoms is None else atoms
+    others = nonbonded_between(system, chosen, chosen)
+    if section.initial != "boltzmann-inversion" or not others:
+        return section
+    warn(
+        f"potential.initial: {' and '.join(others)} of the System acts between these particles "
+        "already, so the potential begins at zero, as a correction, and not at the potential of "
+        "mean force"
+    )
+    return replace(section, initial="zero")
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:

@@ -182,6 +182,8 @@ def _first_spline(
 ) -> SplinePair:
     """A spline as ``section.initial`` says, of each pair of types."""
     spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
+    if section.initial == "zero":
+        return spline
     for pair, structure in enumerate(measured):
         if section.initial == "boltzmann-inversion":
             assert structure is not None

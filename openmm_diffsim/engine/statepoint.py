@@ -21,7 +21,7 @@ from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached
+from .adapters import attached, nonbonded_between
 from .boxes import warn_of_default_box
 from .context import box_of, masses_of
 from .identity import system_identity
@@ -157,6 +157,11 @@ class StatePoint:
     def pair_types(self) -> list[NDArray[np.int64]]:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
         return self.attached.pair_types()
+
+    def other_forces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[str]:
+        """Names of nonbonded forces besides the potential's own between two sets of particles."""
+        names = self.attached.names
+        return nonbonded_between(self.simulation.system, first, second, names)
 
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""

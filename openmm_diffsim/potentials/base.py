@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError
 from ..io.checksum import brief
+from ..limits import checked_whole
 from .adapter import AttachOptions, adapter_of
 from .parameters import call_at, parameter_vector
 
@@ -50,8 +51,7 @@ class Potential(nn.Module):
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
-        if n_types < 1:
-            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        checked_whole("n_types", n_types, PotentialError)
         self.n_types = n_types
         self.name = name or type(self).__name__
 

@@ -30,6 +30,9 @@ def boltzmann_inversion(
     r_0 becomes the core radius. w is shifted to zero at the cutoff, and flat beyond the data.
     Particles that are found at any distance, from r = 0 on, have no core.
 
+    w is all that acts between two particles. Beside another force between the same ones, a
+    NonbondedForce say, it describes them twice: learn a correction there, which begins at zero.
+
     Parameters
     ----------
     r, g : arrays [points], nm; sorted

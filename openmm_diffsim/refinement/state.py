@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from ..errors import StatePointError, TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
+from ..units import MOLAR_GAS_CONSTANT
 from .comparison import Comparison, Knowledge, Sight, compare, groups_of
 from .initial import boltzmann_inversion
 from .target import Target
@@ -110,7 +112,11 @@ def _present(potential: Potential, point: Any) -> Array:
 def _mean_force(
     potential: Potential, point: Any, targets: Sequence[Target], theory: LiquidTheory
 ) -> Array:
-    """Potential of mean force of the targets, or the present coefficients where they lack it."""
+    """Potential of mean force of the targets, or the present coefficients where they lack it.
+
+    Where other forces act between the same particles, they are part of the mean force already: what
+    is learned is a correction, which differs from the present one by something smooth.
+    """
     mean = _present(potential, point)
     pairs = potential.pairs()
     for target in targets:
@@ -122,8 +128,36 @@ def _mean_force(
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
         boltzmann_inversion(scratch, target.curve.x, target.curve.y, point.temperature, row)
         rows = mean[where].reshape(pair.n_pairs, -1)  # a view into it
-        rows[row] = scratch.spline_coefficients().detach().numpy()[row]
+        inverted = scratch.spline_coefficients().detach().numpy()[row]
+        others = _other_forces(point, found)
+        if not others:
+            rows[row] = inverted
+        elif _is_like(basis, rows[row], inverted, scratch.core_radius[row].item(), point):
+            warnings.warn(
+                f"{pair.name} begins as the potential of mean force of a g(r) between particles "
+                f"that {' and '.join(others)} also acts on: these pairs are described twice. Begin "
+                "at zero, as a new SplinePair does, to learn a correction",
+                stacklevel=6,
+            )
     return mean
+
+
+def _other_forces(point: Any, place: tuple[int, int]) -> list[str]:
+    """What acts, besides, between the particles of a pair of types of one of the ``pairs``."""
+    types = point.pair_types()[place[0]]
+    kinds = point.potential.pairs()[place[0]][1].n_types
+    rows, columns = np.triu_indices(kinds)
+    first, second = (np.flatnonzero(types == side[place[1]]) for side in (rows, columns))
+    found: list[str] = point.other_forces(first, second)
+    return found
+
+
+def _is_like(basis: Any, c: Array, inverted: Array, contact: float, point: Any) -> bool:
+    """Are two potentials the same to a tenth of kT where pairs are found?"""
+    r = np.linspace(contact, 0.95 * basis.cutoff, 100)
+    u, w = basis.values(r) @ c, basis.values(r) @ inverted
+    thermal = MOLAR_GAS_CONSTANT * point.temperature
+    return bool(np.abs(u - w).max() < 0.1 * thermal < 0.5 * np.ptp(w))
 
 
 @dataclass(frozen=True, eq=False)

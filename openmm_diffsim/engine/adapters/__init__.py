@@ -3,6 +3,7 @@
 from .base import Adapter, FeatureRecorder, attached
 from .bonds import Bonds, bonds_of
 from .network import NetworkAdapter, chosen_backend
+from .others import nonbonded_between
 from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
@@ -23,6 +24,7 @@ __all__ = [
     "has_energy",
     "has_native_force",
     "knot_table",
+    "nonbonded_between",
     "other_forces",
     "pair_force",
     "portable_system",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import PotentialError
 from ...limits import LIMITS
-from .base import PairPotential
+from .base import PairPotential, checked
 from .basis import SplineBasis
 from .table_error import TableError, table_error
 
@@ -52,6 +52,7 @@ class AnalyticPair(PairPotential):
         self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
         self.cutoff = cutoff
         self.tolerance: float | None = None
+        self._told = False  # that the spline is off
         self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
@@ -89,8 +90,9 @@ class AnalyticPair(PairPotential):
         return table_error(self, temperature, r)
 
     def check(self, temperature: float) -> None:
-        """Warn where the spline no longer follows the form, see ``check_table``."""
-        self.check_table(temperature)
+        """Warn once where the spline no longer follows the form, see ``check_table``."""
+        if not self._told:
+            self.check_table(temperature)
 
     def check_table(self, temperature: float = 300.0) -> TableError | None:
         """Warn if the spline's error is above ``tolerance``, which is None for knots given.
@@ -101,11 +103,13 @@ class AnalyticPair(PairPotential):
             return None
         error = self.table_error(temperature)
         if error.largest > self.tolerance:
+            self._told = True
             warnings.warn(
                 f"{self.name}: its spline on {self.basis.knots} knots is off by "
                 f"{error.energy:.2g} kJ/mol at {error.energy_at:.3f} nm and by {error.force:.2g} "
-                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}; take more "
-                "knots by refine_knots(), and attach it to a new System",
+                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}. A fit "
+                "goes on with these knots; for more, refine_knots() and attach it to a new System, "
+                f"or begin with knots={2 * self.basis.knots}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -152,6 +156,7 @@ class AnalyticPair(PairPotential):
         return self.basis.knots != before.knots
 
     def _set_knots(self, knots: int) -> None:
+        self._told = False
         self.basis = SplineBasis(self.basis.r_min, self.basis.cutoff, knots)
         self.centers = torch.from_numpy(self.basis.centers).to(self.centers)
         self.interpolation = self.basis.interpolation.to(self.interpolation)
@@ -175,7 +180,7 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -206,7 +211,7 @@ class Mie(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -243,7 +248,7 @@ class Morse(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, r_0, 0.6), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "r_0", r_0, 0.6), cutoff, knots, n_types, switch_distance, name
         )
         self.depth = self.per_pair("depth", depth)
         self.width = self.per_pair("width", width)
@@ -297,7 +302,7 @@ class SoftSphere(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.7), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, "sigma", sigma, 0.7), cutoff, knots, n_types, switch_distance, name
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -308,7 +313,6 @@ class SoftSphere(AnalyticPair):
         return self.epsilon[:, None] * (self.sigma[:, None] / r) ** self.exponent[:, None]
 
 
-def _first_knot(r_min: float | None, length: ArrayLike, factor: float) -> float:
-    if r_min is not None:
-        return r_min
-    return factor * float(torch.as_tensor(length, dtype=torch.float64).min())
+def _first_knot(r_min: float | None, name: str, length: ArrayLike, factor: float) -> float:
+    smallest = factor * float(checked(name, length).min())
+    return smallest if r_min is None else r_min

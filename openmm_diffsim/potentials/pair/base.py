@@ -141,8 +141,14 @@ class PairPotential(Potential):
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
 
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
-        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
-        array = np.asarray(value, dtype=np.float64)
+        """A parameter of shape [pairs of types] from a number or one number per pair of types.
+
+        Raises
+        ------
+        PotentialError
+            If it has another shape, or a number is beyond the range of that name, see ``limits``.
+        """
+        array = checked(name, value)
         if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
             raise PotentialError(
                 f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
@@ -150,7 +156,22 @@ class PairPotential(Potential):
                 expected=self.n_pairs,
                 got=array.shape,
             )
-        limit = limit_of(name)
-        if not np.all((array >= limit.least) & (array <= limit.most)):
-            raise PotentialError(f"{name}: {limit.error('finite numbers', value)}", got=value)
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
+
+
+def checked(name: str, value: ArrayLike) -> Array:
+    """An argument as an array of numbers that are within the range of that name.
+
+    Raises
+    ------
+    PotentialError
+        If it is none.
+    """
+    limit = limit_of(name)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise PotentialError(f"{name}: {limit.error('a number', value)}", got=value) from error
+    if not np.all((array >= limit.least) & (array <= limit.most)):
+        raise PotentialError(f"{name}: {limit.error('finite numbers', value)}", got=value)
+    return array

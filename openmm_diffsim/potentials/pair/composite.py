@@ -31,6 +31,11 @@ class _Composite(PairPotential):
         """Is any term that is learned of free form?"""
         return any(term.is_free_form for term in self._learned())
 
+    def check(self, temperature: float) -> None:
+        """Those of all parts."""
+        for part in self._parts():
+            part.check(temperature)
+
     def _parts(self) -> list[PairPotential]:
         raise NotImplementedError
 

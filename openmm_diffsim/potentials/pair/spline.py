@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from .base import PairPotential
+from .base import PairPotential, checked
 from .basis import SplineBasis
 
 Array = NDArray[np.float64]
@@ -54,11 +54,7 @@ class SplinePair(PairPotential):
         name: str | None = None,
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
-        if not core_slope > 0:
-            raise PotentialError(
-                f"core_slope: expected a positive number, got {core_slope}", got=core_slope
-            )
-        self.core_slope = core_slope
+        self.core_slope = float(checked("core_slope", core_slope))
         self._least_fall = core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
