@@ -42,7 +42,6 @@ from .torchforce import frozen_copy
 _LOG = logging.getLogger(__name__)
 _BACKENDS = ("torchforce", "pythontorchforce", "python")
 _DTYPES = {"single": torch.float32, "double": torch.float64}
-_MARK = "network"  # what the name of the global parameter ends in
 
 
 class Computation:
@@ -340,7 +339,7 @@ def chosen_backend(force: openmm.Force) -> str:
 
 
 def _python_force(computation: Computation, backend: str) -> openmm.Force:
-    parameters = {f"{computation.potential.name} {_MARK}": computation.token}
+    parameters = {_parameter(computation.potential.name): computation.token}
     if backend == "python":
         force = openmm.PythonForce(computation, parameters)
     else:
@@ -370,12 +369,17 @@ def _choose(backend: str, potential: NetworkPotential) -> str:
     return chosen
 
 
+def _parameter(name: str) -> str:
+    """The global parameter that a Force of this name has."""
+    return f"{name} network"
+
+
 def _token(force: openmm.Force) -> float | None:
     """The number in its global parameter, of a Force of Python."""
     if not hasattr(force, "getGlobalParameters"):
         return None
     for name, value in dict(force.getGlobalParameters()).items():
-        if name == f"{force.getName()} {_MARK}":
+        if name == _parameter(force.getName()):
             return float(value)
     return None
 
@@ -393,7 +397,7 @@ def _computations(force: openmm.Force) -> list[Computation]:
 
 def _forget_forces(force: openmm.Force, context: openmm.Context) -> None:
     """Let the integrator compute them anew; what it kept are those of the old parameters."""
-    name = f"{force.getName()} {_MARK}"
+    name = _parameter(force.getName())
     try:
         value = context.getParameter(name)
         context.setParameter(name, value + 1)
