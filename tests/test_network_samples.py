@@ -335,7 +335,8 @@ def test_several_averages_differentiate_each_frame_once() -> None:
     samples.n_effective()
 
     def together() -> Tensor:
-        return torch.cat(samples.at().averages([RDF_, other])).square().sum()
+        view = samples.at()
+        return torch.cat([view.average(RDF_), view.average(other)]).square().sum()
 
     def apart() -> Tensor:
         return torch.cat([samples.average(RDF_), samples.average(other)]).square().sum()

@@ -61,6 +61,9 @@ class Frames:
     def runs(self) -> list[Any]:
         return [SimpleNamespace(rms_displacement=self.moved)]
 
+    def at(self) -> Frames:
+        return self
+
     def average(self, observable: Any) -> torch.Tensor:
         return torch.from_numpy(self.g)
 

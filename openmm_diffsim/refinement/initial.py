@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ..errors import TargetError
 from ..observables.structure import rise_of
-from ..potentials import PairPotential, SplinePair
+from ..potentials import (
+    PairPotential,
+    SplinePair,
+    flat_parameters,
+    learned_parameters,
+    set_flat_parameters,
+)
 from ..units import MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -77,11 +83,11 @@ def match_potential(
     parameters, or a network, to start where Boltzmann inversion says. Where that would take the
     core away (a soft sphere cannot follow a well), the parameters stay. Returns the potential.
     """
-    before = [p.detach().clone() for p in potential.parameters()]
+    before = flat_parameters(potential)
     r = potential.basis.centers
     weight = torch.from_numpy((r > r_low).astype(np.float64)) / (MOLAR_GAS_CONSTANT * temperature)
     wanted = reference.energy(r, temperature).detach()
-    parameters = [p for p in potential.parameters() if p.requires_grad]
+    parameters = learned_parameters(potential)
     optimizer = torch.optim.LBFGS(parameters, max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -93,9 +99,7 @@ def match_potential(
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     u = potential.energy(r, temperature)
     if not bool(torch.isfinite(u).all() and (u[:, 0] > 0).all() and (u[:, 0] > u[:, 1]).all()):
-        with torch.no_grad():
-            for p, old in zip(potential.parameters(), before, strict=True):
-                p.copy_(old)
+        set_flat_parameters(potential, before)
     return potential
 
 

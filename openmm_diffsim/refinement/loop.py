@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -321,7 +322,7 @@ class Refinement:
         """Mark the round, and say so once, where the fit no longer comes nearer."""
         is_new = not any(entry.has_stalled for entry in self.history)
         if self._progress.mark_stall() and is_new:
-            tqdm.write(f"round {len(self.history)} {self.history[-1].event}")
+            tqdm.write(f"round {len(self.history)} {self.history[-1].event}", file=sys.stderr)
 
     def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
         """What is wrong with a round's frames, or an empty string, and the frames."""
@@ -352,7 +353,7 @@ class Refinement:
         self._halve_toward(self._previous)
         self._progress.trust.reject(problem)
         self._progress.seconds += time.perf_counter() - start
-        tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}")
+        tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}", file=sys.stderr)
         self._progress.record_rollback(problem)
 
     def _update(self) -> float:

@@ -39,7 +39,6 @@ from .part import FieldPart
 from .system import is_periodic, type_of_particle
 
 _LOG = logging.getLogger(__name__)
-_MARK = "network"  # what the name of the global parameter ends in
 
 
 @adapts(NetworkPotential)
@@ -234,7 +233,7 @@ def chosen_backend(force: openmm.Force) -> str:
 
 
 def _python_force(computation: Computation, backend: str) -> openmm.Force:
-    parameters = {f"{computation.potential.name} {_MARK}": computation.token}
+    parameters = {_parameter(computation.potential.name): computation.token}
     if backend == "python":
         force = openmm.PythonForce(computation, parameters)
     else:
@@ -264,12 +263,17 @@ def _choose(backend: str, potential: NetworkPotential) -> str:
     return chosen
 
 
+def _parameter(name: str) -> str:
+    """The global parameter that a Force of this name has."""
+    return f"{name} network"
+
+
 def _token(force: openmm.Force) -> float | None:
     """The number in its global parameter, of a Force of Python."""
     if not hasattr(force, "getGlobalParameters"):
         return None
     for name, value in dict(force.getGlobalParameters()).items():
-        if name == f"{force.getName()} {_MARK}":
+        if name == _parameter(force.getName()):
             return float(value)
     return None
 
@@ -289,7 +293,7 @@ def _computations(force: openmm.Force) -> list[Computation]:
 
 def _forget_forces(force: openmm.Force, context: openmm.Context) -> None:
     """Let the integrator compute them anew; what it kept are those of the old parameters."""
-    name = f"{force.getName()} {_MARK}"
+    name = _parameter(force.getName())
     try:
         value = context.getParameter(name)
         context.setParameter(name, value + 1)

@@ -16,7 +16,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
-from ...potentials import SplineBasis, pair_index
+from ...potentials import SplineBasis, n_pairs_of_types, pair_index
 from .. import native
 from ..native import SplinePairForce
 
@@ -230,7 +230,7 @@ def _shift_between_pairs(basis: SplineBasis) -> int:
 
 def _shifts(basis: SplineBasis, n_types: int) -> Array:
     """What to add to r to look up each pair of types, nm, [types + 1, types + 1]."""
-    index = np.full((n_types + 1, n_types + 1), n_types * (n_types + 1) // 2)
+    index = np.full((n_types + 1, n_types + 1), n_pairs_of_types(n_types))
     index[:n_types, :n_types] = pair_index(n_types)
     return index * _shift_between_pairs(basis) * basis.spacing
 
