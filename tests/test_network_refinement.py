@@ -744,7 +744,7 @@ def test_a_round_that_explodes_is_taken_back(
     v = network.v.detach().clone()
     run(fit, 2)
     good, bad = fit.history
-    assert "exploded" in bad.event and "round 2 rolled back" in capsys.readouterr().out
+    assert "exploded" in bad.event and "round 2 rolled back" in capsys.readouterr().err
     assert bad.largest_change == 0.0
     assert (bad.misfit, bad.n_effective) == (good.misfit, good.n_effective)
     assert len(fit.states[0].frames.runs) == 1
