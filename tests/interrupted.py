@@ -127,6 +127,7 @@ def finish(folder: Path) -> None:
 
 def interrupt(folder: Path, what: Signal) -> str:
     """Start or go on, and send a signal; "ended" in time, or "finished" before it."""
+    before = temporary_files(folder)  # of those that KILL ended: an interrupt may come too soon
     process = start(folder, "--resume")
     what.moment.wait(process, folder)
     process.send_signal(what.number)
@@ -138,13 +139,15 @@ def interrupt(folder: Path, what: Signal) -> str:
     lines = said.replace("\r", "\n").splitlines()
     if what.number != signal.SIGKILL:
         assert sum(line.startswith("openmm-diffsim: interrupted") for line in lines) == 1, said
-        assert not temporary_files(folder), temporary_files(folder)
+        left = temporary_files(folder) - before
+        assert not left, (left, what)
     return "ended"
 
 
-def temporary_files(folder: Path) -> list[Path]:
-    """Those that only a process at work may have."""
-    return [*folder.rglob(TEMPORARY), *folder.rglob("*.lock")]
+def temporary_files(folder: Path) -> set[tuple[Path, int]]:
+    """Those that only a process at work may have; a lock that was taken over is another file."""
+    found = [*folder.rglob(TEMPORARY), *folder.rglob("*.lock")]
+    return {(path, path.stat().st_ino) for path in found}
 
 
 def rounds(folder: Path) -> int:
