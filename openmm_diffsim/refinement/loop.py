@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -287,7 +288,7 @@ class Refinement:
         """Mark the round, and say so once, where the fit no longer comes nearer."""
         is_new = not any(entry.has_stalled for entry in self.history)
         if self._progress.mark_stall() and is_new:
-            tqdm.write(f"round {len(self.history)} {self.history[-1].event}")
+            tqdm.write(f"round {len(self.history)} {self.history[-1].event}", file=sys.stderr)
 
     def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
         """What is wrong with a round's frames, or an empty string, and the frames."""
