@@ -419,4 +419,4 @@ def test_a_fit_whose_potential_cannot_follow_says_once_that_it_has_stalled(
     fit = run(fit_of(pair), 9, 400)
     stalled = [entry.has_stalled for entry in fit.history]
     assert len(stalled) == 9 and stalled[-1] and not any(stalled[:4])
-    assert capsys.readouterr().out.count(" stalled: the misfit") == 1
+    assert capsys.readouterr().err.count(" stalled: the misfit") == 1
