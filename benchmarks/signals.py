@@ -9,6 +9,7 @@ uninterrupted one bit for bit, without a file more; the first that does not ends
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from interrupted import configure, drawn, finish, survive
 
 EACH = 5  # signals to one fit
+signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored in the background
 
 number = int(sys.argv[1]) if len(sys.argv) > 1 else 100
 rng = np.random.default_rng(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
@@ -35,8 +37,8 @@ with tempfile.TemporaryDirectory() as work:
         for k in range(number // (2 * EACH)):
             signals = [drawn(rng, duration) for _ in range(EACH)]
             found = survive(configure(Path(work) / f"{platform} {k}", platform), signals, whole)
-            for signal, what in zip(signals, found, strict=True):
-                counts[platform, signal.number.name, what] += 1
+            for sent, what in zip(signals, found, strict=True):
+                counts[platform, sent.number.name, what] += 1
 print(f"{'platform':10s} {'signal':8s} {'ended':>6s} {'finished before':>16s}")
 for platform, name in sorted({key[:2] for key in counts}):
     ended, finished = (counts[platform, name, what] for what in ("ended", "finished"))

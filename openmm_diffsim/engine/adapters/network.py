@@ -167,7 +167,8 @@ class NetworkAdapter(Adapter):
     @classmethod
     def check_portable(cls, force: Any) -> None:
         """Are all classes in modules that another process can import?"""
-        check_importable(_computations(force)[0])
+        if not torchforce.is_torch_force(force):  # that is refused in any case
+            check_importable(_computations(force)[0])
 
     @classmethod
     def content(cls, force: Any) -> dict[str, Any] | None:
