@@ -119,6 +119,10 @@ class SegmentError(DiffsimError, ValueError):
 class ObservableError(DiffsimError, ValueError):
     """An argument of an observable, or the particles it is to measure, do not fit."""
 
+    r_max: float | None = None
+    """A range of pairs that is larger than ``limit``, half the box, nm."""
+    limit: float | None = None
+
 
 class PotentialError(DiffsimError, ValueError):
     """An argument of a potential has a value it cannot have."""

@@ -11,7 +11,7 @@ import pytest
 from openmm import app, unit
 from systems import argon, empty_system, energy_and_forces, lattice, simulate, topology
 
-from openmm_diffsim import StatePoint
+from openmm_diffsim import RDF, StatePoint
 from openmm_diffsim.errors import ConfigurationError, SamplingError, StatePointError
 from openmm_diffsim.fluid import Dynamics, load_system, start_from
 
@@ -79,12 +79,18 @@ def test_numbers_of_a_start_that_are_none_are_refused() -> None:
         start.sample(10, 5)
 
 
-def test_a_cutoff_that_leaves_a_barostat_no_room_is_refused_at_once() -> None:
-    box = np.eye(3) * 1.25
+@pytest.mark.parametrize(("side", "refused"), [(1.21, True), (1.25, False)])
+def test_a_cutoff_that_leaves_a_barostat_no_room_is_told_at_once(
+    side: float, refused: bool
+) -> None:
+    box = np.eye(3) * side
     system = empty_system(N, box)
     system.addForce(openmm.MonteCarloBarostat(1.0, 85.0, 5))
-    with pytest.raises(StatePointError, match=r"cutoff 0\.6 nm .*1\.25 x 1\.25 x 1\.25 nm"):
-        point(lattice(N, box, 0.02), system).sample(10, 5)
+    words = rf"cutoff 0\.6 nm .*{side} x {side} x {side} nm.*expected at most 0\.5"
+    start = point(lattice(N, box, 0.02), system)
+    told = pytest.raises(StatePointError, match=words) if refused else pytest.warns(match=words)
+    with told:
+        start.sample(10, 5)
 
 
 def test_a_box_that_shrinks_below_the_cutoff_is_named() -> None:
@@ -95,6 +101,17 @@ def test_a_box_that_shrinks_below_the_cutoff_is_named() -> None:
     with pytest.raises(SamplingError, match=r"ended at step .*shrank to 1\.\d+ x .*0\.6 nm") as e:
         point(system=system).sample(4000, 50)
     assert "potential.cutoff" in str(e.value) and e.value.reason == "box"
+
+
+def test_a_box_that_shrinks_below_what_is_counted_ends_the_run_and_is_no_bad_input() -> None:
+    system = empty_system(N, BOX)
+    barostat = openmm.MonteCarloBarostat(30_000.0, 85.0, 1)
+    barostat.setRandomNumberSeed(1)
+    system.addForce(barostat)
+    rdf = RDF(0.49 * float(BOX[0, 0]), 20)
+    with pytest.raises(SamplingError, match=r"the box shrank, and .* r_max = 0\.") as e:
+        point(system=system).sample(4000, 10, [rdf])
+    assert e.value.reason == "box"
 
 
 # The user's own files -----------------------------------------------------------------------------

@@ -15,11 +15,12 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from ..errors import EquilibrationError, FileError, SamplingError, StatePointError
+from ..errors import EquilibrationError, FileError, ObservableError, SamplingError, StatePointError
 from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
+from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters import attached, nonbonded_between
 from .boxes import warn_of_default_box
@@ -324,6 +325,7 @@ class StatePoint:
         done = 0
         chunk = max(every, 200)
         freedom = degrees_of_freedom(self.simulation.system)
+        box = self.box()
         while done < steps:
             n = min(chunk, steps - done)
             try:
@@ -332,6 +334,9 @@ class StatePoint:
             except openmm.OpenMMException as error:
                 self.attached.raise_interrupt()
                 raise self._failed(error) from error
+            except ObservableError as error:
+                self._check_shrinking(error, box)
+                raise
             done += n
             if progress is not None:
                 progress(n)
@@ -343,6 +348,17 @@ class StatePoint:
         what = f"ended at step {step}: {small}" if small else f"exploded at step {step}: {error}"
         reason = "box" if small else "exploded"
         return SamplingError(f"the run at {self.temperature:g} K {what}", reason=reason, step=step)
+
+    def _check_shrinking(self, error: ObservableError, before: NDArray[np.float64] | None) -> None:
+        """SamplingError where a range that is counted fitted into the box as it was ``before``."""
+        if error.r_max is None or before is None or error.r_max > largest_range(before):
+            return
+        raise SamplingError(
+            f"the run at {self.temperature:g} K ended at step {self.simulation.currentStep}: the "
+            f"box shrank, and {error}; or a lower pressure",
+            reason="box",
+            step=self.simulation.currentStep,
+        ) from error
 
     def _check_temperature(self, freedom: int) -> None:
         measured = kinetic_temperature(self.simulation.context, freedom)
