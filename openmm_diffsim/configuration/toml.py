@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -436,7 +437,7 @@ class _Section:
         """A folder, relative to where the program runs and, unless trusted, below it."""
         named = Path(self.text(key, "refined"))
         here = Path.cwd()
-        if not self.trusted and not (here / named).resolve().is_relative_to(here.resolve()):
+        if not self.trusted and not Path(realpath(named)).is_relative_to(realpath(here)):
             raise self.error(
                 key,
                 f"got {str(named)!r}, which does not lie below {here}, where the program runs; "
