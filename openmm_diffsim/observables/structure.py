@@ -67,8 +67,8 @@ class RDF(Observable):
     exclude_bonds : int, optional
         Of the pairs within one molecule leave out only those so many bonds apart or fewer: 1 for
         1-2 pairs, 2 for 1-3 too, 3 for 1-4 too (LAMMPS' special_bonds, GROMACS' nrexcl). The bonds
-        are those of the System: HarmonicBondForce, CustomBondForce, constraints, virtual sites.
-        It implies ``intramolecular``.
+        are those of the System, as in ``Potential.attach``; without any it is refused. It
+        implies ``intramolecular``.
 
     Attributes
     ----------
