@@ -234,6 +234,20 @@ def test_a_long_restraint_between_nearest_images_is_no_molecule(where: str) -> N
     recorder.add(positions, 0.65 * BOXES["cubic"], 0.0)
 
 
+def test_what_joins_particles_too_far_apart_to_tell_their_images_has_no_pressure() -> None:
+    box = 0.65 * BOXES["cubic"]
+    system, positions = held("angle", box)
+    far = openmm.CustomCompoundBondForce(2, "distance(p1, p2)")
+    positions[4:8] += positions[0] + 0.48 * box[0] - positions[4]
+    far.addBond([0, 4])
+    system.addForce(far)
+    potential = argon(cutoff=0.5)
+    potential.attach(system, exclude_bonds=0)
+    context = context_of(system, positions, "Reference")
+    with pytest.raises(ObservableError, match=r"Pressure.*bond.*nm long.*half the box"):
+        pressures(potential, stored([cut(positions, box)], box, 24), context)
+
+
 def test_what_joins_parts_in_a_ring_moves_each_part_as_one() -> None:
     """Bonds hold three parts, and more than enough else joins them."""
     system = empty_system(6, np.eye(3) * 2)
