@@ -512,11 +512,14 @@ def bonded(kind: str) -> openmm.System:
     force: Any = {
         "HarmonicBondForce": openmm.HarmonicBondForce,
         "CustomBondForce": lambda: openmm.CustomBondForce("r"),
+        "CustomCompoundBondForce": lambda: openmm.CustomCompoundBondForce(2, "distance(p1, p2)"),
         "CustomCVForce": openmm.HarmonicBondForce,
     }.get(kind, lambda: None)()
     for a, b in links:
         if kind == "constraints":
             system.addConstraint(a, b, 0.3)
+        elif kind == "CustomCompoundBondForce":
+            force.addBond([a, b])
         else:
             force.addBond(a, b, *([] if kind == "CustomBondForce" else [0.3, 100.0]))
     if kind == "CustomCVForce":
@@ -528,7 +531,14 @@ def bonded(kind: str) -> openmm.System:
 
 
 @pytest.mark.parametrize(
-    "kind", ["HarmonicBondForce", "CustomBondForce", "CustomCVForce", "constraints"]
+    "kind",
+    [
+        "HarmonicBondForce",
+        "CustomBondForce",
+        "CustomCompoundBondForce",
+        "CustomCVForce",
+        "constraints",
+    ],
 )
 def test_bonded_pairs_are_left_out_as_far_as_is_said(kind: str, backend: str) -> None:
     for most in range(4):
@@ -553,6 +563,53 @@ def test_bonded_pairs_that_interact_are_told() -> None:
         links = [(k, k + 1) for k in range(5)]
         system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, links))
         FreePair(BASIS).attach(system)
+
+
+def joined(kind: str, bonds: int = 0) -> openmm.System:
+    """Eight particles, the first five joined by a force that does not say which are bonded."""
+    system = empty_system(8, BOXES["cubic"])
+    for k in range(bonds):
+        system.addConstraint(k, k + 1, 0.3)
+    for k in range(0, 2 if kind == "torsion" else 3):
+        if kind == "compound":
+            force = openmm.CustomCompoundBondForce(3, "distance(p1, p2) + distance(p2, p3)")
+            force.addBond([k, k + 1, k + 2])
+        elif kind == "angle":
+            force = openmm.HarmonicAngleForce()
+            force.addAngle(k, k + 1, k + 2, 1.0, 1.0)
+        elif kind == "torsion":
+            force = openmm.RBTorsionForce()
+            force.addTorsion(k, k + 1, k + 2, k + 3, 1, 1, 1, 1, 1, 1)
+        else:
+            force = openmm.CMAPTorsionForce()
+            force.addMap(4, [0.0] * 16)
+            force.addTorsion(0, 0, 1, 2, 3, 1, 2, 3, 4)
+        system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("kind", ["compound", "angle", "torsion", "map"])
+def test_pairs_that_may_be_bonded_are_told_and_no_bond_is_not_counted(kind: str) -> None:
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 2, but no bond.* 8 particles"):
+        FreePair(BASIS).attach(joined(kind), exclude_bonds=2)
+    with pytest.warns(RuntimeWarning, match=r"no bond, .*\(4 such pairs, the first \(0, 1\)\)"):
+        FreePair(BASIS).attach(joined(kind))
+    with pytest.warns(RuntimeWarning, match=r"\(3 such pairs, the first \(1, 2\)\); exclusions="):
+        FreePair(BASIS).attach(joined(kind, 1), exclude_bonds=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FreePair(BASIS).attach(joined(kind, 4), exclude_bonds=2)
+        FreePair(BASIS).attach(joined(kind), exclusions=[(0, 1)])
+        FreePair(BASIS).attach(joined(kind), exclude_bonds=0)
+        FreePair(BASIS).attach(joined(kind), atoms=[0, 5, 6])
+
+
+def test_bonds_are_not_counted_of_particles_that_have_none() -> None:
+    system = bonded("constraints")
+    for _ in range(3):
+        system.addParticle(1.0)
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 1, .* 3 particles"):
+        FreePair(BASIS).attach(system, atoms=[6, 7, 8], exclude_bonds=1)
 
 
 def test_bonds_that_the_nonbonded_force_does_not_exclude_are_told_and_refused() -> None:

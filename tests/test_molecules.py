@@ -180,6 +180,92 @@ def test_molecules_are_those_of_openmm_and_their_bonds_span_them() -> None:
     np.testing.assert_array_equal(*same)
 
 
+def held(kind: str, box: Array) -> tuple[openmm.System, Array]:
+    """Molecules of four, which no bond of OpenMM holds together; some lie across the faces."""
+    system, rng = empty_system(24, box), np.random.default_rng(5)
+    lengths = " + ".join(f"(distance(p{k}, p{k + 1}) - 0.15)^2" for k in (1, 2, 3))
+    pair = openmm.CustomCompoundBondForce(2, "1e4 * (distance(p1, p2) - 0.15)^2")
+    four = openmm.CustomCompoundBondForce(4, f"1e4 * ({lengths})")
+    angle, torsion = openmm.HarmonicAngleForce(), openmm.PeriodicTorsionForce()
+    for a in range(0, 24, 4):
+        for k in (a, a + 1, a + 2):
+            pair.addBond([k, k + 1])
+        four.addBond([a, a + 1, a + 2, a + 3])
+        angle.addAngle(a, a + 1, a + 2, 1.8, 50.0)
+        angle.addAngle(a + 1, a + 2, a + 3, 1.8, 50.0)
+        torsion.addTorsion(a, a + 1, a + 2, a + 3, 1, 0.3, 5.0)
+    system.addForce({"pair": pair, "four": four, "angle": angle, "torsion": torsion}[kind])
+    shape = np.array([[0, 0, 0], [0.16, 0, 0], [0.2, 0.14, 0], [0.3, 0.2, 0.1]])
+    starts = rng.random((6, 1, 3)) @ box
+    return system, (starts + shape + 0.01 * rng.normal(size=(6, 4, 3))).reshape(-1, 3)
+
+
+@pytest.mark.parametrize("shape", ["cubic", "skewed"])
+@pytest.mark.parametrize("kind", ["pair", "four", "angle", "torsion"])
+def test_what_no_bond_holds_together_is_made_whole_too(kind: str, shape: str) -> None:
+    """To OpenMM such particles are molecules of their own; where their images are counts still."""
+    box = 0.65 * BOXES[shape]
+    system, positions = held(kind, box)
+    potential = argon(cutoff=0.5)
+    potential.attach(system, exclude_bonds=0)
+    context = context_of(system, positions, "Reference")
+    whole, wrapped = (stored([x], box, 24) for x in (positions, cut(positions, box)))
+    assert np.abs(wrapped.xyz - whole.xyz).max() > 0.5
+    expected, found = (pressures(potential, t, context) for t in (whole, wrapped))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)  # the file's single precision
+    recorder = FrameRecorder(
+        potential, context, [PRESSURE], 200.0
+    )  # what runs has been cut by none
+    assert recorder.whole(cut(positions, box), box) == pytest.approx(cut(positions, box))
+
+
+@pytest.mark.parametrize("where", ["live", "stored"])
+def test_a_long_restraint_between_nearest_images_is_no_molecule(where: str) -> None:
+    """OpenMM makes none of it, and it has the same energy whatever the images."""
+    system, potential, positions = chains(0.65 * BOXES["cubic"])
+    for n, energy in ((2, "distance(p1, p2)"), (3, "distance(p1, p2) + distance(p2, p3)")):
+        far = openmm.CustomCompoundBondForce(n, energy)
+        far.setUsesPeriodicBoundaryConditions(True)
+        for k in range(len(positions) - 2 * BEADS):
+            far.addBond([k, k + BEADS, k + 2 * BEADS][:n])
+        system.addForce(far)
+    context = context_of(system, positions, "Reference")
+    recorder = FrameRecorder(potential, context, [PRESSURE], 200.0, stored=where == "stored")
+    recorder.add(positions, 0.65 * BOXES["cubic"], 0.0)
+
+
+def test_what_joins_particles_too_far_apart_to_tell_their_images_has_no_pressure() -> None:
+    box = 0.65 * BOXES["cubic"]
+    system, positions = held("angle", box)
+    far = openmm.CustomCompoundBondForce(2, "distance(p1, p2)")
+    positions[4:8] += positions[0] + 0.48 * box[0] - positions[4]
+    far.addBond([0, 4])
+    system.addForce(far)
+    potential = argon(cutoff=0.5)
+    potential.attach(system, exclude_bonds=0)
+    context = context_of(system, positions, "Reference")
+    with pytest.raises(ObservableError, match=r"Pressure.*bond.*nm long.*half the box"):
+        pressures(potential, stored([cut(positions, box)], box, 24), context)
+
+
+def test_what_joins_parts_in_a_ring_moves_each_part_as_one() -> None:
+    """Bonds hold three parts, and more than enough else joins them."""
+    system = empty_system(6, np.eye(3) * 2)
+    for a in (0, 2, 4):
+        system.addConstraint(a, a + 1, 0.2)
+    loose = openmm.CustomCompoundBondForce(3, "distance(p1, p2) + distance(p2, p3)")
+    for triple in ((1, 2, 0), (3, 4, 2), (5, 0, 4), (0, 4, 3), (0, 1, 2)):
+        loose.addBond(list(triple))
+    system.addForce(loose)
+    bonding = bonds_of(system).bonding(6, stored=True)
+    x = np.array([[0.2 * k, 0.1 * (k % 2), 0] for k in range(6)]) + 0.01
+    for seed in range(5):
+        images = 2.0 * np.random.default_rng(seed).integers(-2, 3, (6, 3))
+        found = bonding.whole(x + images, np.eye(3) * 2)[0]
+        np.testing.assert_allclose(found - found[0], x - x[0], atol=1e-12)
+    assert len(bonding.bonds) == 5
+
+
 @pytest.mark.parametrize("shape", BOXES)
 def test_a_branched_molecule_is_made_whole_bond_by_bond(shape: str) -> None:
     box = BOXES[shape]

@@ -113,7 +113,7 @@ def test_a_simulation_in_openmms_default_box_is_told() -> None:
     top = topology(27)
     top.setPeriodicBoxVectors(LARGE * unit.nanometer)
     simulation = simulate(system, lattice(27, LARGE), langevin(), top=top)
-    with pytest.warns(RuntimeWarning, match=r"default, 2 x 2 x 2 nm.*2\.4 x 2\.4"):
+    with pytest.warns(RuntimeWarning, match=r"2 x 2 x 2 nm, OpenMM's default.*2\.4 x 2\.4"):
         StatePoint(simulation, potential)
     simulation.context.setPeriodicBoxVectors(*top.getPeriodicBoxVectors())
     with warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -1045,3 +1046,56 @@ def test_other_forces_are_not_copied_for_each_segment(monkeypatch: pytest.Monkey
         inside.setParticleParameters(i, 0.0, 0.34, 3.0)
     inside.updateParametersInContext(point.simulation.context)
     assert np.abs(gradient()[1] - first[1]).max() > 1e-8
+
+
+# Whose box counts ---------------------------------------------------------------------------------
+
+
+def boxed(
+    written: Any, present: Any, barostat: bool = False, pressure: float | None = None
+) -> list[str]:
+    """What a StatePoint says whose topology and Context have these boxes, edges [3, 3] in nm."""
+    system = empty_system(27, np.array(present))
+    potential = argon(cutoff=0.5)
+    potential.attach(system)
+    if barostat:
+        system.addForce(openmm.MonteCarloBarostat(1.0, 120.0))
+    top = topology(27)
+    top.setPeriodicBoxVectors(written if written is None else written * unit.nanometer)
+    integrator = openmm.LangevinMiddleIntegrator(120.0, 1.0, 0.002)
+    reference = openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(top, system, integrator, reference)
+    simulation.context.setPositions(lattice(27, np.array(present)))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        StatePoint(simulation, potential, pressure=pressure)
+    return [str(warning.message) for warning in told]
+
+
+CUBE, WIDE, DEFAULT = (side * np.eye(3) for side in (2.08, 2.3, 2.0))
+
+
+def test_a_box_that_is_not_the_topologys_is_told_at_constant_volume() -> None:
+    (said,) = boxed(CUBE, WIDE)
+    assert "is 2.3 x 2.3 x 2.3 nm, and it counts" in said and "is 2.08 x 2.08 x 2.08 nm" in said
+    (said,) = boxed(CUBE, CUBE + np.diag([0.0, 0.0, 0.0015]))
+    assert "2.0815" in said
+    (said,) = boxed(CUBE, np.array([[2.08, 0, 0], [0.3, 2.08, 0], [0, 0, 2.08]]))
+    assert "(triclinic)" in said
+    for barostat in (True, False):
+        (said,) = boxed(CUBE, DEFAULT, barostat)
+        assert "OpenMM's default" in said
+
+
+def test_a_box_is_not_told_that_a_pressure_made_or_a_file_rounded() -> None:
+    assert boxed(CUBE, WIDE, barostat=True) == boxed(CUBE, WIDE, pressure=1.0) == []
+    assert (
+        boxed(None, WIDE) == boxed(CUBE, CUBE + 4e-4 * np.eye(3)) == boxed(DEFAULT, DEFAULT) == []
+    )
+    angle = np.deg2rad(70.52877936)
+    for length, rounded in ((2.0, 70.53), (25.0, 70.525)):
+        written, present = (
+            length * np.array([[1, 0, 0], [np.cos(a), np.sin(a), 0], [0, 0, 1]])
+            for a in (np.deg2rad(rounded), angle)
+        )
+        assert boxed(written, present) == []

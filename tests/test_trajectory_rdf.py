@@ -110,6 +110,23 @@ def test_molecules_whose_bonds_are_unknown_are_not_guessed(
     trajectory_rdf(without, frames, "name C1", r_max=0.6, bins=20)
 
 
+@pytest.mark.parametrize("molecules", ["bonds", "residues"])
+@pytest.mark.parametrize(("chosen", "words"), [("all", "residue DIM0"), ("name C1", "60 atoms")])
+def test_bonds_that_are_unknown_cannot_be_counted(
+    here: Path, molecules: str, chosen: str, words: str, capsys: pytest.CaptureFixture
+) -> None:
+    """Not even where residues say what a molecule is: that is not how far apart atoms are."""
+    trajectory = dimers()
+    with_bonds, frames = written(trajectory, here)
+    trajectory[0].save_gro(str(here / "conf.gro"))
+    options = ("--atoms", chosen, "--r-max", 0.6, "--molecules", molecules, "--exclude-bonds")
+    assert run("rdf", "conf.gro", frames, *options, 1) == cli.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "no bond" in said and words in said and "exclude" in said and said.count("\n") == 1
+    assert run("rdf", "conf.gro", frames, *options, 0) == cli.FINISHED
+    assert run("rdf", with_bonds, frames, *options, 1) == cli.FINISHED
+
+
 def test_one_kind_of_atom_without_bonds_is_counted(here: Path) -> None:
     trajectory = atoms()
     _, frames = written(trajectory, here)

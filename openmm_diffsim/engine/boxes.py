@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 
 _DEFAULT = 2.0 * np.eye(3)  # nm, OpenMM's, of a System that was never given one
 _ROUNDING = 1e-3  # nm, of a PDB file, and of programs that write one
+_ROUNDING_OF_ANGLES = 1e-4  # rad, half of 0.01 degrees in a PDB file
 _LEAST_VOLUME = 0.01  # nm^3: 1 x 1 x 1 angstrom in a PDB file stands for no box
 
 
@@ -55,20 +56,27 @@ def settle_box(
     topology.setPeriodicBoxVectors(counts * unit.nanometer)
 
 
-def warn_of_default_box(simulation: Any) -> None:
-    """A warning where a Context has OpenMM's default box and its topology has another."""
+def warn_of_other_box(simulation: Any, pressure: float | None) -> None:
+    """A warning where a Context's box is not its topology's, and no pressure may have changed it.
+
+    Under a pressure (bar) only OpenMM's default box is warned of, which none leads to.
+    """
     if not simulation.system.usesPeriodicBoundaryConditions():
         return
     written = topology_box(simulation.topology)
     present = _array(simulation.context.getState().getPeriodicBoxVectors())
-    if written is not None and _is_default(present) and not _same(present, written):
-        warnings.warn(
-            f"the Simulation's box is OpenMM's default, {_words(present)}, and it counts, although "
-            f"the topology's is {_words(written)}; if the System was never given its box: "
-            "simulation.context.setPeriodicBoxVectors(*topology.getPeriodicBoxVectors())",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    default = _is_default(present)
+    if written is None or _same(present, written) or not (default or pressure is None):
+        return
+    of_default = ", OpenMM's default, as of a System that was never given one" if default else ""
+    warnings.warn(
+        f"the box of the Simulation's Context is {_words(present)}{of_default}, and it counts, "
+        f"although the topology's is {_words(written)}; if that is the right one: "
+        "simulation.context.setPeriodicBoxVectors(*topology.getPeriodicBoxVectors()), else: "
+        "topology.setPeriodicBoxVectors(simulation.context.getState().getPeriodicBoxVectors())",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def topology_box(topology: Any) -> Array | None:
@@ -85,7 +93,12 @@ def _array(vectors: Any) -> Array:
 
 
 def _same(a: Array, b: Array) -> bool:
-    return bool(np.allclose(a, b, rtol=0, atol=_ROUNDING))
+    by_angles = _ROUNDING_OF_ANGLES * np.abs(a).max() if _oblique(a) else 0.0
+    return bool(np.allclose(a, b, rtol=0, atol=_ROUNDING + by_angles))
+
+
+def _oblique(box: Array) -> bool:
+    return not np.allclose(box, np.diag(np.diag(box)), atol=_ROUNDING)
 
 
 def _is_default(box: Array) -> bool:
@@ -93,6 +106,5 @@ def _is_default(box: Array) -> bool:
 
 
 def _words(box: Array) -> str:
-    lengths = " x ".join(f"{length:.4g}" for length in np.linalg.norm(box, axis=1))
-    oblique = not np.allclose(box, np.diag(np.diag(box)), atol=_ROUNDING)
-    return f"{lengths} nm" + (" (triclinic)" if oblique else "")
+    lengths = " x ".join(f"{length:.6g}" for length in np.linalg.norm(box, axis=1))
+    return f"{lengths} nm" + (" (triclinic)" if _oblique(box) else "")

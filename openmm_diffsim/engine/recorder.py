@@ -350,7 +350,8 @@ class WholeMolecules:
     ) -> None:
         self._bonding = bonds.bonding(particles.n_particles, stored)
         self._needing = [o.label for o in observables if o.needs_virial]
-        n_parts = int(self._bonding.part_of.max(initial=-1)) + 1
+        pieces = np.unique(np.stack([particles.molecule_of, self._bonding.part_of]), axis=1)
+        n_parts = pieces.shape[1]
         if self._needing and stored and n_parts > particles.n_molecules:
             raise ObservableError(
                 f"{self._needing[0]}: OpenMM has {particles.n_molecules} molecules, but the bonds "

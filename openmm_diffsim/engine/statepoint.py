@@ -23,7 +23,7 @@ from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters import attached, nonbonded_between
-from .boxes import warn_of_default_box
+from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .identity import system_identity
 from .recorder import SampleReporter, molecules_of
@@ -81,7 +81,7 @@ class StatePoint:
             else number_in_md_units(pressure, "pressure")
         )
         self.attached = attached(potential, simulation.system)
-        warn_of_default_box(simulation)
+        warn_of_other_box(simulation, self.pressure)
         self._has_begun = False
         self.apply()
 

@@ -67,8 +67,8 @@ class RDF(Observable):
     exclude_bonds : int, optional
         Of the pairs within one molecule leave out only those so many bonds apart or fewer: 1 for
         1-2 pairs, 2 for 1-3 too, 3 for 1-4 too (LAMMPS' special_bonds, GROMACS' nrexcl). The bonds
-        are those of the System: HarmonicBondForce, CustomBondForce, constraints, virtual sites.
-        It implies ``intramolecular``.
+        are those of the System, as in ``Potential.attach``; without any it is refused. It
+        implies ``intramolecular``.
 
     Attributes
     ----------
@@ -277,6 +277,13 @@ def _bonded_pairs(
     rdf: RDF, particles: Particles, first: NDArray[np.bool_], second: NDArray[np.bool_]
 ) -> tuple[IntArray, IntArray]:
     """Pairs [pairs, 2] that too few bonds lie between, and how often each would be counted."""
+    if rdf.exclude_bonds and not (first | second)[particles.bonds].any():
+        raise ObservableError(
+            f"RDF: exclude_bonds: got {rdf.exclude_bonds}, but no bond is known of any of the "
+            f"{int((first | second).sum())} atoms chosen, so none can be counted; give bonds (in "
+            "the System, or in the topology of a trajectory), or leave exclude_bonds out",
+            exclude_bonds=rdf.exclude_bonds,
+        )
     pairs = pairs_within(particles.bonds, particles.n_particles, rdf.exclude_bonds)
     i, j = pairs.T
     times = (first[i] & second[j]).astype(np.int64) + (first[j] & second[i])

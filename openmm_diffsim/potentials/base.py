@@ -206,7 +206,8 @@ class Potential(nn.Module):
         exclude_bonds : int, optional
             In place of ``exclusions``: leave out pairs so many bonds apart or fewer, 1 for 1-2
             pairs, 2 for 1-3 too, 3 for 1-4 too, 0 for none. Bonds are those of a HarmonicBondForce,
-            CustomBondForce or DrudeForce, constraints, and virtual sites with their particles.
+            CustomBondForce, DrudeForce or CustomCompoundBondForce of two particles, constraints,
+            and virtual sites with their particles.
 
         Returns
         -------
@@ -218,8 +219,9 @@ class Potential(nn.Module):
         ------
         AttachError
             If an index or type is out of range, the System already has a force of this name, the
-            exclusions disagree with those of another nonbonded force, there is no plugin for the
-            backend, or an argument is not one of this kind of potential.
+            exclusions disagree with those of another nonbonded force, ``exclude_bonds`` finds no
+            bond, there is no plugin for the backend, or an argument is not one of this kind of
+            potential.
         """
         options = AttachOptions(
             atoms, types, exclusions, periodic, temperature, backend, precision, exclude_bonds

@@ -57,20 +57,23 @@ def trajectory_rdf(
     ------
     ConfigurationError
         If a file is missing, the topology cannot be read, a selection is empty, or atoms of one
-        residue are selected and no bond says whether they are one molecule.
+        residue are selected and no bond says whether they are one molecule, or how many bonds
+        lie between them where ``exclude_bonds`` asks for that.
     FramesError
         If the trajectory cannot be read; see ``io.trajectories.read_trajectory``.
     ObservableError
-        If there is no box, or ``r_max`` is beyond half of it.
+        If there is no box, ``r_max`` is beyond half of it, or ``exclude_bonds`` is given and no
+        atom selected has a bond.
     """
     atoms_of = read_topology(topology)
     first = select(atoms_of, atoms, "atoms")
     second = None if atoms2 is None else select(atoms_of, atoms2, "atoms2")
     particles = _particles(atoms_of, molecules)
-    by_bonds = not intramolecular or bool(exclude_bonds)
-    if by_bonds and molecules == "bonds":
-        chosen = first if second is None else np.concatenate([first, second])
-        _check_bonds(topology, atoms_of, particles, chosen)
+    chosen = np.unique(first if second is None else np.concatenate([first, second]))
+    if exclude_bonds:
+        _check_bonds(topology, atoms_of, particles, chosen, _OF_EXCLUDED)
+    elif exclude_bonds is None and not intramolecular and molecules == "bonds":
+        _check_bonds(topology, atoms_of, particles, chosen, _OF_MOLECULES)
     if r_max is None:
         r_max = min(largest_range(box) for _, box in _frames(trajectory, atoms_of))
     rdf = RDF(
@@ -126,21 +129,35 @@ def _residues(topology: mdtraj.Topology) -> IntArray:
     return np.array([atom.residue.index for atom in topology.atoms], dtype=np.int64)
 
 
+_WITH_BONDS = "Give a topology with bonds (PDB with CONECT, PSF, prmtop); or, "
+_OF_MOLECULES = (
+    "which pairs are within one molecule is unknown. " + _WITH_BONDS + "where each residue is a "
+    "molecule, --molecules residues; or, where nothing is bonded, --intramolecular, which counts "
+    "all pairs"
+)
+_OF_EXCLUDED = (
+    "--exclude-bonds has none to count. " + _WITH_BONDS + "to leave out all pairs of a residue, "
+    "--molecules residues without --exclude-bonds; or, where nothing is bonded, --intramolecular, "
+    "which counts all pairs"
+)
+
+
 def _check_bonds(
-    path: str | Path, topology: mdtraj.Topology, particles: Particles, chosen: IntArray
+    path: str | Path,
+    topology: mdtraj.Topology,
+    particles: Particles,
+    chosen: IntArray,
+    consequence: str,
 ) -> None:
     """Refuse where atoms of one residue are selected that no bond holds together."""
-    chosen = np.unique(chosen)
     residue_of = _residues(topology)[chosen]
-    joined = np.unique(np.stack([residue_of, particles.molecule_of[chosen]]), axis=1)
+    part_of = parts_of(particles.bonds, particles.n_particles)
+    joined = np.unique(np.stack([residue_of, part_of[chosen]]), axis=1)
     loose, pieces = np.unique(joined[0], return_counts=True)
     if not (pieces > 1).any():
         return
     residue = topology.residue(int(loose[np.argmax(pieces > 1)]))
     raise ConfigurationError(
-        f"{path}: has no bond between some atoms of residue {residue}, so which pairs are within "
-        "one molecule is unknown. Give a topology with bonds (PDB with CONECT, PSF, prmtop); or, "
-        "where each residue is a molecule, --molecules residues; or, where nothing is bonded, "
-        "--intramolecular, which counts all pairs",
+        f"{path}: has no bond between some atoms of residue {residue}, so {consequence}",
         got=str(residue),
     )

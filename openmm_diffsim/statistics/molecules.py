@@ -7,7 +7,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse.csgraph import (
+    breadth_first_order,
+    connected_components,
+    minimum_spanning_tree,
+)
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,6 +70,15 @@ def parts_of(bonds: IntArray, n_particles: int) -> IntArray:
     """Which of the parts that bonds hold together each particle is in, int [particles]."""
     _, parts = connected_components(_graph(bonds, n_particles), directed=False)
     return np.asarray(parts, dtype=np.int64)
+
+
+def spanning(pairs: IntArray, n: int) -> IntArray:
+    """Which of the pairs [pairs, 2] suffice to join all that they join, the first of each two."""
+    low, high = np.sort(pairs, axis=1).T
+    first = np.unique(low * n + high, return_index=True)[1]
+    first = first[low[first] != high[first]]
+    graph = csr_array((first + 1.0, (low[first], high[first])), shape=(n, n))  # no weight is 0
+    return np.sort(minimum_spanning_tree(graph).data.astype(np.int64)) - 1
 
 
 class Bonding:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...errors import AttachError
 from ...potentials import AttachOptions
-from ...statistics.molecules import pairs_within
-from .bonds import bonds_of
+from ...statistics.molecules import pairs_within, parts_of
+from .bonds import Bonds, bonds_of
 from .pair_force import force_exclusions, pair_force
 
 IntArray = NDArray[np.int64]
@@ -25,13 +25,13 @@ def exclusions_for(
     """Pairs [exclusions, 2] that are given, or so many bonds apart, or the System's own.
 
     Those of the System's nonbonded forces are taken where no option says otherwise. Bonded pairs
-    that then interact are warned of.
+    that then interact are warned of, and such as may be bonded.
 
     Raises
     ------
     AttachError
-        If the options contradict each other or the System's other nonbonded forces, or are no
-        pairs of particles.
+        If the options contradict each other or the System's other nonbonded forces, are no pairs
+        of particles, or count bonds where no particle that interacts has one.
     """
     n = system.getNumParticles()
     if options.exclusions is not None and options.exclude_bonds is not None:
@@ -39,15 +39,20 @@ def exclusions_for(
             "exclusions: got pairs and exclude_bonds as well, expected one of the two: pairs, or "
             "how many bonds apart those are that do not interact"
         )
+    bonds = bonds_of(system)
     present = _of_nonbonded_forces(system)
     wanted = present or []
     if options.exclusions is not None:
         wanted = _sorted_pairs(options.exclusions, n)
     elif options.exclude_bonds is not None:
         most = _number_of_bonds(options.exclude_bonds)
-        wanted = _sorted_pairs(pairs_within(bonds_of(system).pairs, n, most), n)
+        if most and not (type_of[bonds.pairs] >= 0).any():
+            raise AttachError(_NO_BOND.format(name, most, int((type_of >= 0).sum())), got=most)
+        wanted = _sorted_pairs(pairs_within(bonds.pairs, n, most), n)
     else:
-        _warn_of_bonded(system, wanted, type_of, name)
+        _warn_of_bonded(bonds, wanted, type_of, name)
+    if options.exclusions is None and options.exclude_bonds != 0:
+        _warn_of_joint(bonds, wanted, type_of, name)
     if present is not None and wanted != present:
         got = "exclusions" if options.exclude_bonds is None else "exclude_bonds"
         raise AttachError(
@@ -92,14 +97,19 @@ def _number_of_bonds(value: Any) -> int:
     return int(value)
 
 
+_NO_BOND = (
+    "{}: exclude_bonds: got {}, but no bond is known of any of the {} particles chosen, so none "
+    "can be counted; bonds are those of a HarmonicBondForce, CustomBondForce, DrudeForce, a "
+    "CustomCompoundBondForce of two particles, constraints, and virtual sites; give the pairs "
+    "themselves, exclusions=[(0, 1), ...], or leave exclude_bonds out where nothing is bonded"
+)
+
+
 def _warn_of_bonded(
-    system: openmm.System, excluded: list[tuple[int, int]], type_of: IntArray, name: str
+    bonds: Bonds, excluded: list[tuple[int, int]], type_of: IntArray, name: str
 ) -> None:
     """Say so where bonded particles interact through the potential too."""
-    n = system.getNumParticles()
-    bonded = pairs_within(bonds_of(system).pairs, n, 1)
-    bonded = bonded[(type_of[bonded] >= 0).all(axis=1)]
-    left = sorted(set(map(tuple, bonded.tolist())) - set(excluded))
+    left = _left(bonds.pairs, excluded, type_of)
     if left:
         a, b = left[0]
         warnings.warn(
@@ -109,3 +119,30 @@ def _warn_of_bonded(
             RuntimeWarning,
             stacklevel=6,
         )
+
+
+def _warn_of_joint(
+    bonds: Bonds, excluded: list[tuple[int, int]], type_of: IntArray, name: str
+) -> None:
+    """Say so where particles interact through the potential that may be bonded, for all we know."""
+    part_of = parts_of(bonds.pairs, len(type_of))
+    joint = bonds.joint.pairs
+    loose = joint[part_of[joint[:, 0]] != part_of[joint[:, 1]]]
+    left = _left(loose, excluded, type_of)
+    if left:
+        a, b = left[0]
+        warnings.warn(
+            f"{name}: particles that an angle, a torsion or a CustomCompoundBondForce joins, and "
+            f"no bond, interact through it too ({len(left)} such pairs, the first ({a}, {b})); "
+            "exclusions=[(0, 1), ...] says which pairs are left out, and [] that none is",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _left(
+    pairs: IntArray, excluded: list[tuple[int, int]], type_of: IntArray
+) -> list[tuple[int, int]]:
+    """Those that the potential acts between, each once, in rising order."""
+    both = np.sort(pairs[(type_of[pairs] >= 0).all(axis=1)], axis=1)
+    return sorted(set(map(tuple, both.tolist())) - set(excluded))
