@@ -493,6 +493,7 @@ def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leave
 # Boltzmann inversion ----------------------------------------------------------------------------
 
 FINE = (np.arange(170) + 0.5) * (2.5 * SIGMA / 170)
+FAR = (np.arange(270) + 0.5) * (4 * SIGMA / 270)
 
 
 def dilute(r: Array, epsilon: float = EPSILON) -> Array:
@@ -569,7 +570,7 @@ def test_boltzmann_inversion_refuses_a_g_that_does_not_rise_below_the_cutoff(
         ({"temperature": np.nan}, "nan"),
         ({"temperature": 120 * unit.angstrom}, "temperature"),
         ({"g": dilute(FINE) - 1}, "h\\(r\\)"),
-        ({"g": 0.7 * dilute(FINE)}, "g does not go to 1.*as_it_is"),
+        ({"r": FAR, "g": 0.7 * dilute(FAR)}, "g does not go to 1.*as_it_is"),
         ({"g": np.cumsum(FINE**2 * dilute(FINE)) * 300}, "g does not go to 1"),
         ({"g": dilute(FINE)[:-1]}, "shapes"),
         ({"g": np.full(170, np.nan)}, "no row of numbers"),

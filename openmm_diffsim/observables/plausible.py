@@ -139,7 +139,7 @@ def _check_level(curve: Curve, rise: float) -> None:
     wave, off = float(x[np.argmax(y)]), _OFF
     if y.max() <= 1.3 * y[last].mean():  # without a peak, so without waves: is it level?
         wave = 0.2 * (end - x[0])
-        off += min(5 * abs(_halves_apart(y[last])), 1.0)  # a number of neighbours rises further
+        off += 5 * abs(_halves_apart(y[last]))
     if end - 1.5 * wave >= rise:
         last = x >= end - wave
     elif end > 2 * rise:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..curve import Curve
-from ..errors import PotentialError, TargetError
+from ..errors import TargetError
 from ..io import tidy
-from ..limits import Limit, checked_number, checked_whole
+from ..limits import Limit, checked_number
 from ..observables.plausible import check_rdf
 from ..observables.structure import RDF, rise_of
 from ..potentials import (
@@ -92,8 +92,6 @@ def invert(
 ) -> SplinePair:
     """As ``boltzmann_inversion``, of a curve that was checked already; ``temperature`` in K."""
     _check_rise(curve, potential.basis.cutoff, least_g)
-    known = Limit(0, potential.n_pairs - 1, "counts the pairs of types (0,0), (0,1), ..., (1,1)")
-    pair = checked_whole("pair", pair, PotentialError, known)
     r, g = curve.x, curve.y
     first = rise_of(g, least_g)
     r_out = r[first:]
