@@ -275,6 +275,14 @@ def test_broken_toml_is_refused(tmp_path: Path, text: str) -> None:
         read_configuration(path)
 
 
+def test_a_mark_of_utf_8_before_a_toml_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_bytes(b"\xef\xbb\xbf[systems]\n")
+    with pytest.raises(ConfigurationError, match="missing") as caught:
+        read_configuration(path)
+    assert caught.value.key == "system"  # what it lacks, not its first letter
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_configuration(tmp_path / "absent.toml")
