@@ -39,7 +39,7 @@ LIMITS = {
     "position": Limit(-1e6, 1e6, "in nm"),
     # of dynamics
     "temperature": Limit(1e-6, 1e9, "in K"),
-    "timestep": Limit(1e-9, 0.5, "in ps; is it in fs?"),
+    "timestep": Limit(1e-9, 0.5, "in ps (5 fs are 0.005)"),
     "friction": Limit(1e-9, 1e9, "in 1/ps"),
     "threads": Limit(1, 1024, "one for each core"),
     # of potentials

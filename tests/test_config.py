@@ -215,7 +215,8 @@ REFUSED = [
         "dynamics.temperature",
         "got nan, expected",
     ),
-    ({"dynamics__timestep": 5.0}, "dynamics.timestep", "is it in fs?"),
+    ({"dynamics__timestep": 5.0}, "dynamics.timestep", "in ps (5 fs are 0.005)"),
+    ({"dynamics__timestep": 0.0}, "dynamics.timestep", "in ps (5 fs are 0.005)"),
     ({"dynamics__threads": 0}, "dynamics.threads", "from 1 to 1024"),
     ({"system__particles": 3}, "system.particles", "from 10 to"),
     ({"system__particles": 500.0}, "system.particles", "whole number"),
@@ -272,6 +273,14 @@ def test_broken_toml_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"fit\.toml: is not valid TOML"):
         read_configuration(path)
+
+
+def test_a_mark_of_utf_8_before_a_toml_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_bytes(b"\xef\xbb\xbf[systems]\n")
+    with pytest.raises(ConfigurationError, match="missing") as caught:
+        read_configuration(path)
+    assert caught.value.key == "system"  # what it lacks, not its first letter
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:

@@ -320,6 +320,63 @@ def test_bad_table_is_refused(
     assert (caught.value.path, caught.value.line) == (path, line)
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "r,g_OO,g_OH",
+        "r,g_inter,g_intra",
+        '"r","gOO","gOH"',
+        "# r (nm)  g(r)  n(r)",
+        "r;g;cn",
+        "r,g,counts",
+        "distance\tg\tcoordination",
+        "r / nm, O-O, O-H",
+        "r,rdf_1,rdf_2",
+        "r,g,g2",
+        "r g h",
+    ],
+)
+def test_a_third_column_with_the_name_of_another_curve_is_no_error(
+    write: Write, title: str
+) -> None:
+    path = write(
+        title + "\n" + "\n".join(f"{row} {0.1 * g}" for row, g in zip(ROWS, G, strict=True))
+    )
+    with pytest.raises(TargetError, match=r"third column is named .* columns = \[1, 2\]"):
+        read_rdf(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "error",
+        "err",
+        "e",
+        "sigma",
+        "sd",
+        "std",
+        "se",
+        "sem",
+        "d",
+        "dg",
+        "d_g",
+        "delta",
+        "uncertainty",
+        "+-",
+        "+/-",
+        "±",
+        "standard_error",
+        "g_err",
+        "g_std",
+        "unheard_of",
+    ],
+)
+def test_a_third_column_named_an_error_is_one(write: Write, name: str) -> None:
+    errors = 0.1 if name == "unheard_of" else 0.9  # unknown: its size decides
+    data = read_rdf(write(f"r,g,{name}\n" + "\n".join(f"{row} {errors}" for row in ROWS)))
+    np.testing.assert_array_equal(data.error, np.full(len(ROWS), errors))
+
+
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="cannot be read: No such file"):
         read_rdf(tmp_path / "none.csv")

@@ -208,6 +208,19 @@ def test_types_are_selections_and_each_pair_starts_from_its_own_g(
     np.testing.assert_allclose(walls, [0.30, 0.36, 0.42], atol=0.04)
 
 
+@pytest.mark.parametrize("kind", ["spline", "lennard-jones"])
+def test_pairs_of_types_that_start_from_the_g_of_another_are_told(
+    tmp_path: Path, kind: str
+) -> None:
+    raw = mixture(tmp_path, kind)
+    raw["potential"]["initial"] = "boltzmann-inversion"
+    assert not build(tmp_path, raw)[1]
+    del raw["target"][1:]
+    _, said = build(tmp_path, raw)
+    assert len(said) == 1
+    assert "pairs of types 0-1, 1-1 have no g(r) of their own" in said[0] and "aa.csv" in said[0]
+
+
 def test_all_pairs_of_types_are_written(tmp_path: Path) -> None:
     fit, _ = build(tmp_path, mixture(tmp_path, "spline"))
     fit.run(rounds=1, steps=500, every=25, progress=False)

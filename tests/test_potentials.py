@@ -12,6 +12,7 @@ import openmm
 import pytest
 import torch
 from numpy.typing import NDArray
+from openmm import unit
 from scipy.interpolate import CubicSpline
 from systems import FreePair, assert_parameter_gradient, context_of, energy_and_forces
 from torch import nn
@@ -25,6 +26,7 @@ from openmm_diffsim import (
     PairSum,
     SoftSphere,
     SplinePair,
+    Sum,
     TemperatureDependent,
     Yukawa,
 )
@@ -572,6 +574,59 @@ def test_parameters_survive_state_dict_and_pickle() -> None:
         ), form
 
 
+# Quantities -------------------------------------------------------------------------------------
+
+A, KCAL = unit.angstrom, unit.kilocalorie_per_mole
+TABLE = np.arange(2.0, 9.0), np.arange(7.0)[::-1]
+QUANTITIES: dict[str, tuple[Callable[[], PairPotential], Callable[[], PairPotential]]] = {
+    "LennardJones": (
+        lambda: LennardJones(3.4 * A, 1 * KCAL, 9 * A, 3 * A, switch_distance=8 * A),
+        lambda: LennardJones(0.34, 4.184, 0.9, 0.3, switch_distance=0.8),
+    ),
+    "Mie of two types": (
+        lambda: Mie([3.4 * A, 0.35, 3.6 * A], 1 * KCAL, 9 * A, n_types=2),
+        lambda: Mie([0.34, 0.35, 0.36], 4.184, 0.9, n_types=2),
+    ),
+    "Morse": (
+        lambda: Morse(1 * KCAL, 1 / A, 3.8 * A, 9 * A),
+        lambda: Morse(4.184, 10.0, 0.38, 0.9),
+    ),
+    "Yukawa": (
+        lambda: Yukawa(1 * KCAL * A, 0.3 / A, 9 * A, 3 * A),
+        lambda: Yukawa(0.4184, 3.0, 0.9, 0.3),
+    ),
+    "SoftSphere": (
+        lambda: SoftSphere(3.4 * A, 1 * KCAL, 9 * A),
+        lambda: SoftSphere(0.34, 4.184, 0.9),
+    ),
+    "SplinePair": (
+        lambda: SplinePair(2.7 * A, 8 * A, 20, core_radius=3 * A, core_slope=1 * KCAL / A),
+        lambda: SplinePair(0.27, 0.8, 20, core_radius=0.3, core_slope=41.84),
+    ),
+    "a table": (
+        lambda: SplinePair(0.27, 0.8, 20).set_table(
+            np.arange(2.0, 9) * A, np.arange(7)[::-1] * KCAL
+        ),
+        lambda: SplinePair(0.27, 0.8, 20).set_table(
+            np.arange(2.0, 9) / 10, np.arange(7)[::-1] * 4.184
+        ),
+    ),
+    "NeuralPair": (
+        lambda: NeuralPair(2.7 * A, 8 * A, 3 * A, 1 * KCAL, knots=40, centers=6),
+        lambda: NeuralPair(0.27, 0.8, 0.3, 4.184, knots=40, centers=6),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", QUANTITIES)
+def test_quantities_are_converted_wherever_a_number_is_taken(kind: str) -> None:
+    given, plain = (make() for make in QUANTITIES[kind])
+    r = np.linspace(0.25, 0.85, 30)
+    wanted = plain.energy(r).detach()
+    torch.testing.assert_close(given.energy(10 * r * A).detach(), wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(given.force(r), plain.force(r), rtol=1e-8, atol=1e-7)
+
+
 # What is refused --------------------------------------------------------------------------------
 
 OTHER = LennardJones(0.34, 0.9, cutoff=0.8, r_min=0.25, knots=40)
@@ -694,6 +749,37 @@ REFUSED: dict[str, tuple[Callable[[], Any], tuple[str, ...], dict[str, Any]]] = 
         lambda: SplinePair(0.2, 0.9).set_table(np.linspace(0.02, 0.09, 20), np.zeros(20)),
         ("from 0.02 to 0.09 nm",),
         {},
+    ),
+    "sum without a list": (
+        lambda: PairSum(OTHER, OTHER),  # type: ignore[arg-type]
+        ("got LennardJones, expected a list of potentials",),
+        {},
+    ),
+    "several forces without a list": (
+        lambda: Sum(OTHER, OTHER),  # type: ignore[arg-type]
+        ("got LennardJones, expected a list of potentials",),
+        {},
+    ),
+    "sum of numbers": (lambda: PairSum([1.0, 2.0]), ("got float",), {}),  # type: ignore[list-item]
+    "arguments in another order": (
+        lambda: Morse(0.38, 1.0, 10.0, cutoff=0.8),
+        ("r_0: got 10 nm, from which r_min = 0.6 r_0 = 6 nm follows", "cutoff = 0.8 nm"),
+        {"cutoff": 0.8},
+    ),
+    "length in kelvin": (
+        lambda: SplinePair(2.7 * unit.kelvin, 0.9),
+        ("r_min", "kelvin"),
+        {},
+    ),
+    "sigma in kelvin": (
+        lambda: LennardJones(3.4 * unit.kelvin, 1.0, 0.9),
+        ("sigma", "kelvin"),
+        {},
+    ),
+    "pair of types that is not there": (
+        lambda: SplinePair(0.2, 0.9).set_table(np.linspace(0.2, 0.9, 20), np.zeros(20), 1),
+        ("pair: got 1, expected a whole number from 0 to 0",),
+        {"got": 1},
     ),
     "sum of nothing": (lambda: PairSum([]), ("none",), {}),
     "sum on other knots": (

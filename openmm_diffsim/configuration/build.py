@@ -76,8 +76,9 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _check_cutoff(configuration, system, box)
     _tell_cost(observables, configuration.refine.every, warn)
     n_types = max(1, len(configuration.system.types))
-    measured = _structures(observables, curves, type_of, n_types)
     section = _beside_others(configuration.potential, system, site.atoms, warn)
+    measured, borrowed = _structures(observables, curves, type_of, n_types)
+    _tell_borrowed(section, measured, borrowed, n_types, warn)
     potential = build_potential(section, measured, dynamics.temperature, n_types)
     check_energies(potential, configuration.potential, dynamics.temperature)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
@@ -262,8 +263,8 @@ def _structures(
     curves: Sequence[Curve | None],
     type_of: IntArray,
     n_types: int,
-) -> list[Structure | None]:
-    """Of each pair of types its own g(r) or, where it has none, the first."""
+) -> tuple[list[Structure | None], list[int]]:
+    """Of each pair of types its own g(r) or, where it has none, the first; and those without."""
     found = [
         (observable.counted_pairs(type_of), Structure(observable, curve))
         for observable, curve in zip(observables, curves, strict=True)
@@ -271,10 +272,33 @@ def _structures(
     ]
     n_pairs = n_types * (n_types + 1) // 2
     measured: list[Structure | None] = [found[0][1] if found else None] * n_pairs
+    borrowed = set(range(n_pairs))
     for counted, structure in reversed(found):  # the first of several counts
         if counted is not None and counted.shares.max() > _PURE:
-            measured[int(np.argmax(counted.shares))] = structure
-    return measured
+            pair = int(np.argmax(counted.shares))
+            measured[pair] = structure
+            borrowed.discard(pair)
+    return measured, sorted(borrowed)
+
+
+def _tell_borrowed(
+    section: PotentialSection,
+    measured: Sequence[Structure | None],
+    borrowed: Sequence[int],
+    n_types: int,
+    warn: Any,
+) -> None:
+    """Say which pairs of types have no g(r) of their own to start from."""
+    if n_types == 1 or not borrowed or section.initial != "boltzmann-inversion":
+        return
+    structure = measured[borrowed[0]]
+    assert structure is not None
+    types = list(zip(*np.triu_indices(n_types), strict=True))
+    names = ", ".join("{}-{}".format(*types[pair]) for pair in borrowed)
+    warn(
+        f"potential.initial: the pairs of types {names} have no g(r) of their own and start from "
+        f"that of {structure.curve.path}; types are numbered from 0, as in system.types"
+    )
 
 
 def _target(

@@ -24,8 +24,7 @@ from ..potentials import (
     SplinePair,
     Yukawa,
 )
-from ..refinement import boltzmann_inversion
-from ..refinement.initial import match_potential
+from ..refinement.initial import invert, match_potential
 from ..units import MOLAR_GAS_CONSTANT
 
 Guess = Callable[[float, float, float], dict[str, float]]
@@ -187,8 +186,7 @@ def _first_spline(
     for pair, structure in enumerate(measured):
         if section.initial == "boltzmann-inversion":
             assert structure is not None
-            curve = structure.curve
-            boltzmann_inversion(spline, curve.x, curve.y, temperature, pair)
+            invert(spline, structure.curve, temperature, pair)
         elif section.initial == "table":
             _take_table(spline, section, pair)
         else:

@@ -116,7 +116,7 @@ def read_configuration(path: str | Path, trusted: bool = False) -> Configuration
     """
     path = Path(path)
     try:
-        text = read_regular(path, _MOST_BYTES).decode("utf-8")
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
         raw = tomllib.loads(text.replace("\r\n", "\n"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error

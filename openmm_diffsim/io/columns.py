@@ -14,8 +14,17 @@ from .text import Sheet
 Array = NDArray[np.float64]
 
 _ERRORS = re.compile(
-    r"err|sig|std|stddev|uncert|\bs\.?[ed]\.?\b|\be\b|\bd[ _]?[a-z](\(|\b)|±|delta", re.IGNORECASE
+    r"err|sig|std|dev|unc(?!t)|rms|conf|±|\+/?-|delta|(\b|_)(s\.?[ed]\.?m?|ci)(\b|_)|\b[de]\b|\bu\b(?!\(r)"
+    r"|\bd[ _]?[a-z](\(|\b)",
+    re.IGNORECASE,
 )
+_CURVES = re.compile(
+    r"[gh]([\W_\d].*)?|(?-i:[gh][A-Z].*)|(cn|nn?|n_?c|[npswuf])([\W_\d].*)?|g_?(of_?)?r|r[dp]f.*"
+    r"|counts?|number.*|coord.*|neighbou?rs?.*|cum.*|integral.*|hist.*|pmf.*|pot.*|energ.*|force.*"
+    r"|density|rho.*|prob.*|var.*|fit.*|model.*|ref.*|sim.*|exp.*",
+    re.IGNORECASE,
+)
+_ABSCISSA = re.compile(r"[rxqtd]\b.*|(dist|rad|time|theta|angle|lag|bin).*", re.IGNORECASE)
 _WITH_ERRORS = re.compile(r"@\s*type\s+xydy", re.IGNORECASE)
 _SETS = re.compile(r"@\s*(s\d+\s+legend|type\s+xy\b)", re.IGNORECASE)
 _AS_LARGE = 0.5  # of y: a column that is mostly more is no error
@@ -122,8 +131,14 @@ def _check_error(table: Table, sheet: Sheet) -> None:
         return
     if any(map(_SETS.match, sheet.words)):
         raise table.error(f"holds two curves of one x, not errors; {_say([1, 2])}")
-    names = [re.split(r"[;,\t]\s*|\s+", word.strip("#%!@ ")) for word in sheet.words]
-    if any(len(name) == 3 and _ERRORS.search(name[2]) for name in names):
+    titles = [names for names in map(_names, sheet.words) if len(names) == 3]
+    for names in titles:
+        if _names_a_curve(*names):
+            raise table.error(
+                f"the third column is named {names[2]!r}, which is no error of {names[1]!r}; "
+                f"{_say([1, 2])}"
+            )
+    if any(_ERRORS.search(names[2]) for names in titles):
         return
     y, error = table.values[:, 1], table.values[:, 2]
     seen = np.isfinite(y) & np.isfinite(error)
@@ -133,3 +148,18 @@ def _check_error(table: Table, sheet: Sheet) -> None:
             "the third column is mostly more than half the second, so hardly its error (a second "
             f"curve, a count?); {_say([1, 2])}"
         )
+
+
+def _names(words: str) -> list[str]:
+    """Those of the columns, without units, of a line that may be their title."""
+    bare = re.sub(r"\s+[(\[][^)\]]*[)\]]|\s+/\s*\w+", "", words.strip("#%!@ "))
+    separator = r"\s*[;,\t]\s*" if re.search(r"[;,\t]", bare) else r"\s+"
+    return [name.strip("\"' ") for name in re.split(separator, bare)]
+
+
+def _names_a_curve(x: str, y: str, third: str) -> bool:
+    """Does the third name say another curve, as the second does, or a number of neighbours?"""
+    if not _ABSCISSA.fullmatch(x) or _ERRORS.search(third):
+        return False
+    stems = [re.split(r"[\W\d_]", name)[0].lower() for name in (y, third)]
+    return bool(_CURVES.fullmatch(third)) or (bool(stems[0]) and stems[0] == stems[1])

@@ -229,6 +229,17 @@ class Potential(nn.Module):
         return adapter_of(self).attach(system, options)
 
 
+def check_list(terms: Any) -> None:
+    """Raise PotentialError where the terms of a sum are not a list of potentials."""
+    is_list = isinstance(terms, Sequence) and not isinstance(terms, str)
+    wrong = [term for term in terms if not isinstance(term, Potential)] if is_list else [terms]
+    if wrong:
+        raise PotentialError(
+            f"got {type(wrong[0]).__name__}, expected a list of potentials, as [first, second]",
+            got=wrong[0],
+        )
+
+
 class Sum(Potential):
     """Several potentials in one System, learned together; ``a + b`` makes one.
 
@@ -248,6 +259,7 @@ class Sum(Potential):
     """
 
     def __init__(self, terms: Sequence[Potential], name: str | None = None) -> None:
+        check_list(terms)
         flat = [part for term in terms for part in _terms_of(term)]
         names = [term.name for term in flat]
         if not flat or len(set(names)) < len(names):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..curve import Curve
 from ..errors import TargetError
-from ..observables.structure import rise_of
+from ..io import tidy
+from ..limits import Limit, checked_number
+from ..observables.plausible import check_rdf
+from ..observables.structure import RDF, rise_of
 from ..potentials import (
     PairPotential,
     SplinePair,
@@ -16,18 +22,19 @@ from ..potentials import (
     learned_parameters,
     set_flat_parameters,
 )
-from ..units import MOLAR_GAS_CONSTANT
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 
 Array = NDArray[np.float64]
 
 
 def boltzmann_inversion(
     potential: SplinePair,
-    r: ArrayLike,
-    g: ArrayLike,
-    temperature: float,
+    r: Any,
+    g: Any,
+    temperature: Any,
     pair: int = 0,
     least_g: float = 0.05,
+    as_it_is: bool = False,
 ) -> SplinePair:
     """Set one pair of types to the potential of mean force, w(r) = -R T ln g(r).
 
@@ -41,21 +48,52 @@ def boltzmann_inversion(
 
     Parameters
     ----------
-    r, g : arrays [points], nm; sorted
-    temperature : float, K
+    r, g : arrays [points], nm, or Quantities; as measured: unsorted, with holes, see ``io.tidy``
+    temperature : float, K, or Quantity
+    pair : int
+        Of types: the upper triangle row by row, (0,0), (0,1), ..., (1,1), ...
+    least_g : float
+        Smaller g are noise.
+    as_it_is : bool
+        Take a g that looks as if its unit or its norm were another one, as ``Target`` does; see
+        ``observables.plausible``.
 
     Raises
     ------
     TargetError
-        If g does not rise below the cutoff.
+        If g does not rise below the cutoff or is no g(r), or the temperature is not positive.
+    PotentialError
+        If there is no such pair of types.
+    UnitError
+        If one of them is not a number, or has another dimension.
     """
-    r, g = np.asarray(r, dtype=np.float64), np.asarray(g, dtype=np.float64)
-    first = rise_of(g, least_g)
-    if r[first] >= potential.basis.cutoff:
+    curve = tidy(r, g, None, RDF.rules)
+    kelvin = number_in_md_units(temperature, "temperature")
+    kelvin = checked_number("temperature", kelvin, TargetError)
+    checked_number("least_g", least_g, TargetError, Limit(1e-6, 0.5, "of a g that goes to 1"))
+    _check_rise(curve, potential.basis.cutoff, least_g)
+    if not as_it_is:
+        check_rdf(curve, reach=potential.basis.cutoff)
+    return invert(potential, curve, kelvin, pair, least_g)
+
+
+def _check_rise(curve: Curve, cutoff: float, least_g: float) -> None:
+    """Raise TargetError where g rises beyond the cutoff only, so that nothing can be inverted."""
+    rise = curve.x[rise_of(curve.y, least_g)]
+    if rise >= cutoff:
         raise TargetError(
-            f"g(r) rises only at {r[first]:.4f} nm, beyond the cutoff, "
-            f"{potential.basis.cutoff:.4f} nm: cannot invert it"
+            f"g(r) rises only at {rise:.4f} nm, beyond the cutoff, {cutoff:.4f} nm: cannot invert "
+            "it; is r in angstrom?"
         )
+
+
+def invert(
+    potential: SplinePair, curve: Curve, temperature: float, pair: int, least_g: float = 0.05
+) -> SplinePair:
+    """As ``boltzmann_inversion``, of a curve that was checked already; ``temperature`` in K."""
+    _check_rise(curve, potential.basis.cutoff, least_g)
+    r, g = curve.x, curve.y
+    first = rise_of(g, least_g)
     r_out = r[first:]
     w_out = -MOLAR_GAS_CONSTANT * temperature * np.log(np.maximum(g[first:], least_g))
     slope = _wall_slope(r_out, w_out)

@@ -19,7 +19,7 @@ from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
 from ..units import MOLAR_GAS_CONSTANT
 from .comparison import Comparison, Knowledge, Sight, compare, groups_of
-from .initial import boltzmann_inversion
+from .initial import invert
 from .target import Target
 from .theory import LiquidTheory
 
@@ -126,7 +126,7 @@ def _mean_force(
         (where, pair), row = pairs[found[0]], found[1]
         basis = pair.basis
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
-        boltzmann_inversion(scratch, target.curve.x, target.curve.y, point.temperature, row)
+        invert(scratch, target.curve, point.temperature, row)
         rows = mean[where].reshape(pair.n_pairs, -1)  # a view into it
         inverted = scratch.spline_coefficients().detach().numpy()[row]
         others = _other_forces(point, found)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import PotentialError
 from ...limits import LIMITS
 from .base import PairPotential, checked
-from .basis import SplineBasis
+from .basis import SplineBasis, length_in_nm
 from .table_error import TableError, table_error
 
 _MOST_KNOTS = int(LIMITS["knots"].most)
@@ -50,10 +50,11 @@ class AnalyticPair(PairPotential):
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
         self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
-        self.cutoff = cutoff
+        cutoff = self.cutoff = self.basis.cutoff
         self.tolerance: float | None = None
         self._told = False  # that the spline is off
-        self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
+        given = 0.9 * cutoff if switch_distance is None else switch_distance
+        self.switch_distance = length_in_nm("switch_distance", given)
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
                 f"expected 0 < switch_distance < cutoff = {cutoff} nm, "
@@ -180,7 +181,12 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -211,7 +217,12 @@ class Mie(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, "sigma", sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -248,7 +259,12 @@ class Morse(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, "r_0", r_0, 0.6), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "r_0", r_0, 0.6),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.depth = self.per_pair("depth", depth)
         self.width = self.per_pair("width", width)
@@ -302,7 +318,12 @@ class SoftSphere(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, "sigma", sigma, 0.7), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.7),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -313,6 +334,19 @@ class SoftSphere(AnalyticPair):
         return self.epsilon[:, None] * (self.sigma[:, None] / r) ** self.exponent[:, None]
 
 
-def _first_knot(r_min: float | None, name: str, length: ArrayLike, factor: float) -> float:
+def _first_knot(
+    r_min: float | None, cutoff: float, name: str, length: ArrayLike, factor: float
+) -> float:
+    if r_min is not None:
+        return r_min
     smallest = factor * float(checked(name, length).min())
-    return smallest if r_min is None else r_min
+    end = length_in_nm("cutoff", cutoff)
+    if isinstance(end, float) and not smallest < end:
+        raise PotentialError(
+            f"{name}: got {smallest / factor:g} nm, from which r_min = {factor:g} {name} = "
+            f"{smallest:g} nm follows, expected less than cutoff = {end:g} nm; give r_min, or look "
+            f"whether {name} and cutoff are in their places",
+            got=length,
+            cutoff=end,
+        )
+    return smallest

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
+from ..base import check_list
 from ..parameters import learned_parameters
 from .base import PairPotential
 
@@ -121,6 +122,7 @@ class TemperatureDependent(_Composite):
 
 
 def _check_same_basis(terms: Sequence[PairPotential]) -> None:
+    check_list(terms)
     if not terms:
         raise PotentialError("a sum needs at least one potential, got none")
     first = terms[0]

@@ -66,12 +66,12 @@ class NeuralPair(AnalyticPair):
         checked_whole("centers", centers, PotentialError)
         for width in hidden:
             checked_whole("hidden", width, PotentialError)
-        checked("tolerance", tolerance)
+        tolerance = float(checked("tolerance", tolerance))
         if isinstance(knots, str) and knots != "auto":
             raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
         first = _KNOTS_PER_CENTER * centers if isinstance(knots, str) else knots
         super().__init__(r_min, cutoff, first, n_types, switch_distance, name)
-        mu = torch.linspace(r_min, cutoff, centers, dtype=torch.float64)
+        mu = torch.linspace(self.basis.r_min, self.basis.cutoff, centers, dtype=torch.float64)
         self.register_buffer("mu", mu)
         sigma = self.per_pair("prior_sigma", prior_sigma)
         epsilon = self.per_pair("prior_epsilon", prior_epsilon)

@@ -6,7 +6,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from .base import PairPotential, checked
+from ...limits import Limit, checked_whole
+from ...units import value_in_md_units
+from .base import PairPotential, checked, in_nm
 from .basis import SplineBasis
 
 Array = NDArray[np.float64]
@@ -55,7 +57,7 @@ class SplinePair(PairPotential):
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
         self.core_slope = float(checked("core_slope", core_slope))
-        self._least_fall = core_slope * self.basis.spacing
+        self._least_fall = self.core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
         )
@@ -112,7 +114,9 @@ class SplinePair(PairPotential):
         """
         from scipy.interpolate import PchipInterpolator
 
-        r, u = np.asarray(r, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        known = Limit(0, self.n_pairs - 1, "counts the pairs of types (0,0), (0,1), ..., (1,1)")
+        pair = checked_whole("pair", pair, PotentialError, known)
+        r, u = in_nm(r), np.asarray(value_in_md_units(u, "energy"))
         if r.ndim != 1 or r.shape != u.shape or len(r) < 4 or np.any(np.diff(r) <= 0):
             raise PotentialError(
                 "expected a table of at least 4 points with rising r, got shapes "
