@@ -16,6 +16,7 @@ from systems import FreePair
 
 from openmm_diffsim import (
     RDF,
+    FitView,
     FunctionOfAverages,
     GaussNewton,
     GaussNewtonOptions,
@@ -26,6 +27,7 @@ from openmm_diffsim import (
     RelativeEntropy,
     SoftSphere,
     SplinePair,
+    Step,
     Target,
     TorchOptimizer,
     boltzmann_inversion,
@@ -277,6 +279,37 @@ def test_a_resumed_fit_is_the_same_as_one_that_was_never_stopped(tmp_path: Path)
     np.testing.assert_array_equal(parameters(resumed), parameters(whole))
     assert [r.misfit for r in resumed.history] == [r.misfit for r in whole.history]
     assert [r.md_steps for r in resumed.history] == [r.md_steps for r in whole.history]
+
+
+class Far:
+    """Steps so far that few frames reach there."""
+
+    def propose(self, view: FitView) -> Step:
+        return Step(np.where(np.arange(len(view.parameters)) == 9, -20.0, 0.0))
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_fit_that_stops_in_between_is_the_same(tmp_path: Path, is_kept: bool) -> None:
+    """What is given back after a long step is half of it, and the fit goes on from the whole."""
+
+    def fit() -> Refinement:
+        where = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt" if is_kept else None
+        return fit_of(spline(), method=Far(), largest_step=np.inf, checkpoint=where)
+
+    whole, stopped = run(fit(), 2, 30), run(fit(), 1, 30)
+    given = parameters(stopped)
+    went_on_from = stopped._going_on_from().numpy().copy()
+    assert np.abs(given - went_on_from).max() > 0
+    stopped.settle()
+    np.testing.assert_array_equal(parameters(stopped), given)
+    stopped.save(tmp_path / "copy")
+    run(stopped, 2, 30)
+    np.testing.assert_array_equal(parameters(stopped), parameters(whole))
+    resumed = run(fit().resume(tmp_path / "copy"), 2, 30)
+    np.testing.assert_array_equal(parameters(resumed), parameters(whole))
 
 
 def test_a_checkpoint_of_another_target_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def test_a_mass_that_none_has_is_refused(mass: float) -> None:
         point(system=system).sample(10, 5)
 
 
+def test_a_system_in_which_nothing_moves_is_refused() -> None:
+    system = empty_system(N, BOX)
+    for i in range(N):
+        system.setParticleMass(i, 0.0)
+    with pytest.raises(StatePointError, match="all masses of the System are 0"):
+        point(system=system).sample(10, 5)
+
+
 def test_positions_that_were_never_set_are_asked_for() -> None:
     potential, system = argon(), empty_system(N, BOX)
     potential.attach(system)

@@ -29,8 +29,13 @@ _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
 
 def check_masses(system: openmm.System) -> None:
-    """StatePointError where a mass is negative or no number."""
-    for i, mass in enumerate(masses_of(system)):
+    """StatePointError where a mass is negative or no number, or where nothing moves."""
+    masses = masses_of(system)
+    if not np.any(masses):
+        raise StatePointError(
+            "all masses of the System are 0, so that nothing moves: expected masses in amu", got=0.0
+        )
+    for i, mass in enumerate(masses):
         if not 0 <= mass < float("inf"):
             raise StatePointError(
                 f"particle {i} of the System has a mass of {mass:g} amu, expected a positive "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -127,6 +128,7 @@ class Refinement:
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round
+        self._settled: tuple[Tensor, Tensor] | None = None  # parameters after settle(), before it
         self._memory: Any = {}
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
@@ -191,6 +193,7 @@ class Refinement:
             is.
         """
         schedule = Schedule(rounds, steps, every, equilibration)
+        self._unsettle()
         total = schedule.steps_after(len(self.history)) * len(self.states)
         with bars(progress):
             with (
@@ -366,11 +369,28 @@ class Refinement:
         return size
 
     def settle(self) -> None:
-        """Go back toward the parameters last sampled, until the frames reach the present ones."""
+        """Go back toward the parameters last sampled, until the frames reach the present ones.
+
+        A fit that goes on, by ``run``, does so from where it was before.
+        """
+        self._unsettle()
+        before = flat_parameters(self.potential)
         for _ in range(10):
             if self._previous is None or self._reach():
-                return
+                break
             self._halve_toward(self._previous)
+        self._settled = flat_parameters(self.potential), before
+
+    def _going_on_from(self) -> Tensor:
+        """The parameters before ``settle``; the present ones, where a user gave others since."""
+        now = flat_parameters(self.potential)
+        if self._settled is not None and torch.equal(now, self._settled[0]):
+            return self._settled[1]
+        return now
+
+    def _unsettle(self) -> None:
+        set_flat_parameters(self.potential, self._going_on_from())
+        self._settled = None
 
     def _halve_toward(self, goal: Tensor) -> None:
         now = flat_parameters(self.potential)
@@ -406,7 +426,7 @@ class Refinement:
         kept = files.Kept(
             self.identity,
             self._progress,
-            flat_parameters(self.potential),
+            self._going_on_from(),
             self._previous,
             self._memory,
             tuple(buffer for _, buffer in self.potential.named_buffers()),
@@ -429,6 +449,7 @@ class Refinement:
         kept, pools, contexts = files.load(Path(path), self.identity, self.potential, self.states)
         files.restore(kept, self.potential, self.states, pools, contexts)
         self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
+        self._settled = None
         self._written.add(checksum_of(Path(path)))
         return self
 
