@@ -63,8 +63,9 @@ class Progress:
             return False
         event = (
             f"{_STALLED}: the misfit, {min(believed):.2f} at best, has not fallen for {_PATIENCE} "
-            "rounds. The potential may not be able to follow the targets as it is, or they exclude "
-            "each other: take a freer one (a network on a spline from boltzmann_inversion, say), longer "
+            "rounds. The potential may not be able to follow the targets as it is, or they "
+            "exclude each other: take a freer one (a network on a spline from "
+            "boltzmann_inversion, say), longer "
             "rounds, or larger uncertainties"
         )
         self.history[-1] = replace(self.history[-1], event=event)
