@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,14 @@ def test_a_file_that_is_no_lock_is_left_alone(tmp_path: Path, content: bytes) ->
     with pytest.raises(TakenError, match="it is none: move it away"):
         Lock(path, "out")
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_lock_is_nobodys_after_a_minute(tmp_path: Path, flock: str) -> None:
+    path = tmp_path / "fit.lock"
+    path.touch()
+    os.utime(path, (time.time() - 90,) * 2)
+    Lock(path, "out").release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_or_a_folder_is_no_lock(tmp_path: Path) -> None:

@@ -283,6 +283,7 @@ def progress_of(misfits: list[float], converged: bool = False) -> Progress:
         ([4.7, 4.3, 3.7, 4.1, 4.2, 4.3, 4.3], 7),  # a network on a soft sphere, as it was
         ([4.7, 4.3, 4.2, 4.1, 4.0, 3.9, 3.8, 3.7, 3.6], None),  # slow, but on its way
         ([2.0, 1.0, 0.9, 1.0, 0.9, 0.95, 1.0], None),  # there: its noise decides
+        ([1.72, 1.5, 1.08, 2.22, 1.49, 1.11, 1.77], None),  # of 20 frames a round: noise
         ([2.0, 1.5, 1.45, 1.45, 1.45, 1.45], 6),
         ([2.0, 2.0, 2.0, 2.0], None),  # too few to tell
     ],

@@ -16,6 +16,7 @@ from .temporary import sweep, temporary_path
 
 _PAUSE = 0.3  # seconds, for others to take what two found without an owner, without flock
 _TRIALS, _SHORT = 20, 0.02  # seconds between them
+_EMPTY = 60.0  # seconds, after which a lock that was left empty (a full disk, a crash) is nobody's
 _LARGEST = 10_000  # bytes of a file that may be a lock
 
 
@@ -171,6 +172,9 @@ class Lock:
         return file
 
     def _check_ended(self, file: int) -> None:
+        found = os.fstat(file)
+        if found.st_size == 0 and time.time() - found.st_mtime > _EMPTY:
+            return
         try:
             about = json.loads(os.read(file, _LARGEST))
             owner = Process.of(about)

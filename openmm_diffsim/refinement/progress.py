@@ -12,6 +12,7 @@ _T = TypeVar("_T")
 _STALLED = "stalled"
 _PATIENCE = 4  # rounds
 _PROGRESS = 0.95  # of the misfit: what is more is none
+_CLEARLY = 1.3  # what the misfit of a model that is right may be, of few points and short rounds
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,13 @@ class Progress:
         """
         believed = [entry.misfit for entry in self.history if not entry.was_rolled_back]
         before, since = believed[:-_PATIENCE], believed[-_PATIENCE:]
-        if self.converged or not before or min(since) < max(_PROGRESS * min(before), 1.0):
+        if self.converged or not before or min(since) < max(_PROGRESS * min(before), _CLEARLY):
             return False
         event = (
             f"{_STALLED}: the misfit, {min(believed):.2f} at best, has not fallen for {_PATIENCE} "
-            "rounds. The potential cannot follow the targets as it is, or they exclude each other: "
-            "take a freer one (a network on a spline from boltzmann_inversion, say), longer "
+            "rounds. The potential may not be able to follow the targets as it is, or they "
+            "exclude each other: take a freer one (a network on a spline from "
+            "boltzmann_inversion, say), longer "
             "rounds, or larger uncertainties"
         )
         self.history[-1] = replace(self.history[-1], event=event)
