@@ -437,6 +437,9 @@ class Refinement:
     def resume(self, path: str | Path) -> Refinement:
         """Go on from a checkpoint of the same fit. Returns self.
 
+        The result is that of an uninterrupted fit, bit for bit, on the same platform and hardware,
+        on one thread; but not under a CustomIntegrator that draws random numbers.
+
         Raises
         ------
         CheckpointError
