@@ -13,8 +13,6 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..curve import Curve
 from ..engine import native
@@ -22,7 +20,7 @@ from ..engine.adapters import nonbonded_between
 from ..engine.boxes import settle_box
 from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
-from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates
+from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates, sides
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, TargetError
 from ..fluid import (
@@ -37,8 +35,10 @@ from ..fluid import (
 from ..io import read_curve
 from ..limits import LIMITS
 from ..observables import Observable, Site
+from ..potentials import n_pairs_of_types
 from ..refinement import Refinement, Target
 from ..statistics.kernels import largest_range
+from ..statistics.molecules import parts_of
 from .potentials import PotentialSection, Structure, build_potential, check_energies
 from .toml import Configuration, SystemSection, TargetSection
 
@@ -48,7 +48,6 @@ IntArray = NDArray[np.int64]
 _SMALLEST_BOX = 1e-9  # nm^3
 _LONG_SEGMENTS = 20  # MD steps on segments for each step between frames: a user should know
 _PURE = 1 - 1e-9  # share of the pairs of a g(r) that is of one pair of types
-_SMALLEST_BOX = 1e-9  # nm^3
 
 
 def build_refinement(configuration: Configuration, warn: Any = print) -> Refinement:
@@ -224,9 +223,7 @@ def _molecules(topology: app.Topology, system: openmm.System) -> IntArray:
     """[particles], index of the molecule of each, by the topology's bonds and the constraints."""
     rigid = map(system.getConstraintParameters, range(system.getNumConstraints()))
     bonds = [(a.index, b.index) for a, b in topology.bonds()] + [(i, j) for i, j, _ in rigid]
-    n, (first, second) = system.getNumParticles(), np.array(bonds, dtype=int).reshape(-1, 2).T
-    linked = coo_array((np.ones(len(bonds)), (first, second)), shape=(n, n))
-    return np.asarray(connected_components(linked, directed=False)[1], dtype=np.int64)
+    return parts_of(np.array(bonds, dtype=np.int64).reshape(-1, 2), system.getNumParticles())
 
 
 def _observable(entry: TargetSection, curve: Curve | None, site: Site) -> Observable:
@@ -270,7 +267,7 @@ def _structures(
         for observable, curve in zip(observables, curves, strict=True)
         if observable.is_structure and curve is not None
     ]
-    n_pairs = n_types * (n_types + 1) // 2
+    n_pairs = n_pairs_of_types(n_types)
     measured: list[Structure | None] = [found[0][1] if found else None] * n_pairs
     borrowed = set(range(n_pairs))
     for counted, structure in reversed(found):  # the first of several counts
@@ -345,14 +342,13 @@ def _check_cutoff(configuration: Configuration, system: openmm.System, box: Arra
         limit, why = ROOM_FOR_BAROSTAT * limit, ", less what a barostat needs"
     if cutoff <= limit:
         return
-    sides = " x ".join(f"{length:.4g}" for length in np.diag(box))
     hint = "take a larger box"
     n = configuration.system.particles
     if n is not None:
         hint = f"take at least {np.ceil(n * (cutoff / limit) ** 3):.9g} particles"
     raise ConfigurationError(
-        f"potential.cutoff: {cutoff:g} nm is beyond half the box of {sides} nm{why}: {limit:.4g} "
-        f"nm; {hint} or a smaller cutoff",
+        f"potential.cutoff: {cutoff:g} nm is beyond half the box of {sides(box)} nm{why}: "
+        f"{limit:.4g} nm; {hint} or a smaller cutoff",
         key="potential.cutoff",
         got=cutoff,
         expected=limit,

@@ -16,7 +16,7 @@ from ..errors import StatePointError
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 from .adapters.pair_force import pair_force
-from .context import masses_of
+from .context import box_of, masses_of
 
 Array = NDArray[np.float64]
 
@@ -135,7 +135,7 @@ def _check_cutoffs(system: openmm.System, box: Array) -> None:
     half = largest_range(box)
     for name, cutoff in cutoffs(system):
         what = (
-            f"the cutoff {cutoff:g} nm of {name!r} is near half the box of {_text(box)} nm, which "
+            f"the cutoff {cutoff:g} nm of {name!r} is near half the box of {sides(box)} nm, which "
             f"a barostat changes: expected at most {ROOM_FOR_BAROSTAT * half:.4g} nm; take more "
             "particles, or a smaller cutoff"
         )
@@ -147,16 +147,17 @@ def _check_cutoffs(system: openmm.System, box: Array) -> None:
 
 def too_small_for(context: openmm.Context) -> str:
     """Which cutoff no longer fits into the box, for a message; empty where all do."""
-    box = np.array(context.getState().getPeriodicBoxVectors(asNumpy=True)._value)
+    box = box_of(context)
     for name, cutoff in cutoffs(context.getSystem()):
         if cutoff > ROOM_FOR_BAROSTAT * largest_range(box):
             return (
-                f"the box shrank to {_text(box)} nm, and the cutoff {cutoff:g} nm of {name!r} "
+                f"the box shrank to {sides(box)} nm, and the cutoff {cutoff:g} nm of {name!r} "
                 "(potential.cutoff, of a learned force) is too near half of it: take more "
                 "particles, a smaller cutoff, or a lower pressure"
             )
     return ""
 
 
-def _text(box: Array) -> str:
+def sides(box: Array) -> str:
+    """The lengths of a box [3, 3] along its axes, nm, for a message."""
     return " x ".join(f"{length:.4g}" for length in np.diag(box))
