@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from systems import BOXES, argon, context_of, empty_system, lattice, topology
 
-from openmm_diffsim import RDF, LennardJones, Pressure, SampleReporter, sample_trajectory
+from openmm_diffsim import (
+    RDF,
+    LennardJones,
+    PairPotential,
+    Pressure,
+    SampleReporter,
+    sample_trajectory,
+)
 from openmm_diffsim.engine.adapters import bonds_of
 from openmm_diffsim.engine.recorder import FrameRecorder, molecules_of
 from openmm_diffsim.errors import FramesError, ObservableError, SamplingError
@@ -398,7 +405,8 @@ def test_a_lattice_is_not_taken_for_rounding() -> None:
 # What steps past the reporters --------------------------------------------------------------------
 
 
-def test_frames_are_recorded_where_nothing_goes_by_simulation_step() -> None:
+def argon_in_a_box() -> tuple[PairPotential, Array, Any]:
+    """27 atoms at 100 K on Reference."""
     potential = argon()
     box = np.eye(3) * 1.3
     system = empty_system(27, box)
@@ -408,6 +416,12 @@ def test_frames_are_recorded_where_nothing_goes_by_simulation_step() -> None:
         topology(27), system, integrator, openmm.Platform.getPlatform("Reference")
     )
     simulation.context.setPositions(lattice(27, box, 0.02))
+    return potential, box, simulation
+
+
+def test_frames_are_recorded_where_nothing_goes_by_simulation_step() -> None:
+    potential, box, simulation = argon_in_a_box()
+    integrator = simulation.integrator
     reporter = SampleReporter(10, potential, [PRESSURE], temperature=100)
     simulation.reporters.append(reporter)
     stills, states = [], []
@@ -433,15 +447,7 @@ def test_frames_are_recorded_where_nothing_goes_by_simulation_step() -> None:
 
 @pytest.mark.skipif(not hasattr(app, "ReplicaExchangeSampler"), reason="OpenMM before 8.5")
 def test_a_replica_exchange_gives_the_frames_of_one_temperature() -> None:
-    potential = argon()
-    box = np.eye(3) * 1.3
-    system = empty_system(27, box)
-    potential.attach(system)
-    integrator = openmm.LangevinMiddleIntegrator(100, 1, 0.002)
-    simulation = app.Simulation(
-        topology(27), system, integrator, openmm.Platform.getPlatform("Reference")
-    )
-    simulation.context.setPositions(lattice(27, box, 0.02))
+    potential, _, simulation = argon_in_a_box()
     reporter = SampleReporter(10, potential, temperature=100)
     sampler = app.ReplicaExchangeSampler(
         [{"temperature": 100.0}, {"temperature": 110.0}], simulation, 10
