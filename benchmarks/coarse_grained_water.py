@@ -76,7 +76,7 @@ def liquid_of(
 
 
 def pair_potential() -> diffsim.NeuralPair:
-    return diffsim.NeuralPair(0.2, 0.9, prior_sigma=0.27, prior_epsilon=1.0, name="pair network")
+    return diffsim.NeuralPair(0.2, 0.9, 0.27, 1.0, knots=288, name="pair network")
 
 
 def network_potential() -> diffsim.NetworkPotential:

@@ -87,7 +87,7 @@ def judge(
         "standard_error_rms": float(np.sqrt(np.mean(error**2)) / lj.EPSILON),
         "within_two_errors": float(np.mean(np.abs(deviation) < 2 * error[0])),
         "pooled_rdf_rms": fit.summary()["rdf_rms"],
-        "rolled_back": sum(bool(item.event) for item in fit.history),
+        "rolled_back": sum(item.was_rolled_back for item in fit.history),
     }
     if fresh:
         liquid = lj.FastStatePoint(fit.potential, seed + 5000)

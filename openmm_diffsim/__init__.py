@@ -1,14 +1,15 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
-from . import errors
+from . import errors, interrupts  # noqa: F401  first of all: signals count from here on
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
-from .engine.recorder import SampleReporter, sample_trajectory
+from .engine.recorder import SampleReporter
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
+from .engine.trajectory import sample_trajectory
 from .engine.xml import read_xml
 from .observables import (
     MSD,

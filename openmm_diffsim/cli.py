@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from . import interrupts
 from .errors import (
     CheckpointError,
     ConfigurationError,
@@ -16,6 +20,7 @@ from .errors import (
     EquilibrationError,
     OverlapError,
     SamplingError,
+    one_line,
 )
 
 # Platforms that pip can add, and how.
@@ -26,41 +31,64 @@ _HOW_TO_GET = {
     "(Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1)",
 }
 
-FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED = 0, 1, 2, 3, 130
+FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+_RDF_HEADER = "r_nm,g,standard_error"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 finished; 2 bad input, said in one line; 3 the fit could not be trusted; 130 interrupted;
-    1 anything else, such as a full disk.
+    0 finished; 2 bad input, said in one line; 3 the fit could not be trusted; 130 interrupted by
+    Ctrl-C, 143 by TERM; 1 anything else, such as a full disk.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold anything
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
-    except (SamplingError, OverlapError, EquilibrationError) as error:
+        with interrupts.raised():
+            return int(options.run(options))
+    except BaseException as error:
+        return _code_of(error)
+
+
+def _code_of(error: BaseException) -> int:
+    """Say in one line what ended a command; what is a fault of this program is raised again."""
+    # On its way an interrupt may have become anything.
+    if isinstance(error, KeyboardInterrupt) or interrupts.received() is not None:
+        what = error.args if isinstance(error, KeyboardInterrupt) else ()
+        return _say(": ".join(["interrupted", *map(str, what)]), interrupts.exit_code())
+    if isinstance(error, SamplingError | OverlapError | EquilibrationError):
         return _say(error, NOT_TRUSTED)
-    except DiffsimError as error:
+    if isinstance(error, DiffsimError):
         return _say(error, BAD_INPUT)
-    except OSError as error:
-        return _say(error, FAILED)
-    except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
+    if isinstance(error, OSError):
+        return _say(_what_to_do(error), FAILED)
+    raise error
 
 
 def refine(options: argparse.Namespace) -> int:
     """Run the fit that a configuration file describes."""
+    from .configuration.toml import read_configuration
+
+    configuration = read_configuration(options.config, options.trust)
+    folder = options.output or configuration.refine.output
+    with _held(folder):
+        return _refine(configuration, folder, options.resume)
+
+
+def _refine(configuration: Any, folder: Path, resume: bool) -> int:
+    """In a folder that nobody else writes to."""
     import torch
 
     from .configuration.build import build_refinement
-    from .configuration.toml import read_configuration
-    from .report.tables import write_results
+    from .io.manifest import NAME
+    from .report.tables import check_results, write_results
 
     torch.set_num_threads(1)  # small matrices; the cores are for the MD
-    configuration = read_configuration(options.config, options.trust)
-    folder = options.output or configuration.refine.output
     checkpoint = folder / "checkpoint.npz"
-    if checkpoint.exists() and not options.resume:
+    if not resume and (checkpoint.exists() or (folder / NAME).exists()):
         raise ConfigurationError(
             f"refine.output: {folder} already holds a fit; go on with it by --resume, or choose "
             "another folder by --output",
@@ -68,24 +96,19 @@ def refine(options: argparse.Namespace) -> int:
             got=folder,
         )
     fit = build_refinement(configuration, warn=_warn)
-    if options.resume and checkpoint.exists():
+    if resume and checkpoint.exists():
         fit.resume(checkpoint)
         _warn(f"going on after round {len(fit.history)}")
-    elif options.resume:
+    elif resume:
         _warn(f"{folder} holds no checkpoint: starting from the beginning")
-    _make_folder(folder)
+    check_results(fit, folder)
     fit.checkpoint = checkpoint
-    try:
-        _run(fit, configuration.refine)
-    except (KeyboardInterrupt, DiffsimError):
-        if fit.history:
-            _try_to_write(fit, folder, configuration.raw)
-            _warn(f"{len(fit.history)} rounds are safe in {folder}: go on by --resume")
-        raise
+    with fit.holding_checkpoint():
+        _run(fit, configuration, folder)
     summary = write_results(fit, folder, configuration.raw)
     final = summary["final"]
     wells = [
-        f"{w['u_kJ_mol']:.3f} ± {w['standard_error']:.3f} kJ/mol at {w['r_nm']:.3f} nm"
+        f"{w['u_kJ_mol']:.3f} +/- {w['standard_error']:.3f} kJ/mol at {w['r_nm']:.3f} nm"
         for w in final["wells"]
     ]
     of_g = "" if isnan(final["rdf_rms"]) else f", rms of g(r) {final['rdf_rms']:.4f}"
@@ -94,6 +117,8 @@ def refine(options: argparse.Namespace) -> int:
         f"{final['misfit']:.3g}{of_g}; minima of u(r): "
         f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
     )
+    if final["unused_targets"]:
+        _warn(f"not used by the method: {', '.join(final['unused_targets'])}")
     return FINISHED
 
 
@@ -104,6 +129,8 @@ def rdf(options: argparse.Namespace) -> int:
     from .report import figures
     from .report.trajectory import trajectory_rdf
 
+    output = options.output or Path("rdf.csv")
+    _check_output(output, (options.topology, options.trajectory))
     observable, estimate = trajectory_rdf(
         options.topology,
         options.trajectory,
@@ -112,15 +139,40 @@ def rdf(options: argparse.Namespace) -> int:
         options.r_max,
         options.bins,
         options.intramolecular,
+        options.exclude_bonds,
+        options.molecules,
     )
     axis = observable.rules.axis(observable.r)
     curve = Curve(axis.values, estimate.value, estimate.standard_error)
-    output = options.output or Path("rdf.csv")
-    io.write_csv(output, "r_nm,g,standard_error", curve.x, curve.y, curve.spread)
+    io.write_csv(output, _RDF_HEADER, curve.x, curve.y, curve.spread)
     figure = figures.curve_figure(observable, axis, curve)
     figures.save_figure(figure, output.with_suffix(".png"))
     print(f"{output} and {output.with_suffix('.png')}: g(r) of {estimate.n_effective:.0f} frames")
     return FINISHED
+
+
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """ConfigurationError where a table or its figure would take the place of another file."""
+    figure = output.with_suffix(".png")
+    if figure == output or output.is_dir() or not output.parent.is_dir():
+        raise ConfigurationError(
+            f"--output: got {output}, expected a file in a folder that is there, for the table; "
+            "the figure is beside it as .png"
+        )
+    for made in filter(Path.exists, (output, figure)):
+        if any(path.exists() and made.samefile(path) for path in inputs):
+            raise ConfigurationError(f"--output: {made} is what is to be read; choose another file")
+    foreign = output if output.exists() and not _is_table(output) else figure
+    if foreign.exists() and (foreign == output or not output.exists()):
+        raise ConfigurationError(
+            f"--output: {foreign} is there already and no g(r) that this command wrote; choose "
+            "another file, or move that one"
+        )
+
+
+def _is_table(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.readline(100).decode("latin-1").strip() == _RDF_HEADER
 
 
 def info(options: argparse.Namespace) -> int:
@@ -166,8 +218,23 @@ def _native_force(platforms: set[str]) -> list[str]:
     return lines
 
 
-def _run(fit: Any, section: Any) -> None:
-    """Run to the end. A checkpoint that cannot be written is a warning: the fit goes on."""
+def _run(fit: Any, configuration: Any, folder: Path) -> None:
+    """Run to the end, or leave behind what there is."""
+    try:
+        _run_on(fit, configuration.refine)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or interrupts.received() is not None:
+            interrupts.acknowledge()
+            safe = _write_last_round(fit, folder, configuration.raw)
+            raise KeyboardInterrupt(*safe) from None
+        if isinstance(error, DiffsimError) and fit.history:
+            _try_to_write(fit, folder, configuration.raw)
+            _warn(_safe(fit, folder))
+        raise
+
+
+def _run_on(fit: Any, section: Any) -> None:
+    """A checkpoint that cannot be written is a warning: the fit goes on."""
     while True:
         try:
             fit.run(section.rounds, section.steps, section.every, section.equilibration)
@@ -176,6 +243,19 @@ def _run(fit: Any, section: Any) -> None:
             _warn(f"warning: {error}")
             if fit.converged or len(fit.history) >= section.rounds:
                 fit.checkpoint = None
+
+
+def _write_last_round(fit: Any, folder: Path, raw: Any) -> list[str]:
+    """Results of the last round that is whole: an interrupt comes at any moment; what is safe."""
+    if not fit.checkpoint.exists():
+        return []
+    fit.resume(fit.checkpoint)
+    _try_to_write(fit, folder, raw)
+    return [_safe(fit, folder)]
+
+
+def _safe(fit: Any, folder: Path) -> str:
+    return f"{len(fit.history)} rounds are safe in {folder}: go on by --resume"
 
 
 def _try_to_write(fit: Any, folder: Path, raw: Any) -> None:
@@ -188,19 +268,50 @@ def _try_to_write(fit: Any, folder: Path, raw: Any) -> None:
         _warn(f"no results were written: {error}")
 
 
-def _make_folder(folder: Path) -> None:
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The output folder is there, and nobody else's; what stays empty is removed again."""
+    from .io.lock import Lock, release_all
+    from .io.temporary import discard
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    interrupts.tidy += [release_all, lambda: discard(folder)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / "fit.lock", str(folder))
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise ConfigurationError(
-            f"refine.output: cannot make the folder {folder}: {error.strerror or error}",
+            f"refine.output: cannot write to the folder {folder}: {error.strerror or error}",
             key="refine.output",
             got=folder,
         ) from error
+    try:
+        with lock:
+            yield
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _what_to_do(error: OSError) -> str:
+    """What went wrong, with which file, and what helps."""
+    help_for = {
+        errno.ENOSPC: "make room",
+        errno.EDQUOT: "make room, your quota is used up",
+        errno.EFBIG: "allow larger files (ulimit -f)",
+        errno.EACCES: "choose a folder that you may write to",
+        errno.EROFS: "choose a folder that you may write to",
+    }
+    where = f"{error.filename}: " if error.filename else ""
+    advice = help_for.get(error.errno or 0)
+    return f"{where}{error.strerror or error}" + (f"; {advice}" if advice else "")
 
 
 def _say(what: object, code: int) -> int:
-    print(f"openmm-diffsim: {what}", file=sys.stderr)
+    print(one_line(f"openmm-diffsim: {what}"), file=sys.stderr)
     return code
 
 
@@ -208,8 +319,16 @@ def _warn(what: str) -> None:
     print(what, file=sys.stderr)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program."""
+        self.exit(BAD_INPUT, one_line(f"{self.prog}: {message}; see {self.prog} --help") + "\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="openmm-diffsim",
         description="Refine a pair potential until simulation and g(r) agree.",
     )
@@ -235,6 +354,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--r-max", type=float, help="nm; default half the smallest box")
     command.add_argument("--bins", type=int, default=200)
     command.add_argument("--intramolecular", action="store_true", help="count these pairs too")
+    command.add_argument(
+        "--exclude-bonds",
+        type=int,
+        metavar="N",
+        help="of the pairs in one molecule leave out only those so many bonds apart or fewer",
+    )
+    command.add_argument(
+        "--molecules",
+        choices=("bonds", "residues"),
+        default="bonds",
+        help="what makes a molecule: the bonds of TOPOLOGY (default), or each of its residues",
+    )
     command.add_argument("--output", type=Path, help="default rdf.csv, and a figure beside it")
     command.set_defaults(run=rdf)
 

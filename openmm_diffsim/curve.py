@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from .errors import TargetError
+from .limits import LIMITS
 from .units import UNIT_NAMES
 
 Array = NDArray[np.float64]
+
+MOST_POINTS = int(LIMITS["rows"].most)
+"""Of a measured curve; no model's bins are that fine."""
 
 _ROUNDING = 1e-6  # of the range of an axis: how far outside a point may lie that was rounded
 
@@ -36,7 +40,7 @@ class Curve:
     """Rows of its source that were left out because x or y was NaN."""
 
     def __post_init__(self) -> None:
-        """Raises TargetError where the shapes differ, or x does not rise."""
+        """Raises TargetError where the shapes differ, x does not rise, or points are too many."""
         n = np.shape(self.x)
         expected = {"y": n, "error": n, "covariance": n + n}
         for name, shape in {"x": (len(self.x),), **expected}.items():
@@ -45,6 +49,12 @@ class Curve:
                 raise TargetError(
                     f"{name} of a curve: expected the shape {shape}, got {np.shape(array)}"
                 )
+        if len(self.x) > MOST_POINTS:
+            raise TargetError(
+                f"got a curve of {len(self.x)} points, expected at most {MOST_POINTS}: average "
+                "neighbouring ones, as no model is that fine",
+                path=self.path,
+            )
         if not np.all(np.diff(self.x) > 0):
             raise TargetError("x of a curve: expected rising numbers; io.tidy() sorts them")
 
@@ -119,6 +129,8 @@ class CurveRules:
     expected_y: str = "a number"
     """What a message expects in place of a smaller y."""
     fewest_rows: int = 5
+    growth: float = 0.0
+    """Counts in a bin, for a y of 1, go as x to this power times the width of the bin."""
     units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Units that x may have in a file, the first by default, each with what it multiplies x and y
     by to give md units. None: the md unit."""

@@ -95,8 +95,19 @@ class UntrustedError(FileError):
     got: object = None
 
 
+class TakenError(DiffsimError):
+    """A file or folder is in use by another process, or holds what something else wrote."""
+
+    path: Path | None = None
+    pid: int | None = None
+    host: str | None = None
+
+
 class FramesError(DiffsimError, OSError):
     """Stored configurations cannot be written or read."""
+
+    path: Path | None = None
+    reason: str | None = None
 
 
 class SegmentError(DiffsimError, ValueError):
@@ -108,6 +119,16 @@ class SegmentError(DiffsimError, ValueError):
 class ObservableError(DiffsimError, ValueError):
     """An argument of an observable, or the particles it is to measure, do not fit."""
 
+    r_max: float | None = None
+    """A range of pairs that is larger than ``limit``, half the box, nm."""
+    limit: float | None = None
+
 
 class PotentialError(DiffsimError, ValueError):
     """An argument of a potential has a value it cannot have."""
+
+
+def one_line(message: str, most: int = 800) -> str:
+    """A message of others (a parser's, say) in one line, without what is too much of it."""
+    text = " ".join(message.split())
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
+from .engine.adapters import bonds_of
+from .engine.context import box_of
+from .engine.start import check_masses, check_numbers
+from .engine.statepoint import degrees_of_freedom, hottest, kinetic_temperature
 from .engine.xml import read_xml
-from .errors import ConfigurationError, DiffsimError
+from .errors import ConfigurationError, DiffsimError, SamplingError, StatePointError
+from .io import check_regular
+from .io.trajectories import select
+from .limits import checked_whole
+from .units import number_in_md_units, value_in_md_units
 
 IntArray = NDArray[np.int64]
+
+_TRIAL = 200  # steps that show whether a start can be run
+_LOOK = 10  # of them between two looks at the temperature
+_MOST_ATTEMPTS = 50
+_MOST_BYTES = 2**28  # of a topology: some millions of atoms
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class Dynamics:
         ConfigurationError
             If this OpenMM has no such platform, or the platform cannot run the System.
         """
+        checked_whole("seed", seed, ConfigurationError)
         integrator = openmm.LangevinMiddleIntegrator(self.temperature, self.friction, self.timestep)
         integrator.setRandomNumberSeed(seed + 1)  # 0 would be random
         platform = find_platform(self.platform)
@@ -86,13 +104,25 @@ def start_disordered(simulation: Any, temperature: float, seed: int) -> None:
     """Random positions, freed of overlaps by minimization, and velocities at ``temperature`` (K).
 
     A fluid started from a lattice may stay a crystal near its triple point; this one cannot.
+
+    Raises
+    ------
+    SamplingError
+        If the minimization ends in what is no number.
     """
     box = simulation.context.getState().getPeriodicBoxVectors(asNumpy=True)
     random = np.random.default_rng(seed)
     fractions = random.random((simulation.system.getNumParticles(), 3))
     simulation.context.setPositions(fractions @ box.value_in_unit(unit.nanometer))
-    openmm.LocalEnergyMinimizer.minimize(simulation.context, 50.0, 200)
-    simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    try:
+        openmm.LocalEnergyMinimizer.minimize(simulation.context, 50.0, 200)
+        simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    except openmm.OpenMMException as error:
+        raise SamplingError(
+            f"overlaps of random positions cannot be removed ({error}); is the first guess of the "
+            "potential endless, or too steep?",
+            reason="exploded",
+        ) from error
 
 
 def load_system(
@@ -125,24 +155,69 @@ def load_system(
             got=n,
             expected=pdb.topology.getNumAtoms(),
         )
-    if state is not None and len(state.getPositions()) != n:
-        raise ConfigurationError(
-            f"system.state: {state_file} has {len(state.getPositions())} particles, but "
-            f"{system_file} has {n}",
-            key="system.state",
-            got=len(state.getPositions()),
-            expected=n,
-        )
+    _checked("system.system", system_file, lambda: check_masses(system))
+    if state is not None:
+        _checked("system.state", state_file, lambda: check_numbers(state, n))
     return pdb.topology, system, state, pdb.positions
 
 
-def start_from(simulation: Any, state: openmm.State | None, positions: Any, seed: int) -> None:
-    """Start from a State, or from positions with thermal velocities."""
+def start_from(
+    simulation: Any,
+    state: openmm.State | None,
+    positions: Any,
+    seed: int,
+    warn: Callable[[str], None] = print,
+) -> None:
+    """Start from a State, or from positions with thermal velocities.
+
+    What is too far from equilibrium to be run, such as a box that was packed, is minimised first,
+    and has its heat taken away until it stays at the temperature; ``warn`` is told.
+    """
     if state is not None:
         simulation.context.setState(state)
+    else:
+        x = np.array(value_in_md_units(positions, "length"))
+        bonding = bonds_of(simulation.system).bonding(len(x), stored=True)
+        simulation.context.setPositions(bonding.whole(x, box_of(simulation.context))[0])
+        temperature = simulation.integrator.getTemperature()
+        simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+    _settle(simulation, seed, warn)
+
+
+def _settle(simulation: Any, seed: int, warn: Callable[[str], None]) -> None:
+    """Nothing where the start can be run as it is, but for the random numbers."""
+    context = simulation.context
+    temperature = number_in_md_units(simulation.integrator.getTemperature(), "temperature")
+    start = context.getState(positions=True, velocities=True, parameters=True)
+    stays = _stays_cool(context, temperature)
+    context.setState(start)
+    if stays:
         return
-    simulation.context.setPositions(positions)
-    simulation.context.setVelocitiesToTemperature(simulation.integrator.getTemperature(), seed + 1)
+    warn(
+        "the start is far from equilibrium: it is minimised, and its heat taken away, before the "
+        "run"
+    )
+    with suppress(openmm.OpenMMException):  # what cannot be minimised is told by the run itself
+        openmm.LocalEnergyMinimizer.minimize(context, 50.0, 200)
+    for attempt in range(_MOST_ATTEMPTS):
+        context.setVelocitiesToTemperature(temperature, seed + 1 + attempt)
+        if _stays_cool(context, temperature):
+            break
+    context.setTime(start.getTime())
+    context.setStepCount(start.getStepCount())
+
+
+def _stays_cool(context: openmm.Context, temperature: float) -> bool:
+    """Is it never hotter than allowed in a short run? A run ends at the peak of its heat."""
+    freedom = degrees_of_freedom(context.getSystem())
+    try:
+        for _ in range(_TRIAL // _LOOK):
+            context.getIntegrator().step(_LOOK)
+            if not kinetic_temperature(context, freedom) < hottest(freedom, temperature):
+                return False
+        return True
+    except openmm.OpenMMException:
+        return False
 
 
 def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
@@ -153,20 +228,14 @@ def select_atoms(topology: app.Topology, selection: str, key: str) -> IntArray:
     ConfigurationError
         If the selection cannot be read, or names no atom.
     """
-    import mdtraj
+    return select(mdtraj.Topology.from_openmm(topology), selection, key)
 
+
+def _checked(key: str, path: str | None, check: Callable[[], None]) -> None:
     try:
-        atoms = mdtraj.Topology.from_openmm(topology).select(selection)
-    except Exception as error:  # mdtraj raises whatever its parser does
-        raise ConfigurationError(
-            f"{key}: {selection!r} is not a selection that mdtraj understands ({error}); "
-            "expected something like 'name O' or 'resname HOH and name O'",
-            key=key,
-            got=selection,
-        ) from error
-    if len(atoms) == 0:
-        raise ConfigurationError(f"{key}: {selection!r} selects no atom", key=key, got=selection)
-    return np.asarray(atoms, dtype=np.int64)
+        check()
+    except StatePointError as error:
+        raise ConfigurationError(f"{key}: {path}: {error}", key=key, got=path) from error
 
 
 def _read(key: str, path: str, reader: Any) -> Any:
@@ -185,4 +254,18 @@ def _read(key: str, path: str, reader: Any) -> Any:
 
 
 def _read_topology(path: str) -> Any:
-    return app.PDBxFile(path) if path.lower().endswith((".cif", ".mmcif")) else app.PDBFile(path)
+    check_regular(Path(path), _MOST_BYTES)
+    readers = {".pdb": app.PDBFile, ".ent": app.PDBFile}
+    readers |= dict.fromkeys((".cif", ".mmcif", ".pdbx"), app.PDBxFile)
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
+        raise ValueError("expected a PDB or mmCIF file, named .pdb or .cif")
+    try:
+        made = reader(path)
+        positions = np.array(made.positions.value_in_unit(unit.nanometer), dtype=np.float64)
+    except (IndexError, AttributeError, AssertionError) as error:  # of OpenMM's readers
+        raise ValueError("expected atoms, found none that can be read") from error
+    if not np.isfinite(positions).all():
+        atom = int(np.argmin(np.isfinite(positions).all(axis=1)))
+        raise ValueError(f"the position of atom {atom} (the first is 0) is not finite")
+    return made

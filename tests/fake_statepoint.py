@@ -73,6 +73,9 @@ class FakeStatePoint:
     def pair_types(self) -> list[NDArray[np.int64]]:
         return [np.zeros(2, dtype=np.int64)]
 
+    def other_forces(self, first: Any, second: Any) -> list[str]:
+        return []
+
     def identity(self) -> dict[str, Any]:
         return {"temperature in K": self.temperature, "box in nm": self.box().tolist()}
 

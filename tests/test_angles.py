@@ -186,9 +186,9 @@ def test_the_cutoff_may_be_a_quantity() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"r_max": 0.0}, "r_max > 0, got 0"),
+        ({"r_max": 0.0}, "r_max: got 0.0, expected a number"),
         ({"r_max": float("nan")}, "got nan"),
-        ({"r_max": 0.3, "bins": 1}, "bins: expected a whole number >= 2, got 1"),
+        ({"r_max": 0.3, "bins": 1}, "bins: got 1, expected a whole number from 2"),
         ({"r_max": 0.3, "atoms": []}, "atoms: expected one or more"),
         ({"r_max": 0.3, "atoms": [1, 1]}, "each of them once"),
     ],

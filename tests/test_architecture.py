@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "openmm_diffsim"
 # Rooms, from low to high; those of one layer may import each other. A room is a module or a whole
 # subpackage; the longest name that fits a module says which room it is in.
 LAYERS = [
-    {"errors"},
+    {"errors", "interrupts"},
+    {"limits"},
     {"units"},
     {"curve"},
     {"io"},
@@ -21,7 +22,7 @@ LAYERS = [
     {"potentials"},
     {"observables"},
     {"samples"},
-    {"engine.xml"},
+    {"engine.xml", "engine.context"},
     {"engine.native"},
     {"engine.adapters"},
     {"engine.segments"},
@@ -37,6 +38,7 @@ LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_OPENMM = (
     "errors",
+    "limits",
     "curve",
     "io",
     "statistics",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import malformed
 import numpy as np
 import pytest
 
 from openmm_diffsim import MSD, VACF, AngleDistribution, Diffusion, Refinement
 from openmm_diffsim.configuration.build import build_refinement
-from openmm_diffsim.configuration.toml import parse_configuration
+from openmm_diffsim.configuration.toml import parse_configuration, read_configuration
 from openmm_diffsim.engine.segments.integrators import Scheme
 from openmm_diffsim.errors import ConfigurationError, TargetError
 from openmm_diffsim.observables.dynamics import lags_for
@@ -28,7 +30,9 @@ def vacf(folder: Path, t: np.ndarray = T, c_0: float = SQUARED_SPEED, **options:
     return {"observable": "vacf", "file": "c.csv", "uncertainty": 1e-3} | options
 
 
-def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -> Refinement:
+def build(
+    folder: Path, target: dict[str, Any], said: list[str] | None = None, **potential: Any
+) -> Refinement:
     raw = {
         "system": {"particles": 60, "number_density": 10.0, "mass": MASS},
         "dynamics": {"temperature": KELVIN, "timestep": STEP, "platform": "Reference"},
@@ -38,6 +42,7 @@ def build(folder: Path, target: dict[str, Any], said: list[str] | None = None) -
             "epsilon": 1.0,
             "cutoff": 0.8,
             "r_min": 0.28,
+            **potential,
         },
         "target": [target],
         "refine": {"steps": 1000, "every": 25},
@@ -123,8 +128,36 @@ def test_data_that_are_no_vacf_of_these_particles_are_refused(tmp_path: Path) ->
         TargetError, match=r"c\.csv: got C\(0\) = 1, expected about 3RT/m = 0\.09366"
     ):
         build(tmp_path, vacf(tmp_path, c_0=1.0))
-    with pytest.raises(TargetError, match=r"c\.csv: has no third column.*uncertainty"):
+    with pytest.raises(TargetError, match=r"c\.csv: has no column of errors.*uncertainty"):
         build(tmp_path, {k: v for k, v in vacf(tmp_path).items() if k != "uncertainty"})
+
+
+def test_who_knows_better_says_so(tmp_path: Path) -> None:
+    target = build(tmp_path, vacf(tmp_path, c_0=1.0, as_it_is=True)).targets[0]
+    assert target.values[0] == 1.0
+
+
+def test_which_column_of_a_file_is_meant(tmp_path: Path) -> None:
+    entry = vacf(tmp_path, columns=[1, 3])
+    t, c = np.loadtxt(tmp_path / "c.csv", unpack=True)
+    np.savetxt(tmp_path / "c.csv", np.stack([t, 0.1 * c, c], axis=1))
+    assert build(tmp_path, entry).targets[0].values[0] == pytest.approx(SQUARED_SPEED)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [((3, 8), "it would in angstrom"), ((0.5, 0.55), "expected it to cover r_min = 0.28 nm")],
+)
+def test_a_table_that_says_little_of_the_potential_is_refused(
+    tmp_path: Path, ends: tuple[float, float], message: str
+) -> None:
+    r = np.linspace(*ends, 30)
+    np.savetxt(tmp_path / "u.txt", np.stack([r, 1 - r / r[-1]], axis=1))
+    own = {"kind": "spline", "initial": "table", "file": "u.txt"}
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        build(tmp_path, DIFFUSION, **own)
+    assert caught.value.key == "potential.file"
+    assert str(tmp_path / "u.txt") in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -166,3 +199,45 @@ def test_lags_of_many_data_are_no_more_than_twenty() -> None:
     lags = lags_for(np.arange(0, 1.0001, 0.002), 0.002)
     assert len(lags) == 20 and (lags[0], lags[-1]) == (0, 500)
     assert set(np.diff(lags)) <= {26, 27}
+
+
+NO_STARTS = {
+    "NaN box": ("system.xml", r'(<A x=")[^"]*', r"\1nan", "system.system", "box vectors"),
+    "no length": ("state.xml", r'(<B[^>]* y=")[^"]*', r"\g<1>0", "system.state", "a volume"),
+    "a word": ("state.xml", r'(<C[^>]* z=")[^"]*', r"\1long", "system.state", "a volume"),
+    "far": ("state.xml", r'(<Position x=")[^"]*', r"\g<1>1e300", "system.state", "at [1e+300"),
+}
+
+
+@pytest.mark.parametrize("case", NO_STARTS)
+def test_where_no_simulation_can_start_from_the_file_is_named(tmp_path: Path, case: str) -> None:
+    name, pattern, damage, key, words = NO_STARTS[case]
+    malformed.write_valid(tmp_path)
+    text = (tmp_path / name).read_text()
+    (tmp_path / name).write_text(re.sub(pattern, damage, text, count=1))
+    with pytest.raises(ConfigurationError) as caught:
+        build_refinement(read_configuration(tmp_path / "own.toml"))
+    assert caught.value.key == key
+    assert name in str(caught.value) and words in str(caught.value)
+
+
+def test_what_is_said_besides_is_said_once_all_is_known_to_be_right(tmp_path: Path) -> None:
+    malformed.write_valid(tmp_path)
+    said: list[str] = []
+    raw = malformed.FLUID | {"system": {"particles": 100, "number_density": 20.0, "mass": 40.0}}
+    build_refinement(parse_configuration(raw, tmp_path), said.append)
+    assert len(said) == 1 and "half the box" in said[0]
+    said.clear()
+    with pytest.raises(ConfigurationError):  # of the platform, which is looked for later
+        dynamics = raw["dynamics"] | {"platform": "Abacus"}
+        build_refinement(parse_configuration(raw | {"dynamics": dynamics}, tmp_path), said.append)
+    assert not said
+
+
+def test_energies_beyond_all_measure_are_refused(tmp_path: Path) -> None:
+    malformed.write_valid(tmp_path)
+    path = tmp_path / "u.csv"
+    path.write_text(path.read_text().replace("0.5,", "0.5,1e300\n0.500001,"))
+    with pytest.raises(ConfigurationError, match=r"u\.csv: at r = 0\.\d+ nm u got .*e\+") as caught:
+        build_refinement(read_configuration(tmp_path / "table.toml"))
+    assert caught.value.key == "potential.file"

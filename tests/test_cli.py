@@ -244,6 +244,44 @@ def test_foreign_checkpoint_is_refused_and_kept(here: Path, capsys: pytest.Captu
     assert (here / "out/checkpoint.npz").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("number_density = 15.0", "number_density = 14.0", "the density in 1/nm^3 was 15, is 14"),
+        ("number_density = 15.0", "number_density = 14.9", "the density in 1/nm^3 was 15, is 14.9"),
+        ("mass = 39.948", "mass = 20.0", "the masses in amu were 120 x 39.948, are 120 x 20.0"),
+        ("particles = 120", "particles = 125", "the number of particles was 120, is 125"),
+        ("temperature = 150.0", "temperature = 151.0", "the temperature in K was 150, is 151"),
+    ],
+)
+def test_a_fit_of_another_liquid_does_not_go_on(
+    here: Path, old: str, new: str, words: str, capsys: pytest.CaptureFixture
+) -> None:
+    config = configure(here, rounds=1, platform="Reference", cutoff=0.8)
+    rows = (here / "g.csv").read_text().splitlines()[:80]  # end inside all of these boxes
+    (here / "g.csv").write_text("\n".join(rows))
+    assert run("refine", config) == cli.FINISHED
+    before = {path: path.read_bytes() for path in (here / "out").iterdir()}
+    capsys.readouterr()
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new).replace("rounds = 1", "rounds = 2"))
+    assert run("refine", config, "--resume") == cli.BAD_INPUT
+    said = capsys.readouterr().err.strip()
+    assert words in said and "another fit" in said and "\n" not in said
+    assert {path: path.read_bytes() for path in (here / "out").iterdir()} == before
+
+
+def test_a_fit_beside_other_forces_does_not_go_on(
+    here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = own_system(here, 0.0)
+    assert run("refine", config) == cli.FINISHED
+    own_system(here, 1.5)
+    config.write_text(config.read_text().replace("rounds = 1", "rounds = 2"))
+    assert run("refine", config, "--resume") == cli.BAD_INPUT
+    assert "forces, CustomExternalForce" in capsys.readouterr().err
+
+
 BAD_FILES = {
     "empty": ("", "is empty"),
     "no numbers": ("hello\nworld\n", "number"),
@@ -330,10 +368,13 @@ def test_exploding_potential_is_not_trusted(here: Path, capsys: pytest.CaptureFi
     assert "exploded" in capsys.readouterr().err
 
 
-def test_own_system_is_refined(here: Path) -> None:
+def own_system(here: Path, strength: float) -> Path:
+    """Beside a force of its own, which pulls all particles to the middle."""
     topology, system = fluid(120, 15.0, 39.948)
-    bystander = openmm.CustomExternalForce("0*x")
-    bystander.addParticle(0, [])
+    bystander = openmm.CustomExternalForce("k*periodicdistance(x,y,z,0,0,0)^2")
+    bystander.addPerParticleParameter("k")
+    for index in range(120):
+        bystander.addParticle(index, [strength])
     system.addForce(bystander)
     (here / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
     side = system.getDefaultPeriodicBoxVectors()[0][0].value_in_unit(unit.nanometer)
@@ -344,6 +385,11 @@ def test_own_system_is_refined(here: Path) -> None:
     start = config.read_text().index("[dynamics]")
     own = '[system]\ntopology = "box.pdb"\nsystem = "system.xml"\natoms = "name X"\n'
     config.write_text(own + config.read_text()[start:])
+    return config
+
+
+def test_own_system_is_refined(here: Path) -> None:
+    config = own_system(here, 0.0)
     assert run("refine", config) == cli.FINISHED
     refined = openmm.XmlSerializer.deserialize((here / "out/system.xml").read_text())
     assert refined.getNumForces() == 2
@@ -430,6 +476,45 @@ def test_rdf_refuses_what_it_cannot_read(here: Path, capsys: pytest.CaptureFixtu
     assert "absent.pdb" in capsys.readouterr().err
 
 
+def test_rdf_replaces_only_what_it_wrote(here: Path, capsys: pytest.CaptureFixture) -> None:
+    topology, _ = fluid(20, 15.0, 39.948)
+    side = (20 / 15.0) ** (1 / 3)
+    frames = mdtraj.Trajectory(
+        np.random.default_rng(1).random((30, 20, 3)) * side,
+        mdtraj.Topology.from_openmm(topology),
+        unitcell_lengths=np.full((30, 3), side),
+        unitcell_angles=np.full((30, 3), 90.0),
+    )
+    frames.save_dcd(here / "run.dcd")
+    frames[0].save_pdb(here / "top.pdb")
+    (here / "notes.csv").write_text("mine")
+    (here / "b.png").write_text("mine")
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    for name in ("run.dcd", "top.pdb", "notes.csv", "b.csv", "c.png"):
+        assert run("rdf", "top.pdb", "run.dcd", "--output", name) == cli.BAD_INPUT
+        assert name[0] in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
+    for _ in range(2):
+        assert run("rdf", "top.pdb", "run.dcd", "--output", "a.csv") == cli.FINISHED
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONWARNINGS": "error"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0"},
+    ],
+    ids=["warnings are errors", "ascii output", "C locale"],
+)
+def test_a_fit_in_a_plain_environment(here: Path, environment: dict[str, str]) -> None:
+    configure(here, rounds=2, platform="Reference", target="uncertainty = 0.0002")
+    command = [sys.executable, "-m", "openmm_diffsim", "refine", "fit.toml", "--output", "möge"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True)
+    assert done.returncode == cli.FINISHED, done.stderr
+    assert b"finished after 2 rounds" in done.stdout and (here / "möge/summary.json").exists()
+
+
 def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> None:
     assert run("info") == cli.FINISHED
     said = capsys.readouterr().out
@@ -484,7 +569,7 @@ def test_full_disk_at_the_end_keeps_the_checkpoint(
 
     config = configure(here)
     with monkeypatch.context() as patch:
-        patch.setattr("openmm_diffsim.io.write_csv", full)
+        patch.setattr("openmm_diffsim.io.manifest.atomic_write_bytes", full)
         assert run("refine", config) == cli.FAILED
     assert "No space left on device" in capsys.readouterr().err
     assert run("refine", config, "--resume") == cli.FINISHED

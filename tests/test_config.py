@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import openmm_diffsim
+from openmm_diffsim.configuration.potentials import PAIR_KINDS
 from openmm_diffsim.configuration.toml import Configuration, parse_configuration, read_configuration
 from openmm_diffsim.errors import ConfigurationError
+from openmm_diffsim.limits import LIMITS
 
 ISSUE_EXAMPLE: dict[str, Any] = {
     "system": {"particles": 500, "number_density": 21.5, "mass": 39.948},
@@ -42,6 +47,8 @@ ISSUE_EXAMPLE: dict[str, Any] = {
 }
 
 _DELETE = object()
+PACKAGE = Path(openmm_diffsim.__file__).parent
+SOURCES = "".join(path.read_text() for path in sorted(PACKAGE.rglob("*.py")))
 
 
 @pytest.fixture
@@ -135,6 +142,10 @@ def test_angles_are_read_in_full(folder: Path) -> None:
     ).targets[1]
     assert (full.settings["bins"], full.unit, full.window) == (36, "degree", (0.5, 2.5))
     assert (full.noise, full.settings["atoms"]) == ("independent", "name O")
+    assert (plain.columns, plain.block, plain.as_it_is) == (None, None, False)
+    said = {"columns": [1, 3], "block": -1, "as_it_is": True}
+    told = changed(folder, target=[ISSUE_EXAMPLE["target"][0] | said]).targets[0]
+    assert (told.columns, told.block, told.as_it_is) == ((1, 3), -1, True)
 
 
 def without(section: dict[str, Any], key: str) -> dict[str, Any]:
@@ -144,22 +155,26 @@ def without(section: dict[str, Any], key: str) -> dict[str, Any]:
 SECTIONS_REFUSED = [
     (without(ANGLES, "r_max"), "r_max", "missing"),
     (without(ANGLES, "file"), "file", "missing"),
-    (ANGLES | {"r_max": -0.3}, "r_max", "above 0"),
-    (ANGLES | {"bins": 4}, "bins", ">= 8"),
+    (ANGLES | {"r_max": -0.3}, "r_max", "from 0.001 to"),
+    (ANGLES | {"bins": 4}, "bins", "from 8 to 4000"),
     (ANGLES | {"angle_unit": "deg"}, "angle_unit", "one of rad, degree; did you mean 'degree'?"),
     (ANGLES | {"window": [2.0, 1.0]}, "window", "[low, high] in rad"),
     (ANGLES | {"length_unit": "nm"}, "length_unit", "unknown key"),
+    (ANGLES | {"columns": [0, 1]}, "columns", "whole numbers from 1 on, as [1, 2]"),
+    (ANGLES | {"columns": 2}, "columns", "whole numbers from 1 on"),
+    (ANGLES | {"block": "last"}, "block", "expected a whole number"),
+    (ANGLES | {"as_it_is": "yes"}, "as_it_is", "expected true or false"),
     (ANGLES | {"observable": "angle"}, "observable", "did you mean 'angles'?"),
     (VACF | {"winodw": [0, 1]}, "winodw", "did you mean window?"),
     (VACF | {"integrator": "nvt"}, "integrator", "one of simulation, nve; did you mean 'nve'?"),
-    (VACF | {"segments_every": 0}, "segments_every", ">= 1"),
+    (VACF | {"segments_every": 0}, "segments_every", "from 1 to"),
     (VACF | {"window": [0.5, 0.1]}, "window", "[low, high] in ps"),
     (VACF | {"file": "absent.csv"}, "file", "there is no file"),
     (VACF | {"length_unit": "nm"}, "length_unit", "unknown key"),
     (VACF | {"value": 1.0}, "value", "unknown key"),
     (without(VACF, "file"), "file", "missing"),
     (DIFFUSION | {"method": "green-kub"}, "method", "did you mean 'green-kubo'?"),
-    (DIFFUSION | {"length": 0.0}, "length", "above 0"),
+    (DIFFUSION | {"length": 0.0}, "length", "from 1e-06 to"),
     (DIFFUSION | {"value": -1.0}, "value", "above 0"),
     (DIFFUSION | {"window": [0.0, 1.0]}, "window", "unknown key"),
     (without(DIFFUSION, "uncertainty"), "uncertainty", "needs its uncertainty (nm^2/ps)"),
@@ -193,18 +208,23 @@ REFUSED = [
     ({"frobnicate": {}}, "frobnicate", "unknown key"),
     ({"target__0__color": "red"}, "target[0].color", "unknown key"),
     ({"dynamics__temperature": _DELETE}, "dynamics.temperature", "missing"),
-    ({"dynamics__temperature": -5}, "dynamics.temperature", "above 0"),
+    ({"dynamics__temperature": -5}, "dynamics.temperature", "from 1e-06 to"),
     ({"dynamics__temperature": "85"}, "dynamics.temperature", "expected a number"),
-    ({"dynamics__temperature": float("nan")}, "dynamics.temperature", "finite"),
-    ({"dynamics__timestep": 5.0}, "dynamics.timestep", "is it in fs?"),
-    ({"dynamics__threads": 0}, "dynamics.threads", ">= 1"),
-    ({"system__particles": 3}, "system.particles", ">= 10"),
+    (
+        {"dynamics__temperature": float("nan")},
+        "dynamics.temperature",
+        "got nan, expected",
+    ),
+    ({"dynamics__timestep": 5.0}, "dynamics.timestep", "in ps (5 fs are 0.005)"),
+    ({"dynamics__timestep": 0.0}, "dynamics.timestep", "in ps (5 fs are 0.005)"),
+    ({"dynamics__threads": 0}, "dynamics.threads", "from 1 to 1024"),
+    ({"system__particles": 3}, "system.particles", "from 10 to"),
     ({"system__particles": 500.0}, "system.particles", "whole number"),
     ({"system__mass_density": 1.4}, "system.number_density", "not both"),
     ({"system__number_density": _DELETE}, "system.number_density", "either"),
     ({"potential__kind": "splin"}, "potential.kind", "did you mean 'spline'?"),
     ({"potential__r_min": 0.9}, "potential.r_min", "less than cutoff"),
-    ({"potential__knots": 2}, "potential.knots", ">= 8"),
+    ({"potential__knots": 2}, "potential.knots", "from 6 to 2000"),
     ({"potential__initial": "lennard-jones"}, "potential.sigma", "needs sigma"),
     ({"potential__initial": "parameters"}, "potential.initial", "no parameters"),
     ({"potential__initial": "table"}, "potential.file", "needs file"),
@@ -213,15 +233,25 @@ REFUSED = [
     ({"target": []}, "potential.initial", "without an rdf target"),
     ({"target__0__file": "absent.csv"}, "target[0].file", "there is no file"),
     ({"target__0__length_unit": "inch"}, "target[0].length_unit", "one of nm, angstrom"),
-    ({"target__0__uncertainty": 0}, "target[0].uncertainty", "above 0"),
+    ({"target__0__uncertainty": 0}, "target[0].uncertainty", "from 1e-12 to"),
     ({"target__0__window": [0.5, 0.2]}, "target[0].window", "low < high"),
     ({"target__1__uncertainty": _DELETE}, "target[1].uncertainty", "needs its uncertainty"),
     ({"target__1__file": "g.csv"}, "target[1].file", "unknown key"),
     ({"refine__method": "newton"}, "refine.method", "expected one of"),
-    ({"refine__rounds": 0}, "refine.rounds", ">= 1"),
+    ({"refine__rounds": 0}, "refine.rounds", "from 1 to 10000"),
     ({"refine__steps": 400}, "refine.steps", "only 8 frames"),
     ({"refine__seed": True}, "refine.seed", "whole number"),
     ({"refine": _DELETE}, "refine", "missing"),
+    ({"refine__seed": 2**31}, "refine.seed", "OpenMM takes 32 bits"),
+    ({"refine__seed": 16**9999}, "refine.seed", "a number of thousands of digits"),
+    ({"refine__rounds": 10**9}, "refine.rounds", "all frames of all rounds are kept"),
+    ({"potential__cutoff": 1e300}, "potential.cutoff", "from 0.001 to"),
+    ({"potential__knots": 10**9}, "potential.knots", "the square of it"),
+    ({"dynamics__threads": 10**6}, "dynamics.threads", "one for each core"),
+    ({"dynamics__platform": "C\0"}, "dynamics.platform", "text of one line"),
+    ({"target__0__window": [0.3, 1e300]}, "target[0].window", "low < high"),
+    ({"target__0__file": "x" * 5000}, "target[0].file", "there is no file"),
+    ({"target__0__observable": "y" * 5000}, "target[0].observable", "yyy..."),
 ]
 
 
@@ -234,7 +264,10 @@ def test_refusal_names_the_key(folder: Path, entries: dict[str, Any], key: str, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[system", "\x00", "a = 1\na = 2\n"])
+NO_TOML = ["[system", "\x00", "a = 1\na = 2\n", "a = 1" + "0" * 5000, "a = " + "[" * 9999]
+
+
+@pytest.mark.parametrize("text", NO_TOML, ids=lambda text: text[:9])
 def test_broken_toml_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "fit.toml"
     path.write_text(text)
@@ -242,9 +275,33 @@ def test_broken_toml_is_refused(tmp_path: Path, text: str) -> None:
         read_configuration(path)
 
 
+def test_a_mark_of_utf_8_before_a_toml_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "fit.toml"
+    path.write_bytes(b"\xef\xbb\xbf[systems]\n")
+    with pytest.raises(ConfigurationError, match="missing") as caught:
+        read_configuration(path)
+    assert caught.value.key == "system"  # what it lacks, not its first letter
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_configuration(tmp_path / "absent.toml")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigurationError, match="cannot be read: it is a device or a pipe"):
+            read_configuration(path)
+    (tmp_path / "long.toml").write_text("#" * 2**20 + "\n")
+    with pytest.raises(ConfigurationError, match="in all 1048577 bytes, expected at most 1048576"):
+        read_configuration(tmp_path / "long.toml")
+
+
+def test_every_number_of_a_configuration_has_a_range_of_its_own() -> None:
+    asked = set(re.findall(r'section\.(?:number|integer)\(\s*"(\w+)"', SOURCES))
+    parameters = {name for kind in PAIR_KINDS.values() for name in kind.parameters}
+    assert len(asked) > 20 and asked | parameters <= LIMITS.keys()
 
 
 def test_shipped_configuration_is_valid() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -272,6 +273,9 @@ def test_types_and_absent_particles_are_read_back(backend: str) -> None:
 # Updates ----------------------------------------------------------------------------------------
 
 
+OLD = [("8.5.2", "CPU", 1), ("8.6", "CPU", 1), ("8.6.1", "CPU", 0), ("8.5.2", "Reference", 0)]
+
+
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
 @pytest.mark.parametrize("n_types", [1, 2])
 def test_update_changes_a_live_context_and_rebuilds_nothing(
@@ -298,6 +302,37 @@ def test_update_changes_a_live_context_and_rebuilds_nothing(
         after.getVelocities(asNumpy=True)._value, before.getVelocities(asNumpy=True)._value
     )
     assert system.getNumForces() == 1
+
+
+@pytest.mark.parametrize(("version", "platform", "anew"), OLD)
+def test_a_table_is_brought_anew_where_openmm_would_keep_old_energies(
+    version: str, platform: str, anew: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMM 8.5 and 8.6.0 on the CPU platform: openmm issue 5402."""
+    box, types = BOXES["cubic"], np.arange(N) % 2
+    potential = FreePair(BASIS, 2, seed=1)
+    system = empty_system(N, box)
+    potential.attach(system, types=types, backend="table")
+    context = context_of(system, points(box), platform)
+    context.setVelocitiesToTemperature(100.0, 1)
+    before = context.getState(velocities=True)
+    calls: list[Any] = []
+    reinitialize = openmm.Context.reinitialize
+
+    def counted(context: openmm.Context, preserveState: bool) -> None:
+        calls.append(preserveState)
+        reinitialize(context, preserveState)
+
+    monkeypatch.setattr(openmm.Context, "reinitialize", counted)
+    monkeypatch.setattr(openmm.Platform, "getOpenMMVersion", staticmethod(lambda: version))
+    potential.c.data.copy_(FreePair(BASIS, 2, seed=2).c)
+    attached(potential, system).update(context, None)
+    assert calls == [True] * anew
+    assert_force_is_the_potentials(context, expected_of(potential, points(box), box, types=types))
+    np.testing.assert_array_equal(
+        context.getState(velocities=True).getVelocities(asNumpy=True)._value,
+        before.getVelocities(asNumpy=True)._value,
+    )
 
 
 def test_update_without_a_context_changes_the_system_alone(backend: str) -> None:
@@ -395,6 +430,36 @@ REFUSED: dict[str, tuple[Callable[[openmm.System], Any], tuple[str, ...], dict[s
         ("(3, 3)",),
         {},
     ),
+    "atoms that are no whole numbers": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[0.9, 1.7]),
+        ("atoms", "1.7"),
+        {},
+    ),
+    "atoms as a mask": (
+        lambda s: FreePair(BASIS).attach(s, atoms=[True] * 5 + [False]),
+        ("atoms", "np.flatnonzero"),
+        {},
+    ),
+    "types that are words": (
+        lambda s: FreePair(BASIS, 2).attach(s, types=["A"] * 6),
+        ("types", "'A'"),
+        {},
+    ),
+    "exclusions that are no whole numbers": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(0.2, 1.7)]),
+        ("exclusions", "1.7"),
+        {},
+    ),
+    "half a bond": (
+        lambda s: FreePair(BASIS).attach(s, exclude_bonds=0.5),
+        ("exclude_bonds", "0.5"),
+        {"got": 0.5},
+    ),
+    "pairs and bonds at once": (
+        lambda s: FreePair(BASIS).attach(s, exclusions=[(0, 1)], exclude_bonds=1),
+        ("exclusions", "exclude_bonds"),
+        {},
+    ),
     "backend that does not exist": (
         lambda s: FreePair(BASIS).attach(s, backend="torch"),
         ("'native' or 'table'", "'torch'"),
@@ -438,6 +503,122 @@ def test_exclusions_that_openmm_would_refuse_are_refused_at_once() -> None:
     with pytest.raises(AttachError, match=r"got 1 pairs.* 2 that differ"):
         FreePair(BASIS).attach(system, exclusions=[(0, 1)])
     FreePair(BASIS).attach(system, exclusions=[(3, 2), (1, 0), (0, 1)])  # the same, otherwise put
+
+
+def bonded(kind: str) -> openmm.System:
+    """Six particles in a chain that one kind of force or constraint holds together."""
+    system = empty_system(6, BOXES["cubic"])
+    links = [(k, k + 1) for k in range(5)]
+    force: Any = {
+        "HarmonicBondForce": openmm.HarmonicBondForce,
+        "CustomBondForce": lambda: openmm.CustomBondForce("r"),
+        "CustomCompoundBondForce": lambda: openmm.CustomCompoundBondForce(2, "distance(p1, p2)"),
+        "CustomCVForce": openmm.HarmonicBondForce,
+    }.get(kind, lambda: None)()
+    for a, b in links:
+        if kind == "constraints":
+            system.addConstraint(a, b, 0.3)
+        elif kind == "CustomCompoundBondForce":
+            force.addBond([a, b])
+        else:
+            force.addBond(a, b, *([] if kind == "CustomBondForce" else [0.3, 100.0]))
+    if kind == "CustomCVForce":
+        inner, force = force, openmm.CustomCVForce("bonds")
+        force.addCollectiveVariable("bonds", inner)
+    if force is not None:
+        system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "HarmonicBondForce",
+        "CustomBondForce",
+        "CustomCompoundBondForce",
+        "CustomCVForce",
+        "constraints",
+    ],
+)
+def test_bonded_pairs_are_left_out_as_far_as_is_said(kind: str, backend: str) -> None:
+    for most in range(4):
+        system = bonded(kind)
+        potential = FreePair(BASIS)
+        potential.attach(system, backend=backend, exclude_bonds=most)
+        expected = [(a, b) for a in range(6) for b in range(a + 1, 6) if b - a <= most]
+        assert sorted(map(tuple, attached(potential, system).exclusions()[0].tolist())) == expected
+
+
+def test_bonded_pairs_that_interact_are_told() -> None:
+    with pytest.warns(RuntimeWarning, match=r"5 in all, such as \(0, 1\).*exclude_bonds"):
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"))
+    with pytest.warns(RuntimeWarning, match=r"1 in all, such as \(2, 3\)"):
+        FreePair(BASIS).attach(bonded("constraints"), atoms=[0, 2, 3, 5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), atoms=[0, 2, 4])
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), exclude_bonds=0)
+        FreePair(BASIS).attach(bonded("HarmonicBondForce"), exclusions=[])
+        system = bonded("HarmonicBondForce")
+        links = [(k, k + 1) for k in range(5)]
+        system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, links))
+        FreePair(BASIS).attach(system)
+
+
+def joined(kind: str, bonds: int = 0) -> openmm.System:
+    """Eight particles, the first five joined by a force that does not say which are bonded."""
+    system = empty_system(8, BOXES["cubic"])
+    for k in range(bonds):
+        system.addConstraint(k, k + 1, 0.3)
+    for k in range(0, 2 if kind == "torsion" else 3):
+        if kind == "compound":
+            force = openmm.CustomCompoundBondForce(3, "distance(p1, p2) + distance(p2, p3)")
+            force.addBond([k, k + 1, k + 2])
+        elif kind == "angle":
+            force = openmm.HarmonicAngleForce()
+            force.addAngle(k, k + 1, k + 2, 1.0, 1.0)
+        elif kind == "torsion":
+            force = openmm.RBTorsionForce()
+            force.addTorsion(k, k + 1, k + 2, k + 3, 1, 1, 1, 1, 1, 1)
+        else:
+            force = openmm.CMAPTorsionForce()
+            force.addMap(4, [0.0] * 16)
+            force.addTorsion(0, 0, 1, 2, 3, 1, 2, 3, 4)
+        system.addForce(force)
+    return system
+
+
+@pytest.mark.parametrize("kind", ["compound", "angle", "torsion", "map"])
+def test_pairs_that_may_be_bonded_are_told_and_no_bond_is_not_counted(kind: str) -> None:
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 2, but no bond.* 8 particles"):
+        FreePair(BASIS).attach(joined(kind), exclude_bonds=2)
+    with pytest.warns(RuntimeWarning, match=r"no bond, .*\(4 such pairs, the first \(0, 1\)\)"):
+        FreePair(BASIS).attach(joined(kind))
+    with pytest.warns(RuntimeWarning, match=r"\(3 such pairs, the first \(1, 2\)\); exclusions="):
+        FreePair(BASIS).attach(joined(kind, 1), exclude_bonds=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        FreePair(BASIS).attach(joined(kind, 4), exclude_bonds=2)
+        FreePair(BASIS).attach(joined(kind), exclusions=[(0, 1)])
+        FreePair(BASIS).attach(joined(kind), exclude_bonds=0)
+        FreePair(BASIS).attach(joined(kind), atoms=[0, 5, 6])
+
+
+def test_bonds_are_not_counted_of_particles_that_have_none() -> None:
+    system = bonded("constraints")
+    for _ in range(3):
+        system.addParticle(1.0)
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 1, .* 3 particles"):
+        FreePair(BASIS).attach(system, atoms=[6, 7, 8], exclude_bonds=1)
+
+
+def test_bonds_that_the_nonbonded_force_does_not_exclude_are_told_and_refused() -> None:
+    system = bonded("HarmonicBondForce")
+    system.addForce(nonbonded(6, openmm.NonbondedForce.CutoffPeriodic, [(0, 1)]))
+    with pytest.raises(AttachError, match=r"exclude_bonds: got 5 pairs.* 1 that differ"):
+        FreePair(BASIS).attach(system, exclude_bonds=1)
+    with pytest.warns(RuntimeWarning, match=r"4 in all, such as \(1, 2\)"):
+        FreePair(BASIS).attach(system)
 
 
 def test_update_with_a_coefficient_that_is_not_a_number_leaves_the_force_alone(

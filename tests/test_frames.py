@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +189,31 @@ def test_a_file_is_read_as_a_whole_only_when_it_was_written_to(
     for _ in range(3):
         frames.read(np.arange(6))
     assert len(calls) == 2
+
+
+def test_a_temporary_file_of_a_killed_process_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """if True:
+        import os, signal
+        from openmm_diffsim.io import FrameWriter
+        writer = FrameWriter()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    writer, _, _ = written(None)
+    assert not left.exists() and len(writer.frames()) == 6
+    del writer
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_temporary_files_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(FramesError, match=r"missing.*TMPDIR"):
+        FrameWriter()

@@ -15,7 +15,7 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, FunctionOfAverages, Pressure, Target
 from openmm_diffsim.curve import Curve
 from openmm_diffsim.errors import ObservableError, TargetError
-from openmm_diffsim.refinement.comparison import _target_covariance
+from openmm_diffsim.refinement.comparison import _target_noise
 
 A, B = RDF(0.6, 3), RDF(0.8, 2)
 HERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
@@ -203,7 +203,7 @@ def test_the_covariance_of_a_curve_is_that_of_its_target() -> None:
     curve = Curve(np.array([0.15, 0.2, 0.3, 0.4, 0.5]), np.ones(5), None, covariance)
     correlated = Target(HERE, A, curve)
     plain = Target(HERE, A, curve, uncertainty=0.1)
-    found = _target_covariance([plain, correlated], np.eye(10))
+    found = _target_noise([plain, correlated], np.eye(10), np.eye(10)).dense()
     np.testing.assert_allclose(found[:5, :5], 0.01 * np.eye(5))
     np.testing.assert_allclose(found[5:, 5:], covariance)
     assert not found[:5, 5:].any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -38,7 +39,8 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.refinement import Comparison, FitView, Step
-from openmm_diffsim.refinement.comparison import Sight, compare, groups_of
+from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
+from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
     follow,
@@ -156,6 +158,12 @@ def view_state(
     return compare(targets, [Sight(targets[0].state_point, samples.at(), theory)], options)
 
 
+def measured(view: Comparison) -> Array:
+    """Deviations of a Jacobian that has noise, [blocks, points, coefficients]."""
+    assert view.jacobian_noise is not None
+    return view.jacobian_noise.dense()
+
+
 def chain_of(potential: Potential, temperature: float) -> Array:
     """dc/dtheta, [coefficients, parameters]."""
     n = len(potential.coefficients(temperature))
@@ -174,7 +182,8 @@ def updated(potential: Potential, goal: Target, samples: Samples) -> Step:
 def view_of(
     prediction: Array, jacobian: Array, own: Array, other: Array, targets: Sequence[Target]
 ) -> Comparison:
-    return Comparison(targets, prediction, jacobian, own, other, 1000.0)
+    noise = LowRank.made(own), LowRank.made(other)
+    return Comparison(targets, prediction, jacobian, *noise, 1000.0)
 
 
 # What a state point looks like ------------------------------------------------------------------
@@ -373,7 +382,7 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
         for _ in range(100)
     ]
     scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
-    claimed = np.mean([(view.jacobian_deviations**2).sum(axis=0) for view in views], axis=0)
+    claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
     assert claimed.mean() / scatter.mean() == pytest.approx(1.0, abs=0.15)
     assert np.abs(claimed / scatter - 1).max() < 5 * 0.14
 
@@ -381,16 +390,19 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
 def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     views, *_ = random_problem(36, 3, 1)
     rng = np.random.default_rng(36)
-    view = replace(views[0], jacobian_deviations=rng.normal(size=(5, 8, N)))
+    noise = JacobianNoise(rng.normal(size=(8, 6)), rng.normal(size=(5, 6, N)))
+    view = replace(views[0], jacobian_noise=noise)
     step = rng.normal(size=N)
-    expected = sum(d @ view.weight @ d for d in view.jacobian_deviations @ step)
+    expected = sum(d @ view.weight @ d for d in measured(view) @ step)
     assert step @ damping(view) @ step == pytest.approx(expected)
     assert not damping(views[0]).any()
 
 
 def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
     views, chains, offsets, _ = random_problem(37, 3, 1)
-    noisy = replace(views[0], jacobian_deviations=np.array([100 * views[0].jacobian]))
+    noisy = replace(
+        views[0], jacobian_noise=JacobianNoise(np.eye(8), 100 * views[0].jacobian[None])
+    )
     plain, damped = (solve([v], chains, offsets, [None]) for v in (views[0], noisy))
     # the same shape of J, 100 times as large: the Hessian is 10001 times as large
     np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
@@ -519,9 +531,7 @@ def test_a_function_of_dynamics_has_its_share_of_the_noise_of_the_slopes() -> No
     np.testing.assert_allclose(
         mine.own_covariance, map_of @ own.own_covariance @ map_of.T, rtol=1e-9, atol=1e-15
     )
-    assert own.jacobian_deviations is not None and mine.jacobian_deviations is not None
-    expected = (map_of @ own.jacobian_deviations).transpose(1, 2, 0)
-    found = mine.jacobian_deviations.transpose(1, 2, 0)
+    expected, found = (map_of @ measured(own)).transpose(1, 2, 0), measured(mine).transpose(1, 2, 0)
     np.testing.assert_allclose((found**2).sum(axis=2), (expected**2).sum(axis=2), rtol=1e-9)
 
 
@@ -821,6 +831,54 @@ def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_
     np.testing.assert_allclose(sampled.target_covariance, expected, atol=1e-9)
     # measured errors are those of 200 frames, more or less correlated
     assert 0.5 / 200 < share < 20 / 200
+
+
+def rdf_of_points(gas: dict[str, Any], n: int, noise: str) -> Target:
+    """The g(r) of the fixture, interpolated to n points."""
+    rdf, g = gas["rdf"], gas["samples"].estimate(gas["rdf"])
+    r = np.linspace(rdf.r[0], rdf.r[-1], n)
+    y, error = np.interp(r, rdf.r, g.value) + 0.01 * np.sin(20 * r), np.full(n, 0.02)
+    return Target(gas["point"], rdf, r, y, uncertainty=error, noise=noise, weight=2.0)
+
+
+@pytest.mark.parametrize("noise", ["independent", "sampled"])
+def test_more_points_than_bins_are_weighted_as_whole_matrices_would(
+    gas: dict[str, Any], noise: str
+) -> None:
+    theta = gas["angles"].theta
+    angles = Target(gas["point"], gas["angles"], theta, np.sin(theta) / 2, uncertainty=0.1)
+    goals = [rdf_of_points(gas, 300, noise), angles]
+    view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
+    assert view.own_noise.factor.shape == (len(view.residual), 58)  # values of both
+    assert view.weighting.factor.shape[1] == 58
+    dense = replace(
+        view,
+        own_noise=LowRank.made(view.own_covariance),
+        target_noise=LowRank.made(view.target_covariance),
+    )
+    for own, other in zip(
+        linear_model(view, np.zeros(view.jacobian.shape[1]), None),
+        linear_model(dense, np.zeros(view.jacobian.shape[1]), None),
+        strict=True,
+    ):
+        np.testing.assert_allclose(own, other, rtol=1e-7, atol=1e-9 * np.abs(other).max())
+    assert view.misfit() == pytest.approx(dense.misfit(), rel=1e-12)
+    assert view.noise_ratio() == pytest.approx(dense.noise_ratio(), rel=1e-12)
+    traces = [v.weighting.trace_with(v.own_noise) for v in (view, dense)]
+    assert traces[0] == pytest.approx(traces[1], rel=1e-8)
+
+
+@pytest.mark.parametrize("noise", ["independent", "sampled"])
+def test_ten_thousand_points_take_no_matrix_of_their_square(
+    gas: dict[str, Any], noise: str
+) -> None:
+    tracemalloc.start()
+    goals = [rdf_of_points(gas, 10_000, noise)]
+    view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
+    hessian, _ = linear_model(view, np.zeros(view.jacobian.shape[1]), None)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6 and np.isfinite(hessian).all()  # bytes; the square has 800e6
 
 
 def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> None:

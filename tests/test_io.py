@@ -111,11 +111,11 @@ def test_form_is_read(write: Write, content: str | bytes) -> None:
 
 @pytest.mark.parametrize("on_its_side", [False, True])
 def test_third_column_is_the_error(write: Write, on_its_side: bool) -> None:
-    table = np.array([R, G, G + 0.5])
+    table = np.array([R, G, 0.1 * G + 0.05])
     table = table if on_its_side else table.T
     data = read_rdf(write("\n".join(",".join(map(str, row)) for row in table)))
     assert data.error is not None
-    np.testing.assert_array_equal(data.error, G + 0.5)
+    np.testing.assert_array_equal(data.error, 0.1 * G + 0.05)
 
 
 @pytest.mark.parametrize("length_unit", ["angstrom", "A"])
@@ -129,6 +129,91 @@ def test_holes_are_dropped_and_counted(write: Write) -> None:
     data = read_rdf(write("\n".join([*rows, "0.7,nan", "0.8,NaN", "0.9,", ",1.0"])))
     np.testing.assert_array_equal(data.x, R)
     assert data.n_dropped == 4
+
+
+@pytest.mark.parametrize("word", ["--", "-", "-nan", "NA", "n/a", "null", "-1.#IND", "nan(ind)"])
+def test_words_for_holes(write: Write, word: str) -> None:
+    data = read_rdf(write("\n".join([f"0.05 {word}", *ROWS])))
+    np.testing.assert_array_equal(data.x, R)
+    assert data.n_dropped == 1
+
+
+def test_a_minus_and_an_exponent_in_other_spellings(write: Write) -> None:
+    data = read_rdf(write("0.01 \u22120.01\n0.02 1.0-103\n" + "\n".join(ROWS)))
+    np.testing.assert_array_equal(data.y[:3], [-0.01, 1e-103, 0.0])
+
+
+def test_rows_that_votca_flags_are_left_out(write: Write) -> None:
+    flags = ["u", "o", "i", "i", "i", "i", "i", "u"]
+    rows = ["0.01 0.5", "0.02 0.5", *ROWS[:5], "0.9 0"]
+    path = write("\n".join(f"{row} {flag}" for row, flag in zip(rows, flags, strict=True)))
+    data = read_rdf(path)
+    np.testing.assert_array_equal(data.x, R[:5])
+    r, u = read_potential(path)  # what was extrapolated is a potential all the same
+    np.testing.assert_array_equal(r, [0.02, *R[:5]])
+    np.testing.assert_array_equal(u, [0.5, *G[:5]])
+    with pytest.raises(TargetError, match="only some rows end in a flag"):
+        read_rdf(write("\n".join([*ROWS, "0.7 1 i"])))
+
+
+def test_errors_of_bins_without_counts(write: Write) -> None:
+    """As gmx, mdtraj and everyone write them: no counts, no spread, or 0 / 0."""
+    for nothing in ("0", "0.000", "nan", "-nan"):
+        rows = [f"{row} {0.02 if g else nothing}" for row, g in zip(ROWS, G, strict=True)]
+        data = read_rdf(write("\n".join(rows)))
+        np.testing.assert_array_equal(data.error, np.where(G > 0, 0.02, 0.0))
+
+
+def lammps(g: np.ndarray, step: int) -> str:
+    found = np.cumsum(R**2 * g)
+    rows = [f"{k + 1} {R[k]} {g[k]:.6g} {found[k]:.6g}" for k in range(len(R))]
+    return "\n".join([f"{step} {len(R)}", *rows, ""])
+
+
+def test_which_of_several_tables_is_said(write: Write) -> None:
+    path = write("# TimeStep Number-of-rows\n" + lammps(0.9 * G, 100) + lammps(G, 200))
+    with pytest.raises(TargetError, match="holds 2 tables, the second from line 10 on: say which"):
+        read_rdf(path)
+    for block, expected in ((1, 0.9 * G), (2, G), (-1, G), (-2, 0.9 * G)):
+        read = read_curve(path, RDF.rules, "nm", block=block)
+        np.testing.assert_allclose(read.y, expected, rtol=1e-12)
+    for block in (0, 3, -3):
+        with pytest.raises(TargetError, match=f"block: got {block}, and the file holds 2"):
+            read_curve(path, RDF.rules, "nm", block=block)
+
+
+def test_a_block_of_fewer_rows_than_it_says_is_refused(write: Write) -> None:
+    with pytest.raises(
+        TargetError, match="the last block has 5 rows and says 6; is the file trunc"
+    ):
+        read_rdf(write(lammps(G, 100).rsplit("\n", 2)[0]))
+
+
+def test_which_column_is_what_is_said(write: Write) -> None:
+    table = np.stack([R, 2 * G, G, 0.01 + 0 * G, 0.7 * G], axis=1)
+    path = write("\n".join(" ".join(map(str, row)) for row in table))
+    read = read_curve(path, RDF.rules, "nm", columns=(1, 3))
+    np.testing.assert_array_equal(read.y, G)
+    assert read.error is None
+    for error in (4, 5):  # who says that it is an error knows
+        read = read_curve(path, RDF.rules, "nm", columns=[1, 3, error])
+        np.testing.assert_array_equal(read.error, table[:, error - 1])
+    for wrong in ([1], [1, 6], [0, 1], [1, 1], [1, 2, 3, 4], [1.0, 2.0]):
+        with pytest.raises(TargetError, match=r"columns: got .*, from 1 to 5"):
+            read_curve(path, RDF.rules, "nm", columns=wrong)  # type: ignore[arg-type]
+
+
+def test_what_stands_in_other_columns_does_not_matter(write: Write) -> None:
+    rows = [f"{row} {'inf' if g == 0 else -1}" for row, g in zip(ROWS, G, strict=True)]
+    np.testing.assert_array_equal(
+        read_curve(write("\n".join(rows)), RDF.rules, "nm", columns=[1, 2]).y, G
+    )
+
+
+@pytest.mark.parametrize("head", ["@TYPE xydy", "# r g error", "r g stderr", "r g d_g", "# r g e"])
+def test_large_errors_are_errors_where_they_are_called_so(write: Write, head: str) -> None:
+    data = read_rdf(write("\n".join([head, *(f"{row} {0.9}" for row in ROWS)])))
+    np.testing.assert_array_equal(data.error, 0.9)
 
 
 def test_repeated_r_is_averaged(write: Write) -> None:
@@ -152,22 +237,73 @@ REFUSED = {
     "truncated": ("\n".join([*ROWS, "0.7"]), 7, "got 1 numbers, expected 2"),
     "too long": ("\n".join([*ROWS, "0.7 1 1"]), 7, "got 3 numbers, expected 2"),
     "one column": ("\n".join(map(str, R)), 1, "got 1 columns, expected 2 or 3"),
-    "four columns": ("\n".join(["1 2 3 4"] * 9), 1, "got 4 columns, expected 2 or 3"),
+    "four columns": ("\n".join(["1 2 3 4"] * 9), None, "got 4 columns, expected 2 or 3; say which"),
     "side cut off": ("1,2,3,4,5,6\n0,0,1,1,1", 2, "got 5 numbers, expected 6"),
     "word": ("# r g\n" + "\n".join([*ROWS, "0.7 abc"]), 8, "got 'abc', expected a number"),
-    "decimal commas": ("\n".join(row.replace(".", ",") for row in ROWS), 1, "got '1 0'"),
-    "infinite": ("\n".join([*ROWS, "0.7 inf"]), 7, "got 'inf', expected a finite number"),
-    "overflow": ("\n".join([*ROWS, "0.7 1e999"]), 7, "got '1e999', expected a finite number"),
+    "all undefined": ("\n".join(row + " 0.1 u" for row in ROWS), None, "all are flagged o or u"),
+    "a point alone": ("\n".join([*ROWS, "0.7 .-830"]), 7, "got '.-830', expected a number"),
+    "a percent": ("\n".join([*ROWS, "0.7 99%"]), 7, "got '99%', expected a number"),
+    "underscores": ("\n".join([*ROWS, "0_7 1"]), 7, "got '0_7', expected a number"),
+    "too wide a number": ("\n".join([*ROWS, "0.7 *****"]), 7, "a number too long for the columns"),
+    "a slip in the first row": ("0.05 o.0\n" + "\n".join(ROWS), 1, "got 'o.0', expected a number"),
+    "a title and a slip": ("Argon\n0.05 o.0\n" + "\n".join(ROWS), 2, "got 'o.0'"),
+    "commas for points and between": (
+        "\n".join(row.replace(".", ",").replace(" ", ",") for row in ROWS),
+        None,
+        "a comma may be the decimal mark or separate columns",
+    ),
+    "a comma that may be either": (
+        "\n".join(f"{10 + k},1,{k}" for k in range(9)),
+        None,
+        "write decimal points, or separate columns by semicolons",
+    ),
+    "commas and points in numbers": (
+        "\n".join(row.replace(" ", ";").replace(".", ",", 1) for row in ROWS),
+        None,
+        "both commas and points",
+    ),
+    "a number above": (
+        "298.15\n" + "\n".join(ROWS),
+        1,
+        "above a table of 6 rows: expected as many",
+    ),
+    "a count of more rows": ("9\n" + "\n".join(ROWS), 1, "got one number, 9, above a table of 6"),
+    "two sets": ("\n".join([*ROWS, "&", *(f"{r} {r}" for r in R), "&"]), None, "holds 2 tables"),
+    "one below the other": (
+        "\n".join([*ROWS, *(f"{r} {1.3 * g}" for r, g in zip(R, G, strict=True))]),
+        None,
+        "holds 2 curves, one below the other",
+    ),
+    "two curves of one x": (
+        '@ s0 legend "OW"\n@ s1 legend "HW"\n' + "\n".join(f"{row} 0.1" for row in ROWS),
+        None,
+        "holds two curves of one x, not errors; say which.*columns = [1, 2]",
+    ),
+    "a second curve": (
+        "\n".join(f"{row} {g}" for row, g in zip(ROWS, 1 - 0.1 * G, strict=True)),
+        None,
+        "hardly its error (a second curve, a count?)",
+    ),
+    "numbers of rows": (
+        "\n".join(f"{k + 1} {row}" for k, row in enumerate(ROWS)),
+        None,
+        "the first column numbers the rows; say which are x and y.*columns = [2, 3]",
+    ),
+    "many rows": ("0.1 1\n" * 20_001, None, "has 20001 rows, expected a table of at most 20000"),
+    "very many rows": ("0.1 1\n" * 1_000_000, None, "has more than 200000 lines, expected a table"),
+    "large": (b"0.1 1 " * 6_000_000, None, "has more than 32 MB, expected a table of at most"),
+    "infinite": ("\n".join([*ROWS, "0.7 inf"]), 7, "got g = inf, expected g of about 0 or more"),
+    "overflow": ("\n".join([*ROWS, "0.7 1e999"]), 7, "got g = inf, expected g of about 0"),
     "negative r": ("\n".join(["-0.1 0", *ROWS]), 1, "got r = -0.1, expected r >= 0"),
     "negative g": ("\n".join([*ROWS, "0.7 -0.6"]), 7, "got g = -0.6"),
-    "zero error": ("\n".join(row + " 0" for row in ROWS), 1, "got error = 0, expected"),
+    "negative error": ("\n".join(row + " -1" for row in ROWS), 1, "got error = -1, expected"),
     "mixed separators": ("\n".join(row + ",1" for row in ROWS), 1, "got '0.1 0.0'"),
     "missing error": ("r,g,e\n" + "0.1,0,1\n" * 5 + "0.7,1,", 7, "got error = nan"),
     "few": ("\n".join(ROWS[:4]), None, "got 4 usable rows, expected at least 5"),
     "few different": ("\n".join(ROWS[:1] * 9), None, "got 1 usable rows"),
     "swapped": ("\n".join(f"{g} {r}" for r, g in zip(R, G, strict=True)), None, "swapped"),
     "binary": (b"\x89PNG\r\n\x1a\n\x00\x00", None, "is binary"),
-    "utf-16": ("\n".join(ROWS).encode("utf-16"), None, "is binary"),
+    "utf-16 without its mark": ("\n".join(ROWS).encode("utf-16-le"), None, "is binary"),
 }
 
 
@@ -180,8 +316,65 @@ def test_bad_table_is_refused(
         read_rdf(path)
     place = str(path) if line is None else f"{path}, line {line}"
     assert str(caught.value).startswith(f"{place}: ")
-    assert message in str(caught.value)
+    assert all(part in str(caught.value) for part in message.split(".*"))
     assert (caught.value.path, caught.value.line) == (path, line)
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "r,g_OO,g_OH",
+        "r,g_inter,g_intra",
+        '"r","gOO","gOH"',
+        "# r (nm)  g(r)  n(r)",
+        "r;g;cn",
+        "r,g,counts",
+        "distance\tg\tcoordination",
+        "r / nm, O-O, O-H",
+        "r,rdf_1,rdf_2",
+        "r,g,g2",
+        "r g h",
+    ],
+)
+def test_a_third_column_with_the_name_of_another_curve_is_no_error(
+    write: Write, title: str
+) -> None:
+    path = write(
+        title + "\n" + "\n".join(f"{row} {0.1 * g}" for row, g in zip(ROWS, G, strict=True))
+    )
+    with pytest.raises(TargetError, match=r"third column is named .* columns = \[1, 2\]"):
+        read_rdf(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "error",
+        "err",
+        "e",
+        "sigma",
+        "sd",
+        "std",
+        "se",
+        "sem",
+        "d",
+        "dg",
+        "d_g",
+        "delta",
+        "uncertainty",
+        "+-",
+        "+/-",
+        "±",
+        "standard_error",
+        "g_err",
+        "g_std",
+        "unheard_of",
+    ],
+)
+def test_a_third_column_named_an_error_is_one(write: Write, name: str) -> None:
+    errors = 0.1 if name == "unheard_of" else 0.9  # unknown: its size decides
+    data = read_rdf(write(f"r,g,{name}\n" + "\n".join(f"{row} {errors}" for row in ROWS)))
+    np.testing.assert_array_equal(data.error, np.full(len(ROWS), errors))
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
@@ -218,7 +411,14 @@ def test_arrays_are_tidied_like_files() -> None:
         (1.0, 1.0, None, "expected lists of one length"),
         (R, [*G[:-1], np.inf], None, "point 5: got g = inf"),
         (R, G, [*G[:-1], -0.1], "point 5: got error = -0.1"),
-        (R, G, [np.nan, *G[1:]], "point 0: got error = nan"),
+        (R, G, [0.1, 0.1, np.nan, 0.1, 0.1, 0.1], "point 2: got error = nan"),
+        ([*R, *R], [*G, *(1.3 * G)], None, "g\\(r\\): holds 2 curves, one below the other"),
+        (
+            np.arange(1.0, 30_000),
+            np.ones(29_999),
+            None,
+            "g\\(r\\): has 29999 rows, expected a table of at most 20000",
+        ),
     ],
 )
 def test_bad_arrays_are_refused(r: object, g: object, error: object, message: str) -> None:
@@ -258,8 +458,8 @@ CORRELATION_REFUSED = {
     "negative t": ("-0.1 1\n0 1\n0.1 0.5\n0.2 0.3", 1, "got t = -0.1, expected t >= 0"),
     "few": ("0 1\n0.1 0.5", None, "got 2 usable rows, expected at least 3"),
     "all NaN": ("0 nan\n0.1 nan\n0.2 nan", None, "t or value is NaN in each"),
-    "zero error": ("0 1 0.1\n0.1 0.5 0\n0.2 0.1 0.1", 2, "got error = 0"),
-    "infinite": ("0 1\n0.1 inf\n0.2 0.1", 2, "expected a finite number"),
+    "negative error": ("0 1 0.1\n0.1 0.5 -1\n0.2 0.1 0.1", 2, "got error = -1"),
+    "infinite": ("0 1\n0.1 inf\n0.2 0.1", 2, "got value = inf, expected a number, finite"),
     "swapped": ("0.5 0\n-0.1 1\n0.3 2\n0.1 3\n0.2 4", None, "swapped"),
     "empty": ("", None, "is empty"),
 }
@@ -398,6 +598,27 @@ def test_measured_rdf_in_the_wrong_unit_is_refused(
         check_rdf(data, density)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.2, 1.3])
+@pytest.mark.parametrize("name", [name for name in MEASURED if "silicon" not in name])  # a crystal
+def test_measured_rdf_of_another_norm_is_refused(
+    shared_data: Callable[[str], Path], name: str, factor: float
+) -> None:
+    length_unit, density = MEASURED[name]
+    data = read_rdf(shared_data(name), length_unit)
+    with pytest.raises(TargetError, match="does not go to 1"):
+        check_rdf(Curve(data.x, factor * data.y), density)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.2, 1.3])
+@pytest.mark.parametrize("name", REDUCED)
+def test_reduced_rdf_of_another_norm_is_refused(
+    shared_data: Callable[[str], Path], name: str, factor: float
+) -> None:
+    data = read_rdf(shared_data(f"diffsim/{name}.csv"))
+    with pytest.raises(TargetError, match="does not go to 1"):
+        check_rdf(Curve(data.x * SIGMA, factor * data.y), REDUCED[name] / SIGMA**3)
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_measured_rdf_with_swapped_columns_is_refused(
     shared_data: Callable[[str], Path], name: str
@@ -476,7 +697,7 @@ def test_potential_is_read_back_exactly(tmp_path: Path) -> None:
         ("0.5,1", "line 6: this r is in the file twice"),
         ("-0.5,1", "line 6: got r = -0.5"),
         ("0.7,nan", "line 6: got r = 0.7, u = nan"),
-        ("0.7,inf", "line 6: got 'inf'"),
+        ("0.7,inf", "line 6: got r = 0.7, u = inf, expected"),
         (None, "got 4 usable rows"),
     ],
 )

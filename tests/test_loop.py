@@ -16,19 +16,23 @@ from systems import FreePair
 
 from openmm_diffsim import (
     RDF,
+    FitView,
     FunctionOfAverages,
     GaussNewton,
     GaussNewtonOptions,
     IterativeBoltzmannInversion,
     PairPotential,
+    Pressure,
     Refinement,
     RelativeEntropy,
+    SoftSphere,
     SplinePair,
+    Step,
     Target,
     TorchOptimizer,
     boltzmann_inversion,
 )
-from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError
+from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError, TargetError
 from openmm_diffsim.potentials import (
     SplineBasis,
     flat_parameters,
@@ -36,6 +40,7 @@ from openmm_diffsim.potentials import (
     set_flat_parameters,
 )
 from openmm_diffsim.statistics.kernels import PairHistogram, SplineInteraction, pair_sums
+from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 KELVIN = liquids.kelvin(1.5)
 LENGTH = 2.05 * CUTOFF
@@ -218,7 +223,7 @@ def test_a_difference_between_two_temperatures_is_fitted() -> None:
 
     before = off()
     run(fit, 12)
-    assert fit.converged and len(fit.views()) == 1
+    assert fit.converged and len(fit.comparisons()) == 1
     assert off() < 0.2 * before and before > 1.5 * UNCERTAINTY
     assert fit.last_step is not None and fit.last_step.covariance is not None
     error = np.sqrt(np.diag(fit.last_step.covariance))
@@ -276,6 +281,37 @@ def test_a_resumed_fit_is_the_same_as_one_that_was_never_stopped(tmp_path: Path)
     assert [r.md_steps for r in resumed.history] == [r.md_steps for r in whole.history]
 
 
+class Far:
+    """Steps so far that few frames reach there."""
+
+    def propose(self, view: FitView) -> Step:
+        return Step(np.where(np.arange(len(view.parameters)) == 9, -20.0, 0.0))
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_fit_that_stops_in_between_is_the_same(tmp_path: Path, is_kept: bool) -> None:
+    """What is given back after a long step is half of it, and the fit goes on from the whole."""
+
+    def fit() -> Refinement:
+        where = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt" if is_kept else None
+        return fit_of(spline(), method=Far(), largest_step=np.inf, checkpoint=where)
+
+    whole, stopped = run(fit(), 2, 30), run(fit(), 1, 30)
+    given = parameters(stopped)
+    went_on_from = stopped._going_on_from().numpy().copy()
+    assert np.abs(given - went_on_from).max() > 0
+    stopped.settle()
+    np.testing.assert_array_equal(parameters(stopped), given)
+    stopped.save(tmp_path / "copy")
+    run(stopped, 2, 30)
+    np.testing.assert_array_equal(parameters(stopped), parameters(whole))
+    resumed = run(fit().resume(tmp_path / "copy"), 2, 30)
+    np.testing.assert_array_equal(parameters(resumed), parameters(whole))
+
+
 def test_a_checkpoint_of_another_target_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fit.ckpt"
     run(fit_of(wrong(), checkpoint=path), 1, 500)
@@ -298,6 +334,18 @@ def test_boltzmann_inversion_is_right_where_there_are_only_pairs() -> None:
 
 
 # What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_particles_that_go_through_each_other_have_no_core() -> None:
+    """g = exp(-beta u) of a Gaussian core, from r = 0 on: the force at r_min is its own."""
+    r = np.arange(0.005, 1.0, 0.01)
+    u = 3.0 * np.exp(-((r / 0.4) ** 2))
+    g = np.exp(-u / (MOLAR_GAS_CONSTANT * 300.0))
+    pair = boltzmann_inversion(SplinePair(0.02, 0.95, 60), r, g, 300.0)
+    found = pair.energy(r).detach().numpy()[0]
+    np.testing.assert_allclose(found[2:-5], u[2:-5], atol=0.02)
+    late = boltzmann_inversion(SplinePair(0.2, 0.95, 60), r[30:], g[30:], 300.0)
+    assert float(late.core_radius) == pytest.approx(r[30])  # data that begin late
 
 
 def test_an_explosion_is_rolled_back_and_half_the_step_tried() -> None:
@@ -341,7 +389,7 @@ def test_a_first_guess_that_explodes_is_an_error() -> None:
 # What is asked of a fit ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ask", ["potential_table", "summary", "views"])
+@pytest.mark.parametrize("ask", ["potential_table", "summary", "comparisons"])
 def test_before_the_first_round_there_is_nothing_to_say(ask: str) -> None:
     arguments = [[0.3, 0.4]] if ask == "potential_table" else []
     with pytest.raises(StatePointError, match="nothing was sampled yet"):
@@ -359,3 +407,49 @@ def test_error_bars_are_those_of_the_roughness_that_the_fit_has(method: Any) -> 
     np.testing.assert_array_equal(error, fit.potential_table(r)[1])
     fit.method = GaussNewton()
     assert np.median(error / fit.potential_table(r)[1]) < 0.8
+
+
+# Targets that a method does not use ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["relative-entropy", "ibi"])
+def test_targets_that_a_method_does_not_use_are_named(method: str) -> None:
+    point: Any = point_of(spline())
+    pressure = Target(point, Pressure(), 500.0, uncertainty=20.0)
+    twice = [target_of(point), target_of(point)]  # of two g(r) of one pair it follows one
+    with pytest.warns(UserWarning, match=r"does not use the target .*g\(r\).* and .*Pressure"):
+        fit = Refinement(point.potential, [*twice, pressure], method)
+    assert fit.unused_targets == [twice[0], pressure]
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "adam"])
+def test_methods_for_every_target_warn_of_none(
+    method: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    point: Any = point_of(spline())
+    pressure = Target(point, Pressure(), 500.0, uncertainty=20.0)
+    assert Refinement(point.potential, [target_of(point), pressure], method).unused_targets == []
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("method", ["relative-entropy", "ibi"])
+def test_a_method_that_is_not_for_these_targets_says_so_before_any_md(method: str) -> None:
+    point: Any = point_of(spline())
+    with pytest.raises(TargetError, match="needs an RDF target for every pair of types"):
+        Refinement(point.potential, [Target(point, Pressure(), 500.0, uncertainty=20.0)], method)
+    rdf = RDF(0.8 * CUTOFF, 20)
+    short = Target(point, rdf, rdf.r, np.ones(20), uncertainty=0.1)
+    if method == "relative-entropy":
+        with pytest.raises(TargetError, match=r"needs g\(r\) up to the cutoff"):
+            Refinement(point.potential, [short], method)
+
+
+def test_a_fit_whose_potential_cannot_follow_says_once_that_it_has_stalled(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A soft sphere has no well, however long it is learned."""
+    pair = SoftSphere(0.9 * SIGMA, EPSILON, CUTOFF, r_min=0.8 * SIGMA, knots=40)
+    fit = run(fit_of(pair), 9, 400)
+    stalled = [entry.has_stalled for entry in fit.history]
+    assert len(stalled) == 9 and stalled[-1] and not any(stalled[:4])
+    assert capsys.readouterr().err.count(" stalled: the misfit") == 1

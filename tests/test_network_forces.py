@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -22,6 +23,7 @@ from systems import (
     empty_system,
     energy_and_forces,
     lattice,
+    simulate,
 )
 
 import openmm_diffsim as diffsim
@@ -32,7 +34,7 @@ from openmm_diffsim.engine.adapters import (
     other_forces,
     torchforce,
 )
-from openmm_diffsim.engine.adapters.network import Computation
+from openmm_diffsim.engine.adapters.computation import Computation
 from openmm_diffsim.errors import AttachError
 from openmm_diffsim.potentials import adapter_of, flat_parameters, set_flat_parameters
 
@@ -282,6 +284,96 @@ def test_another_process_gets_the_present_parameters_or_is_refused(
         assert "portable_system(system)" in said
     else:
         assert float(said) == pytest.approx(expected(potential, x, BOXES["cubic"])[0], rel=1e-10)
+
+
+WRITER = """
+import sys, numpy as np, openmm, torch
+sys.path.insert(0, sys.argv[2])
+from own_springs import Springs
+import openmm_diffsim as diffsim
+system = openmm.System()
+for _ in range(3):
+    system.addParticle(1.0)
+class Here(Springs):
+    pass
+diffsim.NetworkPotential(Here(), name="here").attach(system, periodic=False, backend="python")
+try:
+    diffsim.portable_system(system)
+except diffsim.errors.AttachError as error:
+    print(error)
+system.removeForce(0)
+diffsim.NetworkPotential(Springs()).attach(system, periodic=False, backend="python")
+text = openmm.XmlSerializer.serialize(diffsim.portable_system(system))
+open(sys.argv[1], "w").write(text)
+"""
+
+OWN_SPRINGS = """
+import torch
+class Springs(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.k = torch.nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+    def forward(self, positions, box):
+        return 0.5 * self.k * (positions[1:] - positions[:-1]).square().sum()
+"""
+
+
+def test_a_class_that_cannot_be_imported_is_an_error_and_no_end_of_the_process(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/own_springs.py").write_text(OWN_SPRINGS)
+    np.save(tmp_path / "x.npy", np.diag([0.0, 1.0, 2.0]))
+    system, modules = str(tmp_path / "system.xml"), str(tmp_path / "modules")
+
+    def run(script: str, *more: str, path: str = "") -> str:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([path, *sys.path])}
+        command = [sys.executable, "-c", script, system, *more]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert "Here, which only this process knows, from __main__" in run(WRITER, modules)
+    said = run(ELSEWHERE, str(tmp_path / "x.npy"))
+    assert "cannot be read: ModuleNotFoundError" in said and "own_springs" in said
+    energy = float(run(ELSEWHERE, str(tmp_path / "x.npy"), path=modules))
+    assert energy == pytest.approx(0.5 * 3.0 * (1 + 5))
+
+
+# Particles in one place ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_two_particles_in_one_place_are_the_same_to_all_and_finite(platform: str) -> None:
+    pair, box = argon(0.6), np.eye(3) * 2.0
+    x = lattice(8, box, 0.02)
+    x[1] = x[0]
+    expected = float(pair.energy(0.0)[0, 0].detach())
+    found = {}
+    for name, potential, options in (
+        ("native", pair, {"backend": "native"}),
+        ("network", pair.as_network(), {"backend": "python"}),
+    ):
+        system = empty_system(8, box)
+        potential.attach(system, **options)
+        simulation = simulate(system, x, platform=platform)
+        energy, force = energy_and_forces(simulation.context)
+        segment = StatePoint(simulation, potential).segment(3, x, np.zeros((8, 3)))
+        (gradient,) = torch.autograd.grad(
+            segment.positions[-1].square().sum(), [next(iter(pair.parameters()))]
+        )
+        assert energy > 0.9 * expected > 100
+        found[name] = [energy, force, segment.positions[-1].detach(), gradient]
+    for native, network in zip(found["native"], found["network"], strict=True):
+        np.testing.assert_allclose(native, network, rtol=1e-5, atol=1e-5)
+    x[1, 0] += 1e-7  # and not only there: the straight line below r_min
+    np.testing.assert_allclose(
+        pair.as_network().energy(torch.from_numpy(x), torch.from_numpy(box)).detach(),
+        found["native"][0],
+        rtol=1e-5,
+    )
 
 
 # Choice and refusals ------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_pair_in_torch_is_what_its_energy_says(name: str) -> None:
     row = pair_index(pair.n_types)[pair.n_types - 1, 0]
     for r in (0.2, 0.31, 0.35, 0.5, 0.77, 0.795, 0.81):
         x = tensor([[0, 0, 0], [r, 0, 0]])
-        if isinstance(pair, diffsim.potentials.AnalyticPair):
+        if isinstance(pair, diffsim.potentials.AnalyticPair) and r > pair.basis.r_min:
             expected = pair.switched_form(tensor([r]))[row, 0]
         else:
             expected = pair.energy(r)[row, 0]
@@ -709,3 +709,25 @@ def test_random_numbers_in_forward_are_refused() -> None:
         potential.check_repeats(x)
     with pytest.raises(PotentialError, match="two energies for one configuration"):
         fluid_of(potential, periodic=False)
+
+
+# A fresh network ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["equivariant-transformer", "graph-network"])
+def test_a_fresh_network_sees_its_neighbors(architecture: str) -> None:
+    """Else no weight changes U of a frame by more than a constant, and nothing can be learned."""
+    network = TorchMDNet(cutoff=0.6, architecture=architecture)
+    box = tensor(BOXES["cubic"])
+    frames = torch.stack([tensor(lattice(27, BOXES["cubic"], 0.1, seed)) for seed in range(12)])
+    boxes = box.expand(12, 3, 3)
+    parameters = list(network.parameters())
+    energies = network.energies(frames, boxes, torch.zeros(27, dtype=torch.int64))
+    assert float(energies.detach().abs().max()) < 0.1 * 27  # kJ/mol: it starts near zero
+    rows = []
+    for energy in energies:
+        slopes = torch.autograd.grad(energy, parameters, retain_graph=True)
+        rows.append(torch.cat([slope.reshape(-1) for slope in slopes]))
+    matrix = torch.stack(rows)
+    sizes = torch.linalg.svdvals(matrix - matrix.mean(dim=0)) / 12**0.5  # kJ/mol per unit of weight
+    assert float(sizes[0]) > 0.01 and float(sizes[3]) > 0.01 * float(sizes[0]), sizes

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, NetworkPotential, Pressure, Samples, SplinePair, StatePoint
-from openmm_diffsim.engine.recorder import sample_trajectory
+from openmm_diffsim.engine.trajectory import sample_trajectory
 from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
 from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
@@ -335,7 +335,8 @@ def test_several_averages_differentiate_each_frame_once() -> None:
     samples.n_effective()
 
     def together() -> Tensor:
-        return torch.cat(samples.at().averages([RDF_, other])).square().sum()
+        view = samples.at()
+        return torch.cat([view.average(RDF_), view.average(other)]).square().sum()
 
     def apart() -> Tensor:
         return torch.cat([samples.average(RDF_), samples.average(other)]).square().sum()
@@ -448,7 +449,7 @@ def drawn(potential: NetworkPotential, frames: int, particles: int, path: Path) 
         each = NetworkParticles(*(np.arange(particles) * k for k in (1, 0, 1)))
         run = StoredRun(writer.frames(), each)
         sets.append(network.theta.detach().numpy().copy())
-        learned.append(EvaluatedFrames(potential, ((run, np.arange(frames)),), progress=False))
+        learned.append(EvaluatedFrames(potential, ((run, np.arange(frames)),)))
         records.append(Moments.of(torch.from_numpy(x)).mean(dim=1).numpy())
     with torch.no_grad():
         network.theta.copy_(start)

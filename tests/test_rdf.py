@@ -300,7 +300,12 @@ def test_system_without_a_box_has_no_rdf() -> None:
     ("arguments", "words"),
     [
         ({"r_max": 0.3, "bins": 10, "r_min": 0.4}, ("0.4", "0.3")),
-        ({"r_max": 0.3, "bins": 0}, ("bins = 0",)),
+        ({"r_max": 0.3, "bins": 0}, ("bins", "got 0")),
+        ({"r_max": 0.3, "bins": 2.5}, ("bins", "2.5")),
+        ({"r_max": 0.3, "bins": 10**9}, ("1000000000",)),
+        ({"r_max": float("inf"), "bins": 5}, ("inf",)),
+        ({"r_max": 0.3, "bins": 5, "exclude_bonds": -1}, ("exclude_bonds", "-1")),
+        ({"r_max": 0.3, "bins": 0}, ("bins: got 0",)),
         ({"r_max": 0.3, "bins": 5, "r_min": -0.1}, ("-0.1",)),
         ({"r_max": float("nan"), "bins": 5}, ("nan",)),
     ],
@@ -317,7 +322,11 @@ def test_bad_range_is_refused(arguments: dict[str, Any], words: tuple[str, ...])
     [
         ({"atoms": [0, N]}, ("atoms", f"0 .. {N - 1}", f"0 .. {N}")),
         ({"atoms2": [-1]}, ("atoms2", "-1")),
-        ({"atoms": []}, ("no atom",)),
+        ({"atoms": []}, ("one or more",)),
+        ({"atoms": [0.9, 1.7]}, ("RDF: atoms", "1.7")),
+        ({"atoms": "name O"}, ("RDF: atoms", "name O")),
+        ({"atoms2": [1, 2, 1]}, ("RDF: atoms2", "once")),
+        ({"atoms": [True] + [False] * (N - 1)}, ("np.flatnonzero",)),
         ({"atoms": [3]}, ("no pair",)),
     ],
 )
@@ -330,3 +339,38 @@ def test_selection_that_does_not_fit_is_refused(
         FrameRecorder(potential, context, [RDF(0.7, 10, **arguments)])
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3])
+def test_pairs_so_many_bonds_apart_are_left_out(most: int) -> None:
+    """Of chains of five, and of a ring of four, which a box has cut: counted one by one."""
+    chains = np.array([(5 * c + k, 5 * c + k + 1) for c in range(8) for k in range(4)])
+    ring = np.array([(40, 41), (41, 42), (42, 43), (43, 40)])
+    bonds = openmm.HarmonicBondForce()
+    for a, b in [*chains, *ring]:
+        bonds.addBond(int(a), int(b), 0.3, 100.0)
+    rng = np.random.default_rng(3)
+    box = np.diag([2.0, 2.1, 2.2])
+    positions = rng.random((44, 3)) @ box
+    potential = argon(cutoff=0.5)
+    system = empty_system(44, box)
+    system.addForce(bonds)
+    potential.attach(system, exclude_bonds=0)
+    rdf = RDF(0.9, 18, atoms=range(3, 44), atoms2=range(42), exclude_bonds=most)
+    recorder = FrameRecorder(potential, context_of(system, positions, "CPU"), [rdf])
+    recorder.add(positions, box, 0.0)
+    c = potential.coefficients().detach().numpy()
+    found = recorder.samples(c, 100.0, None, 1).records[rdf][0]
+    expected, n_pairs = np.zeros(18), 0
+    for i in range(3, 44):
+        for j in range(42):
+            same_chain = i < 40 and j < 40 and i // 5 == j // 5 and abs(i - j) <= most
+            apart = min(abs(i - j), 4 - abs(i - j))
+            if i == j or same_chain or (i >= 40 and j >= 40 and apart <= most):
+                continue
+            d = positions[i] - positions[j]
+            d -= np.round(d / np.diag(box)) * np.diag(box)
+            n_pairs += 1
+            expected += np.histogram(np.linalg.norm(d), rdf.edges)[0]
+    shells = 4 * np.pi / 3 * np.diff(rdf.edges**3)
+    np.testing.assert_allclose(found, expected * np.prod(np.diag(box)) / n_pairs / shells)

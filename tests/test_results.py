@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from openmm_diffsim import (
     Target,
 )
 from openmm_diffsim.refinement import Comparison
+from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.report import figures, tables
 
 POINT: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
@@ -52,9 +52,9 @@ def fit() -> Any:
     values = np.concatenate([t.values for t in goals])
     error = np.concatenate([t.uncertainty for t in goals])
     n = len(values)
-    covariances = (np.diag(4 * error**2), np.diag(error**2))
+    covariances = LowRank.made(4 * error**2), LowRank.made(error**2)
     view = Comparison(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
-    return SimpleNamespace(views=lambda: [view])
+    return SimpleNamespace(comparisons=lambda: [view])
 
 
 def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
@@ -78,12 +78,12 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
     assert found.scalars[1]["standard_error"] == pytest.approx(8.2)
 
 
-def test_curves_are_written_one_file_each(fit: Any, tmp_path: Path) -> None:
-    tables._write_curves(tables.compare(fit).curves, tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
+def test_curves_are_written_one_file_each(fit: Any) -> None:
+    files = tables._curve_files(tables.compare(fit).curves)
+    names = sorted(files)
     assert names == ["angles_0.csv", "msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
     for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3), ("angles_0", 6)):
-        text = (tmp_path / f"{name}.csv").read_text()
+        text = files[f"{name}.csv"].decode()
         columns = "theta_rad,p_target,p_model" if goal == 6 else "t_ps,target,model"
         assert text.startswith(f"{columns},standard_error\n")
         x, target, model, error = np.loadtxt(text.splitlines(), delimiter=",", skiprows=1).T
@@ -102,14 +102,17 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "misfit": 0.5,
         "rdf_rms": 0.0123,
         "scalars": tables.compare(fit).scalars,
+        "unused_targets": [],
     }
     assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
         "diffusion 0.00245 ± 0.00020 nm^2/ps (target 0.00240 ± 0.00010); "
         "pressure 947.0 ± 8.2 bar (target 945.0 ± 4.1)"
     )
-    assert tables._title(final | {"rdf_rms": float("nan"), "scalars": []}) == (
-        "100 MD steps, misfit 0.50"
+    nothing = final | {"rdf_rms": float("nan"), "scalars": []}
+    assert tables._title(nothing) == "100 MD steps, misfit 0.50"
+    assert tables._title(nothing | {"unused_targets": ["Pressure"]}) == (
+        "100 MD steps, misfit 0.50; not used by the method: Pressure"
     )
 
 
@@ -184,6 +187,25 @@ def test_targets_of_one_observable_share_a_panel_and_are_told_apart(fit: Any) ->
 def test_the_well_is_in_sight_without_a_g_of_r(fit: Any) -> None:
     low, high = drawn(tables.compare(fit), False, True).axes[0].get_ylim()
     assert low < U.min() and high > 0
+
+
+@pytest.mark.parametrize("contact", [0.4, 0.0])
+@pytest.mark.parametrize("last", [1.01, 1.3])
+def test_a_repulsive_potential_is_drawn_where_its_g_has_no_peak(
+    contact: float, last: float
+) -> None:
+    """A dilute fluid's g(r) rises to 1; its highest point may be the last."""
+    r = np.linspace(0.005, 1.4, 100)
+    g = np.where(r < contact, 0.0, 1 - 0.6 * np.exp(-(r - contact) / 0.2))
+    g[-1] = last
+    curve = Curve(r, g, np.full(100, 0.02))
+    assert (G.nearest_distance(curve) is None) == (last < 1.1)
+    comparison = figures.Comparison(G, Axis("r", "length", r), curve, curve)
+    points = np.linspace(0.1, 0.8, 60)
+    u = 5 * np.exp(-points / 0.2)
+    figure = figures.fit_figure(points, u, 0.1 * u, [comparison], [{"misfit": 2.0}])
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0 < np.interp(0.45, points, u) < high
 
 
 def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:

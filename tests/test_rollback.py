@@ -118,7 +118,7 @@ def test_a_run_that_explodes_is_taken_back_and_the_fit_goes_on(
     # no frame of a bad round is kept
     assert len(fit.states[0].frames.runs) == 6 - len(bad)
     assert np.isfinite(fit.states[0].frames.features).all()
-    assert "round 2 rolled back" in capsys.readouterr().out
+    assert "round 2 rolled back" in capsys.readouterr().err
     assert np.isfinite(fit.summary()["misfit"])
 
 

@@ -570,6 +570,20 @@ def test_free_energies_of_oscillators_are_exact_within_their_errors() -> None:
     assert np.abs(deviation).max() < 3, f"{deviation} standard errors"
 
 
+def test_a_run_has_at_least_its_own_frames_however_far_the_others_are() -> None:
+    """Of the rounds of a short fit: in the state of run k no weight is above 1 / N_k.
+
+    exp(-u_k - mixture + f_k) = p_k(n) / N_k, the chance that frame n is of run k, over its frames.
+    """
+    u_kn = np.loadtxt(Path(__file__).with_name("runs_apart.txt"))
+    n_k = np.array([15, 10, 10, 10, 13, 11, 20, 10])
+    mixture = log_mixture(u_kn, n_k)
+    for u, n in zip(u_kn, n_k, strict=True):
+        weights = torch.softmax(torch.from_numpy(-u - mixture), dim=0)
+        assert float(weights.max()) < (1 + 1e-6) / n
+        assert n_effective(weights) > (1 - 1e-6) * n
+
+
 def test_estimate_is_the_average_with_its_covariance() -> None:
     samples, squares = oscillator(OSCILLATORS["three constants"], 2.0, seed=3, now=4.2)
     estimate = samples.estimate(squares)

@@ -518,3 +518,29 @@ def test_velocities_that_are_drawn() -> None:
     still = SegmentRunner(potential, simulate(system, X).context, KELVIN)
     drift: Array = still.draw_velocities(1, (3,)).mean(axis=1)
     np.testing.assert_allclose(drift, 0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("energy", "value", "slope"),
+    [
+        ("lam^1.5*r", 0.0, 0.0),  # no number below 0
+        ("(lam + (1 - lam)^2.5)*r", 1.0, 1.0),  # none above 1
+        ("sin(lam)*r", 0.0, 1.0),
+        ("sqrt(lam)*r", 0.0, None),
+        ("sqrt(lam - 2)*r", 0.0, None),
+    ],
+)
+def test_a_slope_at_a_bound_is_one_sided_or_refused(
+    energy: str, value: float, slope: float | None
+) -> None:
+    force = openmm.CustomBondForce(energy)
+    force.addGlobalParameter("lam", 0.5)
+    force.addBond(0, 1, [])
+    differences = differences_of(force, 2)
+    x, w = np.array([[0.0, 0, 0], [0.4, 0, 0]]), np.array([[1.0, 0, 0], [0.0, 0, 0]])
+    if slope is None:
+        with pytest.raises(SegmentError, match=rf"no slope with respect to 'lam' at {value:g}"):
+            differences.parameter_product(x, w, "lam", value)
+    else:  # F on the first is +dU/dr
+        found = differences.parameter_product(x, w, "lam", value)
+        assert found == pytest.approx(slope, abs=1.1e-2 if "1.5" in energy else 1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from networks import embedded, fluid
 from numpy.typing import NDArray
 from openmm import app, unit
 from systems import (
@@ -39,19 +41,23 @@ from systems import (
 
 from openmm_diffsim import (
     RDF,
+    VACF,
     LennardJones,
     PairPotential,
     Pressure,
     SampleReporter,
     Samples,
+    SegmentOptions,
     StatePoint,
     TemperatureDependent,
     Yukawa,
     sample_trajectory,
 )
-from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration, reduced_box
+from openmm_diffsim.engine import statepoint
+from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom, read_pressure, read_temperature
-from openmm_diffsim.errors import AttachError, SamplingError, StatePointError
+from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
+from openmm_diffsim.io.trajectories import reduced_box
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]
@@ -660,8 +666,72 @@ def test_serialized_point_goes_on_to_the_last_bit() -> None:
     )
 
 
+def charges(n: int) -> openmm.NonbondedForce:
+    force = lennard_jones_force(n, 0.6)
+    force.setNonbondedMethod(force.PME)
+    for i in range(n):
+        force.setParticleParameters(i, 0.1 * (-1) ** i, 0.3, 0.3)
+    return force
+
+
+GOES_ON: dict[str, Callable[[], StatePoint]] = {
+    "a native force and others": lambda: fluid(
+        argon(), 64, 2.0, forces=(lennard_jones_force(64, 0.6),), platform="CPU"
+    ),
+    "a table and others": lambda: fluid(
+        argon(), 64, 2.0, forces=(lennard_jones_force(64, 0.6),), platform="CPU", backend="table"
+    ),
+    "charges and a barostat": lambda: fluid(
+        argon(), 64, 2.0, forces=(charges(64),), pressure=100.0, platform="CPU"
+    ),
+    "a barostat without a seed": lambda: fluid(
+        argon(), 64, 2.0, forces=(openmm.MonteCarloBarostat(100.0, TEMPERATURE, 5),)
+    ),
+    "a network, charges and a barostat": lambda: fluid(
+        embedded(), 64, 2.0, forces=(charges(64),), pressure=100.0, platform="CPU", backend="python"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GOES_ON)
+def test_both_that_was_serialized_and_who_reads_it_go_on_alike(kind: str) -> None:
+    """Neighbor lists and a barostat's memory are in no checkpoint: both go on without them."""
+    steps = 60 if "network" in kind else 300
+    first = GOES_ON[kind]()
+    for _ in range(2):
+        first.simulation.step(steps)
+        text = json.loads(json.dumps(first.serialize()))
+        end = after(first, steps)  # before the other begins: they may share random numbers
+        second = GOES_ON[kind]()
+        second.deserialize(text)
+        assert_same_configuration(end, after(second, steps))
+
+
+def after(point: StatePoint, steps: int) -> openmm.State:
+    point.apply()
+    point.simulation.step(steps)
+    return point.simulation.context.getState(positions=True, velocities=True)
+
+
+def test_what_a_checkpoint_keeps_is_told_where_it_is_no_state() -> None:
+    point = fluid(argon())
+    system = openmm.XmlSerializer.serialize(point.simulation.system)
+    text = point.serialize() | {"platform": "nowhere", "state": system}
+    with pytest.raises(FileError, match=r"checkpoint keeps .* 120 K holds a System, expected a S"):
+        point.deserialize(text)
+
+
+def test_replicas_do_not_share_random_numbers() -> None:
+    seeds = set()
+    for steps in (10, 11):
+        point = fluid(argon())
+        point.simulation.step(steps)
+        point.serialize()
+        seeds.add(point.simulation.integrator.getRandomNumberSeed())
+    assert len(seeds) == 2
+
+
 def test_serialized_point_comes_back_with_its_box() -> None:
-    """A barostat's step size and counter are not in OpenMM's checkpoint: only this is exact."""
     potential = argon()
     simulation = pressurized(potential)
     point = StatePoint(simulation, potential)
@@ -926,3 +996,106 @@ def test_frames_in_one_system_give_averages_within_errors_of_each_other() -> Non
     assert abs(difference[0]) < 4 * error[0], f"{difference / error} standard errors"
     assert 0 < error[0] < 200
     assert estimates[0].value[0] != estimates[1].value[0]
+
+
+# What is counted only as often as it has to be --------------------------------------------------
+
+
+def test_degrees_of_freedom_are_counted_once_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    point, counted = fluid(argon()), []
+    count = statepoint.degrees_of_freedom
+    monkeypatch.setattr(
+        statepoint, "degrees_of_freedom", lambda system: counted.append(0) or count(system)
+    )
+    point.sample(1000, 50)
+    assert len(counted) <= 2  # without the recording, and with it
+
+
+def test_other_forces_are_not_copied_for_each_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor written whole; and what has changed in them counts at once."""
+    other = lennard_jones_force(27, 0.6)
+    point = fluid(argon(), forces=(other,))
+    x = point.snapshot().getPositions(asNumpy=True)._value
+    still = np.zeros_like(x)
+    options = SegmentOptions(seed=1)
+
+    def gradient() -> tuple[Array, Array]:
+        start = torch.tensor(x, requires_grad=True)
+        end = point.segment(3, start, still, options).positions[-1]
+        (slope,) = torch.autograd.grad(end.square().sum(), [start])
+        return end.detach().numpy(), slope.numpy()
+
+    first = gradient()
+    kinds: list[str] = []
+    write = openmm.XmlSerializer.serialize
+
+    def counted(thing: Any) -> str:
+        kinds.append(type(thing).__name__)
+        return str(write(thing))
+
+    monkeypatch.setattr(openmm.XmlSerializer, "serialize", staticmethod(counted))
+    np.testing.assert_array_equal(gradient(), first)
+    assert kinds == ["NonbondedForce"]
+    kinds.clear()
+    point.sample(60, 20, [VACF(np.arange(3))])
+    assert kinds.count("System") <= 3 and len(kinds) <= 6  # of the recorder, not of its frames
+    (inside,) = [
+        f for f in point.simulation.system.getForces() if isinstance(f, openmm.NonbondedForce)
+    ]
+    for i in range(27):
+        inside.setParticleParameters(i, 0.0, 0.34, 3.0)
+    inside.updateParametersInContext(point.simulation.context)
+    assert np.abs(gradient()[1] - first[1]).max() > 1e-8
+
+
+# Whose box counts ---------------------------------------------------------------------------------
+
+
+def boxed(
+    written: Any, present: Any, barostat: bool = False, pressure: float | None = None
+) -> list[str]:
+    """What a StatePoint says whose topology and Context have these boxes, edges [3, 3] in nm."""
+    system = empty_system(27, np.array(present))
+    potential = argon(cutoff=0.5)
+    potential.attach(system)
+    if barostat:
+        system.addForce(openmm.MonteCarloBarostat(1.0, 120.0))
+    top = topology(27)
+    top.setPeriodicBoxVectors(written if written is None else written * unit.nanometer)
+    integrator = openmm.LangevinMiddleIntegrator(120.0, 1.0, 0.002)
+    reference = openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(top, system, integrator, reference)
+    simulation.context.setPositions(lattice(27, np.array(present)))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        StatePoint(simulation, potential, pressure=pressure)
+    return [str(warning.message) for warning in told]
+
+
+CUBE, WIDE, DEFAULT = (side * np.eye(3) for side in (2.08, 2.3, 2.0))
+
+
+def test_a_box_that_is_not_the_topologys_is_told_at_constant_volume() -> None:
+    (said,) = boxed(CUBE, WIDE)
+    assert "is 2.3 x 2.3 x 2.3 nm, and it counts" in said and "is 2.08 x 2.08 x 2.08 nm" in said
+    (said,) = boxed(CUBE, CUBE + np.diag([0.0, 0.0, 0.0015]))
+    assert "2.0815" in said
+    (said,) = boxed(CUBE, np.array([[2.08, 0, 0], [0.3, 2.08, 0], [0, 0, 2.08]]))
+    assert "(triclinic)" in said
+    for barostat in (True, False):
+        (said,) = boxed(CUBE, DEFAULT, barostat)
+        assert "OpenMM's default" in said
+
+
+def test_a_box_is_not_told_that_a_pressure_made_or_a_file_rounded() -> None:
+    assert boxed(CUBE, WIDE, barostat=True) == boxed(CUBE, WIDE, pressure=1.0) == []
+    assert (
+        boxed(None, WIDE) == boxed(CUBE, CUBE + 4e-4 * np.eye(3)) == boxed(DEFAULT, DEFAULT) == []
+    )
+    angle = np.deg2rad(70.52877936)
+    for length, rounded in ((2.0, 70.53), (25.0, 70.525)):
+        written, present = (
+            length * np.array([[1, 0, 0], [np.cos(a), np.sin(a), 0], [0, 0, 1]])
+            for a in (np.deg2rad(rounded), angle)
+        )
+        assert boxed(written, present) == []

@@ -20,6 +20,7 @@ from openmm_diffsim.curve import Axis, Curve, interpolation_matrix
 from openmm_diffsim.engine.segments import velocity_verlet
 from openmm_diffsim.errors import DiffsimError, TargetError, UnitError
 from openmm_diffsim.observables import Observable, Place
+from openmm_diffsim.refinement.target import filled_errors
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
 # All that a target asks of its state point; nothing is known of its density.
@@ -95,8 +96,37 @@ def test_a_bin_without_counts_gets_the_median_error_of_the_others() -> None:
     error = np.where(G == 0, 0.0, np.linspace(0.01, 0.03, len(R)))
     made = target(uncertainty=error)
     np.testing.assert_array_equal(made.uncertainty[G > 0], error[G > 0])
-    np.testing.assert_array_equal(made.uncertainty[G == 0], np.median(error[G > 0]))
-    assert (G == 0).sum() > 3  # the table does have such bins
+    empty = (G == 0) & (R > 0.1)
+    np.testing.assert_array_equal(made.uncertainty[empty], np.median(error[G > 0]))
+    assert empty.sum() > 3  # the table does have such bins
+
+
+def poisson(g: np.ndarray, r: np.ndarray, ideal: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over n histograms, and their errors; an ideal gas would have ``ideal`` r^2 counts."""
+    expected = ideal * r**2
+    draws = np.random.default_rng(5).poisson(expected * g, size=(n, len(r))) / expected
+    return draws.mean(axis=0), draws.std(axis=0, ddof=1) / np.sqrt(n)
+
+
+def test_an_empty_bin_is_known_to_about_one_count() -> None:
+    r = np.arange(0.005, 1.0, 0.01)
+    g, error = poisson(np.where(r < 0.1, 0.3, 1.0), r, 50.0, 50)
+    made = Target(ANYWHERE, RDF(1.0, 100), r, g, uncertainty=error, as_it_is=True)
+    one = 1 / (50 * 50 * r**2)
+    empty = (g == 0) & (one > 2 * np.median(error))
+    assert empty.sum() > 1
+    np.testing.assert_allclose(made.uncertainty[empty][1:], one[empty][1:], rtol=0.25)
+    assert np.all(made.uncertainty[g == 0] > 0.3 / 3)  # 0 is within three errors of the truth
+    flat = filled_errors(Curve(r, g, error), 0.0)  # of angles, whose bins are alike
+    assert np.ptp(flat[g == 0]) < 1e-12
+
+
+def test_a_covariance_is_filled_where_a_bin_is_empty() -> None:
+    error = np.where(G == 0, 0.0, 0.02)
+    made = target(Curve(R, G, error, np.diag(error**2)), uncertainty=None)
+    assert made.curve is not None and made.curve.covariance is not None
+    np.testing.assert_allclose(np.diag(made.curve.covariance), made.uncertainty**2)
+    assert made.uncertainty.min() > 0
 
 
 def test_the_median_is_of_the_points_that_are_compared() -> None:
@@ -258,6 +288,7 @@ HONEST: dict[str, tuple[np.ndarray, np.ndarray, Any]] = {
     "soft, without counts in the first bins": (PLACES, soft(PLACES) * (PLACES > 0.03), crowded(1)),
     "soft, not yet level": (PLACES[:55], soft(PLACES[:55]), crowded(1)),
     "of bonded sites, denser than spheres": (PLACES, settled(PLACES), crowded(100, molecules=20)),
+    "of few points": (PLACES[::23], settled(PLACES[::23]), crowded()),
     "from where it rises on": (PLACES[32:], settled(PLACES[32:]), crowded()),
 }
 
@@ -308,6 +339,23 @@ def test_a_file_with_an_error_column_needs_no_uncertainty(tmp_path: Path) -> Non
     np.testing.assert_array_equal(made.x, R)
     np.testing.assert_array_equal(made.values, G)
     np.testing.assert_array_equal(made.uncertainty, error)
+
+
+def test_a_file_with_zero_errors_in_the_core_is_as_good_as_the_same_arrays(tmp_path: Path) -> None:
+    error = np.where(G == 0, 0.0, 0.02)
+    path = write(tmp_path / "g.txt", R, G, error)
+    made = Target.from_file(ANYWHERE, RDF_OBSERVABLE, path)
+    np.testing.assert_array_equal(made.uncertainty, target(uncertainty=error).uncertainty)
+
+
+def test_columns_and_block_are_passed_on(tmp_path: Path) -> None:
+    path = tmp_path / "g.txt"
+    rows = [f"{r} {0.5 * g} {g}" for r, g in zip(R, G, strict=True)]
+    path.write_text("\n".join(["0.1 0 0", "0.2 0 0", "&", *rows]))
+    made = Target.from_file(
+        ANYWHERE, RDF_OBSERVABLE, path, uncertainty=0.02, columns=[1, 3], block=2
+    )
+    np.testing.assert_array_equal(made.values, G)
 
 
 def test_an_uncertainty_given_replaces_the_error_column(tmp_path: Path) -> None:
@@ -600,9 +648,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: target(noise="white"),
         r"noise: expected 'auto', 'sampled' or 'independent', got 'white'",
     ),
-    "weight of zero": (lambda: target(weight=0.0), r"weight: expected a positive.*got 0\.0"),
-    "weight below zero": (lambda: target(weight=-1.0), r"weight: expected a positive.*got -1"),
-    "weight that is NaN": (lambda: target(weight=np.nan), r"weight: expected a positive.*got nan"),
+    "weight of zero": (lambda: target(weight=0.0), r"weight: got 0\.0, expected a number"),
+    "weight below zero": (lambda: target(weight=-1.0), r"weight: got -1\.0, expected a number"),
+    "weight that is NaN": (lambda: target(weight=np.nan), r"weight: got nan, expected a number"),
     "r without g": (lambda: target(R), r"needs r and g, got 1"),
     "r, g and one more": (lambda: target(R, G, G), r"needs r and g, got 3"),
     "two numbers for a scalar": (
@@ -657,6 +705,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"only 1 points.*between 0\.5100 and 0\.5500",
     ),
     "a window the wrong way round": (lambda: target(window=(0.6, 0.3)), r"only 0 points"),
+    "a huge value": (lambda: target(R, G + 1e300), r"^g\(r\): value: got .*1e\+300.*, expected"),
+    "a tiny error": (lambda: target(uncertainty=1e-20), r"^g\(r\): uncertainty: got .*1e-20"),
+    "a million points": (
+        lambda: target(np.linspace(0.01, 0.99, 10**6), np.ones(10**6)),
+        r"1000000 rows, expected a table of at most 20000 rows; average neighbouring ones",
+    ),
     "data in angstrom taken for nm": (
         lambda: target(10 * R, G),
         r"g rises above 0\.5 at r = 3.* nm .* compared up to 1 nm; was the file in angstrom",

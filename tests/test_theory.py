@@ -12,11 +12,11 @@ import openmm
 import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA, Array
-from openmm import app
+from openmm import app, unit
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, Pressure, SplinePair, boltzmann_inversion
-from openmm_diffsim.errors import TargetError
+from openmm_diffsim.errors import PotentialError, TargetError, UnitError
 from openmm_diffsim.potentials import SplineBasis, pair_index
 from openmm_diffsim.refinement.theory import (
     Interaction,
@@ -493,6 +493,7 @@ def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leave
 # Boltzmann inversion ----------------------------------------------------------------------------
 
 FINE = (np.arange(170) + 0.5) * (2.5 * SIGMA / 170)
+FAR = (np.arange(270) + 0.5) * (4 * SIGMA / 270)
 
 
 def dilute(r: Array, epsilon: float = EPSILON) -> Array:
@@ -510,7 +511,8 @@ def test_boltzmann_inversion_of_a_dilute_gas_gives_its_potential() -> None:
 
 def test_boltzmann_inversion_ends_at_zero_wherever_g_ends() -> None:
     g = 0.5 * dilute(FINE)  # w is off by a constant
-    spline = boltzmann_inversion(SplinePair(0.8 * SIGMA, CUTOFF, 60), FINE, g, KELVIN)
+    spline = SplinePair(0.8 * SIGMA, CUTOFF, 60)
+    boltzmann_inversion(spline, FINE, g, KELVIN, as_it_is=True)
     r = np.linspace(1.05 * SIGMA, CUTOFF, 100)
     truth = liquids.lennard_jones(knots=80).energy(r).detach().numpy()[0]
     np.testing.assert_allclose(spline.energy(r).detach().numpy()[0], truth, atol=0.02 * EPSILON)
@@ -558,3 +560,39 @@ def test_boltzmann_inversion_refuses_a_g_that_does_not_rise_below_the_cutoff(
     with pytest.raises(TargetError, match="g\\(r\\)"):
         boltzmann_inversion(spline, r, g, KELVIN)
     assert float(spline.values.detach().abs().max()) == 0.0  # untouched
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"temperature": 0.0}, "temperature: got 0"),
+        ({"temperature": -120.0}, "temperature: got -120"),
+        ({"temperature": np.nan}, "nan"),
+        ({"temperature": 120 * unit.angstrom}, "temperature"),
+        ({"g": dilute(FINE) - 1}, "h\\(r\\)"),
+        ({"r": FAR, "g": 0.7 * dilute(FAR)}, "g does not go to 1.*as_it_is"),
+        ({"g": np.cumsum(FINE**2 * dilute(FINE)) * 300}, "g does not go to 1"),
+        ({"g": dilute(FINE)[:-1]}, "shapes"),
+        ({"g": np.full(170, np.nan)}, "no row of numbers"),
+        ({"r": 10 * FINE}, "angstrom"),
+        ({"pair": 1}, "pair: got 1, expected a whole number from 0 to 0"),
+        ({"pair": -1}, "pair: got -1"),
+        ({"least_g": 0.0}, "least_g: got 0"),
+    ],
+)
+def test_boltzmann_inversion_refuses_what_is_no_g_or_no_temperature(
+    given: dict[str, Any], message: str
+) -> None:
+    spline = SplinePair(0.8 * SIGMA, CUTOFF, 60)
+    usual = {"r": FINE, "g": dilute(FINE), "temperature": KELVIN}
+    with pytest.raises((TargetError, UnitError, PotentialError), match=message):
+        boltzmann_inversion(spline, **(usual | given))
+    assert float(spline.values.detach().abs().max()) == 0.0
+
+
+def test_boltzmann_inversion_converts_sorts_and_leaves_out() -> None:
+    wanted = boltzmann_inversion(SplinePair(0.8 * SIGMA, CUTOFF, 60), FINE, dilute(FINE), KELVIN)
+    r, g = np.append(10 * FINE, 3.0)[::-1], np.append(dilute(FINE), np.nan)[::-1]
+    found = SplinePair(0.8 * SIGMA, CUTOFF, 60)
+    boltzmann_inversion(found, r * unit.angstrom, g, KELVIN * unit.kelvin)
+    torch.testing.assert_close(found.values, wanted.values, rtol=1e-9, atol=1e-9)

@@ -16,6 +16,7 @@ from networks import embedded
 from openmm_diffsim import FitView, LennardJones, Step
 from openmm_diffsim.errors import SamplingError
 from openmm_diffsim.potentials import flat_parameters
+from openmm_diffsim.refinement.progress import Progress
 from openmm_diffsim.refinement.schedule import Schedule
 from openmm_diffsim.refinement.trust import Trust
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
@@ -59,6 +60,9 @@ class Frames:
     @property
     def runs(self) -> list[Any]:
         return [SimpleNamespace(rms_displacement=self.moved)]
+
+    def at(self) -> Frames:
+        return self
 
     def average(self, observable: Any) -> torch.Tensor:
         return torch.from_numpy(self.g)
@@ -260,3 +264,44 @@ def test_what_is_no_step_is_refused() -> None:
     no_step: Any = np.zeros(2)
     with pytest.raises(SamplingError, match="returned a ndarray, expected a Step"):
         Trust().follow(view_of(LennardJones(SIGMA, EPSILON, 3 * SIGMA)), no_step, 1.0)
+
+
+# Rounds without a gain ----------------------------------------------------------------------------
+
+
+def progress_of(misfits: list[float], converged: bool = False) -> Progress:
+    found = Progress([], Trust(), converged)
+    for misfit in misfits:
+        found.record(misfit, 0.1, 100.0, 1.0)
+        found.mark_stall()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("misfits", "stalled"),
+    [
+        ([4.7, 4.3, 3.7, 4.1, 4.2, 4.3, 4.3], 7),  # a network on a soft sphere, as it was
+        ([4.7, 4.3, 4.2, 4.1, 4.0, 3.9, 3.8, 3.7, 3.6], None),  # slow, but on its way
+        ([2.0, 1.0, 0.9, 1.0, 0.9, 0.95, 1.0], None),  # there: its noise decides
+        ([1.72, 1.5, 1.08, 2.22, 1.49, 1.11, 1.77], None),  # of 20 frames a round: noise
+        ([2.0, 1.5, 1.45, 1.45, 1.45, 1.45], 6),
+        ([2.0, 2.0, 2.0, 2.0], None),  # too few to tell
+    ],
+)
+def test_a_fit_that_no_longer_comes_nearer_says_so(
+    misfits: list[float], stalled: int | None
+) -> None:
+    history = progress_of(misfits).history
+    found = [number for number, entry in enumerate(history, 1) if entry.has_stalled]
+    assert found == ([] if stalled is None else [stalled])
+    assert not any(entry.was_rolled_back for entry in history)
+    if stalled is not None:
+        assert f"{min(misfits):.2f} at best, has not fallen for 4 rounds" in history[-1].event
+
+
+def test_rounds_that_were_taken_back_do_not_count_as_stalled() -> None:
+    found = progress_of([4.0, 3.0])
+    for _ in range(6):
+        found.record_rollback("the run exploded")
+        assert not found.mark_stall()
+    assert all(entry.was_rolled_back for entry in found.history[2:])

@@ -133,6 +133,16 @@ def test_what_is_no_system_is_refused(text: str, words: str) -> None:
         from_xml(text, openmm.System)
 
 
+@pytest.mark.parametrize("mass", ["abc", "", "nan", "1e999", "39,9"])
+def test_a_mass_that_is_no_number_is_not_read_as_none(mass: str) -> None:
+    text = openmm.XmlSerializer.serialize(empty_system(2, np.eye(3) * 2))
+    assert text.count('mass="') == 2
+    before, after = text.split('mass="', 1)
+    text = f'{before}mass="{mass}{after[after.index(chr(34)) :]}'
+    with pytest.raises(FileError, match=f"Particle with the mass '{mass}', expected a number"):
+        from_xml(text, openmm.System)
+
+
 def test_a_file_that_is_none_or_too_large_is_refused_unread(tmp_path: Path) -> None:
     huge = tmp_path / "huge.xml"
     with open(huge, "wb") as stream:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ConfigurationError
+from ..limits import shown
 from ..observables import ENTRIES, Observable
 
 
@@ -51,9 +52,9 @@ def find_observable(name: str, folder: Path, trusted: bool = False) -> type[Obse
 
 def not_one_of(value: object, allowed: Sequence[str]) -> str:
     """What to say where ``value`` is none of the names allowed."""
-    close = difflib.get_close_matches(str(value), allowed, 1)
+    close = difflib.get_close_matches(shown(value).strip("'"), allowed, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"got {value!r}, expected one of {', '.join(allowed)}{hint}"
+    return f"got {shown(value)}, expected one of {', '.join(allowed)}{hint}"
 
 
 def _of_file(path: Path) -> ModuleType:

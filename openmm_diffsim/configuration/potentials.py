@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..curve import Curve
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, PotentialError
 from ..io import read_potential
+from ..limits import LIMITS
 from ..observables import Observable
 from ..potentials import (
     LennardJones,
@@ -22,13 +24,13 @@ from ..potentials import (
     SplinePair,
     Yukawa,
 )
-from ..refinement import boltzmann_inversion
-from ..refinement.initial import match_potential
+from ..refinement.initial import invert, match_potential
 from ..units import MOLAR_GAS_CONSTANT
 
 Guess = Callable[[float, float, float], dict[str, float]]
 
 _USUAL_RISE = 0.3  # nm, of a g(r) that nobody measured
+_LEAST_RISE = 0.02  # of the cutoff: particles that go through each other have none
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,10 @@ class Structure:
 
 
 def build_potential(
-    section: PotentialSection, measured: Structure | None, temperature: float
+    section: PotentialSection,
+    measured: Sequence[Structure | None],
+    temperature: float,
+    n_types: int = 1,
 ) -> PairPotential:
     """The potential of a configuration at its first guess.
 
@@ -132,8 +137,9 @@ def build_potential(
     Parameters
     ----------
     section : what the configuration says of it
-    measured : the first g(r) of the targets
+    measured : of each pair of types the g(r) that it starts from
     temperature : K
+    n_types : of particles
 
     Raises
     ------
@@ -141,8 +147,9 @@ def build_potential(
         If g(r) or the table cannot be used.
     """
     kind = PAIR_KINDS[section.kind]
-    rise = _USUAL_RISE if measured is None else measured.rise
-    r_min = section.r_min if section.r_min is not None else 0.88 * rise
+    rises = [_USUAL_RISE if m is None else m.rise for m in measured]
+    rise = max(min(rises), _LEAST_RISE * section.cutoff)
+    r_min = 0.88 * rise if section.r_min is None else section.r_min
     if r_min >= section.cutoff:
         raise ConfigurationError(
             f"potential.cutoff: got {section.cutoff} nm, but the target's g(r) rises only at "
@@ -151,32 +158,75 @@ def build_potential(
             got=section.cutoff,
         )
     if kind.guess is None:
-        return _first_spline(section, measured, r_min, temperature)
-    peak = rise if measured is None else measured.peak
-    parameters = kind.guess(rise, peak, MOLAR_GAS_CONSTANT * temperature)
+        return _first_spline(section, measured, r_min, temperature, n_types)
+    peaks = [r if m is None else m.peak for r, m in zip(rises, measured, strict=True)]
+    thermal = MOLAR_GAS_CONSTANT * temperature
+    guesses = [kind.guess(*pair, thermal) for pair in zip(rises, peaks, strict=True)]
+    parameters: dict[str, Any] = {name: [g[name] for g in guesses] for name in guesses[0]}
     parameters |= section.parameters
     common = {"cutoff": section.cutoff, "r_min": r_min, "knots": section.knots}
-    potential = kind.make(**parameters, **common)
+    potential = kind.make(**parameters, **common, n_types=n_types)
     if section.initial == "parameters":
         return potential
-    spline = _first_spline(section, measured, r_min, temperature)
+    spline = _first_spline(section, measured, r_min, temperature, n_types)
     return match_potential(potential, spline, rise, temperature)
 
 
 def _first_spline(
-    section: PotentialSection, measured: Structure | None, r_min: float, temperature: float
+    section: PotentialSection,
+    measured: Sequence[Structure | None],
+    r_min: float,
+    temperature: float,
+    n_types: int,
 ) -> SplinePair:
-    """A spline as ``section.initial`` says."""
-    spline = SplinePair(r_min, section.cutoff, section.knots)
-    if section.initial == "boltzmann-inversion":
-        assert measured is not None
-        return boltzmann_inversion(spline, measured.curve.x, measured.curve.y, temperature)
-    if section.initial == "table":
-        assert section.file is not None
-        spline.set_table(*read_potential(section.file))
+    """A spline as ``section.initial`` says, of each pair of types."""
+    spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
+    if section.initial == "zero":
         return spline
-    sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
-    start = LennardJones(sigma, epsilon, section.cutoff, r_min)
-    r = np.linspace(r_min, section.cutoff, 400)
-    spline.set_table(r, start.energy(r)[0].detach().numpy())
+    for pair, structure in enumerate(measured):
+        if section.initial == "boltzmann-inversion":
+            assert structure is not None
+            invert(spline, structure.curve, temperature, pair)
+        elif section.initial == "table":
+            _take_table(spline, section, pair)
+        else:
+            sigma, epsilon = section.parameters["sigma"], section.parameters["epsilon"]
+            start = LennardJones(sigma, epsilon, section.cutoff, r_min)
+            r = np.linspace(r_min, section.cutoff, 400)
+            spline.set_table(r, start.energy(r)[0].detach().numpy(), pair)
     return spline
+
+
+def _take_table(spline: SplinePair, section: PotentialSection, pair: int) -> None:
+    """ConfigurationError where the file says too little of the potential."""
+    assert section.file is not None
+    try:
+        spline.set_table(*read_potential(section.file), pair)
+    except PotentialError as error:
+        key = "potential.file"
+        raise ConfigurationError(f"{key}: {section.file}: {error}", key=key) from error
+
+
+def check_energies(
+    potential: PairPotential, section: PotentialSection, temperature: float
+) -> PairPotential:
+    """The same, whose energies double precision and a minimizer can bear.
+
+    Raises
+    ------
+    ConfigurationError
+        If u is beyond ``LIMITS["energy"]`` anywhere from ``r_min`` on.
+    """
+    r, limit = potential.basis.centers, LIMITS["energy"]
+    u = potential.energy(r, temperature).detach().numpy()
+    wrong = ~((u >= limit.least) & (u <= limit.most))
+    if wrong.any():
+        pair, place = np.argwhere(wrong)[0]
+        key = "potential.kind" if section.file is None else "potential.file"
+        raise ConfigurationError(
+            f"{key}: {section.file or section.kind}: at r = {r[place]:.4g} nm u "
+            f"{limit.error('energies', float(u[pair, place]))}; are r_min and all units right?",
+            key=key,
+            got=float(u[pair, place]),
+        )
+    return potential

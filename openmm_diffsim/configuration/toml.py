@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..io import read_regular
+from ..limits import LIMITS, checked_number, checked_whole, limit_of, shown
 from ..observables import Observable
 from ..refinement.methods import METHODS
 from ..refinement.target import NOISE
@@ -24,6 +27,7 @@ else:
     import tomli as tomllib
 
 INITIAL = ("boltzmann-inversion", "lennard-jones", "table", "parameters")
+_MOST_BYTES = 2**20  # of a configuration
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class SystemSection:
     system: Path | None = None
     state: Path | None = None
     atoms: str | None = None  # a selection in mdtraj's language
+    types: tuple[str, ...] = ()  # selections, one for each type, in place of atoms
+    exclude_bonds: int | None = None  # pairs so many bonds apart or fewer do not interact
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class TargetSection:
     unit: str = ""  # of the x in the file
     window: tuple[float, float] | None = None  # md units, of a curve
     noise: str = "auto"  # of a histogram
+    columns: tuple[int, ...] | None = None  # of x, y and perhaps the error, counted from 1
+    block: int | None = None  # of several tables in the file, counted from 1 or from -1
     as_it_is: bool = False  # a curve, whatever it looks like
     value: float | None = None  # md units, of what is no curve
 
@@ -108,11 +116,14 @@ def read_configuration(path: str | Path, trusted: bool = False) -> Configuration
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
+        raw = tomllib.loads(text.replace("\r\n", "\n"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from error
     return parse_configuration(raw, path.parent, trusted)
 
 
@@ -151,11 +162,15 @@ def _system(section: _Section) -> SystemSection:
             system=section.path("system"),
             state=section.optional_path("state"),
             atoms=section.text("atoms", None),
+            types=section.texts("types"),
+            exclude_bonds=section.integer("exclude_bonds", None, at_least=0),
         )
+        if made.atoms is not None and made.types:
+            raise section.error("types", "got atoms as well; types say which atoms there are")
     else:
-        mass = section.number("mass", above=0)
-        density = section.number("number_density", None, above=0)
-        mass_density = section.number("mass_density", None, above=0)
+        mass = section.number("mass")
+        density = section.number("number_density", None)
+        mass_density = section.number("mass_density", None)
         if (density is None) == (mass_density is None):
             raise section.error(
                 "number_density",
@@ -164,7 +179,7 @@ def _system(section: _Section) -> SystemSection:
         if density is None:
             density = mass_density * GRAM_PER_CM3 / mass
         made = SystemSection(
-            particles=section.integer("particles", at_least=10), number_density=density, mass=mass
+            particles=section.integer("particles"), number_density=density, mass=mass
         )
     section.finish()
     return made
@@ -172,16 +187,12 @@ def _system(section: _Section) -> SystemSection:
 
 def _dynamics(section: _Section) -> DynamicsSection:
     made = DynamicsSection(
-        temperature=section.number("temperature", above=0),
-        timestep=section.number("timestep", above=0),
-        friction=section.number("friction", 1.0, above=0),
+        temperature=section.number("temperature"),
+        timestep=section.number("timestep"),
+        friction=section.number("friction", 1.0),
         platform=section.text("platform", "CPU"),
-        threads=section.integer("threads", None, at_least=1),
+        threads=section.integer("threads", None),
     )
-    if made.timestep > 0.1:
-        raise section.error(
-            "timestep", f"got {made.timestep} ps, expected at most 0.1 ps; is it in fs?"
-        )
     section.finish()
     return made
 
@@ -207,15 +218,15 @@ def _potential(section: _Section) -> PotentialSection:
         raise section.error("sigma", "initial = 'lennard-jones' needs sigma (nm), epsilon (kJ/mol)")
     if initial == "parameters" and not known.has_parameters:
         raise section.error("initial", f"a {kind} has no parameters; expected another")
-    cutoff = section.number("cutoff", above=0)
-    r_min = section.number("r_min", None, above=0)
+    cutoff = section.number("cutoff")
+    r_min = section.number("r_min", None)
     if r_min is not None and r_min >= cutoff:
         raise section.error("r_min", f"got {r_min} nm, expected less than cutoff = {cutoff} nm")
     made = PotentialSection(
         kind=kind,
         cutoff=cutoff,
         r_min=r_min,
-        knots=section.integer("knots", known.knots, at_least=8),
+        knots=section.integer("knots", known.knots),
         initial=initial,
         file=file,
         parameters=parameters,
@@ -229,8 +240,8 @@ def _target(section: _Section) -> TargetSection:
     read = _value if observable.rules is None else _curve
     made = TargetSection(
         observable=observable,
-        uncertainty=section.number("uncertainty", None, above=0),
-        weight=section.number("weight", 1.0, above=0),
+        uncertainty=section.number("uncertainty", None),
+        weight=section.number("weight", 1.0),
         **read(section, observable),
         settings=observable.settings(section),
     )
@@ -255,6 +266,8 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
         "file": section.path("file"),
         "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
         "unit": rules.default_unit,
+        "columns": section.integers("columns"),
+        "block": section.integer("block", None, at_least=-1000),
         "as_it_is": section.flag("as_it_is"),
     }
     if len(rules.accepted) > 1:
@@ -278,13 +291,13 @@ def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
 def _refine(section: _Section) -> RefineSection:
     made = RefineSection(
         method=section.choice("method", tuple(METHODS), "gauss-newton"),
-        rounds=section.integer("rounds", 15, at_least=1),
-        equilibration=section.integer("equilibration", None, at_least=0),
-        steps=section.integer("steps", 5000, at_least=1),
-        every=section.integer("every", 50, at_least=1),
-        seed=section.integer("seed", 1, at_least=0),
+        rounds=section.integer("rounds", 15),
+        equilibration=section.integer("equilibration", None),
+        steps=section.integer("steps", 5000),
+        every=section.integer("every", 50),
+        seed=section.integer("seed", 1),
         output=section.output("output"),
-        largest_step=section.number("largest_step", 1.0, above=0),
+        largest_step=section.number("largest_step", 1.0),
     )
     if made.steps < 20 * made.every:
         raise section.error(
@@ -322,7 +335,7 @@ class _Section:
     def section(self, key: str) -> _Section:
         value = self._take(key, _REQUIRED)
         if not isinstance(value, Mapping):
-            raise self.error(key, f"got {value!r}, expected a table [{key}]")
+            raise self.error(key, f"got {shown(value)}, expected a table [{key}]")
         return _Section(self._full(key), value, self.folder, self.trusted)
 
     def sections(self, key: str) -> list[_Section]:
@@ -333,20 +346,20 @@ class _Section:
 
     def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
         def check(value: Any) -> float:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise self.error(key, f"got {value!r}, expected a number")
-            if not math.isfinite(value) or (above is not None and not value > above):
-                least = "" if above is None else f" above {above:g}"
-                raise self.error(key, f"got {value!r}, expected a finite number{least}")
-            return float(value)
+            number = checked_number(self._full(key), value, self._refusal(key), limit_of(key))
+            if above is not None and not number > above:
+                raise self.error(key, f"got {number:g}, expected a number above {above:g}")
+            return number
 
         return self._checked(key, default, check)
 
     def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
         def check(value: Any) -> int:
-            if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-                raise self.error(key, f"got {value!r}, expected a whole number >= {at_least}")
-            return value
+            limit = limit_of(key, whole=True)
+            limit = replace(limit, least=max(limit.least, at_least))
+            if isinstance(value, float):
+                raise self.error(key, limit.error("a whole number", value))
+            return checked_whole(self._full(key), value, self._refusal(key), limit)
 
         return self._checked(key, default, check)
 
@@ -358,13 +371,29 @@ class _Section:
 
         return self._checked(key, False, check)
 
+    def integers(self, key: str) -> tuple[int, ...] | None:
+        """Whole numbers from 1 on."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(type(v) is int and v > 0 for v in value):
+            raise self.error(key, f"got {value!r}, expected whole numbers from 1 on, as [1, 2]")
+        return tuple(value)
+
     def text(self, key: str, default: Any = ...) -> Any:
         def check(value: Any) -> str:
-            if not isinstance(value, str) or not value:
-                raise self.error(key, f"got {value!r}, expected text in quotes")
+            if not isinstance(value, str) or not value or not value.isprintable():
+                raise self.error(key, f"got {shown(value)}, expected text of one line in quotes")
             return value
 
         return self._checked(key, default, check)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Several strings, or none."""
+        value = self._take(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+            raise self.error(key, f"got {value!r}, expected a list of texts in quotes")
+        return tuple(value)
 
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         def check(value: Any) -> str:
@@ -381,15 +410,21 @@ class _Section:
         numbers = isinstance(value, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) for v in value
         )
-        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
-            raise self.error(key, f"got {value!r}, expected [low, high] in {unit}, 0 <= low < high")
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= LIMITS["window"].most:
+            raise self.error(
+                key, f"got {shown(value)}, expected [low, high] in {unit}, 0 <= low < high"
+            )
         return float(value[0]), float(value[1])
 
     def path(self, key: str) -> Path:
         """A file that is there."""
         found = self.folder / self.text(key)
-        if not found.is_file():
-            raise self.error(key, f"there is no file {found}")
+        try:
+            there = found.is_file()
+        except OSError:  # a name too long for the disk
+            there = False
+        if not there:
+            raise self.error(key, f"there is no file {shown(str(found), 300)}")
         return found
 
     def optional_path(self, key: str) -> Path | None:
@@ -402,7 +437,7 @@ class _Section:
         """A folder, relative to where the program runs and, unless trusted, below it."""
         named = Path(self.text(key, "refined"))
         here = Path.cwd()
-        if not self.trusted and not (here / named).resolve().is_relative_to(here.resolve()):
+        if not self.trusted and not Path(realpath(named)).is_relative_to(realpath(here)):
             raise self.error(
                 key,
                 f"got {str(named)!r}, which does not lie below {here}, where the program runs; "
@@ -422,7 +457,11 @@ class _Section:
             raise self.error(key, "missing")
         return default
 
+    def _refusal(self, key: str) -> Callable[..., ConfigurationError]:
+        return partial(ConfigurationError, key=self._full(key))
+
     def _full(self, key: str) -> str:
+        key = key if key.isprintable() and len(key) < 100 else shown(key)
         return f"{self.name}.{key}" if self.name else key
 
 

@@ -16,7 +16,8 @@ from openmm import unit
 from ..io.checksum import brief
 from ..potentials import all_adapters
 from .adapters import Adapter
-from .adapters.system import copy_with
+from .adapters.system import without_forces
+from .context import masses_of
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
 _MOST_RUNS = 20
@@ -34,7 +35,6 @@ def system_identity(
     """
     system = context.getSystem()
     n = system.getNumParticles()
-    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
     constraints = [system.getConstraintParameters(i) for i in range(system.getNumConstraints())]
     rigid = [[i, j, d.value_in_unit(unit.nanometer)] for i, j, d in constraints]
     volume = (
@@ -48,7 +48,7 @@ def system_identity(
     return {
         "number of particles": n,
         **volume,
-        "masses in amu": _runs(masses),
+        "masses in amu": _runs(masses_of(system).tolist()),
         "virtual sites": _virtual_sites(system),
         "constraints": brief(rigid),
         "forces": _forces(context, learned),
@@ -74,15 +74,11 @@ def _virtual_sites(system: openmm.System) -> dict[str, Any]:
     n = sum(system.isVirtualSite(i) for i in range(system.getNumParticles()))
     if n == 0:
         return {}
-    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(copy_with(system, _no_force)))
+    root = ElementTree.fromstring(openmm.XmlSerializer.serialize(without_forces(system)))
     particles = root.find("Particles")
     assert particles is not None
     sites = [b"%d" % i + ElementTree.tostring(site) for i, p in enumerate(particles) for site in p]
     return {"number": n, "sha256": _digest(sites)}
-
-
-def _no_force(force: openmm.Force) -> bool:
-    return False
 
 
 def _forces(context: openmm.Context, learned: Adapter) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..observables import Observable
 from ..potentials import AttachOptions, Potential, adapter_of
 from ..samples import Samples
 from .adapters import Adapter, other_forces, readable_elsewhere
+from .context import platform_properties
 from .statepoint import StatePoint
 
 
@@ -42,10 +43,10 @@ class SamplingJob:
         samples = result.take(liquid, job.recording)
 
     The worker goes on from where the state point is, random numbers included, and the state point
-    from where the worker ends. On the Reference platform that is the same, bit for bit, as sampling
-    here, but for a barostat, whose step size is in no checkpoint of OpenMM's; Reference has one
-    stream of random numbers for all Contexts of a process. (A process that has a Context must not
-    be forked: take "spawn".)
+    from where the worker ends: the same, bit for bit, as sampling here would have been. On several
+    threads, or on a GPU, OpenMM may add up in another order; Reference has one stream of random
+    numbers for all Contexts of a process. (A process that has a Context must not be forked: take
+    "spawn".) A job is pickled and holds code: take one, or a result, only from those you trust.
     """
 
     potential: Potential
@@ -90,11 +91,9 @@ class SamplingJob:
             tuple(sorted(learned, key=lambda entry: entry[0])),
             openmm.XmlSerializer.serialize(context.getIntegrator()),
             platform.getName(),
-            {
-                name: platform.getPropertyValue(context, name)
-                for name in ("Threads", "Precision", "DeviceIndex", "DeterministicForces")
-                if name in platform.getPropertyNames()
-            },
+            platform_properties(
+                context, "Threads", "Precision", "DeviceIndex", "DeterministicForces"
+            ),
             state_point.serialize(),
             state_point.temperature,
             state_point.pressure,
@@ -113,15 +112,7 @@ class SamplingJob:
         point.deserialize(dict(self.state))
         steps: list[int] = []
         plan = self.recording
-        samples = point.sample(
-            plan.steps,
-            plan.every,
-            plan.record,
-            plan.equilibration,
-            plan.discard_transient,
-            steps.append,
-            plan.trajectory,
-        )
+        samples = point.sample(**vars(plan), progress=steps.append)
         arrays = samples.arrays(list(plan.record), Path())
         return SamplingResult(arrays, point.serialize(), sum(steps))
 

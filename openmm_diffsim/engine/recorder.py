@@ -1,10 +1,11 @@
-"""Recording frames: from a running Simulation, as a reporter, or from a stored trajectory."""
+"""Recording frames of a running Simulation, as a reporter."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +15,30 @@ import torch
 from numpy.typing import NDArray
 from openmm import unit
 
-from ..errors import SamplingError
+from ..errors import ObservableError, SamplingError
 from ..observables import Frame, Observable, Particles, Recorder, record_frame
 from ..potentials import Potential
 from ..samples import Run, Samples
-from ..statistics.kernels import PairHistogram, PairSums, pair_sums
+from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
+from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
-from .adapters import attached, other_forces
+from .adapters import Bonds, attached, bonds_of, other_forces
+from .context import masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_SURE_IMAGE = 0.9  # of half the box: how long a bond may be whose ends are surely nearest images
+
 
 class FrameRecorder:
     """Turns configurations into what ``Samples`` keep.
 
-    It knows the particles and the learned force of one System, and nothing of how the
-    configurations come about.
+    It knows the particles and the learned force of one System. Of how the configurations come about
+    it knows whether they were ``stored`` in a file, which may have cut any molecule at the faces of
+    the box: from a running Context come molecules that are whole, but for bonds that act between
+    nearest images.
     """
 
     def __init__(
@@ -41,13 +48,16 @@ class FrameRecorder:
         observables: Sequence[Observable],
         temperature: float | None = None,
         trajectory: str | Path | None = None,
+        stored: bool = False,
     ) -> None:
         adapter = attached(potential, context.getSystem())
         self.potential = potential
         self.observables = tuple(observables)
         self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
         self._learned_is_periodic = adapter.is_periodic
-        self.particles = describe_particles(context)
+        bonds = bonds_of(context.getSystem())
+        self.particles = describe_particles(context, bonds)
+        self._molecules = WholeMolecules(bonds, self.particles, self.observables, stored)
         self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
         self._temperature = temperature
@@ -85,7 +95,15 @@ class FrameRecorder:
     def add(self, positions: Array, box: Array | None, total_energy: float | None = None) -> None:
         """Record one frame: positions [particles, 3] in nm, box [3, 3] in nm.
 
-        ``total_energy`` (kJ/mol) is needed only where other forces contribute.
+        Its molecules are made whole. ``total_energy`` (kJ/mol) is needed only where other forces
+        contribute.
+
+        Raises
+        ------
+        SamplingError
+            If a coordinate is not finite, or a box is missing.
+        ObservableError
+            If the centres of molecules are needed and cannot be told.
         """
         if not np.all(np.isfinite(positions)):
             raise SamplingError("a coordinate is not finite: the run exploded", reason="exploded")
@@ -96,6 +114,7 @@ class FrameRecorder:
                 reason="box",
             )
         box = box if self.periodic else None
+        positions = self.whole(positions, box)
         own_box = box if self._learned_is_periodic else None
         self._features.check(own_box)
         self._last = positions.copy()
@@ -107,6 +126,12 @@ class FrameRecorder:
         self._features.keep(positions, own_box, sums)
         self._frames.append((volume, total_energy or 0.0))
         self._records.append(records)
+
+    def whole(self, positions: Array, box: Array | None) -> Array:
+        """The same configuration [particles, 3], nm, with no molecule cut by the box."""
+        if box is None or not self.periodic:
+            return positions
+        return self._molecules.whole(positions, box)
 
     def _sums(
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
@@ -160,7 +185,7 @@ class RestForces:
         self._system = other_forces(context.getSystem(), learned)
         self.contribute = self._system.getNumForces() > 0
         self._original = context
-        self._molecules = context.getMolecules()
+        self._molecule_of = molecules_of(context)
         self._context: openmm.Context | None = None
 
     def virial(self, positions: Array, box: Array | None) -> float:
@@ -179,21 +204,15 @@ class RestForces:
 
     def _make_context(self) -> openmm.Context:
         platform = self._original.getPlatform()
-        properties = {
-            name: platform.getPropertyValue(self._original, name)
-            for name in ("Threads", "Precision", "DeviceIndex")
-            if name in platform.getPropertyNames()
-        }
+        properties = platform_properties(self._original, "Threads", "Precision", "DeviceIndex")
         if properties.get("Precision") == "single":
             properties["Precision"] = "mixed"
         return openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
 
     def _scaled_energy(self, positions: Array, box: Array, scale: float) -> float:
         assert self._context is not None
-        scaled = positions.copy()
-        for molecule in self._molecules:
-            atoms = np.asarray(molecule)
-            scaled[atoms] += (scale - 1) * positions[atoms].mean(axis=0)
+        centres = molecule_centres(positions, self._molecule_of)
+        scaled = positions + (scale - 1) * centres[self._molecule_of]
         self._context.setPeriodicBoxVectors(*(box * scale))
         self._context.setPositions(scaled)
         state = self._context.getState(getEnergy=True)
@@ -207,6 +226,10 @@ class SampleReporter:
         simulation.reporters.append(reporter)
         simulation.step(100_000)
         samples = reporter.samples()
+
+    OpenMM calls reporters from ``simulation.step`` and nowhere else. Whatever steps the integrator
+    itself, such as ``openmm.app.ReplicaExchangeSampler`` or a loop of one's own, gives them no
+    frame: call ``record_now`` there, when the Simulation is at this temperature.
 
     Parameters
     ----------
@@ -236,33 +259,57 @@ class SampleReporter:
         self.interval = interval
         self.potential = potential
         self.observables = tuple(record)
-        self.temperature, self.pressure = _numbers(temperature, pressure)
+        self.temperature, self.pressure = state_numbers(temperature, pressure)
         self.trajectory = trajectory
         self.recorder: FrameRecorder | None = None
         self._coefficients: Array = potential.coefficients(self.temperature).detach().numpy().copy()
 
     def describeNextReport(self, simulation: Any) -> dict[str, Any]:
         """Tell OpenMM when the next frame is due and what it needs."""
-        if self.recorder is None:
-            self.recorder = FrameRecorder(
-                self.potential,
-                simulation.context,
-                self.observables,
-                self.temperature,
-                self.trajectory,
-            )
-        include = ["positions"] + (["energy"] if self.recorder.others.contribute else [])
+        recorder = self._recorder_of(simulation.context)
+        include = ["positions"] + (["energy"] if recorder.others.contribute else [])
         steps = self.interval - simulation.currentStep % self.interval
         return {"steps": steps, "periodic": False, "include": include}
 
     def report(self, simulation: Any, state: openmm.State) -> None:
         """Record one frame."""
-        assert self.recorder is not None
+        recorder = self._recorder_of(simulation.context)
         energy = None
-        if self.recorder.others.contribute:
+        if recorder.others.contribute:
             energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
         positions, box = configuration(state)
-        self.recorder.add(positions, box, energy)
+        recorder.add(positions, box, energy)
+
+    def record_now(self, simulation: Any, state: openmm.State | None = None) -> None:
+        """Record the Simulation as it is, or at a State of it, to which it is set for a moment.
+
+        for _ in range(100):
+            integrator.step(50)
+            reporter.record_now(simulation)
+
+        def cold_replica(sampler):  # one of the reporters of a ReplicaExchangeSampler
+            replica = sampler.replicaStateIndex.index(0)  # the one that is in state 0
+            reporter.record_now(sampler.simulation, sampler.replicaConformation[replica])
+        """
+        context = simulation.context
+        if state is None:
+            self.report(simulation, context.getState(positions=True, energy=True))
+            return
+        before = context.getState(
+            positions=True, velocities=True, parameters=True, integratorParameters=True
+        )
+        context.setState(state)
+        try:
+            self.record_now(simulation)
+        finally:
+            context.setState(before)
+
+    def _recorder_of(self, context: openmm.Context) -> FrameRecorder:
+        if self.recorder is None:
+            self.recorder = FrameRecorder(
+                self.potential, context, self.observables, self.temperature, self.trajectory
+            )
+        return self.recorder
 
     def samples(self) -> Samples:
         """Everything recorded so far."""
@@ -273,46 +320,6 @@ class SampleReporter:
         )
 
 
-def sample_trajectory(
-    potential: Potential,
-    trajectory: Any,
-    context: openmm.Context,
-    record: Sequence[Observable] = (),
-    *,
-    temperature: Any,
-    pressure: Any = None,
-) -> Samples:
-    """Samples from a stored trajectory (``mdtraj.Trajectory``), run with ``potential`` as it is.
-
-    ``context`` is one of the System that the trajectory came from, with the potential attached;
-    its own positions are restored.
-    """
-    temperature, pressure = _numbers(temperature, pressure)
-    recorder = FrameRecorder(potential, context, record, temperature)
-    if trajectory.n_atoms != recorder.particles.n_particles:
-        raise SamplingError(
-            f"the trajectory has {trajectory.n_atoms} atoms, the System "
-            f"{recorder.particles.n_particles}",
-            reason="atoms",
-        )
-    before = context.getState(getPositions=True, getVelocities=True)
-    for n in range(trajectory.n_frames):
-        positions = np.asarray(trajectory.xyz[n], dtype=np.float64)
-        vectors = trajectory.unitcell_vectors
-        box = None if vectors is None else reduced_box(np.asarray(vectors[n], dtype=np.float64))
-        energy = None
-        if recorder.others.contribute:
-            if box is not None:
-                context.setPeriodicBoxVectors(*box)
-            context.setPositions(positions)
-            state = context.getState(getEnergy=True)
-            energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
-        recorder.add(positions, box, energy)
-    context.setState(before)
-    coefficients = potential.coefficients(temperature).detach().numpy().copy()
-    return recorder.samples(coefficients, temperature, pressure, every=1)
-
-
 def configuration(state: openmm.State) -> tuple[Array, Array]:
     """Positions [particles, 3] and box [3, 3] of a State, nm."""
     positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
@@ -320,35 +327,55 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
     return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
 
 
-def reduced_box(box: Array) -> Array:
-    """The same lattice in OpenMM's reduced form, [3, 3] in nm.
-
-    A file's rounding leaves that form by a digit where a box is just at its bounds, as a rhombic
-    dodecahedron is, and OpenMM then refuses the box.
-    """
-    a, b, c = box
-    c = c - b * np.round(c[1] / b[1])
-    c = c - a * np.round(c[0] / a[0])
-    b = b - a * np.round(b[0] / a[0])
-    reduced = np.array([a, b, c])
-    for row, column in ((1, 0), (2, 0), (2, 1)):  # what is left of the rounding
-        half = 0.5 * box[column, column]
-        reduced[row, column] = np.clip(reduced[row, column], -half, half)
-    return reduced
+def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:
+    """Masses, molecules and bonds of a Context's System."""
+    masses = masses_of(context.getSystem())
+    return Particles(len(masses), molecules_of(context), masses, bonds.pairs)
 
 
-def describe_particles(context: openmm.Context) -> Particles:
-    """Masses and molecules of a Context's System."""
-    system = context.getSystem()
-    n = system.getNumParticles()
-    masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
-    molecule_of = np.empty(n, dtype=np.int64)
-    for index, atoms in enumerate(context.getMolecules()):
-        molecule_of[list(atoms)] = index
-    return Particles(n, molecule_of, np.array(masses))
+def molecules_of(context: openmm.Context) -> IntArray:
+    """Molecule of each particle, as OpenMM has them, int [particles]."""
+    molecules = context.getMolecules()
+    molecule_of = np.empty(context.getSystem().getNumParticles(), dtype=np.int64)
+    lengths = [len(atoms) for atoms in molecules]
+    molecule_of[list(chain.from_iterable(molecules))] = np.repeat(np.arange(len(lengths)), lengths)
+    return molecule_of
 
 
-def _numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
+class WholeMolecules:
+    """Undoes what a box cut, or refuses where the centres of molecules count and cannot be told."""
+
+    def __init__(
+        self, bonds: Bonds, particles: Particles, observables: Sequence[Observable], stored: bool
+    ) -> None:
+        self._bonding = bonds.bonding(particles.n_particles, stored)
+        self._needing = [o.label for o in observables if o.needs_virial]
+        pieces = np.unique(np.stack([particles.molecule_of, self._bonding.part_of]), axis=1)
+        n_parts = pieces.shape[1]
+        if self._needing and stored and n_parts > particles.n_molecules:
+            raise ObservableError(
+                f"{self._needing[0]}: OpenMM has {particles.n_molecules} molecules, but the bonds "
+                f"that are known leave {n_parts} pieces, so those that a box cut cannot be made "
+                "whole; sample the Simulation itself"
+            )
+
+    def whole(self, positions: Array, box: Array) -> Array:
+        """Positions [particles, 3] with no bond cut by the box [3, 3], nm."""
+        positions, longest = self._bonding.whole(positions, box)
+        limit = _SURE_IMAGE * largest_range(box)
+        if self._needing and longest > limit:
+            raise ObservableError(
+                f"{self._needing[0]}: moves whole molecules, but a bond of one is {longest:.4g} nm "
+                f"long, expected at most {limit:.4g} nm, {_SURE_IMAGE} of half the box: which "
+                "images are one molecule cannot be told. Is it a bond, or does it join all "
+                "particles to one molecule?",
+                got=longest,
+                limit=limit,
+            )
+        return positions
+
+
+def state_numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
     """In K and bar."""
     return (
         number_in_md_units(temperature, "temperature"),

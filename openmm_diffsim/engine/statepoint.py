@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -14,16 +15,21 @@ import openmm
 from numpy.typing import NDArray
 from openmm import unit
 
-from ..errors import EquilibrationError, SamplingError, StatePointError
+from ..errors import EquilibrationError, FileError, ObservableError, SamplingError, StatePointError
 from ..observables import Observable, Place, Segment, SegmentObservable
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
-from .adapters import attached
+from ..statistics.kernels import largest_range
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
+from .adapters import attached, nonbonded_between
+from .boxes import warn_of_other_box
+from .context import box_of, masses_of
 from .identity import system_identity
-from .recorder import SampleReporter, configuration, describe_particles
+from .recorder import SampleReporter, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
+from .segments.integrators import removes_motion
+from .start import check_start, too_small_for
 from .xml import from_xml
 
 _MOST_DRIFT = 3.5  # standard errors
@@ -67,14 +73,16 @@ class StatePoint:
         self.temperature = (
             read_temperature(simulation)
             if temperature is None
-            else float(value_in_md_units(temperature, "temperature"))
+            else number_in_md_units(temperature, "temperature")
         )
         self.pressure = (
             read_pressure(simulation)
             if pressure is None
-            else float(value_in_md_units(pressure, "pressure"))
+            else number_in_md_units(pressure, "pressure")
         )
         self.attached = attached(potential, simulation.system)
+        warn_of_other_box(simulation, self.pressure)
+        self._has_begun = False
         self.apply()
 
     def apply(self) -> None:
@@ -96,26 +104,46 @@ class StatePoint:
         self.simulation.context.setState(snapshot)
 
     def serialize(self) -> dict[str, str]:
-        """The Context as text: OpenMM's own checkpoint (exact, random numbers included, but only
-        for the same platform and hardware) and, to fall back on, the State as XML."""
+        """The Context as text: OpenMM's own checkpoint (exact, but only for the same platform and
+        hardware) and, to fall back on, the State as XML.
+
+        The Context itself goes on from the text, as ``deserialize`` does: neighbor lists, a
+        barostat's step size and some random numbers are in no checkpoint, and begin anew in both.
+        """
         checkpoint = self.simulation.context.createCheckpoint()
-        return {
+        text = {
             "platform": self.simulation.context.getPlatform().getName(),
             "checkpoint": base64.b64encode(checkpoint).decode(),
             "state": openmm.XmlSerializer.serialize(self.snapshot()),
             "step": str(self.simulation.currentStep),
         }
+        self.deserialize(text)
+        return text
 
     def deserialize(self, text: dict[str, str]) -> None:
-        """Back to what ``serialize`` gave, exactly where platform and hardware are the same."""
+        """Back to what ``serialize`` gave: what follows is the same, bit for bit, where platform,
+        hardware and threads are, and OpenMM adds up in the same order.
+
+        The Context is made anew. The random numbers of the integrator and of forces have seeds
+        that follow from the checkpoint.
+        """
         context = self.simulation.context
+        begin_anew(context, text["checkpoint"])
         try:
             if text["platform"] != context.getPlatform().getName():
                 raise openmm.OpenMMException("another platform")
             context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
         except openmm.OpenMMException:
-            context.setState(from_xml(text["state"], openmm.State))
+            context.setState(self._kept_state(text["state"]))
         self.simulation.currentStep = int(text["step"])
+
+    def _kept_state(self, text: str) -> openmm.State:
+        try:
+            return from_xml(text, openmm.State)
+        except FileError as error:
+            raise type(error)(
+                f"what the checkpoint keeps of the state at {self.temperature:g} K {error}"
+            ) from error
 
     def identity(self) -> dict[str, Any]:
         """Everything that what is sampled here depends on, but for the learned parameters.
@@ -131,11 +159,16 @@ class StatePoint:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
         return self.attached.pair_types()
 
+    def other_forces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[str]:
+        """Names of nonbonded forces besides the potential's own between two sets of particles."""
+        names = self.attached.names
+        return nonbonded_between(self.simulation.system, first, second, names)
+
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""
         if not self.simulation.system.usesPeriodicBoundaryConditions():
             return None
-        return configuration(self.simulation.context.getState(getPositions=True))[1]
+        return box_of(self.simulation.context)
 
     @property
     def n_particles(self) -> int:
@@ -149,9 +182,10 @@ class StatePoint:
 
     def place(self) -> Place:
         """What a measured curve is held against: masses, molecules, present box, temperature."""
-        particles, box = describe_particles(self.simulation.context), self.box()
+        context, box = self.simulation.context, self.box()
         volume = None if box is None else float(np.linalg.det(box))
-        return Place(particles.masses, particles.molecule_of, volume, self.temperature)
+        masses = masses_of(context.getSystem())
+        return Place(masses, molecules_of(context), volume, self.temperature)
 
     def number_density(self, n_atoms: int | None = None) -> float:
         """Particles (or ``n_atoms``) per nm^3 in the present box."""
@@ -195,9 +229,12 @@ class StatePoint:
 
         Raises
         ------
+        StatePointError
+            If no run can begin where the Simulation is, see ``check_start``; asked once.
         SamplingError
             If the run explodes: a coordinate that is not a number, or a kinetic temperature that
-            is too high by more than half the temperature and eight standard deviations.
+            is too high by more than half the temperature and eight standard deviations; or if a
+            barostat makes the box too small for a cutoff.
         EquilibrationError
             If ``discard_transient`` and the energy still drifts after all that.
         """
@@ -207,6 +244,9 @@ class StatePoint:
                 reason="arguments",
             )
         self.apply()
+        if not self._has_begun:
+            check_start(self.simulation.context, self.temperature)
+            self._has_begun = True
         self._step(equilibration, every, progress)
         reporter = SampleReporter(
             every,
@@ -266,6 +306,7 @@ class StatePoint:
         SamplingError
             If the segment explodes.
         """
+        self._runner.refresh()
         return self._runner.run(steps, positions, velocities, options)
 
     def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
@@ -283,30 +324,45 @@ class StatePoint:
     def _step(self, steps: int, every: int, progress: Callable[[int], None] | None) -> None:
         done = 0
         chunk = max(every, 200)
+        freedom = degrees_of_freedom(self.simulation.system)
+        box = self.box()
         while done < steps:
             n = min(chunk, steps - done)
             try:
                 self.simulation.step(n)
-                self._check_temperature()
+                self._check_temperature(freedom)
             except openmm.OpenMMException as error:
                 self.attached.raise_interrupt()
-                raise SamplingError(
-                    f"the run at {self.temperature:g} K exploded at step "
-                    f"{self.simulation.currentStep}: {error}",
-                    reason="exploded",
-                    step=self.simulation.currentStep,
-                ) from error
+                raise self._failed(error) from error
+            except ObservableError as error:
+                self._check_shrinking(error, box)
+                raise
             done += n
             if progress is not None:
                 progress(n)
 
-    def _check_temperature(self) -> None:
-        state = self.simulation.context.getState(getEnergy=True)
-        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
-        freedom = degrees_of_freedom(self.simulation.system)
-        measured = 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
-        spread = 8 * self.temperature * np.sqrt(2 / freedom)
-        if not measured < 1.5 * self.temperature + spread:
+    def _failed(self, error: openmm.OpenMMException) -> SamplingError:
+        step, small = self.simulation.currentStep, ""
+        if "cutoff" in str(error):
+            small = too_small_for(self.simulation.context)
+        what = f"ended at step {step}: {small}" if small else f"exploded at step {step}: {error}"
+        reason = "box" if small else "exploded"
+        return SamplingError(f"the run at {self.temperature:g} K {what}", reason=reason, step=step)
+
+    def _check_shrinking(self, error: ObservableError, before: NDArray[np.float64] | None) -> None:
+        """SamplingError where a range that is counted fitted into the box as it was ``before``."""
+        if error.r_max is None or before is None or error.r_max > largest_range(before):
+            return
+        raise SamplingError(
+            f"the run at {self.temperature:g} K ended at step {self.simulation.currentStep}: the "
+            f"box shrank, and {error}; or a lower pressure",
+            reason="box",
+            step=self.simulation.currentStep,
+        ) from error
+
+    def _check_temperature(self, freedom: int) -> None:
+        measured = kinetic_temperature(self.simulation.context, freedom)
+        if not measured < hottest(freedom, self.temperature):
             raise SamplingError(
                 f"the run at {self.temperature:g} K exploded: the kinetic temperature is "
                 f"{measured:.4g} K at step {self.simulation.currentStep}",
@@ -315,6 +371,19 @@ class StatePoint:
                 measured=measured,
                 expected=self.temperature,
             )
+
+
+def begin_anew(context: openmm.Context, text: str) -> None:
+    """Make a Context anew, with random numbers that a text decides; its state is then lost."""
+    digest = hashlib.sha256(text.encode()).digest()
+    seed = int.from_bytes(digest[:4], "little") % (2**31 - 1) + 1  # 0 would be random
+    integrator = context.getIntegrator()
+    several = getattr(integrator, "getNumIntegrators", lambda: 0)()
+    inner = [integrator.getIntegrator(i) for i in range(several)]
+    for part in [integrator, *inner, *context.getSystem().getForces()]:
+        if hasattr(part, "setRandomNumberSeed"):
+            part.setRandomNumberSeed(seed)
+    context.reinitialize()
 
 
 def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[], None]) -> Samples:
@@ -360,7 +429,7 @@ def read_temperature(simulation: Any) -> float:
     if hasattr(integrator, "getTemperature"):
         # A NoseHooverIntegrator without a chain has the method and no temperature.
         with suppress(openmm.OpenMMException):
-            return float(value_in_md_units(integrator.getTemperature(), "temperature"))
+            return number_in_md_units(integrator.getTemperature(), "temperature")
     raise StatePointError(
         f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
         "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="
@@ -389,15 +458,22 @@ def read_pressure(simulation: Any) -> float | None:
     return None
 
 
+def kinetic_temperature(context: openmm.Context, freedom: int) -> float:
+    """2 K / (f R), in K, with f degrees of freedom."""
+    energy = context.getState(energy=True).getKineticEnergy()
+    kinetic = float(energy.value_in_unit(unit.kilojoule_per_mole))
+    return 2 * kinetic / (freedom * MOLAR_GAS_CONSTANT)
+
+
+def hottest(freedom: int, temperature: float) -> float:
+    """The kinetic temperature, K, that no run at ``temperature`` comes to but one that explodes:
+    half more, and eight standard deviations."""
+    return temperature * (1.5 + 8 * float(np.sqrt(2 / freedom)))
+
+
 def degrees_of_freedom(system: openmm.System) -> int:
     """3 per massive particle, less constraints and the removed centre-of-mass motion."""
-    n = 3 * sum(
-        system.getParticleMass(i) > 0 * unit.dalton for i in range(system.getNumParticles())
-    )
-    n -= sum(
-        system.getParticleMass(a) > 0 * unit.dalton or system.getParticleMass(b) > 0 * unit.dalton
-        for a, b, _ in map(system.getConstraintParameters, range(system.getNumConstraints()))
-    )
-    if any(isinstance(force, openmm.CMMotionRemover) for force in system.getForces()):
-        n -= 3
-    return max(n, 1)
+    massive = masses_of(system) > 0
+    constraints = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    n = 3 * int(massive.sum()) - sum(bool(massive[a] or massive[b]) for a, b, _ in constraints)
+    return max(n - 3 * removes_motion(system), 1)

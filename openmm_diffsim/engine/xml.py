@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 from inspect import isclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -120,6 +121,8 @@ class _Checked(ElementTree.TreeBuilder):
             )
         if "type" in attributes:
             _check_type(tag, above, attributes["type"])
+        if "mass" in attributes:
+            _check_mass(tag, attributes["mass"])
         self._open.append(tag)
         return super().start(tag, attributes)
 
@@ -127,6 +130,16 @@ class _Checked(ElementTree.TreeBuilder):
         """It ends."""
         self._open.pop()
         return super().end(tag)
+
+
+def _check_mass(tag: str, text: str) -> None:
+    """Refuse what OpenMM would read as 0, which is a particle that does not move."""
+    try:
+        is_number = isfinite(float(text))
+    except ValueError:
+        is_number = False
+    if not is_number:
+        raise FileError(f"has a {tag[:80]} with the mass {text[:80]!r}, expected a number, in amu")
 
 
 def _check_type(tag: str, above: str, name: str) -> None:

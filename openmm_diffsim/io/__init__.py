@@ -2,17 +2,22 @@
 
 from .archive import read_arrays
 from .curves import read_curve, tidy
-from .files import atomic_write_bytes, write_csv, write_json
+from .files import atomic_write_bytes, csv_bytes, json_bytes, write_csv, write_json
 from .frames import Frames, FrameWriter
+from .regular import check_regular, read_regular
 from .tables import read_potential
 
 __all__ = [
     "FrameWriter",
     "Frames",
     "atomic_write_bytes",
+    "check_regular",
+    "csv_bytes",
+    "json_bytes",
     "read_arrays",
     "read_curve",
     "read_potential",
+    "read_regular",
     "tidy",
     "write_csv",
     "write_json",

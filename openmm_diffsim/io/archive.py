@@ -17,8 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ..errors import DiffsimError
+from ..errors import DiffsimError, TakenError
 from .files import atomic_write_bytes
+from .regular import read_regular
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -47,7 +48,10 @@ class Archive:
         ------
         self.error
             If it cannot be written (a full disk, say); the old one is then untouched.
+        TakenError
+            If there is a file of that name which is of no such kind.
         """
+        self._check_replaceable(path)
         stream = io.BytesIO()
         np.savez(stream, allow_pickle=False, **dict(arrays))
         stream.seek(-2, os.SEEK_END)  # there is the length of the comment
@@ -75,7 +79,7 @@ class Archive:
             version, or "damaged".
         """
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise self.error(
                 f"cannot read the {self.kind} {path}: {error.strerror or error}",
@@ -93,6 +97,14 @@ class Archive:
             raise self._refusal(
                 path, "damaged", f"does not hold what a {self.kind} holds: {error}"
             ) from error
+
+    def _check_replaceable(self, path: Path) -> None:
+        if os.path.exists(path) and f"openmm_diffsim {self.kind} " not in _tail(path):
+            raise TakenError(
+                f"{path} would be overwritten, and it is no {self.kind}: move it away, or choose "
+                "another name",
+                path=path,
+            )
 
     def _label(self) -> bytes:
         return f"openmm_diffsim {self.kind} {self.version}".encode().ljust(_LABEL)
@@ -151,11 +163,18 @@ def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
 
 
 def checksum_of(path: Path) -> str:
-    """The checksum that an archive ends in; something else for any other file."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _DIGITS))
-        return file.read().decode("ascii", "replace")
+    """The checksum that an archive ends in; of any other file something else."""
+    return _tail(path)[-_DIGITS:]
+
+
+def _tail(path: Path) -> str:
+    """Label and checksum of an archive; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LABEL - _DIGITS))
+            return file.read().decode("ascii", "replace")
+    except OSError:
+        return ""
 
 
 def from_text(text: str) -> NDArray[np.uint8]:

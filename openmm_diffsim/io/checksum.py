@@ -17,6 +17,11 @@ def checksum(array: NDArray[Any]) -> str:
     return hashlib.sha256(kind + array.tobytes()).hexdigest()
 
 
+def text_checksum(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def brief(values: ArrayLike) -> Any:
     """An array as plain data: its numbers, or how many there are and their checksum."""
     array = np.asarray(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..curve import Curve, CurveRules
+from ..curve import MOST_POINTS, Curve, CurveRules
 from ..errors import TargetError
 from ..units import value_in_md_units
+from .columns import check_single, choose_columns
 from .tables import Table, read_table, require_rows
+from .text import too_many
 
 
-def read_curve(path: str | os.PathLike[str], rules: CurveRules, unit: str) -> Curve:
+def read_curve(
+    path: str | os.PathLike[str],
+    rules: CurveRules,
+    unit: str,
+    columns: Sequence[int] | None = None,
+    block: int | None = None,
+) -> Curve:
     """Read a curve, with or without its standard error, from a table, and tidy it up.
 
-    Rows are treated as by ``tidy``. A column of errors that is NaN throughout counts as none.
+    Rows are treated as by ``tidy``; those that VOTCA flags as out of range or undefined are left
+    out. A column of errors that is NaN or zero throughout counts as none.
 
     Parameters
     ----------
@@ -27,12 +37,14 @@ def read_curve(path: str | os.PathLike[str], rules: CurveRules, unit: str) -> Cu
     rules : of an observable, ``RDF.rules`` for one
     unit : of x in the file, one of ``rules.accepted``, such as "nm" or "angstrom"; all else is in
         md units, but for what goes with x (P(theta) is in 1/degree where theta is in degree)
+    columns : of x, y and perhaps the error, counted from 1; see ``choose_columns``
+    block : which of several tables in the file, counted from 1, or from -1 for the last
 
     Raises
     ------
     TargetError
-        unit is another one, the file is not such a table, an error is not positive, or anything
-        that ``tidy`` refuses. path and line say where.
+        unit is another one, the file is not such a table, it is not clear which of its columns or
+        tables it is, or anything that ``tidy`` refuses. path and line say where.
     """
     if unit not in rules.accepted:
         raise TargetError(
@@ -41,10 +53,9 @@ def read_curve(path: str | os.PathLike[str], rules: CurveRules, unit: str) -> Cu
             path=Path(path),
             key=rules.unit_key,
         )
-    table = read_table(path)
-    if table.values.shape[1] == 3 and np.isnan(table.values[:, 2]).all():
-        table = replace(table, values=table.values[:, :2])
-    curve = _tidy(table, rules, errors_may_be_zero=False)
+    table, sheet = read_table(path, block, left_out="ou")
+    table = choose_columns(_without_empty(table), sheet, columns)
+    curve = _tidy(_without_empty(table), rules)
     of_x, of_y = rules.accepted[unit]
     error = None if curve.error is None else curve.error * of_y
     return replace(curve, x=curve.x * of_x, y=curve.y * of_y, error=error)
@@ -54,7 +65,8 @@ def tidy(x: Any, y: Any, error: Any, rules: CurveRules, kind: str = "dimensionle
     """A curve from arrays as they were measured, with holes, in any order, with repetitions.
 
     Rows with NaN for x or y are left out and counted. Rows of the same x are averaged,
-    y = sum_i y_i / n and error = sqrt(sum_i error_i^2) / n.
+    y = sum_i y_i / n and error = sqrt(sum_i error_i^2) / n. An error of NaN where y is 0 (no
+    counts, so no spread) becomes 0.
 
     Parameters
     ----------
@@ -69,9 +81,19 @@ def tidy(x: Any, y: Any, error: Any, rules: CurveRules, kind: str = "dimensionle
         Something is not a number, or has another dimension than its kind.
     TargetError
         The arrays differ in length; a number is infinite or one that x, y or error cannot have;
-        x and y appear to be swapped; or fewer points are left than ``rules`` ask for.
+        x and y appear to be swapped; several curves stand one below the other; or fewer points are
+        left than ``rules`` ask for.
     """
-    return _tidy(_table(rules, x, y, error, kind), rules, errors_may_be_zero=True)
+    return _tidy(_table(rules, x, y, error, kind), rules)
+
+
+def _without_empty(table: Table) -> Table:
+    """Without last columns that are empty throughout, and a third one of zeros or NaN alone."""
+    values = table.values
+    while values.shape[1] > 2 and np.isnan(values[:, -1]).all():
+        values = values[:, :-1]
+    nothing = values.shape[1] == 3 and not np.nan_to_num(values[:, 2]).any()
+    return table.with_values(values[:, :2] if nothing else values)
 
 
 def _table(rules: CurveRules, x: Any, y: Any, error: Any, kind: str) -> Table:
@@ -93,21 +115,24 @@ def _table(rules: CurveRules, x: Any, y: Any, error: Any, kind: str) -> Table:
     return Table(np.stack(columns, axis=1), name=rules.name)
 
 
-def _tidy(table: Table, rules: CurveRules, errors_may_be_zero: bool) -> Curve:
+def _tidy(table: Table, rules: CurveRules) -> Curve:
     """Checked, without holes, ascending, each x once."""
     values = table.values
+    if len(values) > MOST_POINTS:
+        raise table.error(too_many(f"{len(values)} rows"))
     kept = np.flatnonzero(~np.isnan(values[:, :2]).any(axis=1))
     if not len(kept):
         raise table.error(f"has no row of numbers: {rules.x} or {rules.y} is NaN in each")
-    _check_rows(table, kept, rules, errors_may_be_zero)
+    if values.shape[1] == 3:
+        values[(values[:, 1] == 0) & np.isnan(values[:, 2]), 2] = 0.0
+    _check_rows(table, kept, rules)
+    check_single(table)
     x, y, error = _merge(values[kept])
     require_rows(table, len(x), rules.fewest_rows)
     return Curve(x, y, error, path=table.path, n_dropped=len(values) - len(kept))
 
 
-def _check_rows(
-    table: Table, kept: NDArray[np.intp], rules: CurveRules, errors_may_be_zero: bool
-) -> None:
+def _check_rows(table: Table, kept: NDArray[np.intp], rules: CurveRules) -> None:
     """Raise for the first row that holds a number that x, y or error cannot be."""
     values = table.values[kept]
     x, y = values[:, 0], values[:, 1]
@@ -119,10 +144,8 @@ def _check_rows(
         (x >= 0, 0, rules.x, f"{rules.x} >= 0"),
         (y >= rules.least_y, 1, rules.y, rules.expected_y),
     ]
-    if values.shape[1] == 3 and errors_may_be_zero:
+    if values.shape[1] == 3:
         wanted.append((values[:, 2] >= 0, 2, "error", "a standard error >= 0"))
-    elif values.shape[1] == 3:
-        wanted.append((values[:, 2] > 0, 2, "error", "a standard error > 0"))
     for valid, column, name, expected in wanted:
         for row in np.flatnonzero(~(valid & np.isfinite(values[:, column]))):
             got = values[row, column]
@@ -131,9 +154,8 @@ def _check_rows(
 
 def _orderliness(x: NDArray[np.float64]) -> float:
     """The larger share of steps up or down: 1 for a monotonic sequence, 0.5 for a wavy one."""
-    steps = np.sign(np.diff(x))
-    steps = steps[steps != 0]
-    return max(float((steps > 0).mean()), float((steps < 0).mean())) if len(steps) else 0.0
+    up, down = int((x[1:] > x[:-1]).sum()), int((x[1:] < x[:-1]).sum())
+    return max(up, down) / max(up + down, 1)
 
 
 def _merge(

@@ -46,7 +46,20 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -
 
 
 def write_csv(path: str | os.PathLike[str], header: str, *columns: ArrayLike) -> None:
-    """Write columns under a header line, atomically.
+    """Write columns under a header line, atomically; see ``csv_bytes``.
+
+    Raises
+    ------
+    ValueError
+        The columns do not match the header or each other.
+    OSError
+        As for `atomic_write_bytes`.
+    """
+    atomic_write_bytes(path, csv_bytes(header, *columns))
+
+
+def csv_bytes(header: str, *columns: ArrayLike) -> bytes:
+    """Columns under a header line.
 
     Numbers are written with as many digits as it takes to read the same number back.
 
@@ -59,24 +72,22 @@ def write_csv(path: str | os.PathLike[str], header: str, *columns: ArrayLike) ->
     ------
     ValueError
         The columns do not match the header or each other.
-    OSError
-        As for `atomic_write_bytes`.
     """
     lists = [np.asarray(column).tolist() for column in columns]
     lengths = [len(values) for values in lists]
     if len(lists) != len(header.split(",")) or len(set(lengths)) > 1:
         raise ValueError(
-            f"{path}: got {len(lists)} columns of lengths {lengths}, expected one length and a "
-            f"column for each name in {header!r}"
+            f"got {len(lists)} columns of lengths {lengths}, expected one length and a column for "
+            f"each name in {header!r}"
         )
     text = io.StringIO()
     text.write(header + "\n")
     csv.writer(text, lineterminator="\n").writerows(zip(*lists, strict=True))
-    atomic_write_bytes(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
-    """Write data as JSON, atomically; arrays become lists, paths text, NaN and infinity null.
+    """Write data as JSON, atomically; see ``json_bytes``.
 
     Raises
     ------
@@ -85,8 +96,19 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
     OSError
         As for `atomic_write_bytes`.
     """
+    atomic_write_bytes(path, json_bytes(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """Data as JSON; arrays become lists, paths text, NaN and infinity null.
+
+    Raises
+    ------
+    TypeError
+        data holds something JSON has no word for.
+    """
     text = json.dumps(_plain(data), indent=2, allow_nan=False, ensure_ascii=False)
-    atomic_write_bytes(path, (text + "\n").encode())
+    return (text + "\n").encode()
 
 
 def _plain(data: Any) -> Any:

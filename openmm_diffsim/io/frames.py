@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from mdtraj.formats import DCDTrajectoryFile
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import FramesError
+from .temporary import is_temporary, sweep, temporary_path
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -119,6 +121,24 @@ class Frames:
         boxes = None if self.boxes is None else self.boxes[indices]
         return xyz.astype(np.float64) * _ANGSTROM, boxes
 
+    def keep(self) -> None:
+        """Out of the temporary folder of a round that the file is in, if it is in one.
+
+        Raises
+        ------
+        FramesError
+            If it cannot be moved.
+        """
+        folder = self.path.parent
+        if not is_temporary(folder.name):
+            return
+        try:
+            self.path = self.path.rename(folder.with_name(self.path.name))
+        except OSError as error:
+            raise self._unreadable(error) from error
+        with suppress(OSError):  # other files of that round may be in it
+            folder.rmdir()
+
     def _check(self) -> None:
         """Are they the frames that they were?"""
         state = self._state()
@@ -178,7 +198,8 @@ class _Layout:
 
     start: int  # bytes
     frame: np.dtype[np.void]
-    header: bytes  # all of it but the title, which tells the time, and how many frames there are
+    main: bytes  # the first record of the header
+    atoms: bytes  # the last
 
     @staticmethod
     def of(path: Path) -> _Layout:
@@ -191,12 +212,37 @@ class _Layout:
             raise ValueError(_NO_DCD)
         has_cell = any(main[44:48])
         n = int.from_bytes(atoms, "little", signed=True)
+        if n < 1:
+            raise ValueError(f"it says that it has {n} particles")
         fields: list[tuple[str, str] | tuple[str, str, int]] = []
         for name, kind, number in (("cell", "<f8", 6), *((axis, "<f4", n) for axis in "xyz")):
             if name != "cell" or has_cell:
                 fields += [(f"{name} begins", "<i4"), (name, kind, number), (f"{name} ends", "<i4")]
+        return _Layout(start, np.dtype(fields), main, atoms)
+
+    @property
+    def header(self) -> bytes:
+        """All of it but the title, which tells the time, and how many frames there are."""
         # Bytes 4 to 8 count the frames and 16 to 20 the steps: both grow while a run goes on.
-        return _Layout(start, np.dtype(fields), main[:4] + main[8:16] + main[20:] + atoms)
+        main = self.main
+        return main[:4] + main[8:16] + main[20:] + self.atoms
+
+
+def missing_frames(path: Path) -> str | None:
+    """What to say of a DCD file that was cut short; None of one that was not.
+
+    One that is laid out otherwise, with fixed atoms, four dimensions or in the other byte order, is
+    not looked at.
+    """
+    try:
+        layout = _Layout.of(path)
+        said, *otherwise = np.frombuffer(layout.main, "<i4", 12, 4)[[0, 8, 11]]
+    except (OSError, ValueError):
+        return None
+    found, rest = divmod(path.stat().st_size - layout.start, layout.frame.itemsize)
+    if any(otherwise) or not (rest or found < said):
+        return None
+    return f"it was cut short: it ends after {found} whole frames of {max(said, found + 1)}"
 
 
 def _fortran_record(file: BinaryIO, size: int) -> bytes:
@@ -221,7 +267,14 @@ class _TemporaryFile:
     """A file that goes when nothing holds on to this object any more."""
 
     def __init__(self) -> None:
-        handle, path = tempfile.mkstemp(suffix=".dcd", prefix="openmm_diffsim_")
-        os.close(handle)
-        self.path = Path(path)
+        try:
+            folder = Path(tempfile.gettempdir())
+            sweep(folder)
+            self.path = temporary_path(folder / "openmm_diffsim", ".dcd")
+            self.path.touch(0o600, exist_ok=False)
+        except OSError as error:
+            raise FramesError(
+                f"cannot write frames to a temporary file: {error}; name a folder with room in "
+                "TMPDIR, or a trajectory="
+            ) from error
         weakref.finalize(self, self.path.unlink, missing_ok=True)

@@ -1,10 +1,9 @@
-"""Tables of numbers as people have them: any separator, headers, comments, holes."""
+"""Tables of numbers: where they come from, and pair potentials among them."""
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import SupportsIndex
 
@@ -12,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TargetError
-
-COMMENT_MARKS = re.compile("[#@].*")
-"""What starts a comment; "@" starts one in xvg files."""
-
-# No text file has these, whatever its encoding of letters.
-_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+from .text import Block, Sheet, parse, read_text
 
 _FEWEST_ROWS = 5
 
@@ -27,13 +21,17 @@ class Table:
     """Rows of numbers, and where they come from."""
 
     values: NDArray[np.float64]
-    """[rows, columns], 2 or 3 columns, rows in their original order; NaN where there is a hole."""
+    """[rows, columns], rows in their original order; NaN where there is a hole."""
     path: Path | None = None
     """The file they were read from, if any."""
     lines: list[int] | None = None
     """[rows], the line of the file each row is on, counted from 1; None if on none of its own."""
     name: str = "table"
     """What a message calls it where it came from no file."""
+
+    def with_values(self, values: NDArray[np.float64]) -> Table:
+        """The same rows with other columns."""
+        return replace(self, values=values)
 
     def error(self, what: str, row: SupportsIndex | None = None) -> TargetError:
         """A TargetError that names the file, and the line or else the index of a row."""
@@ -56,42 +54,51 @@ def table_error(
     )
 
 
-def read_table(path: str | os.PathLike[str]) -> Table:
-    """Read 2 or 3 columns of numbers.
+def read_table(
+    path: str | os.PathLike[str], block: int | None = None, left_out: str = "u"
+) -> tuple[Table, Sheet]:
+    """Read rows of two or more numbers, and the whole sheet that they stand on.
 
-    Columns are separated by semicolons, commas, tabs or blanks. The first line may be a header;
-    comments and empty lines are skipped. An empty field is NaN. A file of just 2 or 3 lines, each
-    of more than 3 numbers, is the same table lying on its side.
+    A table of just 2 or 3 lines, each of more than 3 numbers, is the same lying on its side. See
+    ``text.parse`` for what else a file may look like.
+
+    Parameters
+    ----------
+    block : which of several tables in the file, counted from 1, or from -1 for the last
+    left_out : flags of VOTCA (in range, out of range, undefined), whose rows do not count
 
     Raises
     ------
     TargetError
-        The file is missing, empty or not text; a field is not a finite number or NaN; lines
-        differ in their number of columns, or it is not 2 or 3.
+        The file is missing, empty, too large or not text; it holds several tables and block says
+        not which; a field is not a number or a hole; lines differ in their number of
+        columns, or there is one only.
     """
     path = Path(path)
-    rows: list[list[float]] = []
-    lines: list[int] = []
-    for number, text in enumerate(_read_text(path).splitlines(), start=1):
-        fields = _split(COMMENT_MARKS.sub("", text))
-        if not any(fields) or (not rows and _is_header(fields)):
-            continue
-        rows.append([_number(path, number, field) for field in fields])
-        lines.append(number)
-    if not rows:
-        raise table_error(path, "has no row of numbers; expected 2 or 3 columns of them")
-    on_side = len(rows) in (2, 3) and min(map(len, rows)) > 3
-    _check_lengths(path, rows, lines, on_side)
-    values = np.array(rows)
+
+    def refuse(what: str, line: int | None) -> TargetError:
+        return table_error(path, what, line)
+
+    sheet = parse(read_text(path, refuse), refuse)
+    chosen = _choose(path, sheet.blocks, block)
+    on_side = len(chosen.rows) in (2, 3) and min(map(len, chosen.rows)) > 3
+    _check_lengths(path, chosen, on_side)
+    values = np.array(chosen.rows)
     if on_side:
-        return Table(values.T, path)
-    return Table(values, path, lines)
+        return Table(values.T, path), sheet
+    flags = chosen.flags or [""] * len(values)
+    kept = [row for row, flag in enumerate(flags) if not flag or flag not in left_out]
+    if not kept:
+        raise table_error(path, f"has no row of numbers: all are flagged {' or '.join(left_out)}")
+    return Table(values[kept], path, [chosen.lines[row] for row in kept]), sheet
 
 
 def read_potential(
     path: str | os.PathLike[str],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read a pair potential: columns r [nm], u [kJ/mol] and perhaps a standard error, unused.
+    """Read a pair potential: columns r [nm], u [kJ/mol] and perhaps a third, unused.
+
+    Rows that VOTCA flags as undefined are left out.
 
     Returns
     -------
@@ -100,13 +107,18 @@ def read_potential(
     Raises
     ------
     TargetError
-        As for `read_table`; also when a number is missing, r is negative or there twice, or there
-        are fewer than 5 rows.
+        As for `read_table`; also when there are more columns, a number is missing, r is negative
+        or there twice, or there are fewer than 5 rows.
     """
-    table = read_table(path)
+    table, _ = read_table(path)
+    n = table.values.shape[1]
+    if n not in (2, 3):
+        raise table.error(f"got {n} columns, expected r (nm) and u (kJ/mol); keep these alone")
     r, u = table.values[:, 0], table.values[:, 1]
-    for row in np.flatnonzero(np.isnan(r) | np.isnan(u) | (r < 0)):
-        raise table.error(f"got r = {r[row]:g}, u = {u[row]:g}, expected r >= 0 and a number", row)
+    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u) & (r >= 0))):
+        raise table.error(
+            f"got r = {r[row]:g}, u = {u[row]:g}, expected r >= 0 and a finite number", row
+        )
     order = np.argsort(r, kind="stable")
     for place in np.flatnonzero(np.diff(r[order]) == 0):
         raise table.error("this r is in the file twice", order[place + 1])
@@ -122,57 +134,34 @@ def require_rows(table: Table, n_rows: int, fewest: int = _FEWEST_ROWS) -> None:
         )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as problem:
-        raise table_error(path, f"cannot be read: {problem.strerror or problem}") from problem
-    if not data.strip():
-        raise table_error(path, "is empty")
-    if _BINARY.search(data):
-        raise table_error(path, "is binary, expected a text file; save it as plain text or csv")
-    # A letter of an older encoding in a header does no harm; in a number it is refused below.
-    return data.decode("utf-8-sig", errors="replace")
+def _choose(path: Path, blocks: list[Block], block: int | None) -> Block:
+    """The only table of a file, or the one that is asked for."""
+    if not blocks:
+        raise table_error(path, "has no row of numbers; expected 2 or 3 columns of them")
+    if block is None:
+        if any(other.rows != blocks[0].rows for other in blocks):
+            raise table_error(
+                path,
+                f"holds {len(blocks)} tables, the second from line {blocks[1].lines[0]} on: say "
+                "which, as block = 1, or block = -1 for the last",
+            )
+        return blocks[0]
+    if not (1 <= block <= len(blocks) or -len(blocks) <= block <= -1):
+        raise table_error(path, f"block: got {block}, and the file holds {len(blocks)}")
+    return blocks[block - 1 if block > 0 else block]
 
 
-def _split(text: str) -> list[str]:
-    """The fields of a line; separators are tried in the order of how rarely they are padding."""
-    for separator in (";", ",", "\t"):
-        if separator in text.strip(" "):
-            return [field.strip().strip('"') for field in text.split(separator)]
-    return text.split()
-
-
-def _is_header(fields: list[str]) -> bool:
-    def is_number(field: str) -> bool:
-        try:
-            float(field)
-        except ValueError:
-            return False
-        return True
-
-    return not any(is_number(field) for field in fields)
-
-
-def _number(path: Path, line: int, field: str) -> float:
-    try:
-        value = float(field or "nan")
-    except ValueError:
-        raise table_error(path, f"got {field[:40]!r}, expected a number", line) from None
-    if np.isinf(value):
-        raise table_error(path, f"got {field[:40]!r}, expected a finite number", line)
-    return value
-
-
-def _check_lengths(path: Path, rows: list[list[float]], lines: list[int], on_side: bool) -> None:
-    n_columns = len(rows[0])
-    for row, line in zip(rows, lines, strict=True):
+def _check_lengths(path: Path, block: Block, on_side: bool) -> None:
+    n_columns, first = len(block.rows[0]), block.lines[0]
+    for row, line in zip(block.rows, block.lines, strict=True):
         if len(row) != n_columns:
             raise table_error(
                 path,
-                f"got {len(row)} numbers, expected {n_columns} as on line {lines[0]}; "
+                f"got {len(row)} numbers, expected {n_columns} as on line {first}; "
                 "is the line truncated?",
                 line,
             )
-    if not on_side and n_columns not in (2, 3):
-        raise table_error(path, f"got {n_columns} columns, expected 2 or 3", lines[0])
+    if not on_side and n_columns < 2:
+        raise table_error(path, f"got {n_columns} columns, expected 2 or 3", first)
+    if block.flags and len(block.flags) != len(block.rows):
+        raise table_error(path, "only some rows end in a flag i, o or u; expected all or none")

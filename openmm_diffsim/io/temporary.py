@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _counter = itertools.count()
 
 
 def temporary_path(target: Path, suffix: str = ".tmp") -> Path:
-    """A name in the folder of ``target`` that no other file has."""
+    """A name for a file or folder beside ``target`` that no other has."""
     me = Process.this()
     token = f"omd{me.pid}-{me.started}-{_place(me)}-{next(_counter)}"
     return target.with_name(f".{target.name[:_LONGEST]}.{token}{suffix}")
@@ -30,8 +31,7 @@ def sweep(folder: Path) -> None:
         for entry in entries:
             found = _NAME.match(entry.name)
             if found and found["place"] == here and _is_gone(int(found["pid"]), found["started"]):
-                with suppress(OSError):
-                    os.unlink(entry.path)
+                _remove(entry)
 
 
 def discard(folder: Path) -> None:
@@ -41,8 +41,20 @@ def discard(folder: Path) -> None:
         for entry in entries:
             found = _NAME.match(entry.name)
             if found and (int(found["pid"]), found["place"]) == (me.pid, _place(me)):
-                with suppress(OSError):
-                    os.unlink(entry.path)
+                _remove(entry)
+
+
+def is_temporary(name: str) -> bool:
+    """Is it the name of a temporary file or folder?"""
+    return _NAME.match(name) is not None
+
+
+def _remove(entry: os.DirEntry[str]) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            os.unlink(entry.path)
 
 
 def _is_gone(pid: int, started: str) -> bool:

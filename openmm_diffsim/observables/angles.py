@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,17 @@ from vesin import NeighborList
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError
+from ..limits import LIMITS, checked_number, checked_whole
 from ..statistics.kernels import PairHistogram, count_angles, largest_range
 from ..units import value_in_md_units
-from .arguments import at_least, check_atoms
+from .arguments import check_atoms
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .plausible import doubt
 from .site import Place, Section, Site
 
 _ROUNDING = 1e-3  # rad, how far beyond pi an angle may have been digitised
 _SMALLEST = 0.1  # rad: pi degrees are less
+_BINS = replace(LIMITS["bins"], least=2)  # one bin is no curve
 _NEAR = (0.8, 1.25)  # of the integral of P
 _COVERED = 0.8  # share of 0 .. pi: less of it says nothing about the integral
 
@@ -79,11 +82,8 @@ class AngleDistribution(Observable):
 
     def __init__(self, r_max: Any, bins: int = 60, atoms: ArrayLike | None = None) -> None:
         self.r_max = float(value_in_md_units(r_max, "length"))
-        if not 0 < self.r_max < np.inf:
-            raise ObservableError(
-                f"AngleDistribution: expected r_max > 0, got {self.r_max} nm", r_max=self.r_max
-            )
-        self.n_values = at_least(2, "bins", bins)
+        checked_number("r_max", self.r_max, ObservableError)
+        self.n_values = checked_whole("bins", bins, ObservableError, _BINS)
         self.edges: Array = np.linspace(0.0, np.pi, self.n_values + 1)
         self.atoms = check_atoms(atoms)
 
@@ -108,7 +108,7 @@ class AngleDistribution(Observable):
     def settings(cls, section: Section) -> dict[str, Any]:
         """How far a neighbour may be, the bins, and a selection."""
         return {
-            "r_max": section.number("r_max", above=0),
+            "r_max": section.number("r_max"),
             "bins": section.integer("bins", 60, at_least=8),
             "atoms": section.text("atoms", None),
         }

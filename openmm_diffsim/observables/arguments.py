@@ -17,7 +17,7 @@ def at_least(least: int, name: str, value: int) -> int:
     return int(value)
 
 
-def check_atoms(atoms: ArrayLike | None) -> IntArray | None:
+def check_atoms(atoms: ArrayLike | None, name: str = "atoms") -> IntArray | None:
     """Indices of a selection, int [atoms], or None for all particles.
 
     Raises
@@ -27,10 +27,10 @@ def check_atoms(atoms: ArrayLike | None) -> IntArray | None:
     """
     if atoms is None:
         return None
-    chosen = whole_numbers("atoms", atoms)
+    chosen = whole_numbers(name, atoms)
     if len(chosen) == 0 or chosen.min() < 0 or len(np.unique(chosen)) < len(chosen):
         raise ObservableError(
-            f"atoms: expected one or more indices >= 0, each of them once, got {atoms!r}"
+            f"{name}: expected one or more indices >= 0, each of them once, got {atoms!r}"
         )
     return chosen
 
@@ -39,5 +39,6 @@ def whole_numbers(name: str, values: ArrayLike) -> IntArray:
     """A flat int array; ObservableError where ``values`` are something else."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {values!r}")
+        hint = "; np.flatnonzero makes them of a mask" if array.dtype.kind == "b" else ""
+        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {values!r}{hint}")
     return array.astype(np.int64)

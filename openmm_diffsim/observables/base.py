@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -28,6 +28,8 @@ class Particles:
     n_particles: int
     molecule_of: IntArray  # [particles], index of the molecule of each particle
     masses: Array  # [particles], amu
+    bonds: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    """[bonds, 2], what holds molecules together, as far as that is known."""
 
     @property
     def n_molecules(self) -> int:

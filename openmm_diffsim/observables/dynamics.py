@@ -19,6 +19,7 @@ from ..errors import ConfigurationError, ObservableError
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from .arguments import at_least, check_atoms, whole_numbers
 from .base import Array, IntArray
+from .function import shaped
 from .plausible import doubt
 from .segment import Segment, SegmentObservable, pick
 from .site import Place, Section, Site
@@ -404,7 +405,7 @@ class Diffusion(SegmentObservable):
         """Those of segments, how long they are, and the method; a value has to be positive."""
         section.number("value", above=0)
         return {
-            "length": section.number("length", above=0),
+            "length": section.number("length"),
             "method": section.choice("method", DIFFUSION_METHODS, DIFFUSION_METHODS[0]),
             **super().settings(section),
         }
@@ -493,7 +494,7 @@ class SegmentFunction(SegmentObservable):
         self._reach = self._check_reach(self.steps if reach is None else reach)
 
     def identity(self) -> dict[str, Any]:
-        """The function by its qualified name: what it does is not looked into."""
+        """The function by its name and a checksum of its code, and what each value depends on."""
         return super().identity() | {"reach": self._reach.tolist()}
 
     def reach(self) -> IntArray:
@@ -509,16 +510,8 @@ class SegmentFunction(SegmentObservable):
             If the segment is too short, or the function returns something of another shape.
         """
         values = self.function(segment.first(self.steps))
-        batch = tuple(segment.positions.shape[:-3])
-        if self.n_values == 1 and isinstance(values, Tensor) and tuple(values.shape) == batch:
-            values = values[..., None]
-        if not isinstance(values, Tensor) or tuple(values.shape) != (*batch, self.n_values):
-            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ObservableError(
-                "the function of a segment must return a Tensor of shape "
-                f"{[*batch, self.n_values]}, got {got}"
-            )
-        return values.double()
+        batch = segment.positions.shape[:-3]
+        return shaped("the function of a segment", values, (*batch, self.n_values))
 
     def _check_reach(self, reach: int | ArrayLike) -> IntArray:
         if np.ndim(reach) == 0:

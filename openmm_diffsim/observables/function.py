@@ -111,12 +111,20 @@ class FunctionOfAverages(Observable):
         ObservableError
             If f returns something of another shape.
         """
-        values = self.function(*averages)
-        if isinstance(values, Tensor) and values.shape == () and self.n_values == 1:
-            values = values[None]
-        if not isinstance(values, Tensor) or tuple(values.shape) != (self.n_values,):
-            got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ObservableError(
-                f"{self.symbol} must return a Tensor of shape [{self.n_values}], got {got}"
-            )
-        return values.double()
+        return shaped(self.symbol, self.function(*averages), (self.n_values,))
+
+
+def shaped(name: str, values: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a user's function returned, in double precision; a single value may lack its axis.
+
+    Raises
+    ------
+    ObservableError
+        If it is no Tensor of this shape.
+    """
+    if isinstance(values, Tensor) and shape[-1] == 1 and tuple(values.shape) == shape[:-1]:
+        values = values[..., None]
+    if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ObservableError(f"{name} must return a Tensor of shape {list(shape)}, got {got}")
+    return values.double()

@@ -20,6 +20,7 @@ _FAR = 8.0  # times the reach: that far beyond, soft particles are more likely i
 _EMPTY = 0.1  # of g: less is a core
 _OFF = 0.12  # how far from 1 a g(r) may end: finite size, a range that ends early
 _OFF_EARLY = 0.35  # the same of one too short for a whole wave beyond its first peak
+_FEWEST = 4  # points that a mean is of
 _WAVES = 0.1  # what of the standard deviation of g over its last wave may be left in the mean
 
 
@@ -66,7 +67,8 @@ def check_rdf(curve: Curve, number_density: Any = None, reach: float = np.inf) -
         raise doubt(
             curve,
             f"g rises above 0.5 at r = {rise:.4g} nm and reaches to {end:.4g} nm, but is compared "
-            f"up to {reach:.4g} nm; was the file in angstrom and read as nm?",
+            f"up to {reach:.4g} nm; was the file in angstrom and read as nm, or is the box too "
+            "small?",
             "g(r)",
         )
     if end < 1.2 * rise:
@@ -137,13 +139,14 @@ def _check_level(curve: Curve, rise: float) -> None:
     wave, off = float(x[np.argmax(y)]), _OFF
     if y.max() <= 1.3 * y[last].mean():  # without a peak, so without waves: is it level?
         wave = 0.2 * (end - x[0])
-        halves = np.array_split(y[last], 2)
-        off += 5 * abs(float(halves[1].mean() - halves[0].mean()))
+        off += 5 * abs(_halves_apart(y[last]))
     if end - 1.5 * wave >= rise:
         last = x >= end - wave
     elif end > 2 * rise:
         off = _OFF_EARLY
     else:
+        return
+    if last.sum() < _FEWEST:
         return
     places = np.linspace(x[last][0], end, 400)
     smooth = np.interp(places, x, y)
@@ -158,6 +161,12 @@ def _check_level(curve: Curve, rise: float) -> None:
             "two phases?",
             "g(r)",
         )
+
+
+def _halves_apart(y: Array) -> float:
+    """How much the second half lies above the first; infinite for less than two points."""
+    first, second = np.array_split(y, 2)
+    return float(second.mean() - first.mean()) if len(second) else np.inf
 
 
 def _noise(curve: Curve, places: NDArray[np.bool_]) -> float:

@@ -146,7 +146,7 @@ class SegmentObservable(Observable):
         return {
             "atoms": section.text("atoms", None),
             "integrator": section.choice("integrator", ("simulation", "nve"), "simulation"),
-            "segments_every": section.integer("segments_every", 5, at_least=1),
+            "segments_every": section.integer("segments_every", 5),
         }
 
     @staticmethod

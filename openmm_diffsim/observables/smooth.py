@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from ..curve import Axis, Curve
 from ..errors import ObservableError
+from ..limits import checked_whole
 from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
 from ..units import number_in_md_units
 from .arguments import at_least, check_atoms
@@ -170,7 +171,7 @@ class SmoothBins:
     @staticmethod
     def of(r_max: Any, bins: int, width: Any) -> SmoothBins:
         high = number_in_md_units(r_max, "length")
-        bins = at_least(1, "bins", bins)
+        bins = checked_whole("bins", bins, ObservableError)
         sigma = high / bins if width is None else number_in_md_units(width, "length")
         if not (0 < high < np.inf and 0 < sigma < np.inf):
             raise ObservableError(

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError, TargetError
+from ..limits import checked_number, checked_whole
 from ..statistics.kernels import PairHistogram
+from ..statistics.molecules import minimum_image, pairs_within
 from ..units import value_in_md_units
+from .arguments import at_least, check_atoms
 from .base import (
     Array,
     Conditions,
@@ -27,6 +30,7 @@ from .plausible import check_rdf
 from .site import Place, Section, Site
 
 _FINEST_BIN, _USUAL_BIN, _COARSEST_BIN = 0.006, 0.015, 0.03  # of the distance of the first peak
+_LEAST_PEAK = 1.1  # of g: what is lower is none
 
 
 class RDF(Observable):
@@ -60,6 +64,11 @@ class RDF(Observable):
         Lower edge, nm.
     intramolecular : bool
         Count pairs within one molecule too. Default: leave them out.
+    exclude_bonds : int, optional
+        Of the pairs within one molecule leave out only those so many bonds apart or fewer: 1 for
+        1-2 pairs, 2 for 1-3 too, 3 for 1-4 too (LAMMPS' special_bonds, GROMACS' nrexcl). The bonds
+        are those of the System, as in ``Potential.attach``; without any it is refused. It
+        implies ``intramolecular``.
 
     Attributes
     ----------
@@ -76,6 +85,7 @@ class RDF(Observable):
         "length",
         least_y=-0.5,
         expected_y="g of about 0 or more (h(r) = g(r) - 1 is not g(r))",
+        growth=2.0,
         units={"nm": (1.0, 1.0), "angstrom": (0.1, 1.0), "A": (0.1, 1.0)},
     )
     is_histogram = True
@@ -91,21 +101,25 @@ class RDF(Observable):
         atoms2: ArrayLike | None = None,
         r_min: Any = 0.0,
         intramolecular: bool = False,
+        exclude_bonds: int | None = None,
     ) -> None:
         low = float(value_in_md_units(r_min, "length"))
         high = float(value_in_md_units(r_max, "length"))
-        if not 0 <= low < high or bins < 1:
+        if not 0 <= low < high:
             raise ObservableError(
-                f"RDF: expected 0 <= r_min < r_max and bins >= 1, got r_min = {low} nm, "
-                f"r_max = {high} nm, bins = {bins}",
+                f"RDF: expected 0 <= r_min < r_max, got r_min = {low} nm, r_max = {high} nm",
                 r_min=low,
                 r_max=high,
-                bins=bins,
             )
+        checked_number("r_max", high, ObservableError)
+        bins = checked_whole("bins", bins, ObservableError)
         self.edges: Array = np.linspace(low, high, bins + 1)
-        self.atoms = None if atoms is None else np.asarray(atoms, dtype=np.int64)
-        self.atoms2 = self.atoms if atoms2 is None else np.asarray(atoms2, dtype=np.int64)
-        self.intramolecular = intramolecular
+        self.atoms = check_atoms(atoms, "RDF: atoms")
+        self.atoms2 = self.atoms if atoms2 is None else check_atoms(atoms2, "RDF: atoms2")
+        if exclude_bonds is not None:
+            exclude_bonds = at_least(0, "RDF: exclude_bonds", exclude_bonds)
+        self.intramolecular = intramolecular or exclude_bonds is not None
+        self.exclude_bonds = exclude_bonds or 0
         self.n_values = bins
 
     @property
@@ -153,6 +167,7 @@ class RDF(Observable):
             "window": section.pair("window", "nm"),
             "atoms": section.text("atoms", None),
             "atoms2": section.text("atoms2", None),
+            "exclude_bonds": section.integer("exclude_bonds", None),
         }
 
     @classmethod
@@ -174,7 +189,8 @@ class RDF(Observable):
                 f"{site.reach:.4g} nm; more particles would let you use the rest"
             )
         atoms2 = None if other is None else site.select(other, "atoms2")
-        return cls.for_curve(curve, site.reach, site.select(settings["atoms"]), atoms2)
+        atoms = site.select(settings["atoms"])
+        return cls.for_curve(curve, site.reach, atoms, atoms2, settings["exclude_bonds"])
 
     @classmethod
     def for_curve(
@@ -183,6 +199,7 @@ class RDF(Observable):
         reach: float,
         atoms: IntArray | None = None,
         atoms2: IntArray | None = None,
+        exclude_bonds: int | None = None,
     ) -> RDF:
         """Bins as fine as a curve, and centred on its points where these are regular.
 
@@ -197,7 +214,8 @@ class RDF(Observable):
             width = max(spacing / parts, _FINEST_BIN * peak)
             low = width * (round(float(curve.x[0]) / width - 0.5, 6) % 1.0)
         bins = int((min(reach, float(curve.x[-1]) + 0.5 * width) - low) / width + 1e-6)
-        return cls(low + bins * width, bins, atoms=atoms, atoms2=atoms2, r_min=low)
+        r_max = low + bins * width
+        return cls(r_max, bins, atoms, atoms2, r_min=low, exclude_bonds=exclude_bonds)
 
     def check(self, curve: Curve, place: Place | None = None) -> None:
         """Raise TargetError where it is no g(r), or none of this density; see ``check_rdf``.
@@ -213,9 +231,10 @@ class RDF(Observable):
         """The first r from which on g >= ``least`` up to its first peak, nm."""
         return float(curve.x[rise_of(curve.y, least)]) if (curve.y > 0.5).any() else None
 
-    def nearest_distance(self, curve: Curve) -> float:
-        """Where g is highest, nm."""
-        return float(curve.x[np.argmax(curve.y)])
+    def nearest_distance(self, curve: Curve) -> float | None:
+        """Where g is highest, nm; None where it has no peak, as in a dilute repulsive fluid."""
+        highest = int(np.argmax(curve.y))
+        return float(curve.x[highest]) if curve.y[highest] > _LEAST_PEAK else None
 
 
 class _RDFRecorder:
@@ -229,27 +248,64 @@ class _RDFRecorder:
             PairHistogram(rdf.edges, first, second, molecules),
         )
         self.shells = rdf.shells
-        self.n_pairs = _count_ordered_pairs(first, second, molecules)
+        self._edges = rdf.edges
+        self._bonded, self._times = _bonded_pairs(rdf, particles, first, second)
+        self.n_pairs = _count_ordered_pairs(first, second, molecules) - int(self._times.sum())
         if self.n_pairs == 0:
-            raise ObservableError("RDF: the selections hold no pair to count", n_pairs=0)
+            within = "so few bonds apart" if rdf.intramolecular else "within one molecule"
+            raise ObservableError(
+                f"RDF: there is no pair to count between {_words(first)} and {_words(second)}, but "
+                f"for those {within}, which are left out; take other atoms, intramolecular=True or "
+                "a smaller exclude_bonds",
+                n_pairs=0,
+            )
 
     def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
         if frame.box is None:
             raise ObservableError("RDF: needs a periodic box, the System has none")
-        return np.asarray(counts[0] * (frame.volume / self.n_pairs) / self.shells)
+        counted = counts[0] - self._excluded(frame.positions, frame.box)
+        return np.asarray(counted * (frame.volume / self.n_pairs) / self.shells)
+
+    def _excluded(self, positions: Array, box: Array) -> Array:
+        """What is counted and should not be, [bins]."""
+        i, j = self._bonded.T
+        r = np.linalg.norm(minimum_image(positions[i] - positions[j], box), axis=1)
+        return np.asarray(np.histogram(r, self._edges, weights=self._times)[0])
+
+
+def _bonded_pairs(
+    rdf: RDF, particles: Particles, first: NDArray[np.bool_], second: NDArray[np.bool_]
+) -> tuple[IntArray, IntArray]:
+    """Pairs [pairs, 2] that too few bonds lie between, and how often each would be counted."""
+    if rdf.exclude_bonds and not (first | second)[particles.bonds].any():
+        raise ObservableError(
+            f"RDF: exclude_bonds: got {rdf.exclude_bonds}, but no bond is known of any of the "
+            f"{int((first | second).sum())} atoms chosen, so none can be counted; give bonds (in "
+            "the System, or in the topology of a trajectory), or leave exclude_bonds out",
+            exclude_bonds=rdf.exclude_bonds,
+        )
+    pairs = pairs_within(particles.bonds, particles.n_particles, rdf.exclude_bonds)
+    i, j = pairs.T
+    times = (first[i] & second[j]).astype(np.int64) + (first[j] & second[i])
+    return pairs[times > 0], times[times > 0]
 
 
 def _selection(atoms: NDArray[np.int64] | None, n: int, name: str) -> NDArray[np.bool_]:
     chosen = np.ones(n, dtype=bool)
     if atoms is not None:
-        if len(atoms) == 0 or atoms.min() < 0 or atoms.max() >= n:
-            got = f"{atoms.min()} .. {atoms.max()}" if len(atoms) else "no atom"
+        if atoms.max() >= n:
+            got = f"{atoms.min()} .. {atoms.max()}"
             raise ObservableError(
                 f"RDF: {name} must be indices 0 .. {n - 1}, got {got}", limit=n - 1, got=got
             )
         chosen[:] = False
         chosen[atoms] = True
     return chosen
+
+
+def _words(chosen: NDArray[np.bool_]) -> str:
+    indices = np.flatnonzero(chosen)
+    return f"atoms {indices[0]} .. {indices[-1]} ({len(indices)} of {len(chosen)})"
 
 
 def _count_ordered_pairs(

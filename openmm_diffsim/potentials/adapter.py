@@ -29,6 +29,7 @@ class AttachOptions:
     temperature: Any = None
     backend: str | None = None
     precision: str | None = None
+    exclude_bonds: int | None = None
 
 
 def adapts(kind: type) -> Callable[[Kind], Kind]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from ..errors import PotentialError
 from ..io.checksum import brief
+from ..limits import checked_whole
 from .adapter import AttachOptions, adapter_of
 from .parameters import call_at, parameter_vector
 
@@ -51,8 +51,7 @@ class Potential(nn.Module):
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
-        if n_types < 1:
-            raise PotentialError(f"expected n_types >= 1, got {n_types}", n_types=n_types)
+        checked_whole("n_types", n_types, PotentialError)
         self.n_types = n_types
         self.name = name or type(self).__name__
 
@@ -104,6 +103,13 @@ class Potential(nn.Module):
         each: what is the same at all of them has to count once in the sum. None: nothing is known.
         """
         return None
+
+    def prior_blocks(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> list[tuple[slice, Array]]:
+        """``prior_precision`` where it is not zero: which coefficients, and their block of it."""
+        own = self.prior_precision(temperature, length, roughness, n_temperatures)
+        return [] if own is None else [(slice(0, len(own)), own)]
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
@@ -159,6 +165,7 @@ class Potential(nn.Module):
         temperature: float | None = None,
         backend: str | None = None,
         precision: str | None = None,
+        exclude_bonds: int | None = None,
     ) -> Any:
         """Add this potential to an OpenMM System as one Force; a sum, as one for each term.
 
@@ -173,8 +180,9 @@ class Potential(nn.Module):
         types : sequence of int, optional
             Type of each of ``atoms``, 0 .. n_types - 1. Default: all 0.
         exclusions : sequence of (int, int), optional
-            Pairs that do not interact, for a pair potential. Default: the exclusions of the
-            System's own nonbonded force, which OpenMM wants to be the same for all.
+            Pairs that do not interact, for a pair potential. Default: the exclusions (exceptions)
+            of the System's own nonbonded forces, which OpenMM wants to be the same for all; none
+            where there is no such force, and a warning where bonded pairs interact then.
         periodic : bool, optional
             Default: as the System's nonbonded forces; periodic if it has none.
         temperature : float or Quantity, optional
@@ -195,6 +203,11 @@ class Potential(nn.Module):
         precision : "single" or "double", optional
             Of a network in the simulation. Default: that of the platform, once there is a
             StatePoint; before, double.
+        exclude_bonds : int, optional
+            In place of ``exclusions``: leave out pairs so many bonds apart or fewer, 1 for 1-2
+            pairs, 2 for 1-3 too, 3 for 1-4 too, 0 for none. Bonds are those of a HarmonicBondForce,
+            CustomBondForce, DrudeForce or CustomCompoundBondForce of two particles, constraints,
+            and virtual sites with their particles.
 
         Returns
         -------
@@ -206,11 +219,25 @@ class Potential(nn.Module):
         ------
         AttachError
             If an index or type is out of range, the System already has a force of this name, the
-            exclusions disagree with those of another nonbonded force, there is no plugin for the
-            backend, or an argument is not one of this kind of potential.
+            exclusions disagree with those of another nonbonded force, ``exclude_bonds`` finds no
+            bond, there is no plugin for the backend, or an argument is not one of this kind of
+            potential.
         """
-        options = AttachOptions(atoms, types, exclusions, periodic, temperature, backend, precision)
+        options = AttachOptions(
+            atoms, types, exclusions, periodic, temperature, backend, precision, exclude_bonds
+        )
         return adapter_of(self).attach(system, options)
+
+
+def check_list(terms: Any) -> None:
+    """Raise PotentialError where the terms of a sum are not a list of potentials."""
+    is_list = isinstance(terms, Sequence) and not isinstance(terms, str)
+    wrong = [term for term in terms if not isinstance(term, Potential)] if is_list else [terms]
+    if wrong:
+        raise PotentialError(
+            f"got {type(wrong[0]).__name__}, expected a list of potentials, as [first, second]",
+            got=wrong[0],
+        )
 
 
 class Sum(Potential):
@@ -232,6 +259,7 @@ class Sum(Potential):
     """
 
     def __init__(self, terms: Sequence[Potential], name: str | None = None) -> None:
+        check_list(terms)
         flat = [part for term in terms for part in _terms_of(term)]
         names = [term.name for term in flat]
         if not flat or len(set(names)) < len(names):
@@ -269,16 +297,24 @@ class Sum(Potential):
         self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
     ) -> Array | None:
         """Those of the terms, which know nothing of each other."""
+        blocks = self.prior_blocks(temperature, length, roughness, n_temperatures)
+        n = self.slices()[-1].stop
+        precision = np.zeros((n, n)) if blocks else None
+        for where, block in blocks:
+            assert precision is not None
+            precision[where, where] = block
+        return precision
+
+    def prior_blocks(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> list[tuple[slice, Array]]:
+        """Those of all terms."""
         known = (temperature, length, roughness, n_temperatures)
-        found = [term.prior_precision(*known) for term in self]
-        if all(block is None for block in found):
-            return None
-        sizes = [s.stop - s.start for s in self.slices()]
-        blocks = [
-            np.zeros((n, n)) if block is None else block
-            for n, block in zip(sizes, found, strict=True)
+        return [
+            (_within(where, part), block)
+            for term, where in zip(self, self.slices(), strict=True)
+            for part, block in term.prior_blocks(*known)
         ]
-        return np.asarray(block_diag(*blocks))
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """The largest of those terms that know."""
@@ -297,7 +333,7 @@ class Sum(Potential):
     def pairs(self) -> list[tuple[slice, Any]]:
         """Those of all terms."""
         return [
-            (slice(where.start + part.start, where.start + part.stop), pair)
+            (_within(where, part), pair)
             for term, where in zip(self, self.slices(), strict=True)
             for part, pair in term.pairs()
         ]
@@ -310,6 +346,10 @@ class Sum(Potential):
 
 def _terms_of(term: Potential) -> list[Potential]:
     return list(term) if isinstance(term, Sum) else [term]
+
+
+def _within(whole: slice, part: slice) -> slice:
+    return slice(whole.start + part.start, whole.start + part.stop)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..io.archive import Archive, Arrays, from_data, to_data
+from ..errors import CheckpointError, TakenError
+from ..io.archive import Archive, Arrays, checksum_of, from_data, to_data
+from ..io.lock import Lock
 from ..potentials import Potential, set_flat_parameters
 from ..samples import Samples
 from .identity import differences
@@ -50,6 +53,36 @@ def check_identity(identity: Mapping[str, Any]) -> None:
             "and dicts of these",
             reason="identity",
         ) from error
+
+
+@contextmanager
+def held(path: Path, own: Container[str]) -> Iterator[None]:
+    """No other process writes a checkpoint there meanwhile; ``own`` are checksums of a fit's own.
+
+    Raises
+    ------
+    TakenError
+        If another process does, or if there is a checkpoint that is not the fit's own.
+    CheckpointError
+        If nothing can be written in that folder.
+    """
+    try:
+        lock = Lock(path.with_suffix(".lock"), f"the checkpoint {path}")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: {error.strerror or error}; choose a folder that "
+            "is there and writable",
+            path=path,
+            reason=str(error),
+        ) from error
+    with lock:
+        if os.path.lexists(path) and checksum_of(path) not in own:
+            raise TakenError(
+                f"{path} is there already, and this fit did not write it: go on with what it holds "
+                "by resume(), move it away, or give another checkpoint=",
+                path=path,
+            )
+        yield
 
 
 def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) -> str:

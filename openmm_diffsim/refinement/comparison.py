@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
 from ..units import beta
+from .low_rank import LowRank
 from .target import Target
 from .theory import LiquidTheory
 
@@ -35,6 +36,25 @@ class Knowledge:
 
 
 @dataclass(frozen=True)
+class JacobianNoise:
+    """Noise of a Jacobian that was measured: Cov(J, J) = sum_b D_b D_b with D = L d."""
+
+    operator: Array
+    """L, [points, values]."""
+    deviations: Array
+    """d, of averages of so many blocks of frames, [blocks, values, coefficients]."""
+
+    def dense(self) -> Array:
+        """D, [blocks, points, coefficients]: for a few points."""
+        return np.asarray(self.operator @ self.deviations)
+
+    def damping(self, weighting: LowRank) -> Array:
+        """sum_b D_b^T W D_b, [coefficients] squared."""
+        small = self.operator.T @ (weighting @ self.operator)
+        return np.tensordot(self.deviations, small @ self.deviations, ([0, 1], [0, 1]))
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All targets that hang together, as pooled frames see them. Points are stacked.
 
@@ -45,11 +65,10 @@ class Comparison:
     targets: Sequence[Target]
     prediction: Array  # [points]
     jacobian: Array  # [points, coefficients]; [points, 0] if not asked for
-    own_covariance: Array  # [points, points], of the prediction
-    target_covariance: Array  # [points, points]
+    own_noise: LowRank  # covariance of the prediction, [points, points]
+    target_noise: LowRank  # [points, points]
     n_effective: float  # least of all state points
-    jacobian_deviations: Array | None = None
-    """Rows D with Cov(J, J) = sum_b D_b D_b, [blocks, points, coefficients]; None: J is exact."""
+    jacobian_noise: JacobianNoise | None = None  # None: J is exact
 
     @property
     def residual(self) -> Array:
@@ -57,31 +76,53 @@ class Comparison:
         return self.prediction - np.concatenate([t.values for t in self.targets])
 
     @cached_property
+    def weighting(self) -> LowRank:
+        """Inverse of the total covariance, scaled by the targets' weights."""
+        return (self.own_noise + self.target_noise).inverse().scaled(np.sqrt(self._scale))
+
+    @property
     def weight(self) -> Array:
-        """Inverse of the total covariance, scaled by the targets' weights, [points, points]."""
-        scale = np.sqrt(self._scale)
-        inverse = np.linalg.inv(self.own_covariance + self.target_covariance)
-        return np.asarray(scale[:, None] * inverse * scale)
+        """``weighting`` as a matrix, [points, points]: for a few points."""
+        return self.weighting.dense()
+
+    @property
+    def own_covariance(self) -> Array:
+        """``own_noise`` as a matrix, [points, points]: for a few points."""
+        return self.own_noise.dense()
+
+    @property
+    def target_covariance(self) -> Array:
+        """``target_noise`` as a matrix, [points, points]: for a few points."""
+        return self.target_noise.dense()
+
+    def own_error(self) -> Array:
+        """Standard error of the prediction, [points]."""
+        return np.sqrt(self.own_noise.diagonal())
 
     def misfit(self) -> float:
         """Root mean square of residual / combined uncertainty, each point by its own."""
-        variance = np.diag(self.own_covariance) + np.diag(self.target_covariance)
+        variance = self.own_noise.diagonal() + self.target_noise.diagonal()
         return float(np.sqrt(np.average(self.residual**2 / variance, weights=self._scale)))
 
     def noise_ratio(self) -> float:
         """Median of the model's own uncertainty over the target's."""
-        ratio = np.diag(self.own_covariance) / np.diag(self.target_covariance)
+        ratio = self.own_noise.diagonal() / self.target_noise.diagonal()
         return float(np.sqrt(np.median(ratio)))
 
     def places(self) -> list[tuple[Target, slice]]:
         """Each target, and where its points are."""
-        ends = np.cumsum([len(t.values) for t in self.targets]).tolist()
-        pairs = zip(self.targets, ends, strict=True)
-        return [(t, slice(end - len(t.values), end)) for t, end in pairs]
+        return places_of(self.targets)
 
     @property
     def _scale(self) -> Array:
-        return np.concatenate([np.full(len(t.values), t.weight) for t in self.targets])
+        return _each_point(self.targets, [t.weight for t in self.targets])
+
+
+def places_of(targets: Sequence[Target]) -> list[tuple[Target, slice]]:
+    """Each target, and where its points are among those of all."""
+    ends = np.cumsum([len(t.values) for t in targets]).tolist()
+    pairs = zip(targets, ends, strict=True)
+    return [(t, slice(end - len(t.values), end)) for t, end in pairs]
 
 
 @dataclass(frozen=True)
@@ -116,18 +157,20 @@ def compare(
     averages = [_averages_of(targets, sight, known, jacobian) for sight in sights]
     prediction, maps = _linearized(targets, averages)
     pairs = list(zip(maps, averages, strict=True))
-    one_frame = sum(m @ a.frame_covariance @ m.T for m, a in pairs)
     is_histogram = _each_point(targets, [t.observable.is_histogram for t in targets])
     uncertainty = np.concatenate([t.uncertainty for t in targets])
-    own = sum(_propagated(m, a.covariance, _UNKNOWN * uncertainty) for m, a in pairs)
+    of_values = np.concatenate(maps, axis=1) if len(maps) > 1 else maps[0]
+    own = block_diag(*(a.covariance for a in averages))
+    one_frame = block_diag(*(a.frame_covariance for a in averages))
     return Comparison(
         targets=targets,
         prediction=prediction,
         jacobian=np.concatenate([m @ a.jacobian for m, a in pairs], axis=1),
-        own_covariance=own + np.diag(is_histogram * _BIN_ERROR**2),
-        target_covariance=_target_covariance(targets, np.asarray(one_frame)),
+        own_noise=_propagated(of_values, own, _UNKNOWN * uncertainty)
+        + LowRank.made(is_histogram * _BIN_ERROR**2),
+        target_noise=_target_noise(targets, of_values, one_frame),
         n_effective=min(a.n_effective for a in averages),
-        jacobian_deviations=_deviations(pairs) if jacobian else None,
+        jacobian_noise=_jacobian_noise(of_values, averages) if jacobian else None,
     )
 
 
@@ -288,10 +331,8 @@ def _linearized(
 ) -> tuple[Array, list[Array]]:
     """Predictions [points], and for each state point d(prediction)/d(averages) [points, values]."""
     maps = [np.zeros((sum(len(t.values) for t in targets), len(a.mean))) for a in averages]
-    predictions, start = [], 0
-    for target in targets:
-        rows = slice(start, start + len(target.values))
-        start = rows.stop
+    predictions = []
+    for target, rows in places_of(targets):
         places = [
             next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
             for point, o in target.terms
@@ -304,19 +345,19 @@ def _linearized(
     return np.concatenate(predictions), maps
 
 
-def _deviations(pairs: Sequence[tuple[Array, _Averages]]) -> Array | None:
-    """Of the Jacobian of the points, with respect to the coefficients at all state points."""
-    sizes = [a.jacobian.shape[1] for _, a in pairs]
-    rows, start = [], 0
-    for (m, a), size in zip(pairs, sizes, strict=True):
+def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianNoise | None:
+    """Of all state points, with respect to the coefficients at all of them."""
+    sizes = np.array([a.jacobian.shape for a in averages])
+    starts = np.cumsum(sizes, axis=0) - sizes
+    parts = []
+    for a, start, size in zip(averages, starts, sizes, strict=True):
         if a.deviations is not None:
-            after = sum(sizes) - start - size
-            rows.append(np.pad(m @ a.deviations, ((0, 0), (0, 0), (start, after))))
-        start += size
-    return np.concatenate(rows) if rows else None
+            after = sizes.sum(axis=0) - start - size
+            parts.append(np.pad(a.deviations, ((0, 0), *zip(start, after, strict=True))))
+    return JacobianNoise(operator, np.concatenate(parts)) if parts else None
 
 
-def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> Array:
+def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> LowRank:
     """Covariance of ``operator @ values``; points of unknown (infinite) variance get an error.
 
     Too few blocks tell nothing of the noise: ``if_unknown`` [points] has to be large enough to
@@ -325,7 +366,7 @@ def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> Array:
     known = np.isfinite(np.diag(covariance))
     unknown = (operator[:, ~known] != 0).any(axis=1)
     finite = np.where(np.outer(known, known), covariance, 0.0)
-    return operator @ finite @ operator.T + np.diag(np.where(unknown, if_unknown, 0.0) ** 2)
+    return LowRank.made(np.where(unknown, if_unknown, 0.0) ** 2, operator, finite)
 
 
 def _volume_modes(view: View, weights: Array, deviations: Array) -> tuple[Array, Array]:
@@ -357,20 +398,33 @@ def _relative_noise(
     return ratio if np.isfinite(ratio) and ratio * view.n_effective > 1 else 1 / view.n_effective
 
 
-def _target_covariance(targets: Sequence[Target], frame_covariance: Array) -> Array:
-    """Noise of all targets: as a Curve says, independent, or like that of so many frames."""
-    own, scale, start = [], [], 0
-    for target in targets:
-        here = slice(start, start + len(target.values))
-        start = here.stop
-        one_frame = np.diag(frame_covariance)[here]
-        share = target.frames_share(one_frame)
-        scale.append(np.full(len(target.values), 0.0 if share is None else np.sqrt(share)))
-        noise = target.uncertainty**2 if share is None else np.full(len(one_frame), _BIN_ERROR**2)
+def _target_noise(targets: Sequence[Target], operator: Array, one_frame: Array) -> LowRank:
+    """Noise of all targets: as a Curve says, independent, or like that of so many frames.
+
+    ``operator`` [points, values] gives the points from values of all observables at all state
+    points, ``one_frame`` is the covariance of these in one frame.
+    """
+    frame = LowRank.made(np.zeros(len(operator)), operator, one_frame)
+    variance = frame.diagonal()
+    own, shares = [], []
+    for target, here in places_of(targets):
+        share = target.frames_share(variance[here])
+        shares.append(share or 0.0)
+        error = target.uncertainty if share is None else np.full_like(target.values, _BIN_ERROR)
         given = None if target.curve is None else target.curve.covariance
-        own.append(np.diag(noise) if given is None else given)
-    s = np.concatenate(scale)
-    return np.asarray(s[:, None] * frame_covariance * s + block_diag(*own))
+        own.append(error**2 if given is None else given)
+    independent = LowRank.of_parts(own)
+    if not any(shares):
+        return independent
+    return _sampled(frame, np.sqrt(_each_point(targets, shares))) + independent
+
+
+def _sampled(frame: LowRank, scale: Array) -> LowRank:
+    """``frame.scaled(scale)``; where each value has one scale, the factor stays the same array."""
+    of_value = np.max((frame.factor != 0) * scale[:, None], axis=0, initial=0.0)
+    if len(frame.core) and np.array_equal(scale[:, None] * frame.factor, frame.factor * of_value):
+        return replace(frame, core=of_value[:, None] * frame.core * of_value)
+    return frame.scaled(scale)
 
 
 def _each_point(targets: Sequence[Target], numbers: Sequence[float]) -> Array:

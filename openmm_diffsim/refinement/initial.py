@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..curve import Curve
 from ..errors import TargetError
-from ..observables.structure import rise_of
-from ..potentials import PairPotential, SplinePair
-from ..units import MOLAR_GAS_CONSTANT
+from ..io import tidy
+from ..limits import Limit, checked_number
+from ..observables.plausible import check_rdf
+from ..observables.structure import RDF, rise_of
+from ..potentials import (
+    PairPotential,
+    SplinePair,
+    flat_parameters,
+    learned_parameters,
+    set_flat_parameters,
+)
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
 
 Array = NDArray[np.float64]
 
 
 def boltzmann_inversion(
     potential: SplinePair,
-    r: ArrayLike,
-    g: ArrayLike,
-    temperature: float,
+    r: Any,
+    g: Any,
+    temperature: Any,
     pair: int = 0,
     least_g: float = 0.05,
+    as_it_is: bool = False,
 ) -> SplinePair:
     """Set one pair of types to the potential of mean force, w(r) = -R T ln g(r).
 
     Where g < ``least_g`` the noise of ln g takes over: from its contact r_0 inwards w goes on
     as a parabola c + a (r_0 - r) + b (r_0 - r)^2 with the slope found just outside and b > 0, and
-    r_0 becomes the core radius. w is shifted to zero at the cutoff.
+    r_0 becomes the core radius. w is shifted to zero at the cutoff, and flat beyond the data.
+    Particles that are found at any distance, from r = 0 on, have no core.
+
+    w is all that acts between two particles. Beside another force between the same ones, a
+    NonbondedForce say, it describes them twice: learn a correction there, which begins at zero.
 
     Parameters
     ----------
-    r, g : arrays [points], nm; sorted
-    temperature : float, K
+    r, g : arrays [points], nm, or Quantities; as measured: unsorted, with holes, see ``io.tidy``
+    temperature : float, K, or Quantity
+    pair : int
+        Of types: the upper triangle row by row, (0,0), (0,1), ..., (1,1), ...
+    least_g : float
+        Smaller g are noise.
+    as_it_is : bool
+        Take a g that looks as if its unit or its norm were another one, as ``Target`` does; see
+        ``observables.plausible``.
 
     Raises
     ------
     TargetError
-        If g does not rise below the cutoff.
+        If g does not rise below the cutoff or is no g(r), or the temperature is not positive.
+    PotentialError
+        If there is no such pair of types.
+    UnitError
+        If one of them is not a number, or has another dimension.
     """
-    r, g = np.asarray(r, dtype=np.float64), np.asarray(g, dtype=np.float64)
-    first = rise_of(g, least_g)
-    if r[first] >= potential.basis.cutoff:
+    curve = tidy(r, g, None, RDF.rules)
+    kelvin = number_in_md_units(temperature, "temperature")
+    kelvin = checked_number("temperature", kelvin, TargetError)
+    checked_number("least_g", least_g, TargetError, Limit(1e-6, 0.5, "of a g that goes to 1"))
+    _check_rise(curve, potential.basis.cutoff, least_g)
+    if not as_it_is:
+        check_rdf(curve, reach=potential.basis.cutoff)
+    return invert(potential, curve, kelvin, pair, least_g)
+
+
+def _check_rise(curve: Curve, cutoff: float, least_g: float) -> None:
+    """Raise TargetError where g rises beyond the cutoff only, so that nothing can be inverted."""
+    rise = curve.x[rise_of(curve.y, least_g)]
+    if rise >= cutoff:
         raise TargetError(
-            f"g(r) rises only at {r[first]:.4f} nm, beyond the cutoff, "
-            f"{potential.basis.cutoff:.4f} nm: cannot invert it"
+            f"g(r) rises only at {rise:.4f} nm, beyond the cutoff, {cutoff:.4f} nm: cannot invert "
+            "it; is r in angstrom?"
         )
+
+
+def invert(
+    potential: SplinePair, curve: Curve, temperature: float, pair: int, least_g: float = 0.05
+) -> SplinePair:
+    """As ``boltzmann_inversion``, of a curve that was checked already; ``temperature`` in K."""
+    _check_rise(curve, potential.basis.cutoff, least_g)
+    r, g = curve.x, curve.y
+    first = rise_of(g, least_g)
     r_out = r[first:]
     w_out = -MOLAR_GAS_CONSTANT * temperature * np.log(np.maximum(g[first:], least_g))
     slope = _wall_slope(r_out, w_out)
@@ -54,9 +102,12 @@ def boltzmann_inversion(
     depth = r_out[0] - inner
     curvature = slope / max(0.1 * r_out[0], potential.basis.spacing)
     w_in = w_out[0] + slope * depth + 0.5 * curvature * depth**2
+    if r_out[-1] < potential.basis.cutoff:  # flat beyond what is known
+        r_out, w_out = np.append(r_out, potential.basis.cutoff), np.append(w_out, w_out[-1])
     potential.set_table(np.concatenate([inner, r_out]), np.concatenate([w_in, w_out]), pair)
     radius = potential.core_radius.clone()
-    radius[pair] = r_out[0]
+    is_soft = first == 0 and r[0] < 1.5 * (r[1] - r[0])
+    radius[pair] = 0.0 if is_soft else r_out[0]
     potential.set_core(radius.numpy())
     return potential
 
@@ -70,11 +121,11 @@ def match_potential(
     parameters, or a network, to start where Boltzmann inversion says. Where that would take the
     core away (a soft sphere cannot follow a well), the parameters stay. Returns the potential.
     """
-    before = [p.detach().clone() for p in potential.parameters()]
+    before = flat_parameters(potential)
     r = potential.basis.centers
     weight = torch.from_numpy((r > r_low).astype(np.float64)) / (MOLAR_GAS_CONSTANT * temperature)
     wanted = reference.energy(r, temperature).detach()
-    parameters = [p for p in potential.parameters() if p.requires_grad]
+    parameters = learned_parameters(potential)
     optimizer = torch.optim.LBFGS(parameters, max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -86,9 +137,7 @@ def match_potential(
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     u = potential.energy(r, temperature)
     if not bool(torch.isfinite(u).all() and (u[:, 0] > 0).all() and (u[:, 0] > u[:, 1]).all()):
-        with torch.no_grad():
-            for p, old in zip(potential.parameters(), before, strict=True):
-                p.copy_(old)
+        set_flat_parameters(potential, before)
     return potential
 
 

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..engine.job import Recording, SamplingJob
 from ..errors import EquilibrationError, SamplingError, TargetError
+from ..io.archive import checksum_of
+from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
-from ..samples import Samples
+from ..samples import Samples, bars
 from . import checkpoint as files
 from .comparison import Comparison
-from .identity import identity
+from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
+from .sampling import Frames, sample
 from .schedule import Schedule
 from .state import FitView, check_targets, make_states, misfit_of, rdf_rms
 from .target import Target
@@ -31,6 +37,7 @@ from .trust import Trust
 
 Array = NDArray[np.float64]
 
+_STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
 _MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
@@ -58,8 +65,9 @@ class Refinement:
     largest_step : float
         Most that u(r) of a pair potential may change per round where g > 0.1, in kT.
     checkpoint : path, optional
-        Written after every round. The frames of a network lie beside it, in a folder of its name
-        that ends in _frames.
+        Written after every round; never in place of one that this fit neither wrote nor resumed.
+        A file of its name that ends in .lock keeps other processes from it during ``run``. The
+        frames of a network lie beside it, in a folder of its name that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
         c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
         where there is one for a pair of types, else the first guess. A fit that is resumed keeps
@@ -69,6 +77,17 @@ class Refinement:
         a process may not be forked from. Reporters of the user's Simulations see nothing of it. A
         network needs ``checkpoint``, so that its frames have a place. Default: here, in the
         Simulations themselves.
+
+    Attributes
+    ----------
+    unused_targets : list of Target
+        Those that the method does not use, which is warned of: they only count in the misfit.
+
+    Raises
+    ------
+    TargetError
+        If a target is of another potential, the method is not for this potential or these targets,
+        or an argument cannot be what it is.
     """
 
     def __init__(
@@ -102,14 +121,24 @@ class Refinement:
         self.potential = potential
         self.targets = list(targets)
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
-        self.largest_step = largest_step
+        self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
         self.states = make_states(potential, self.targets, prior)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round
+        self._settled: tuple[Tensor, Tensor] | None = None  # parameters after settle(), before it
         self._memory: Any = {}
+        self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
+        self._holds = False  # the checkpoint
+        self.unused_targets = unused_targets(self.method, self.view())
+        if self.unused_targets:
+            warnings.warn(
+                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
+                "will not meet what it says, take the default method for that",
+                stacklevel=2,
+            )
 
     @property
     def history(self) -> list[Round]:
@@ -156,31 +185,59 @@ class Refinement:
             If the first guess still drifts after its run was extended several times.
         CheckpointError
             If the checkpoint cannot be written. What was computed stays in memory.
+        TakenError
+            If the checkpoint is in use by another process, or there already and neither written
+            nor resumed by this fit.
         ObservableError
             If an observable or a method for which there is to be a checkpoint does not say what it
             is.
         """
-        if self.checkpoint is not None:
-            files.check_identity(self._identity)
         schedule = Schedule(rounds, steps, every, equilibration)
+        self._unsettle()
         total = schedule.steps_after(len(self.history)) * len(self.states)
-        with tqdm(total=total, unit="step", disable=not progress) as bar:
-            while len(self.history) < rounds and not self.converged:
-                self._round(schedule, bar)
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
-        if self.history:
-            self.settle()
+        with bars(progress):
+            with (
+                self.holding_checkpoint(),
+                tqdm(total=total, unit="step", disable=not progress) as bar,
+            ):
+                while len(self.history) < rounds and not self.converged:
+                    self._round(schedule, bar)
+                    if self.checkpoint is not None:
+                        self.save(self.checkpoint)
+            if self.history:
+                self.settle()
         for state in self.states:
             state.state_point.apply()
         return self
+
+    @contextmanager
+    def holding_checkpoint(self) -> Iterator[None]:
+        """Keep all other processes from the checkpoint, as ``run`` does; also for several runs.
+
+        Raises
+        ------
+        TakenError, CheckpointError
+            As ``run``.
+        """
+        if self._holds or self.checkpoint is None:
+            yield
+            return
+        files.check_identity(self.identity)
+        with files.held(self.checkpoint, self._written):
+            self._holds = True
+            try:
+                yield
+            finally:
+                self._holds = False
+                if self._frames is not None:
+                    self._frames.tidy(self.states)
 
     def view(self) -> FitView:
         """The fit at the present parameters, as a method is given it."""
         theta = flat_parameters(self.potential)
         return FitView(self.potential, tuple(self.states), theta, self._memory)
 
-    def views(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """How the frames compare with the targets, at the present parameters.
 
         One for each group of targets that share state points.
@@ -194,7 +251,7 @@ class Refinement:
 
     def summary(self) -> dict[str, float]:
         """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
-        views = self.views()
+        views = self.comparisons()
         return {
             "misfit": misfit_of(views),
             "rdf_rms": rdf_rms(views),
@@ -250,7 +307,7 @@ class Refinement:
             if not self.potential.energy_is_linear:
                 state.pool = state.frames.relevant(_LEAST_SHARE)
         self._progress.trust.accept()
-        views = self.views()
+        views = self.comparisons()
         misfit, effective = misfit_of(views), min(view.n_effective for view in views)
         noise = max(view.noise_ratio() for view in views)
         self._progress.converged = misfit <= 1 and noise <= _MOST_NOISE
@@ -259,9 +316,16 @@ class Refinement:
         change = 0.0 if self.converged else self._update()
         self._progress.seconds += time.perf_counter() - start
         self._progress.record(misfit, rdf_rms(views), effective, change)
+        self._tell_stall()
         bar.set_postfix_str(
             f"round {len(self.history)}, misfit {misfit:.2f}, n_effective {effective:.0f}"
         )
+
+    def _tell_stall(self) -> None:
+        """Mark the round, and say so once, where the fit no longer comes nearer."""
+        is_new = not any(entry.has_stalled for entry in self.history)
+        if self._progress.mark_stall() and is_new:
+            tqdm.write(f"round {len(self.history)} {self.history[-1].event}", file=sys.stderr)
 
     def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
         """What is wrong with a round's frames, or an empty string, and the frames."""
@@ -281,42 +345,8 @@ class Refinement:
             bar.total = max(bar.total, bar.n + n)
             bar.update(n)
 
-        points = [state.state_point for state in self.states]
-        plans = [self._recording(index, schedule) for index in range(len(points))]
-        pairs = list(zip(points, plans, strict=True))
-        if self.executor is None:
-            found = [point.sample(**vars(plan), progress=count) for point, plan in pairs]
-        else:
-            jobs = [SamplingJob.of(*pair) for pair in pairs]
-            running = [self.executor.submit(job.run) for job in jobs]
-            found = []
-            for pair, future in zip(pairs, running, strict=True):
-                result = future.result()
-                count(result.md_steps)
-                found.append(result.take(*pair))
-        return [replace(s, floor=min(s.floor, 0.5 * len(s))) for s in found]
-
-    def _recording(self, index: int, schedule: Schedule) -> Recording:
-        return Recording(
-            schedule.steps,
-            schedule.every,
-            tuple(self.states[index].recorded()),
-            schedule.lead(len(self.history)),
-            discard_transient=True,
-            trajectory=self._trajectory(index),
-        )
-
-    def _trajectory(self, index: int) -> Path | None:
-        """Where this round's frames go, of a potential that needs them."""
-        if self.checkpoint is None or self.potential.energy_is_linear:
-            return None
-        folder = self.checkpoint.with_name(f"{self.checkpoint.stem}_frames")
-        path = folder.resolve() / f"state_{index}_round_{len(self.history)}.dcd"
-        pool = self.states[index].pool
-        taken = [] if pool is None else [file.stem for file in pool.learned.files()]
-        while any(name.startswith(path.stem) for name in taken):  # it was interrupted after its MD
-            path = path.with_stem(f"{path.stem}_again")
-        return path
+        frames = self._frames
+        return sample(self.states, schedule, len(self.history), count, self.executor, frames)
 
     def _roll_back(self, problem: str, before: Sequence[Any], start: float) -> None:
         """Back to the positions before the round, and half the step that led to it."""
@@ -326,7 +356,7 @@ class Refinement:
         self._halve_toward(self._previous)
         self._progress.trust.reject(problem)
         self._progress.seconds += time.perf_counter() - start
-        tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}")
+        tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}", file=sys.stderr)
         self._progress.record_rollback(problem)
 
     def _update(self) -> float:
@@ -339,11 +369,28 @@ class Refinement:
         return size
 
     def settle(self) -> None:
-        """Go back toward the parameters last sampled, until the frames reach the present ones."""
+        """Go back toward the parameters last sampled, until the frames reach the present ones.
+
+        A fit that goes on, by ``run``, does so from where it was before.
+        """
+        self._unsettle()
+        before = flat_parameters(self.potential)
         for _ in range(10):
             if self._previous is None or self._reach():
-                return
+                break
             self._halve_toward(self._previous)
+        self._settled = flat_parameters(self.potential), before
+
+    def _going_on_from(self) -> Tensor:
+        """The parameters before ``settle``; the present ones, where a user gave others since."""
+        now = flat_parameters(self.potential)
+        if self._settled is not None and torch.equal(now, self._settled[0]):
+            return self._settled[1]
+        return now
+
+    def _unsettle(self) -> None:
+        set_flat_parameters(self.potential, self._going_on_from())
+        self._settled = None
 
     def _halve_toward(self, goal: Tensor) -> None:
         now = flat_parameters(self.potential)
@@ -356,6 +403,13 @@ class Refinement:
             for state in self.states
         )
 
+    @property
+    def _frames(self) -> Frames | None:
+        """Where frames are kept, of a potential that needs them."""
+        if self.checkpoint is None or self.potential.energy_is_linear:
+            return None
+        return Frames(self.checkpoint)
+
     def save(self, path: str | Path) -> None:
         """Write a checkpoint: everything ``resume`` needs to go on as if nothing had happened.
 
@@ -364,20 +418,27 @@ class Refinement:
         CheckpointError
             If it cannot be written, or the frames of a network are in temporary files: those of a
             fit that was made without ``checkpoint``.
+        TakenError
+            If there is a file of this name that is no checkpoint.
         """
+        for state in self.states:
+            state.frames.learned.keep()
         kept = files.Kept(
-            self._identity,
+            self.identity,
             self._progress,
-            flat_parameters(self.potential),
+            self._going_on_from(),
             self._previous,
             self._memory,
             tuple(buffer for _, buffer in self.potential.named_buffers()),
             tuple(state.prior_mean for state in self.states),
         )
-        files.save(Path(path), kept, self.potential, self.states)
+        self._written.add(files.save(Path(path), kept, self.potential, self.states))
 
     def resume(self, path: str | Path) -> Refinement:
         """Go on from a checkpoint of the same fit. Returns self.
+
+        The result is that of an uninterrupted fit, bit for bit, on the same platform and hardware,
+        on one thread; but not under a CustomIntegrator that draws random numbers.
 
         Raises
         ------
@@ -388,9 +449,11 @@ class Refinement:
             If frames of a network, which lie beside it, are gone or are others. Nothing is
             changed.
         """
-        kept, pools, contexts = files.load(Path(path), self._identity, self.potential, self.states)
+        kept, pools, contexts = files.load(Path(path), self.identity, self.potential, self.states)
         files.restore(kept, self.potential, self.states, pools, contexts)
         self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
+        self._settled = None
+        self._written.add(checksum_of(Path(path)))
         return self
 
     @property
@@ -403,8 +466,21 @@ class Refinement:
         return GaussNewtonOptions(roughness=roughness)
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        return identity(self.potential, self.method, self.targets, self.states)
+    def identity(self) -> dict[str, Any]:
+        """Which fit this is, as plain data: two with the same are the same fit."""
+        return identity_of(self.potential, self.method, self.targets, self.states)
+
+
+def unused_targets(method: Any, view: FitView) -> list[Target]:
+    """Targets that a method does not use: none where it does not say which it uses."""
+    if not _can(method, "used_targets"):
+        return []
+    used = {id(target) for target in method.used_targets(view)}
+    return [target for target in view.targets if id(target) not in used]
+
+
+def _names(targets: Sequence[Target]) -> str:
+    return " and ".join(f"the target {target.observable.label}" for target in targets)
 
 
 def _can(thing: Any, method: str) -> bool:

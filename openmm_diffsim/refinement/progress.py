@@ -9,6 +9,11 @@ from .trust import Trust
 
 _T = TypeVar("_T")
 
+_STALLED = "stalled"
+_PATIENCE = 4  # rounds
+_PROGRESS = 0.95  # of the misfit: what is more is none
+_CLEARLY = 1.3  # what the misfit of a model that is right may be, of few points and short rounds
+
 
 @dataclass(frozen=True)
 class Round:
@@ -20,7 +25,17 @@ class Round:
     md_steps: int  # cumulative, equilibration included
     seconds: float  # cumulative
     largest_change: float  # kT, of u(r) where g > 0.1, in the update that followed
-    event: str = ""  # why the round was rolled back, if it was
+    event: str = ""  # why the round was rolled back, if it was, or that the fit has stalled
+
+    @property
+    def has_stalled(self) -> bool:
+        """Did the fit no longer come nearer?"""
+        return self.event.startswith(_STALLED)
+
+    @property
+    def was_rolled_back(self) -> bool:
+        """Was the round not believed?"""
+        return bool(self.event) and not self.has_stalled
 
 
 @dataclass
@@ -36,6 +51,25 @@ class Progress:
     def record(self, misfit: float, rms: float, effective: float, change: float = 0.0) -> None:
         """A round that was believed."""
         self.history.append(Round(misfit, rms, effective, self.md_steps, self.seconds, change))
+
+    def mark_stall(self) -> bool:
+        """Say so in the last round's event where the fit no longer comes nearer; does it?
+
+        It is not there, and the best misfit of some rounds is no better than that before them.
+        """
+        believed = [entry.misfit for entry in self.history if not entry.was_rolled_back]
+        before, since = believed[:-_PATIENCE], believed[-_PATIENCE:]
+        if self.converged or not before or min(since) < max(_PROGRESS * min(before), _CLEARLY):
+            return False
+        event = (
+            f"{_STALLED}: the misfit, {min(believed):.2f} at best, has not fallen for {_PATIENCE} "
+            "rounds. The potential may not be able to follow the targets as it is, or they "
+            "exclude each other: take a freer one (a network on a spline from "
+            "boltzmann_inversion, say), longer "
+            "rounds, or larger uncertainties"
+        )
+        self.history[-1] = replace(self.history[-1], event=event)
+        return True
 
     def record_rollback(self, problem: str) -> None:
         """A round that was not, with the numbers of the one before."""

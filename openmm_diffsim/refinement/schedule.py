@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import TargetError
+from ..limits import checked_whole
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -24,6 +27,13 @@ class Schedule:
     steps: int
     every: int
     equilibration: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises TargetError where a number is none that a run can have."""
+        for name in ("rounds", "steps", "every"):
+            checked_whole(name, getattr(self, name), TargetError)
+        if self.equilibration is not None:
+            checked_whole("equilibration", self.equilibration, TargetError)
 
     def lead(self, round_number: int) -> int:
         """Unrecorded steps before a round; the first has number 0."""

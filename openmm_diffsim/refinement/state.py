@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,8 +17,9 @@ from ..errors import StatePointError, TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
+from ..units import MOLAR_GAS_CONSTANT
 from .comparison import Comparison, Knowledge, Sight, compare, groups_of
-from .initial import boltzmann_inversion
+from .initial import invert
 from .target import Target
 from .theory import LiquidTheory
 
@@ -90,22 +92,32 @@ def make_states(potential: Potential, targets: Sequence[Target], prior: Any) -> 
 def _make_state(potential: Potential, point: Any, targets: Sequence[Target], prior: Any) -> State:
     mine = [t for t in targets if any(p is point for p, _ in t.terms)]
     pairs = potential.pairs()
+    given = None if isinstance(prior, str) else torch.as_tensor(prior).reshape(-1).numpy()
     if not pairs:
-        return State(point, mine)
+        return State(point, mine, None, _present(potential, point) if given is None else given)
     grids = [t.axis.values for t in mine if t.axis is not None and t.observable.is_structure]
     widths = [float(np.diff(grid)[0]) for grid in grids]
     cutoff = max(pair.basis.cutoff for _, pair in pairs)
     theory = LiquidTheory(point, min(widths, default=cutoff / 100))
-    if isinstance(prior, str):
-        return State(point, mine, theory, _mean_force(potential, point, mine, theory))
-    return State(point, mine, theory, torch.as_tensor(prior).reshape(-1).numpy())
+    if given is None:
+        given = _mean_force(potential, point, mine, theory)
+    return State(point, mine, theory, given)
+
+
+def _present(potential: Potential, point: Any) -> Array:
+    """The coefficients that it has, a copy."""
+    return np.array(potential.coefficients(point.temperature).numpy(force=True))
 
 
 def _mean_force(
     potential: Potential, point: Any, targets: Sequence[Target], theory: LiquidTheory
 ) -> Array:
-    """Potential of mean force of the targets, or the present coefficients where they lack it."""
-    mean = potential.coefficients(point.temperature).detach().numpy().copy()
+    """Potential of mean force of the targets, or the present coefficients where they lack it.
+
+    Where other forces act between the same particles, they are part of the mean force already: what
+    is learned is a correction, which differs from the present one by something smooth.
+    """
+    mean = _present(potential, point)
     pairs = potential.pairs()
     for target in targets:
         found = theory.pair_of(target.observable)
@@ -114,10 +126,38 @@ def _mean_force(
         (where, pair), row = pairs[found[0]], found[1]
         basis = pair.basis
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
-        boltzmann_inversion(scratch, target.curve.x, target.curve.y, point.temperature, row)
+        invert(scratch, target.curve, point.temperature, row)
         rows = mean[where].reshape(pair.n_pairs, -1)  # a view into it
-        rows[row] = scratch.spline_coefficients().detach().numpy()[row]
+        inverted = scratch.spline_coefficients().detach().numpy()[row]
+        others = _other_forces(point, found)
+        if not others:
+            rows[row] = inverted
+        elif _is_like(basis, rows[row], inverted, scratch.core_radius[row].item(), point):
+            warnings.warn(
+                f"{pair.name} begins as the potential of mean force of a g(r) between particles "
+                f"that {' and '.join(others)} also acts on: these pairs are described twice. Begin "
+                "at zero, as a new SplinePair does, to learn a correction",
+                stacklevel=6,
+            )
     return mean
+
+
+def _other_forces(point: Any, place: tuple[int, int]) -> list[str]:
+    """What acts, besides, between the particles of a pair of types of one of the ``pairs``."""
+    types = point.pair_types()[place[0]]
+    kinds = point.potential.pairs()[place[0]][1].n_types
+    rows, columns = np.triu_indices(kinds)
+    first, second = (np.flatnonzero(types == side[place[1]]) for side in (rows, columns))
+    found: list[str] = point.other_forces(first, second)
+    return found
+
+
+def _is_like(basis: Any, c: Array, inverted: Array, contact: float, point: Any) -> bool:
+    """Are two potentials the same to a tenth of kT where pairs are found?"""
+    r = np.linspace(contact, 0.95 * basis.cutoff, 100)
+    u, w = basis.values(r) @ c, basis.values(r) @ inverted
+    thermal = MOLAR_GAS_CONSTANT * point.temperature
+    return bool(np.abs(u - w).max() < 0.1 * thermal < 0.5 * np.ptp(w))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +216,19 @@ class FitView:
         index = {id(state.state_point): k for k, state in enumerate(self.states)}
         return [(ts, [index[id(p)] for p in points]) for ts, points in groups_of(self.targets)]
 
+    def averages(self, target: Target) -> list[Tensor]:
+        """Of all terms of a target, [values] each, with a graph to the parameters."""
+        index = {id(state.state_point): k for k, state in enumerate(self.states)}
+        return [self.frames[index[id(point)]].average(o) for point, o in target.terms]
+
+    def reaches(self, least: Sequence[float]) -> bool:
+        """Is n_effective of every state point at least that?"""
+        return all(f.n_effective >= n for f, n in zip(self.frames, least, strict=True))
+
+    def enough(self, share: float) -> list[float]:
+        """Of each state point, the n_effective that an update leaves: a share of the present."""
+        return [max(share * f.n_effective, f.samples.least_effective) for f in self.frames]
+
     def compare(
         self, knowledge: Knowledge | None = None, jacobian: bool = True
     ) -> list[Comparison]:
@@ -212,11 +265,23 @@ class FitView:
 
         State points of one temperature share it, and all temperatures what is the same at each.
         """
+        precision = self.potential.prior_precision(*self._known(index, roughness))
+        return None if precision is None else precision * self._share(index)
+
+    def prior_blocks(self, index: int, roughness: float) -> list[tuple[slice, Array]]:
+        """``prior_precision`` where it is not zero."""
+        blocks = self.potential.prior_blocks(*self._known(index, roughness))
+        return [(where, block * self._share(index)) for where, block in blocks]
+
+    def _known(self, index: int, roughness: float) -> tuple[float, float, float, int]:
         state = self.states[index]
+        n_temperatures = len({s.temperature for s in self.states})
+        return state.temperature, state.nearest_distance(), roughness, n_temperatures
+
+    def _share(self, index: int) -> float:
+        """Of a state point in what its temperature tells."""
         temperatures = [s.temperature for s in self.states]
-        known = state.temperature, state.nearest_distance(), roughness, len(set(temperatures))
-        precision = self.potential.prior_precision(*known)
-        return None if precision is None else precision / temperatures.count(state.temperature)
+        return 1 / temperatures.count(temperatures[index])
 
     def step_size(self, change: Array) -> float | None:
         """Largest change of what the potential is a function of, in kT; None: frames must tell.

@@ -17,6 +17,7 @@ from ..curve import Axis, Curve
 from ..engine.statepoint import StatePoint
 from ..errors import ObservableError, TargetError
 from ..io import read_curve, tidy
+from ..limits import LIMITS, checked_number
 from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
@@ -53,9 +54,9 @@ class Target:
     *data : ``x, y`` of an observable with an axis (``r, g`` for an RDF), or a ``Curve``, which is
         taken as it is; else ``value``, of as many numbers as the observable has
     uncertainty : float or array like the data
-        Standard error of the measurement, in its units. Points of an array that are zero (a bin
-        without counts) get the median of the others. Default: the covariance of the Curve where it
-        has one, else its error.
+        Standard error of the measurement, in its units. Where it is zero (a bin without counts),
+        the median of the others, or what one count is worth there if that is more; see
+        ``filled_errors``. Default: the covariance of the Curve where it has one, else its error.
     weight : float
         Multiplies this target's share of the misfit.
     window : (float, float), optional
@@ -108,13 +109,11 @@ class Target:
             raise TargetError(
                 f"noise: expected 'auto', 'sampled' or 'independent', got {noise!r}", got=noise
             )
-        if not (np.isfinite(weight) and weight > 0):
-            raise TargetError(f"weight: expected a positive number, got {weight}", got=weight)
         points = state_points if isinstance(state_points, Sequence) else [state_points]
         self.state_points: tuple[StatePoint, ...] = tuple(points)
         self.observable = observable
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
-        self.weight = float(weight)
+        self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
         self.axis = observable.axis(self.state_point.timestep)
         self.curve: Curve | None = None
@@ -125,7 +124,8 @@ class Target:
             curve = self._taken_curve(data, uncertainty)
             if not as_it_is:
                 observable.check(curve, self.state_point.place())
-            self.curve = _inside(curve, self.axis, window)
+            growth = observable.rules.growth if observable.rules else 0.0
+            self.curve = _inside(curve, self.axis, window, growth)
             assert self.curve.error is not None
             self.values, self.uncertainty = self.curve.y, self.curve.error
             self.operator = self.axis.operator(self.curve.x)
@@ -139,6 +139,8 @@ class Target:
         path: str | Path,
         unit: str | None = None,
         uncertainty: Any = None,
+        columns: Sequence[int] | None = None,
+        block: int | None = None,
         **options: Any,
     ) -> Target:
         """A curve (a g(r), a distribution of angles, a function of time) from a text file.
@@ -146,11 +148,13 @@ class Target:
         See ``openmm_diffsim.io.read_curve`` for what it may look like. ``unit`` is that of x in
         the file, one of ``observable.rules.units``: "nm" (the default) or "angstrom" for a g(r),
         "rad" or "degree" for angles. ``uncertainty`` may be left out where the file has a third
-        column.
+        column of errors. ``columns`` are those of x, y and perhaps the error, counted from 1, and
+        ``block`` one of several tables in the file, likewise, or -1 for the last.
         """
         if observable.rules is None:
             raise TargetError(f"{observable.label} is no curve: give its value, not {path}")
-        curve = read_curve(path, observable.rules, unit or observable.rules.default_unit)
+        unit = unit or observable.rules.default_unit
+        curve = read_curve(path, observable.rules, unit, columns, block)
         if curve.error is None and uncertainty is None:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
         return cls(state_points, observable, curve, uncertainty=uncertainty, **options)
@@ -182,7 +186,7 @@ class Target:
         """
         leaves = tuple(average.detach().requires_grad_(True) for average in averages)
         with torch.enable_grad():
-            value = self.predict(*leaves)
+            value = self.observable.combine(*leaves).double()
         if not value.requires_grad:
             raise ObservableError(
                 f"{self.observable.label} is computed from the averages in a way that torch cannot "
@@ -194,12 +198,13 @@ class Target:
             np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
             for slope, leaf in zip(slopes, leaves, strict=True)
         ]
-        if not all(np.all(np.isfinite(a)) for a in [value.detach().numpy(), *jacobians]):
+        values = value.detach().numpy()
+        if not all(np.all(np.isfinite(a)) for a in [values, *jacobians]):
             raise ObservableError(
                 f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
                 "that is not finite: expected a function that is smooth where the frames are"
             )
-        return value.detach().numpy(), jacobians
+        return self.operator @ values, [self.operator @ jacobian for jacobian in jacobians]
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
@@ -294,6 +299,12 @@ class Target:
                 "uncertainty: expected positive numbers, got a smallest of "
                 f"{self.uncertainty.min()}"
             )
+        for name, numbers in (("value", self.values), ("uncertainty", self.uncertainty)):
+            limit = LIMITS[name]
+            wrong = ~((numbers >= limit.least) & (numbers <= limit.most))
+            if wrong.any():
+                source = (self.curve and self.curve.path) or self.observable.label
+                raise TargetError(f"{source}: {name}: {limit.error('numbers', numbers[wrong][0])}")
 
 
 def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
@@ -305,7 +316,7 @@ def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
         )
 
 
-def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> Curve:
+def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth: float) -> Curve:
     """The points on the axis and in the window, with no error of zero.
 
     Raises
@@ -322,12 +333,45 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> Cur
             f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
             n_points=len(inside),
         )
-    assert inside.error is not None
-    return replace(inside, error=_fill_zeros(inside.error))
+    return _filled(inside, growth)
 
 
-def _fill_zeros(error: Array) -> Array:
+def filled_errors(curve: Curve, growth: float) -> Array:
+    """Its errors, with something for the bins where they are zero, [n].
+
+    A bin b without counts says that its y is less than about one count is worth. Where y > 0, with
+    n counts, y = n d and error = d sqrt(n), so d = error^2 / y; and counts go as the volume of a
+    bin, so d ~ 1 / (x^growth dx). Taken is the median of x^growth dx error^2 / y, over that volume
+    in b, but no less than the median of the other errors: the foot of a peak is steeper than
+    interpolation between bins follows. Near x = 0, where not even an ideal gas would have been
+    counted, this is large, and the bin says nothing.
+
+    Raises
+    ------
+    TargetError
+        If all are zero.
+    """
+    assert curve.error is not None
+    x, y, error = curve.x, curve.y, curve.error
     positive = error > 0
+    if positive.all():
+        return error
     if not positive.any():
         raise TargetError("uncertainty: expected positive numbers, got only zeros")
-    return np.where(positive, error, np.median(error[positive]))
+    floor = np.full_like(error, np.median(error[positive]))
+    counted = positive & (y > 0)
+    if counted.any():
+        width = np.gradient(x)
+        volume = (x**2 + width**2 / 12) ** (growth / 2) * width
+        count = np.median((volume * error**2)[counted] / y[counted])
+        floor = np.where(y == 0, np.maximum(floor, count / volume), floor)
+    return np.where(positive, error, floor)
+
+
+def _filled(curve: Curve, growth: float) -> Curve:
+    """No error and no variance of zero."""
+    error, covariance = filled_errors(curve, growth), curve.covariance
+    if covariance is not None:
+        empty = np.diag(covariance) == 0
+        covariance = covariance + np.diag(np.where(empty, error**2, 0.0))
+    return replace(curve, error=error, covariance=covariance)

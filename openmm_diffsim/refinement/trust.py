@@ -123,10 +123,11 @@ def _structure_rms(states: Sequence[State], fresh: Sequence[Samples]) -> float |
     """Of the g(r) of these frames alone, against all targets; None without one."""
     residuals = []
     for state, samples in zip(states, fresh, strict=True):
+        with torch.no_grad():
+            view = samples.at()
         for target in state.targets:
             if target.observable.is_structure:
-                with torch.no_grad():
-                    own = samples.average(target.observable).numpy()
+                own = view.average(target.observable).numpy(force=True)
                 residuals.append(target.operator @ own - target.values)
     return float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))) if residuals else None
 

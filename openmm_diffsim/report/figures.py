@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..curve import Axis, Curve
+from ..io import atomic_write_bytes
 from ..observables import Observable
 
 Array = NDArray[np.float64]
@@ -56,7 +58,8 @@ def fit_figure(
 
     Parameters
     ----------
-    r, u, u_error : arrays [points], nm and kJ/mol
+    r : array [points], nm
+    u, u_error : arrays [points] or [pairs of types, points], kJ/mol
     comparisons : one per target that is a curve
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
@@ -90,8 +93,15 @@ def _panels(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure; the format follows from the name of the file."""
-    figure.savefig(path, dpi=130)
+    """Write a figure, atomically; the format follows from the name of the file."""
+    atomic_write_bytes(path, figure_bytes(figure, Path(path).suffix[1:] or "png"))
+
+
+def figure_bytes(figure: Figure, kind: str = "png") -> bytes:
+    """What a file of this kind would hold."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format=kind, dpi=130)
+    return stream.getvalue()
 
 
 def curve_figure(observable: Observable, axis: Axis, curve: Curve) -> Figure:
@@ -114,13 +124,16 @@ def _draw_potential(
     truth: tuple[Array, Array] | None,
 ) -> None:
     structure = [c for c in comparisons if c.observable.is_structure]
-    found = [c.observable.nearest_distance(c.target) for c in structure]
-    peaks = [peak for peak in found if peak is not None]
-    well = min(float(r[np.argmin(u)]), 0.5 * float(r[0] + r[-1]))
-    outside = u[r >= min(peaks, default=well)]
+    starts = [c.observable.nearest_distance(c.target) or c.rise for c in structure]
+    u, error = np.atleast_2d(u, error)
+    start = min(starts, default=float(r[np.argmin(u.min(axis=0))]))
+    outside = u[:, r >= min(start, 0.5 * float(r[0] + r[-1]))]
     span = max(float(np.ptp(outside)), 1e-3)
     axes.axhline(0, color="0.7", lw=0.8)
-    _band(axes, Curve(r, u, error), 0.0, _MODEL, "refined")
+    for k, (row, spread) in enumerate(zip(u, error, strict=True)):
+        color = _MODEL if len(u) == 1 else f"C{k}"
+        label = "refined" if len(u) == 1 else f"refined, pair of types {k}"
+        _band(axes, Curve(r, row, spread), 0.0, color, label)
     if truth is not None:
         axes.plot(*truth, color=_TRUTH, ls="--", lw=1.5, label="truth")
     if structure:
@@ -199,7 +212,7 @@ def _draw_misfit(axes: Any, rounds: Sequence[Mapping[str, Any]]) -> None:
     misfit = np.array([entry["misfit"] for entry in rounds], dtype=float)
     axes.semilogy(number, misfit, "o-", color=_MODEL, ms=4)
     axes.axhline(1, color="0.7", lw=0.8)
-    back = np.array([bool(entry.get("event")) for entry in rounds])
+    back = np.array([bool(entry.get("rolled_back")) for entry in rounds])
     if back.any():
         axes.semilogy(number[back], misfit[back], "x", color=_TRUTH, ms=9, label="rolled back")
         axes.legend(frameon=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform as machine
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,8 @@ from scipy.signal import find_peaks
 from .. import io
 from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
+from ..io.checksum import text_checksum
+from ..io.manifest import Manifest
 from ..refinement import Refinement, Target
 from ..units import MOLAR_GAS_CONSTANT
 from . import figures
@@ -31,41 +34,67 @@ def write_results(
     """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
 
     OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
-    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point and one pair
-    of types.
+    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point.
+
+    What was written is noted in written.json.
 
     Raises
     ------
     OverlapError
         If the frames do not reach the refined parameters.
+    TakenError
+        If a file of such a name is there that this fit did not write; see ``check_results``.
     OSError
         If a file cannot be written.
     """
     basis = fit.pair_potential().basis
     r = np.linspace(basis.r_min, basis.cutoff, 400)
-    u, error = (table[0] for table in fit.potential_table(r))
+    u, error = fit.potential_table(r)
     found = compare(fit)
     summary: dict[str, Any] = {
-        "rounds": [vars(entry) for entry in fit.history],
+        "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
             **fit.summary(),
-            "wells": _wells(r, u, error, fit.first_contact(), _thermal_energy(fit)),
+            "wells": _all_wells(r, u, error, fit),
             "sampled_from_r_nm": fit.first_contact(),
             "scalars": found.scalars,
+            "unused_targets": [target.observable.label for target in fit.unused_targets],
             "parameters": _few_parameters(fit),
         },
         "converged": fit.converged,
         "versions": versions(),
         "configuration": configuration,
     }
-    io.write_csv(folder / "potential.csv", "r_nm,u_kJ_mol,standard_error", r, u, error)
-    _write_curves(found.curves, folder)
-    _write_simulation(fit, folder)
     title = _title(summary["final"])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
-    figures.save_figure(figure, folder / "figure.png")
-    io.write_json(folder / "summary.json", summary)
+    files = {
+        "potential.csv": _potential_file(r, u, error),
+        **_curve_files(found.curves),
+        **_simulation_files(fit),
+        "figure.png": figures.figure_bytes(figure),
+        "summary.json": io.json_bytes(summary),
+    }
+    _manifest(fit, folder).write(files)
     return summary
+
+
+def check_results(fit: Refinement, folder: Path) -> None:
+    """Can ``write_results`` write there, without replacing what this fit did not write?
+
+    Raises
+    ------
+    TakenError
+        If not: it names the file.
+    """
+    curves = [t.observable.name for t in fit.targets if t.curve is not None and t.axis is not None]
+    systems = [f"{name}.xml" for name in _simulation(fit)]
+    names = ["potential.csv", *_numbered(curves), *systems, "figure.png", "summary.json"]
+    _manifest(fit, folder).check(names)
+
+
+def _manifest(fit: Refinement, folder: Path) -> Manifest:
+    """Of what the fit wrote, which is known by its identity."""
+    return Manifest(folder, text_checksum(json.dumps(fit.identity, sort_keys=True)))
 
 
 @dataclass(frozen=True)
@@ -79,12 +108,9 @@ class Comparisons:
 def compare(fit: Refinement) -> Comparisons:
     """All targets of a fit beside what the model says at the present parameters."""
     found = Comparisons([], [])
-    for view in fit.views():
-        error = np.sqrt(np.diag(view.own_covariance))
-        start = 0
-        for target in view.targets:
-            here = slice(start, start + len(target.values))
-            start = here.stop
+    for view in fit.comparisons():
+        error = view.own_error()
+        for target, here in view.places():
             _add(found, target, view.prediction[here], error[here])
     return found
 
@@ -108,15 +134,25 @@ def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None
         )
 
 
-def _write_curves(curves: Sequence[figures.Comparison], folder: Path) -> None:
+def _curve_files(curves: Sequence[figures.Comparison]) -> dict[str, bytes]:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
-    written: Counter[str] = Counter()
-    for c in curves:
-        name, prefix = c.observable.name, c.observable.column and f"{c.observable.column}_"
-        header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
-        path = folder / f"{name}_{written[name]}.csv"
-        io.write_csv(path, header, c.target.x, c.target.y, c.model.y, c.model.spread)
-        written[name] += 1
+    names = _numbered([c.observable.name for c in curves])
+    return {name: _curve_table(c) for name, c in zip(names, curves, strict=True)}
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    counts: Counter[str] = Counter()
+    files = []
+    for name in names:
+        files.append(f"{name}_{counts[name]}.csv")
+        counts[name] += 1
+    return files
+
+
+def _curve_table(c: figures.Comparison) -> bytes:
+    prefix = c.observable.column and f"{c.observable.column}_"
+    header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
+    return io.csv_bytes(header, c.target.x, c.target.y, c.model.y, c.model.spread)
 
 
 def versions() -> dict[str, str]:
@@ -129,6 +165,31 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _potential_file(r: Array, u: Array, error: Array) -> bytes:
+    """One column and its error for each pair of types, [pairs, len(r)]."""
+    names = [f"u_kJ_mol{of},standard_error{of}" for of in _pairs_of_types(len(u), "_{}_{}")]
+    columns = [column for pair in zip(u, error, strict=True) for column in pair]
+    return io.csv_bytes(",".join(["r_nm", *names]), r, *columns)
+
+
+def _pairs_of_types(n_pairs: int, text: str) -> list[str]:
+    """What to call each pair of types; nothing where there is one."""
+    n_types = int((2 * n_pairs) ** 0.5)
+    pairs = [text.format(a, b) for a in range(n_types) for b in range(a, n_types)]
+    return pairs if n_pairs > 1 else [""]
+
+
+def _all_wells(r: Array, u: Array, error: Array, fit: Refinement) -> list[dict[str, Any]]:
+    """Minima of all pairs of types, which each says where there are several."""
+    found: list[dict[str, Any]] = []
+    names = _pairs_of_types(len(u), "{} {}")
+    for name, *row in zip(names, u, error, strict=True):
+        own: dict[str, Any] = {"types": name} if name else {}
+        wells = _wells(r, row[0], row[1], fit.first_contact(), _thermal_energy(fit))
+        found += [well | own for well in wells]
+    return sorted(found, key=lambda well: float(well["u_kJ_mol"]))
 
 
 def _wells(
@@ -157,15 +218,20 @@ def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
     }
 
 
-def _write_simulation(fit: Refinement, folder: Path) -> None:
-    simulation = fit.targets[0].state_point.simulation
-    state = fit.targets[0].state_point.snapshot()
-    things = {"system": portable_system(simulation.system), "state": state}
-    if has_native_force(simulation.system):
-        things["system_native"] = simulation.system
-    for name, thing in things.items():
-        text = openmm.XmlSerializer.serialize(thing)
-        io.atomic_write_bytes(folder / f"{name}.xml", text.encode())
+def _simulation_files(fit: Refinement) -> dict[str, bytes]:
+    things = {name: thing() for name, thing in _simulation(fit).items()}
+    return {
+        f"{name}.xml": openmm.XmlSerializer.serialize(thing).encode()
+        for name, thing in things.items()
+    }
+
+
+def _simulation(fit: Refinement) -> dict[str, Callable[[], Any]]:
+    """What plain OpenMM goes on from, and the native form of it, by the names of the files."""
+    point = fit.targets[0].state_point
+    system = point.simulation.system
+    things = {"system": lambda: portable_system(system), "state": point.snapshot}
+    return things | ({"system_native": lambda: system} if has_native_force(system) else {})
 
 
 def _title(final: Mapping[str, Any]) -> str:
@@ -178,6 +244,8 @@ def _title(final: Mapping[str, Any]) -> str:
         target = _with_error(scalar["target"], scalar["uncertainty"])
         title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
+    if final["unused_targets"]:
+        title += f"; not used by the method: {', '.join(final['unused_targets'])}"
     return title
 
 

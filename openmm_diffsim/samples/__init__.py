@@ -1,6 +1,6 @@
 """What was recorded, and what follows from it at any parameters."""
 
-from .evaluated import EvaluatedFrames
+from .evaluated import EvaluatedFrames, bars
 from .features import Features, LearnedEnergy, SumOfFeatures
 from .recorded import Recorded, Run
 from .samples import Samples
@@ -15,4 +15,5 @@ __all__ = [
     "Samples",
     "SumOfFeatures",
     "View",
+    "bars",
 ]

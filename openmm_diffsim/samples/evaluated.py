@@ -10,6 +10,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from ..errors import FramesError, StatePointError
 from ..io import Frames
 from ..io.archive import from_text, to_text
 from ..potentials import call_at
+from ..statistics.molecules import molecule_centres
 from .features import RESTORE, Features
 
 Array = NDArray[np.float64]
@@ -36,6 +38,7 @@ _SAVED_EVERY = 5.0  # seconds, while an evaluation goes on
 _BATCH_PARTICLES = 500  # in a batch of frames: more only take time for new memory
 _BATCH_PARTICLES_GPU = 20_000
 _KEPT_BYTES = 2**26  # of gradients of single frames, for energies and for virials each
+_shows_bars = True
 _REMEMBERED = 256  # parameter sets whose energies are kept, 8 bytes per frame each
 
 
@@ -159,7 +162,6 @@ class EvaluatedFrames:
     potential: Any
     runs: tuple[tuple[StoredRun, IntArray], ...]
     batch: int | None = None
-    progress: bool = True
     kept: KeptGradients = field(default_factory=KeptGradients)
 
     kind = "frames"
@@ -215,6 +217,11 @@ class EvaluatedFrames:
     def files(self) -> list[Path]:
         """Where the frames are, run by run."""
         return [run.frames.path for run, _ in self.runs if not run.is_temporary]
+
+    def keep(self) -> None:
+        """Files leave the temporary folder of a round."""
+        for run, _ in self.runs:
+            run.frames.keep()
 
     @property
     def is_temporary(self) -> bool:
@@ -393,9 +400,20 @@ class EvaluatedFrames:
             desc=f"{self.potential.name}, {name}",
             unit="frame",
             delay=_SHOWN_AFTER,
-            disable=not self.progress,
+            disable=not _shows_bars,
             leave=False,
         )
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """Do evaluations show their progress meanwhile?"""
+    global _shows_bars
+    before, _shows_bars = _shows_bars, shown
+    try:
+        yield
+    finally:
+        _shows_bars = before
 
 
 class _Evaluated(torch.autograd.Function):
@@ -432,13 +450,9 @@ def _key(theta: Tensor) -> str:
 def _centres(positions: Array, particles: NetworkParticles) -> Array:
     """Centre (the mean) of the molecule of each of the network's particles, nm."""
     molecules = particles.molecule_of
-    count = np.bincount(molecules)
-    if count.max() == 1:
+    if len(molecules) == molecules.max() + 1:
         return positions[:, particles.atoms]
-    sums = np.zeros((len(positions), len(count), 3))
-    for frame, x in zip(sums, positions, strict=True):
-        np.add.at(frame, molecules, x)
-    return np.asarray((sums / count[:, None])[:, molecules[particles.atoms]])
+    return molecule_centres(positions, molecules)[:, molecules[particles.atoms]]
 
 
 def _chunks(indices: IntArray, size: int) -> Iterator[IntArray]:

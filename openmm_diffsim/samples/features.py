@@ -62,6 +62,9 @@ class LearnedEnergy(Protocol):
     def files(self) -> list[Path]:
         """Where frames are stored, those of temporary files left out."""
 
+    def keep(self) -> None:
+        """Stored frames leave the temporary folder of a round, for the one that it is in."""
+
     @property
     def is_temporary(self) -> bool:
         """Does any of it go with this object?"""
@@ -119,6 +122,9 @@ class Features:
     def files(self) -> list[Path]:
         """None."""
         return []
+
+    def keep(self) -> None:
+        """Nothing is stored."""
 
     def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
         """Both features, and the constants where there are any."""
@@ -179,6 +185,11 @@ class SumOfFeatures:
     def files(self) -> list[Path]:
         """Those of all terms."""
         return [path for term in self.terms for path in term.files()]
+
+    def keep(self) -> None:
+        """Those of all terms."""
+        for term in self.terms:
+            term.keep()
 
     def arrays(self, folder: Path) -> dict[str, NDArray[Any]]:
         """Those of each term, behind its number."""

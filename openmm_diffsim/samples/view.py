@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -82,10 +81,6 @@ class View:
         part = self.near(observable)
         part.check_overlap()
         return part.weights @ part.values(observable)
-
-    def averages(self, observables: Sequence[Observable]) -> list[Tensor]:
-        """As ``average``, of several observables: a network differentiates each frame once."""
-        return [self.average(observable) for observable in observables]
 
     def estimate(self, observable: Observable, check: bool = True) -> Estimate:
         """<A> with its standard error and covariance; correlated frames are accounted for.

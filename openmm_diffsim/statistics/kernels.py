@@ -16,6 +16,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from .molecules import molecule_centres
+
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -78,12 +80,11 @@ class SplineInteraction:
     def offsets(self, positions: Array) -> Array:
         """Each particle's position relative to the centre of its molecule, nm, [particles, 3].
 
-        The centre is the mean position, as for OpenMM's barostats; molecules must be whole, as
-        OpenMM keeps them.
+        The centre is the mean position, as for OpenMM's barostats; molecules must be whole.
         """
-        count = np.bincount(self.molecule_of)
-        sums = [np.bincount(self.molecule_of, positions[:, axis]) for axis in range(3)]
-        return np.asarray(positions - (np.stack(sums, axis=1) / count[:, None])[self.molecule_of])
+        return np.asarray(
+            positions - molecule_centres(positions, self.molecule_of)[self.molecule_of]
+        )
 
 
 class PairBlock(NamedTuple):

@@ -13,14 +13,17 @@ d<A> = <dA> - <A du> + <A><du>.
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 Array = NDArray[np.float64]
+
+_LEAST_SLOPE = 1e-9  # frames
+_MOST_ITERATIONS = 500
+_FLAT = 1e-8  # of the largest curvature
 
 
 def log_mixture(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
@@ -43,15 +46,35 @@ def log_mixture(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
 def free_energies(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
     """MBAR reduced free energies f_k, shape [states], f_0 = 0.
 
-    They minimize the convex function sum_n log sum_k N_k exp(f_k - u_k(x_n)) - sum_k N_k f_k
-    (pymbar solves it); states without overlap leave their relative free energy undetermined,
-    and then the start decides: half of the mean energy differences seen from both sides.
+    They minimize the convex function sum_n log sum_k N_k exp(f_k - u_k(x_n)) - sum_k N_k f_k.
+    Where it is flat, between states without overlap, the start decides: half of the mean energy
+    differences seen from both sides. A trust region never leaves it for where the minimum is not,
+    as Newton's method alone does there.
     """
-    logging.getLogger("pymbar").setLevel(logging.ERROR)
-    from pymbar import MBAR
 
-    solver = MBAR(u_kn, n_k, initial_f_k=_first_free_energies(u_kn, n_k))
-    return np.asarray(solver.f_k, dtype=np.float64)
+    def posterior(f: Array) -> tuple[Array, Array]:
+        """Log of the mixture, [frames], and of which state each frame may be, [states, frames]."""
+        exponent = (np.log(n_k) + np.append(0.0, f))[:, None] - u_kn
+        mixture = np.logaddexp.reduce(exponent, axis=0)
+        return mixture, np.exp(exponent - mixture)
+
+    def value(f: Array) -> float:
+        return float(posterior(f)[0].sum() - n_k[1:] @ f)
+
+    def slope(f: Array) -> Array:
+        return np.asarray((posterior(f)[1].sum(axis=1) - n_k)[1:])
+
+    def curvature(f: Array) -> Array:
+        p = posterior(f)[1][1:]
+        return np.asarray(np.diag(p.sum(axis=1)) - p @ p.T)
+
+    start = _first_free_energies(u_kn, n_k)[1:]
+    options = {"gtol": _LEAST_SLOPE, "maxiter": _MOST_ITERATIONS}
+    found = minimize(value, start, method="trust-exact", jac=slope, hess=curvature, options=options)
+    # The value is flat to rounding before the slope is: one step more, along what is determined.
+    last = found.x - np.linalg.pinv(found.hess, rcond=_FLAT, hermitian=True) @ found.jac
+    ends = (found.x, last)
+    return np.append(0.0, min(ends, key=lambda f: float(np.abs(slope(f)).max())))
 
 
 def _first_free_energies(u_kn: Array, n_k: NDArray[np.int64]) -> Array:

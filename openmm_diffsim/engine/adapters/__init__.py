@@ -1,7 +1,9 @@
 """From a potential to an OpenMM Force, and back: one adapter a kind."""
 
 from .base import Adapter, FeatureRecorder, attached
+from .bonds import Bonds, bonds_of
 from .network import NetworkAdapter, chosen_backend
+from .others import nonbonded_between
 from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
@@ -10,16 +12,19 @@ from .system import has_energy, has_native_force, other_forces, portable_system,
 
 __all__ = [
     "Adapter",
+    "Bonds",
     "FeatureRecorder",
     "FieldPart",
     "NetworkAdapter",
     "PairAdapter",
     "SumAdapter",
     "attached",
+    "bonds_of",
     "chosen_backend",
     "has_energy",
     "has_native_force",
     "knot_table",
+    "nonbonded_between",
     "other_forces",
     "pair_force",
     "portable_system",

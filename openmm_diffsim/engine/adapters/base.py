@@ -163,6 +163,10 @@ class Adapter:
         return openmm.XmlSerializer.clone(force)
 
     @classmethod
+    def check_portable(cls, force: Any) -> None:
+        """AttachError where another program could not read what ``portable`` made of this."""
+
+    @classmethod
     def content(cls, force: Any) -> dict[str, Any] | None:
         """What a Force of this kind computes with, as plain data, where its XML does not say it."""
         return None
@@ -180,12 +184,12 @@ class Adapter:
     @property
     def forces(self) -> list[openmm.Force]:
         """All its Forces."""
-        return [self.force]
+        return [part.force for part in self.parts]
 
     @property
     def names(self) -> frozenset[str]:
         """Of its Forces."""
-        return frozenset({self.potential.name})
+        return frozenset(part.potential.name for part in self.parts)
 
     def field_parts(self, context: openmm.Context) -> list[tuple[slice, FieldPart]]:
         """The ``part`` of each term, and where its coefficients are.

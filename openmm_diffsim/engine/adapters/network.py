@@ -11,18 +11,15 @@ Context also tells the integrator that its forces are old.
 from __future__ import annotations
 
 import logging
-import secrets
-import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import openmm
 import torch
 from openmm import unit
-from torch import Tensor
 
 from ...errors import AttachError
 from ...io import FrameWriter
@@ -32,123 +29,16 @@ from ...potentials import AttachOptions, NetworkPotential, adapts, flat_paramete
 from ...samples import EvaluatedFrames, LearnedEnergy
 from ...samples.evaluated import NetworkParticles, StoredRun
 from ...statistics.kernels import PairSums
+from ...statistics.molecules import molecule_centres
 from . import torchforce
 from .base import Adapter, Array, FeatureRecorder, IntArray, unknown_to_context
+from .computation import DTYPES, Computation, check_importable
 from .network_part import NetworkPart
+from .pair_force import NETWORK_BACKENDS
 from .part import FieldPart
 from .system import is_periodic, type_of_particle
-from .torchforce import frozen_copy
 
 _LOG = logging.getLogger(__name__)
-_BACKENDS = ("torchforce", "pythontorchforce", "python")
-_DTYPES = {"single": torch.float32, "double": torch.float64}
-_MARK = "network"  # what the name of the global parameter ends in
-
-
-class Computation:
-    """What OpenMM calls for energy and forces.
-
-    OpenMM pickles it once, when the Force is made, and would go on writing the parameters of that
-    day. So the pickle of an attached one holds only its number: within the process it leads back to
-    the present parameters, elsewhere it is refused. One that ``portable`` made holds its network.
-
-    Parameters
-    ----------
-    potential : NetworkPotential
-        Copied.
-    type_of : int array [particles of the System]
-        -1 for those left out.
-    periodic : bool
-    precision : "single", "double" or None
-        None: of the platform, once there is a Context; until then double.
-    """
-
-    alive: ClassVar[weakref.WeakSet[Computation]] = weakref.WeakSet()
-
-    def __init__(
-        self, potential: NetworkPotential, type_of: IntArray, periodic: bool, precision: str | None
-    ) -> None:
-        self.potential = frozen_copy(potential)
-        self.type_of = type_of
-        self.periodic = periodic
-        self.precision = precision
-        self.token = float(secrets.randbits(50))
-        self.is_portable = False
-        self.interrupt: BaseException | None = None
-        self.place(_DTYPES[precision or "double"], torch.device("cpu"))
-        self.alive.add(self)
-
-    def portable(self) -> Computation:
-        """A copy, with a number of its own, whose pickle holds the network as it is now."""
-        twin = Computation(self.potential, self.type_of, self.periodic, self.precision)
-        twin.place(self.dtype, torch.device("cpu"))
-        twin.is_portable = True
-        return twin
-
-    @classmethod
-    def sharing(cls, token: float | None) -> list[Computation]:
-        """Those with this number: copies of a System share one."""
-        return [c for c in cls.alive if c.token == token]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__) if self.is_portable else {"token": self.token}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if not hasattr(self, "potential"):
-            living = self.sharing(self.token)
-            if not living:  # an exception here would end the process: see __call__
-                return
-            twin = frozen_copy(living[0].potential)
-            self.__dict__.update({**living[0].__dict__, "potential": twin})
-        self.alive.add(self)
-
-    def place(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Compute in that precision, there."""
-        self.dtype, self.device = dtype, device
-        self.potential.to(dtype=dtype, device=device)
-        self._types = torch.from_numpy(self.type_of[self.type_of >= 0]).to(device)
-
-    @torch.no_grad()
-    def take_over(self, potential: NetworkPotential) -> None:
-        """The values of all its parameters and buffers."""
-        mine, theirs = ([*p.parameters(), *p.buffers()] for p in (self.potential, potential))
-        for own, other in zip(mine, theirs, strict=True):
-            own.copy_(other)
-
-    def __call__(self, state: openmm.State, positions: Tensor | None = None) -> tuple[Any, Any]:
-        """Energy, kJ/mol, and forces, kJ/mol/nm: numbers for PythonForce, tensors for
-        PythonTorchForce, which hands over positions as a tensor."""
-        try:
-            return self._compute(state, positions)
-        except (KeyboardInterrupt, SystemExit) as interrupt:
-            self.interrupt = interrupt
-            raise
-
-    def _compute(self, state: openmm.State, positions: Tensor | None) -> tuple[Any, Any]:
-        if not hasattr(self, "potential"):
-            raise AttachError(
-                "this System holds a network that another process attached, without its "
-                "parameters: serialize openmm_diffsim.portable_system(system) there instead"
-            )
-        if positions is None:
-            array = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-            x = torch.from_numpy(np.asarray(array, dtype=np.float64))
-        else:
-            x = positions.detach()
-        x = x.to(dtype=self.dtype, device=self.device).clone().requires_grad_(True)
-        with torch.enable_grad():
-            energy = self.potential(x, self._box(state), self._types)
-            (slope,) = torch.autograd.grad(energy, x)
-        if positions is None:
-            return float(energy.detach()), -slope.double().numpy(force=True)
-        return energy.detach().to(positions.dtype), -slope.to(positions)
-
-    def _box(self, state: openmm.State) -> Tensor | None:
-        if not self.periodic:
-            return None
-        vectors = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-        return torch.from_numpy(np.array(vectors, dtype=np.float64)).to(self.device, self.dtype)
 
 
 @adapts(NetworkPotential)
@@ -160,18 +50,18 @@ class NetworkAdapter(Adapter):
 
     def build(self, system: openmm.System, options: AttachOptions) -> openmm.Force:
         """A PythonForce, PythonTorchForce or TorchForce, as the backend says."""
-        if options.exclusions is not None:
+        if options.exclusions is not None or options.exclude_bonds:
             raise AttachError(
                 "exclusions: a network sees all its neighbours; leave them out, and let the "
                 "network or its prior learn what bonded particles have between them"
             )
-        if options.precision is not None and options.precision not in _DTYPES:
+        if options.precision is not None and options.precision not in DTYPES:
             raise AttachError(
                 f"precision: expected 'single' or 'double', got {options.precision!r}"
             )
         potential, n = self.potential, system.getNumParticles()
         chosen = _choose(options.backend or "auto", potential)
-        dtype = _DTYPES[options.precision or "double"]
+        dtype = DTYPES[options.precision or "double"]
         type_of = type_of_particle(potential.n_types, n, options.atoms, options.types)
         in_box = is_periodic(system, options.periodic)
         if chosen == "torchforce":
@@ -212,7 +102,7 @@ class NetworkAdapter(Adapter):
             return
         for computation in _computations(self.force):
             if context is not None:
-                wanted = _DTYPES.get(computation.precision or "", dtype or torch.float64)
+                wanted = DTYPES.get(computation.precision or "", dtype or torch.float64)
                 device = _device_of(context)
                 if (wanted, device) != (computation.dtype, computation.device):
                     computation.place(wanted, device)
@@ -275,6 +165,12 @@ class NetworkAdapter(Adapter):
         return twin
 
     @classmethod
+    def check_portable(cls, force: Any) -> None:
+        """Are all classes in modules that another process can import?"""
+        if not torchforce.is_torch_force(force):  # that is refused in any case
+            check_importable(_computations(force)[0])
+
+    @classmethod
     def content(cls, force: Any) -> dict[str, Any] | None:
         """The network with its present parameters, and the types that it is given."""
         if torchforce.is_torch_force(force):
@@ -325,9 +221,7 @@ class _FramesRecorder(FeatureRecorder):
 
 def _wrapped(positions: Array, box: Array, molecule_of: IntArray) -> Array:
     """Each molecule moved as a whole, so that its centre is in the box."""
-    count = np.bincount(molecule_of)
-    sums = [np.bincount(molecule_of, positions[:, axis]) for axis in range(3)]
-    centres = np.stack(sums, axis=1) / count[:, None]
+    centres = molecule_centres(positions, molecule_of)
     shifts = np.floor(centres @ np.linalg.inv(box)) @ box
     return np.asarray(positions - shifts[molecule_of])
 
@@ -340,7 +234,7 @@ def chosen_backend(force: openmm.Force) -> str:
 
 
 def _python_force(computation: Computation, backend: str) -> openmm.Force:
-    parameters = {f"{computation.potential.name} {_MARK}": computation.token}
+    parameters = {_parameter(computation.potential.name): computation.token}
     if backend == "python":
         force = openmm.PythonForce(computation, parameters)
     else:
@@ -353,9 +247,9 @@ def _python_force(computation: Computation, backend: str) -> openmm.Force:
 
 
 def _choose(backend: str, potential: NetworkPotential) -> str:
-    if backend not in (*_BACKENDS, "auto"):
+    if backend not in (*NETWORK_BACKENDS, "auto"):
         raise AttachError(
-            f"backend: expected one of {', '.join(map(repr, _BACKENDS))} or 'auto', got "
+            f"backend: expected one of {', '.join(map(repr, NETWORK_BACKENDS))} or 'auto', got "
             f"{backend!r}",
             got=backend,
         )
@@ -370,12 +264,17 @@ def _choose(backend: str, potential: NetworkPotential) -> str:
     return chosen
 
 
+def _parameter(name: str) -> str:
+    """The global parameter that a Force of this name has."""
+    return f"{name} network"
+
+
 def _token(force: openmm.Force) -> float | None:
     """The number in its global parameter, of a Force of Python."""
     if not hasattr(force, "getGlobalParameters"):
         return None
     for name, value in dict(force.getGlobalParameters()).items():
-        if name == f"{force.getName()} {_MARK}":
+        if name == _parameter(force.getName()):
             return float(value)
     return None
 
@@ -388,12 +287,14 @@ def _computations(force: openmm.Force) -> list[Computation]:
             f"nothing is known of the network in the force {force.getName()!r}: it was not made by "
             "attach()"
         )
+    for computation in found:
+        computation.unpack()
     return found
 
 
 def _forget_forces(force: openmm.Force, context: openmm.Context) -> None:
     """Let the integrator compute them anew; what it kept are those of the old parameters."""
-    name = f"{force.getName()} {_MARK}"
+    name = _parameter(force.getName())
     try:
         value = context.getParameter(name)
         context.setParameter(name, value + 1)
@@ -405,7 +306,7 @@ def _dtype_of(context: openmm.Context) -> torch.dtype:
     """The precision that a Context's platform has forces in."""
     platform = context.getPlatform()
     if "Precision" in platform.getPropertyNames():
-        return _DTYPES.get(platform.getPropertyValue(context, "Precision"), torch.float32)
+        return DTYPES.get(platform.getPropertyValue(context, "Precision"), torch.float32)
     return torch.float64 if platform.getName() == "Reference" else torch.float32
 
 

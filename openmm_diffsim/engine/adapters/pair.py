@@ -21,15 +21,16 @@ from ...statistics.kernels import (
     largest_range,
     pair_sums,
 )
-from ...units import value_in_md_units
+from ...units import number_in_md_units
 from ..native import SplinePairForce
 from .base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory, unknown_to_context
+from .exclusions import exclusions_for
 from .pair_force import (
     BACKENDS,
     PairContent,
     as_table,
+    bring,
     choose_backend,
-    exclusions_for,
     force_exclusions,
     pair_force,
     particle_types,
@@ -56,13 +57,15 @@ class PairAdapter(Adapter):
                 f"{options.precision!r} for the pair potential {self.potential.name!r}"
             )
         n_types = self.potential.n_types
+        n = system.getNumParticles()
+        type_of = type_of_particle(n_types, n, options.atoms, options.types)
         content = PairContent(
             self.potential.name,
             self.potential.basis,
             n_types,
             self._coefficients(options.temperature),
-            type_of_particle(n_types, system.getNumParticles(), options.atoms, options.types),
-            exclusions_for(system, options.exclusions),
+            type_of,
+            exclusions_for(system, options, type_of, self.potential.name),
             is_periodic(system, options.periodic),
         )
         return BACKENDS[choose_backend(options.backend)](content)
@@ -82,7 +85,7 @@ class PairAdapter(Adapter):
             )
         if context is not None:
             try:
-                self.force.updateParametersInContext(context)
+                bring(self.force, context)
             except openmm.OpenMMException as error:
                 raise unknown_to_context(self.force, error) from error
 
@@ -145,7 +148,7 @@ class PairAdapter(Adapter):
 
     def _coefficients(self, temperature: Any) -> Array:
         if temperature is not None:
-            temperature = float(value_in_md_units(temperature, "temperature"))
+            temperature = number_in_md_units(temperature, "temperature")
         c = self.potential.spline_coefficients(temperature).detach().numpy()
         if not np.all(np.isfinite(c)):
             raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")

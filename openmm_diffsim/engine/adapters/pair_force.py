@@ -6,6 +6,7 @@ OpenMM has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
-from ...potentials import SplineBasis, pair_index
+from ...potentials import SplineBasis, n_pairs_of_types, pair_index
 from .. import native
 from ..native import SplinePairForce
 
@@ -24,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 _PADDING = 24  # knots; an interpolating cubic spline forgets a jump by 0.268 per knot
 _TABLE = "spline"
-NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python", "auto")
+NETWORK_BACKENDS = ("torchforce", "pythontorchforce", "python")
 
 
 def particle_types(force: openmm.Force, n_types: int) -> IntArray:
@@ -116,7 +117,7 @@ def choose_backend(backend: str | None) -> str:
         hint = "; a pair potential runs as a network by potential.as_network().attach(...)"
         raise AttachError(
             f"backend: expected 'native' or 'table', got {backend!r}"
-            + (hint if backend in NETWORK_BACKENDS else ""),
+            + (hint if backend in (*NETWORK_BACKENDS, "auto") else ""),
             got=backend,
         )
     if backend == "native" and not native.available():
@@ -156,6 +157,28 @@ def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficie
     if same:
         function.setFunctionParameters(table, low, high)
     return same
+
+
+def bring(force: openmm.Force, context: openmm.Context) -> None:
+    """Give a Context the present coefficients of its Force.
+
+    Before OpenMM 8.6.1 the CPU platform mixes up the parameters of particles once a table is
+    changed (openmm issue 5402); the Context is made anew there, and keeps its state.
+    """
+    force.updateParametersInContext(context)
+    if _mixes_up(force, context):
+        context.reinitialize(preserveState=True)
+
+
+def _mixes_up(force: openmm.Force, context: openmm.Context) -> bool:
+    if isinstance(force, SplinePairForce) or force.getNumTabulatedFunctions() == 1:
+        return False  # the type of a particle does not count
+    return context.getPlatform().getName() == "CPU" and openmm_version() < (8, 6, 1)
+
+
+def openmm_version() -> tuple[int, ...]:
+    """Of the OpenMM that runs, such as (8, 6, 1)."""
+    return tuple(map(int, re.findall(r"\d+", openmm.Platform.getOpenMMVersion())[:3]))
 
 
 def as_table(force: SplinePairForce) -> openmm.CustomNonbondedForce:
@@ -207,7 +230,7 @@ def _shift_between_pairs(basis: SplineBasis) -> int:
 
 def _shifts(basis: SplineBasis, n_types: int) -> Array:
     """What to add to r to look up each pair of types, nm, [types + 1, types + 1]."""
-    index = np.full((n_types + 1, n_types + 1), n_types * (n_types + 1) // 2)
+    index = np.full((n_types + 1, n_types + 1), n_pairs_of_types(n_types))
     index[:n_types, :n_types] = pair_index(n_types)
     return index * _shift_between_pairs(basis) * basis.spacing
 
@@ -220,30 +243,3 @@ def pair_force(force: openmm.Force) -> Any:
     if SplinePairForce.isinstance(force):
         return SplinePairForce.cast(force)
     return force if isinstance(force, openmm.CustomNonbondedForce) else None
-
-
-def exclusions_for(system: openmm.System, exclusions: Any) -> IntArray:
-    """Those given or, by default, those of the System's nonbonded forces; int [exclusions, 2]."""
-    present = None
-    for force in system.getForces():
-        if isinstance(force, openmm.NonbondedForce):
-            pairs = [force.getExceptionParameters(i)[:2] for i in range(force.getNumExceptions())]
-        elif (pair := pair_force(force)) is not None:
-            pairs = force_exclusions(pair).tolist()
-        else:
-            continue
-        present = sorted((min(a, b), max(a, b)) for a, b in pairs)
-    wanted = present or []
-    if exclusions is not None:
-        wanted = sorted({(min(int(a), int(b)), max(int(a), int(b))) for a, b in exclusions})
-    n = system.getNumParticles()
-    for a, b in wanted:
-        if a < 0 or b >= n or a == b:
-            raise AttachError(f"exclusions: ({a}, {b}) is not a pair of particles 0 .. {n - 1}")
-    if present is not None and wanted != present:
-        raise AttachError(
-            f"exclusions: got {len(wanted)} pairs, but the System's other nonbonded force has "
-            f"{len(present)} that differ, and OpenMM wants them to be the same; leave exclusions "
-            "out to take over those"
-        )
-    return np.array(wanted, dtype=np.int64).reshape(-1, 2)

@@ -13,7 +13,7 @@ import openmm
 from ...potentials import SplineBasis
 from ...statistics.kernels import PairSums
 from ..native import SplinePairForce
-from .pair_force import knot_table, pair_force, set_coefficients
+from .pair_force import bring, knot_table, pair_force, set_coefficients
 from .part import Array, FieldPart, displacement
 
 
@@ -37,12 +37,12 @@ class PairPart(FieldPart):
             yield
         finally:
             put_back()
-            self.force.updateParametersInContext(self.context)
+            bring(self.force, self.context)
 
     def put(self, force: openmm.Force, context: openmm.Context, c: Array) -> None:
         own = pair_force(force)
         set_coefficients(own, self.basis, self._rows(c))
-        own.updateParametersInContext(context)
+        bring(own, context)
 
     def _undo(self, c: Array) -> Callable[[], object] | None:
         """What gives the Force its present coefficients back; None where they are these."""

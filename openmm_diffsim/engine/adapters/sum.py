@@ -106,16 +106,6 @@ class SumAdapter(Adapter):
         for part in self.parts:
             part.raise_interrupt()
 
-    @property
-    def forces(self) -> list[openmm.Force]:
-        """Of all terms."""
-        return [force for part in self.parts for force in part.forces]
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Of the Forces of all terms."""
-        return frozenset().union(*(part.names for part in self.parts))
-
 
 @dataclass(frozen=True)
 class _Sums:

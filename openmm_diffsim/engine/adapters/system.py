@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from xml.etree import ElementTree
 
@@ -49,6 +49,11 @@ def copy_with(system: openmm.System, is_kept: Callable[[openmm.Force], bool]) ->
     return openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
 
 
+def without_forces(system: openmm.System) -> openmm.System:
+    """A copy of a System that has none."""
+    return copy_with(system, lambda force: False)
+
+
 def has_native_force(system: openmm.System) -> bool:
     """Does the System need the plugin?"""
     return any(SplinePairForce.isinstance(force) for force in system.getForces())
@@ -74,14 +79,27 @@ def portable_system(system: openmm.System) -> openmm.System:
 
     In place of each SplinePairForce stands a CustomNonbondedForce of the same name and force
     group: anyone who has OpenMM alone can run it. A network is there with its present parameters;
-    who loads the file needs this package (``import openmm_diffsim``).
+    who loads the file needs this package (``import openmm_diffsim``) and the module of the network.
+    That is code: ``read_xml`` reads it only where it is ``trusted``.
 
     Raises
     ------
     AttachError
-        If there is a TorchForce: openmmtorch 1.5 writes it and crashes where it is read.
+        If there is a TorchForce: openmmtorch 1.5 writes it and crashes where it is read; or a
+        network whose class is in the running script, where no other program finds it.
     """
+    for adapter, own in _attached_in(system):
+        adapter.check_portable(own)
     return _with_portable(system, lambda adapter, own: True)
+
+
+def _attached_in(system: openmm.System) -> Iterator[tuple[Any, Any]]:
+    """Each force that an adapter knows, after the adapter's class."""
+    for force in system.getForces():
+        for adapter in all_adapters():
+            own = adapter.own(force)
+            if own is not None:
+                yield adapter, own
 
 
 def readable_elsewhere(system: openmm.System) -> openmm.System:
@@ -90,7 +108,7 @@ def readable_elsewhere(system: openmm.System) -> openmm.System:
 
 
 def _with_portable(system: openmm.System, wanted: Callable[[Any, Any], bool]) -> openmm.System:
-    copy = copy_with(system, lambda force: False)
+    copy = without_forces(system)
     for force in system.getForces():
         copy.addForce(_portable(force, wanted))
     return copy
@@ -114,13 +132,15 @@ def type_of_particle(
     AttachError
         If an index or a type is out of range.
     """
-    chosen = np.arange(n) if atoms is None else np.asarray(atoms, dtype=np.int64).ravel()
+    chosen = np.arange(n) if atoms is None else _indices(atoms)
     if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= n:
         got = f"{chosen.min()} .. {chosen.max()}" if len(chosen) else "none"
         raise AttachError(f"atoms: expected indices 0 .. {n - 1}, got {got}", got=got, limit=n - 1)
     if len(np.unique(chosen)) != len(chosen):
         raise AttachError("atoms: an index is given twice")
     kinds = np.zeros(len(chosen)) if types is None else np.asarray(types).ravel()
+    if kinds.dtype.kind not in "iuf":
+        raise AttachError(f"types: expected whole numbers, got {types!r}", got=types)
     if kinds.shape != chosen.shape:
         raise AttachError(
             f"types: expected one for each of {len(chosen)} atoms, got {len(kinds)}",
@@ -133,6 +153,14 @@ def type_of_particle(
     type_of = np.full(n, -1, dtype=np.int64)
     type_of[chosen] = kinds.astype(np.int64)
     return type_of
+
+
+def _indices(atoms: ArrayLike) -> IntArray:
+    array = np.asarray(atoms).ravel()
+    if array.size and array.dtype.kind not in "iu":
+        hint = "; np.flatnonzero makes them of a mask" if array.dtype.kind == "b" else ""
+        raise AttachError(f"atoms: expected whole numbers, got {atoms!r}{hint}", got=atoms)
+    return array.astype(np.int64)
 
 
 def is_periodic(system: openmm.System, periodic: bool | None) -> bool:

@@ -18,7 +18,8 @@ from openmm import unit
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..adapters import FieldPart, other_forces
+from ...errors import SegmentError
+from ..adapters import FieldPart, has_energy, other_forces
 from ..adapters.part import displacement
 
 Array = NDArray[np.float64]
@@ -26,6 +27,7 @@ Field = Callable[[Tensor, int], Tensor]
 Term = tuple[slice, FieldPart]
 
 _PARAMETER_STEP = 1e-4  # of a global parameter, relative
+_SAME_SLOPE = 1e-2  # of a one-sided difference, for half the step
 
 
 class TorchField:
@@ -292,7 +294,7 @@ class DifferenceContext:
         self._terms = terms  # learned ones, that are not left out
         self._original = context
         self._system = self._copy()
-        self._text = openmm.XmlSerializer.serialize(self._system)
+        self._texts = self._written()
         self._context: openmm.Context | None = None
         self._coefficients = np.zeros(0)  # that the Context was given
 
@@ -302,11 +304,13 @@ class DifferenceContext:
         return bool(self._system.getNumForces() > 0)
 
     def refresh(self) -> None:
-        """Take over what has changed in the forces of the original System."""
-        system = self._copy()
-        text = openmm.XmlSerializer.serialize(system)
-        if text != self._text:
-            self._system, self._text, self._context = system, text, None
+        """Take over what has changed in the forces of the original System.
+
+        It writes these forces, and copies the System only where one has changed.
+        """
+        texts = self._written()
+        if texts != self._texts:
+            self._system, self._texts, self._context = self._copy(), texts, None
             self._coefficients = np.zeros(0)
 
     def set_conditions(
@@ -339,18 +343,29 @@ class DifferenceContext:
         return near, error
 
     def parameter_product(self, positions: Array, w: Array, name: str, value: float) -> float:
-        """w . dF/d(a global parameter)."""
+        """w . dF/d(a global parameter); at a bound of the parameter, from its one side.
+
+        Raises
+        ------
+        SegmentError
+            If the forces are no numbers on both sides, or have no slope at the bound.
+        """
         context = self._made()
         if name not in context.getParameters():
             return 0.0
         context.setPositions(positions)
         step = _PARAMETER_STEP * max(abs(value), 1.0)
-        sides = []
-        for sign in (1, -1):
-            context.setParameter(name, value + sign * step)
-            sides.append(float(np.sum(w * forces_of(context))))
-        context.setParameter(name, value)
-        return (sides[0] - sides[1]) / (2 * step)
+
+        def at(steps: float) -> float:
+            return float(np.sum(w * _forces_having(context, name, value + steps * step)))
+
+        try:
+            above, below = at(1), at(-1)
+            if np.isfinite(above - below):
+                return (above - below) / (2 * step)
+            return _one_sided(at, 1 if np.isfinite(above) else -1, name, value) / step
+        finally:
+            context.setParameter(name, value)
 
     def _difference(self, positions: Array, w: Array, step: float) -> Array:
         context = self._made()
@@ -362,6 +377,13 @@ class DifferenceContext:
     def _copy(self) -> openmm.System:
         groups = self._original.getIntegrator().getIntegrationForceGroups()
         return other_forces(self._original.getSystem(), self._left_out, groups)
+
+    def _written(self) -> list[str]:
+        """Which groups act, and all forces but the learned ones, whose coefficients are set."""
+        learned = {*self._left_out, *(part.name for _, part in self._terms)}
+        others = [f for f in self._original.getSystem().getForces() if f.getName() not in learned]
+        groups = str(self._original.getIntegrator().getIntegrationForceGroups())
+        return [groups, *(openmm.XmlSerializer.serialize(f) for f in others if has_energy(f))]
 
     def _made(self) -> openmm.Context:
         if self._context is None:
@@ -379,6 +401,28 @@ class DifferenceContext:
         return self._context
 
 
+def _forces_having(context: openmm.Context, name: str, value: float) -> Array:
+    """NaN where the System has no forces at that value of a global parameter."""
+    try:
+        context.setParameter(name, value)
+        return forces_of(context)
+    except openmm.OpenMMException:
+        return np.full((context.getSystem().getNumParticles(), 3), np.nan)
+
+
+def _one_sided(at: Callable[[float], float], side: int, name: str, value: float) -> float:
+    """(-3 f(0) + 4 f(h) - f(2h)) / 2, which must be the same for half of h."""
+    slopes = [side * (-3 * at(0) + 4 * at(side * h) - at(2 * side * h)) / (2 * h) for h in (1, 0.5)]
+    scale = max(abs(slopes[1]), _PARAMETER_STEP * np.nan_to_num(abs(at(side / _PARAMETER_STEP))))
+    if not abs(slopes[1] - slopes[0]) <= _SAME_SLOPE * scale:  # nor where one is NaN
+        raise SegmentError(
+            f"protocol: the forces have no slope with respect to {name!r} at {value:g}, where they "
+            "begin to be numbers: let it stay off that bound, or take another form of the energy",
+            got=value,
+        )
+    return slopes[1]
+
+
 def forces_of(context: openmm.Context) -> Array:
     """Forces that the integrator of a Context acts with, kJ/mol/nm, [particles, 3]."""
     groups = context.getIntegrator().getIntegrationForceGroups()
@@ -392,9 +436,3 @@ def forces_at(context: openmm.Context, positions: Array) -> Array:
     """The same at other positions, [particles, 3] in nm, which the Context then has."""
     context.setPositions(positions)
     return forces_of(context)
-
-
-def box_of(context: openmm.Context) -> Array:
-    """Box vectors of a Context, nm, [3, 3]."""
-    box = context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-    return np.asarray(box, dtype=np.float64)

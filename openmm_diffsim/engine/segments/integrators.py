@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from openmm import unit
 
 from ...errors import SegmentError
 from ...units import MOLAR_GAS_CONSTANT, number_in_md_units
+from ..context import masses_of
 from ..native import ChainThermostat
 
 Array = NDArray[np.float64]
@@ -172,8 +172,7 @@ def _from_nose_hoover(integrator: openmm.NoseHooverIntegrator) -> Scheme:
 
 def _degrees_of_freedom(system: openmm.System) -> int:
     """As a NoseHooverIntegrator counts them in a System without constraints."""
-    n = system.getNumParticles()
-    massive = sum(system.getParticleMass(i) > 0 * unit.dalton for i in range(n))
+    massive = int((masses_of(system) > 0).sum())
     return 3 * (massive - int(removes_motion(system)))
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
-from openmm import unit
 from torch import Tensor
 
 from ...errors import SegmentError
@@ -18,7 +17,8 @@ from ...observables import Segment
 from ...potentials import Potential
 from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 from ..adapters import attached
-from .fields import Field, LearnedParts, SystemField, box_of
+from ..context import box_of, masses_of
+from .fields import Field, LearnedParts, SystemField
 from .integrators import Scheme, inverse_masses, read_scheme, removes_motion
 from .options import SegmentOptions
 from .stepping import Adjoint, BatchNoise, NativeRun, Noise, integrate
@@ -89,9 +89,7 @@ class SegmentRunner:
         self.potential = potential
         self.context = context
         self.temperature = temperature
-        n = system.getNumParticles()
-        masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(n)]
-        self.masses = np.array(masses)
+        self.masses = masses_of(system)
         self.learned = LearnedParts(context, self.attached.field_parts(context))
         self._removes_motion = removes_motion(system)
 
@@ -99,6 +97,11 @@ class SegmentRunner:
         """The steps of an integrator, by default of the Context's."""
         chosen = self.context.getIntegrator() if integrator is None else integrator
         return read_scheme(chosen, self.context.getSystem())
+
+    def refresh(self) -> None:
+        """Take over what has changed in the System's other forces since the last time."""
+        if self.learned.differences.contribute:
+            self.learned.differences.refresh()
 
     def run(
         self,
@@ -118,8 +121,6 @@ class SegmentRunner:
         noises = self._noises(options, scheme, x, steps)
         adjoint = Adjoint(scheme.timestep, self.masses, options.truncation, options.clipping)
         protocol, box = self._protocol(options.protocol, steps), self._box(options.box)
-        if self.learned.differences.contribute:
-            self.learned.differences.refresh()
         if self.learned.in_context:
             self.attached.update(self.context, self.temperature)
         c = self.potential.coefficients(self.temperature) if coefficients is None else coefficients

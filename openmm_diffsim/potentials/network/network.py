@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ..base import Potential
+from ..base import Array, Potential
+from ..parameters import learned_parameters
 
 _REPEATS = 1e4  # roundings: how far two energies of one configuration may be apart
 
@@ -168,6 +170,22 @@ class NetworkPotential(Potential):
         if self.prior is not None:
             energy = energy + self.prior(positions, box, kinds).to(energy.dtype)
         return energy
+
+    def prior_blocks(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> list[tuple[slice, Array]]:
+        """Of a linear pair potential that is learned in it, in place of a network or beside it."""
+        found, start = [], 0
+        for module in (self.network, self.prior):
+            size = 0 if module is None else sum(p.numel() for p in learned_parameters(module))
+            pair = getattr(module, "pair", None)
+            if size and pair is not None and pair.is_linear:
+                own = pair.prior_precision(temperature, length, roughness, n_temperatures)
+                if own is not None:
+                    chain = pair.pull_back(np.eye(len(own)), None, temperature)
+                    found.append((slice(start, start + size), chain.T @ own @ chain))
+            start += size
+        return found
 
     @torch.no_grad()
     def check_repeats(

@@ -14,6 +14,7 @@ from .neighbors import NeighborPairs
 
 ARCHITECTURES = ("equivariant-transformer", "graph-network")
 _ANGSTROM = 10.0  # in a nanometre
+_EMBEDDING = 0.01  # of the library's: what a particle is must not drown what it sees
 
 
 class TorchMDNet(nn.Module):
@@ -45,7 +46,8 @@ class TorchMDNet(nn.Module):
     layers : int
         Rounds of messages.
     rbf : int
-        Radial basis functions of the distance, exp(-beta (exp(-5 r / cutoff) - mu)^2), fixed.
+        Radial basis functions of the distance, exp(-(r - mu)^2 / (2 w^2)), fixed: mu between 0 and
+        the cutoff, w their spacing.
     heads : int
         Of the transformer's attention.
     seed : int
@@ -134,7 +136,7 @@ class Edges(nn.Module):
         i, j, vectors = self.neighbors.batch(positions.reshape(frames, -1, 3), boxes)
         distance = torch.linalg.vector_norm(vectors, dim=1)
         # The library normalises in place, but not the vector from a particle to its own image.
-        direction = vectors / distance[:, None]
+        direction = vectors / distance.clamp(min=1e-9)[:, None]  # zero to one in the same place
         edges = torch.stack([j, i])
         if self.loops:
             every = torch.arange(positions.shape[0], device=positions.device)
@@ -152,6 +154,7 @@ def _representation(
         "hidden_channels": sizes["hidden"],
         "num_layers": sizes["layers"],
         "num_rbf": sizes["rbf"],
+        "rbf_type": "gauss",
         "trainable_rbf": False,
         "neighbor_embedding": False,
         "cutoff_upper": _ANGSTROM * cutoff,
@@ -166,6 +169,8 @@ def _representation(
             )
         # Without vector_cutoff the energy jumps where a neighbour crosses the cutoff.
         network = transformer(**arguments, num_heads=sizes["heads"], vector_cutoff=True)
+        with torch.no_grad():  # messages are normalised, and add to the embedding
+            network.get_parameter("embedding.weight").mul_(_EMBEDDING)
     elif architecture == "graph-network":
         network = graph(**arguments, num_filters=sizes["hidden"])
     else:

@@ -7,11 +7,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ...errors import PotentialError
-from .base import PairPotential
-from .basis import SplineBasis
+from ...limits import LIMITS
+from .base import PairPotential, checked
+from .basis import SplineBasis, length_in_nm
 from .table_error import TableError, table_error
 
-_MOST_KNOTS = 2000
+_MOST_KNOTS = int(LIMITS["knots"].most)
 
 
 def switching_function(r: Tensor, start: float, end: float) -> Tensor:
@@ -49,9 +50,11 @@ class AnalyticPair(PairPotential):
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
         self.register_buffer("interpolation", self.basis.interpolation, persistent=False)
-        self.cutoff = cutoff
+        cutoff = self.cutoff = self.basis.cutoff
         self.tolerance: float | None = None
-        self.switch_distance = 0.9 * cutoff if switch_distance is None else switch_distance
+        self._told = False  # that the spline is off
+        given = 0.9 * cutoff if switch_distance is None else switch_distance
+        self.switch_distance = length_in_nm("switch_distance", given)
         if not 0 < self.switch_distance < cutoff:
             raise PotentialError(
                 f"expected 0 < switch_distance < cutoff = {cutoff} nm, "
@@ -88,8 +91,9 @@ class AnalyticPair(PairPotential):
         return table_error(self, temperature, r)
 
     def check(self, temperature: float) -> None:
-        """Warn where the spline no longer follows the form, see ``check_table``."""
-        self.check_table(temperature)
+        """Warn once where the spline no longer follows the form, see ``check_table``."""
+        if not self._told:
+            self.check_table(temperature)
 
     def check_table(self, temperature: float = 300.0) -> TableError | None:
         """Warn if the spline's error is above ``tolerance``, which is None for knots given.
@@ -100,11 +104,13 @@ class AnalyticPair(PairPotential):
             return None
         error = self.table_error(temperature)
         if error.largest > self.tolerance:
+            self._told = True
             warnings.warn(
                 f"{self.name}: its spline on {self.basis.knots} knots is off by "
                 f"{error.energy:.2g} kJ/mol at {error.energy_at:.3f} nm and by {error.force:.2g} "
-                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}; take more "
-                "knots by refine_knots(), and attach it to a new System",
+                f"of the force at {error.force_at:.3f} nm, tolerance {self.tolerance:g}. A fit "
+                "goes on with these knots; for more, refine_knots() and attach it to a new System, "
+                f"or begin with knots={2 * self.basis.knots}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -151,6 +157,7 @@ class AnalyticPair(PairPotential):
         return self.basis.knots != before.knots
 
     def _set_knots(self, knots: int) -> None:
+        self._told = False
         self.basis = SplineBasis(self.basis.r_min, self.basis.cutoff, knots)
         self.centers = torch.from_numpy(self.basis.centers).to(self.centers)
         self.interpolation = self.basis.interpolation.to(self.interpolation)
@@ -174,7 +181,12 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -205,7 +217,12 @@ class Mie(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.8), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -242,7 +259,12 @@ class Morse(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, r_0, 0.6), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "r_0", r_0, 0.6),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.depth = self.per_pair("depth", depth)
         self.width = self.per_pair("width", width)
@@ -296,7 +318,12 @@ class SoftSphere(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, sigma, 0.7), cutoff, knots, n_types, switch_distance, name
+            _first_knot(r_min, cutoff, "sigma", sigma, 0.7),
+            cutoff,
+            knots,
+            n_types,
+            switch_distance,
+            name,
         )
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
@@ -307,7 +334,19 @@ class SoftSphere(AnalyticPair):
         return self.epsilon[:, None] * (self.sigma[:, None] / r) ** self.exponent[:, None]
 
 
-def _first_knot(r_min: float | None, length: ArrayLike, factor: float) -> float:
+def _first_knot(
+    r_min: float | None, cutoff: float, name: str, length: ArrayLike, factor: float
+) -> float:
     if r_min is not None:
         return r_min
-    return factor * float(torch.as_tensor(length, dtype=torch.float64).min())
+    smallest = factor * float(checked(name, length).min())
+    end = length_in_nm("cutoff", cutoff)
+    if isinstance(end, float) and not smallest < end:
+        raise PotentialError(
+            f"{name}: got {smallest / factor:g} nm, from which r_min = {factor:g} {name} = "
+            f"{smallest:g} nm follows, expected less than cutoff = {end:g} nm; give r_min, or look "
+            f"whether {name} and cutoff are in their places",
+            got=length,
+            cutoff=end,
+        )
+    return smallest

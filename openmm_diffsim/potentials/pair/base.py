@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ...errors import PotentialError
-from ...units import MOLAR_GAS_CONSTANT
+from ...errors import PotentialError, UnitError
+from ...limits import limit_of
+from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 from ..base import Potential
 from ..network.network import NetworkPotential
 from .basis import SplineBasis, n_pairs_of_types
 from .pair_energy import PairEnergy
 
 Array = NDArray[np.float64]
+
+_KINDS = {
+    **dict.fromkeys(("core_radius", "sigma", "r_0", "prior_sigma", "r_min"), "length"),
+    **dict.fromkeys(("epsilon", "depth", "prior_epsilon", "tolerance"), "energy"),
+    **dict.fromkeys(("width", "kappa"), "wavenumber"),
+    "core_slope": "force",
+    "strength": "energy_length",
+    **dict.fromkeys(("repulsive", "attractive", "exponent"), "dimensionless"),
+}
+"""What the arguments are, that may be Quantities."""
 
 
 class PairPotential(Potential):
@@ -92,11 +103,13 @@ class PairPotential(Potential):
 
     def energy(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
         """u(r) in kJ/mol, shape [pairs of types, len(r)], for r in nm; differentiable."""
-        return self.spline_coefficients(temperature) @ torch.from_numpy(self.basis.values(r)).T
+        return (
+            self.spline_coefficients(temperature) @ torch.from_numpy(self.basis.values(in_nm(r))).T
+        )
 
     def force(self, r: ArrayLike, temperature: float | None = None) -> Tensor:
         """-du/dr in kJ/mol/nm, shape [pairs of types, len(r)], for r in nm; differentiable."""
-        slopes = torch.from_numpy(self.basis.derivatives(r))
+        slopes = torch.from_numpy(self.basis.derivatives(in_nm(r)))
         return -self.spline_coefficients(temperature) @ slopes.T
 
     def in_torch(self, temperature: float | None = None) -> PairEnergy:
@@ -106,8 +119,8 @@ class PairPotential(Potential):
     def as_network(self, temperature: float | None = None) -> NetworkPotential:
         """The same potential with the same parameters, evaluated in torch pair by pair.
 
-        An analytic or neural form is evaluated itself, not its spline. ``temperature`` (K) matters
-        only to a temperature-dependent potential.
+        An analytic or neural form is evaluated itself, not its spline, but for the straight line
+        below ``r_min``. ``temperature`` (K) matters only to a temperature-dependent potential.
         """
         return NetworkPotential(self.in_torch(temperature), n_types=self.n_types, name=self.name)
 
@@ -140,8 +153,14 @@ class PairPotential(Potential):
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
 
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
-        """A parameter of shape [pairs of types] from a number or one number per pair of types."""
-        array = np.asarray(value, dtype=np.float64)
+        """A parameter of shape [pairs of types] from a number or one number per pair of types.
+
+        Raises
+        ------
+        PotentialError
+            If it has another shape, or a number is beyond the range of that name, see ``limits``.
+        """
+        array = checked(name, value)
         if array.ndim > 1 or (array.ndim == 1 and array.shape != (self.n_pairs,)):
             raise PotentialError(
                 f"{name}: expected one number or {self.n_pairs} (one per pair of types), "
@@ -149,6 +168,35 @@ class PairPotential(Potential):
                 expected=self.n_pairs,
                 got=array.shape,
             )
-        if not np.all(np.isfinite(array)):
-            raise PotentialError(f"{name}: expected finite numbers, got {array}", got=value)
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
+
+
+def in_nm(r: Any) -> Array:
+    """Distances, or Quantities, as an array in nm."""
+    return np.asarray(value_in_md_units(_plain(r), "length"))
+
+
+def _plain(r: Any) -> Any:
+    return r.numpy(force=True) if isinstance(r, Tensor) else r
+
+
+def checked(name: str, value: ArrayLike) -> Array:
+    """An argument as an array of numbers in md units that are within the range of that name.
+
+    Raises
+    ------
+    PotentialError
+        If it is none.
+    """
+    limit = limit_of(name)
+    kind = _KINDS.get(name)
+    try:
+        plain = value if kind is None else value_in_md_units(value, kind)
+        array = np.asarray(plain, dtype=np.float64)
+    except UnitError as error:
+        raise PotentialError(f"{name}: {error}", got=value) from error
+    except (TypeError, ValueError) as error:
+        raise PotentialError(f"{name}: {limit.error('a number', value)}", got=value) from error
+    if not np.all((array >= limit.least) & (array <= limit.most)):
+        raise PotentialError(f"{name}: {limit.error('finite numbers', value)}", got=value)
+    return array

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ...errors import PotentialError
+from ...errors import PotentialError, UnitError
+from ...limits import checked_number, checked_whole
+from ...units import number_in_md_units
 
 Array = NDArray[np.float64]
 
@@ -32,9 +35,9 @@ class SplineBasis:
 
     Parameters
     ----------
-    r_min : float
+    r_min : float or Quantity
         First knot, nm. Below it the potential is a straight line.
-    cutoff : float
+    cutoff : float or Quantity
         Last knot, nm. The potential is zero beyond.
     knots : int
         Number of knots, both ends included; there are ``knots - 2`` coefficients.
@@ -42,7 +45,7 @@ class SplineBasis:
     Raises
     ------
     PotentialError
-        If not 0 < r_min < cutoff, or knots < 6.
+        If not 0 < r_min < cutoff, or one of them is beyond ``limits.LIMITS``.
     """
 
     r_min: float
@@ -50,12 +53,8 @@ class SplineBasis:
     knots: int
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.r_min) and np.isfinite(self.cutoff)):
-            raise PotentialError(
-                f"r_min and cutoff must be finite, got {self.r_min} and {self.cutoff} nm",
-                r_min=self.r_min,
-                cutoff=self.cutoff,
-            )
+        for name in ("r_min", "cutoff"):  # frozen, and a Quantity becomes a number
+            object.__setattr__(self, name, length_in_nm(name, getattr(self, name)))
         if not 0 < self.r_min < self.cutoff:
             raise PotentialError(
                 f"expected 0 < r_min < cutoff, got r_min = {self.r_min} nm and "
@@ -63,8 +62,9 @@ class SplineBasis:
                 r_min=self.r_min,
                 cutoff=self.cutoff,
             )
-        if self.knots < 6:
-            raise PotentialError(f"expected at least 6 knots, got {self.knots}", knots=self.knots)
+        checked_number("r_min", self.r_min, PotentialError)
+        checked_number("cutoff", self.cutoff, PotentialError)
+        checked_whole("knots", self.knots, PotentialError)
 
     @property
     def n_coefficients(self) -> int:
@@ -132,6 +132,16 @@ class SplineBasis:
         Tensor [..., coefficients], kJ/mol, differentiable with respect to ``u``.
         """
         return u @ self.interpolation.T
+
+
+def length_in_nm(name: str, value: Any) -> Any:
+    """A number in nm of a Quantity; what is none is left to be refused by its limits."""
+    if not hasattr(value, "value_in_unit"):
+        return value
+    try:
+        return number_in_md_units(value, "length")
+    except UnitError as error:
+        raise PotentialError(f"{name}: {error}", got=value) from error
 
 
 def _cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:

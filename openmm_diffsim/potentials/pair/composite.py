@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import PotentialError
+from ..base import check_list
 from ..parameters import learned_parameters
 from .base import PairPotential
 
@@ -30,6 +31,11 @@ class _Composite(PairPotential):
     def is_free_form(self) -> bool:  # type: ignore[override]
         """Is any term that is learned of free form?"""
         return any(term.is_free_form for term in self._learned())
+
+    def check(self, temperature: float) -> None:
+        """Those of all parts."""
+        for part in self._parts():
+            part.check(temperature)
 
     def _parts(self) -> list[PairPotential]:
         raise NotImplementedError
@@ -116,6 +122,7 @@ class TemperatureDependent(_Composite):
 
 
 def _check_same_basis(terms: Sequence[PairPotential]) -> None:
+    check_list(terms)
     if not terms:
         raise PotentialError("a sum needs at least one potential, got none")
     first = terms[0]

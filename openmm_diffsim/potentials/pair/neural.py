@@ -8,9 +8,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ...errors import PotentialError
+from ...limits import checked_whole
 from .analytic import AnalyticPair
+from .base import checked
 
-_KNOTS_PER_CENTER = 12
+_KNOTS_PER_CENTER = 24  # a force keeps those it began with, while training makes a network steep
 
 
 class NeuralPair(AnalyticPair):
@@ -26,9 +28,9 @@ class NeuralPair(AnalyticPair):
     r_min, cutoff, n_types, switch_distance
         See ``SplineBasis``, ``PairPotential`` and ``AnalyticPair``.
     knots : int or "auto"
-        "auto": 12 for each of ``centers``, which is enough for weights of the usual size, or more
+        "auto": 24 for each of ``centers``, which is enough for weights that training makes, or more
         until the spline is within ``tolerance``, see ``refine_knots``. That the network has become
-        too rough for its knots is warned of, see ``check_table``.
+        too rough for its knots all the same is warned of once, see ``check_table``.
     tolerance : float
         Of the spline's energy, kJ/mol, and of its force, relative to it, for "auto".
     prior_sigma, prior_epsilon : float or [pairs of types]
@@ -61,18 +63,22 @@ class NeuralPair(AnalyticPair):
         tolerance: float = 1e-3,
         name: str | None = None,
     ) -> None:
+        checked_whole("centers", centers, PotentialError)
+        for width in hidden:
+            checked_whole("hidden", width, PotentialError)
+        tolerance = float(checked("tolerance", tolerance))
+        if isinstance(knots, str) and knots != "auto":
+            raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
         first = _KNOTS_PER_CENTER * centers if isinstance(knots, str) else knots
         super().__init__(r_min, cutoff, first, n_types, switch_distance, name)
-        mu = torch.linspace(r_min, cutoff, centers, dtype=torch.float64)
+        mu = torch.linspace(self.basis.r_min, self.basis.cutoff, centers, dtype=torch.float64)
         self.register_buffer("mu", mu)
-        self.register_buffer("prior_sigma", self.per_pair("prior_sigma", prior_sigma).detach())
-        self.register_buffer(
-            "prior_epsilon", self.per_pair("prior_epsilon", prior_epsilon).detach()
-        )
+        sigma = self.per_pair("prior_sigma", prior_sigma)
+        epsilon = self.per_pair("prior_epsilon", prior_epsilon)
+        self.register_buffer("prior_sigma", sigma.detach())
+        self.register_buffer("prior_epsilon", epsilon.detach())
         self.network = _mlp([centers, *hidden, self.n_pairs], seed)
         if isinstance(knots, str):
-            if knots != "auto":
-                raise PotentialError(f"knots: expected a number or 'auto', got {knots!r}")
             self.tolerance = tolerance
             self.refine_knots()
 

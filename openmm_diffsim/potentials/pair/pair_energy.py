@@ -12,9 +12,11 @@ from .basis import pair_index
 class PairEnergy(nn.Module):
     """U(x) = sum over pairs of u(r), with a graph to positions, box and the potential's parameters.
 
-    Where the potential has a closed form, u is this form, switched at the cutoff, also below
-    ``r_min``; else u is the spline. Twice differentiable, and ``torch.jit.script`` compiles it if
-    it compiles the potential's ``closed_form`` or ``spline_coefficients``.
+    Where the potential has a closed form, u is this form, switched at the cutoff; else u is the
+    spline. Below ``r_min`` it is the straight line of the spline, as what else runs the potential
+    has it, and finite down to r = 0, where a pair exerts no force. Twice differentiable, and
+    ``torch.jit.script`` compiles it if it compiles the potential's ``closed_form`` and
+    ``spline_coefficients``.
 
     Parameters
     ----------
@@ -60,15 +62,23 @@ class PairEnergy(nn.Module):
         return frames.index_add(0, i // n, energies)
 
     def _of_pairs(self, vectors: Tensor, type_i: Tensor, type_j: Tensor) -> Tensor:
-        r = torch.linalg.vector_norm(vectors, dim=1)
+        squares = vectors.square().sum(dim=1)
+        apart = squares > 0  # the slope of a length at zero is none, and its own slope no number
+        r = torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
         row = self.pair_of_types[type_i, type_j]
-        if self.has_closed_form:
-            return self.pair.switched_form(r).gather(0, row[None])[0]
-        return self._spline(r, row)
-
-    def _spline(self, r: Tensor, row: Tensor) -> Tensor:
-        """u(r) as ``SplineBasis.values`` defines it, from the four coefficients around each r."""
         c = self.pair.spline_coefficients(self.temperature)
+        if not self.has_closed_form:
+            return self._spline(c, r, row)
+        form = self.pair.switched_form(r.clamp(min=self.r_min)).gather(0, row[None])[0]
+        return torch.where(r < self.r_min, self._line(c, r, row), form)
+
+    def _line(self, c: Tensor, r: Tensor, row: Tensor) -> Tensor:
+        """The spline's straight continuation below r_min."""
+        first, second = c[row, 0], c[row, 1]
+        return first + (second - first) * ((r - self.r_min) / self.spacing)
+
+    def _spline(self, c: Tensor, r: Tensor, row: Tensor) -> Tensor:
+        """u(r) as ``SplineBasis.values`` defines it, from the four coefficients around each r."""
         below = 2 * c[:, :1] - c[:, 1:2]
         padded = torch.cat([below, c, torch.zeros_like(c[:, :3])], dim=1)
         last = padded.shape[1] - 4
@@ -83,6 +93,5 @@ class PairEnergy(nn.Module):
             + flat[first + 2] * (-3 * t**3 + 3 * t**2 + 3 * t + 1)
             + flat[first + 3] * t**3
         ) / 6
-        line = c[row, 0] + (c[row, 1] - c[row, 0]) * x
-        inside = torch.where(x < 0, line, cubic)
+        inside = torch.where(x < 0, self._line(c, r, row), cubic)
         return torch.where(r < self.cutoff, inside, 0.0)

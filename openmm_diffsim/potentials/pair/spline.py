@@ -2,12 +2,19 @@
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from .base import PairPotential
+from ...limits import Limit, checked_whole
+from ...units import value_in_md_units
+from .base import PairPotential, checked, in_nm
 from .basis import SplineBasis
+
+Array = NDArray[np.float64]
+
+_COVERED = 2 / 3  # of r_min to the cutoff: what a table has to say something of
+_FAR, _CORE = 3.0, 20.0  # cutoffs and kJ/mol: a table far beyond with more than that at the cutoff
 
 
 class SplinePair(PairPotential):
@@ -49,12 +56,8 @@ class SplinePair(PairPotential):
         name: str | None = None,
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
-        if not core_slope > 0:
-            raise PotentialError(
-                f"core_slope: expected a positive number, got {core_slope}", got=core_slope
-            )
-        self.core_slope = core_slope
-        self._least_fall = core_slope * self.basis.spacing
+        self.core_slope = float(checked("core_slope", core_slope))
+        self._least_fall = self.core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
         )
@@ -102,10 +105,18 @@ class SplinePair(PairPotential):
         The table is interpolated by cubic Hermite pieces without overshoot; below its first
         point it goes on with its first slope, and it is shifted to zero at its last point or at
         the cutoff, whichever comes first.
+
+        Raises
+        ------
+        PotentialError
+            If r does not rise, a number is not finite, the table covers less than two thirds of
+            r_min to the cutoff, or all of that lies in the core of one that goes on far beyond.
         """
         from scipy.interpolate import PchipInterpolator
 
-        r, u = np.asarray(r, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        known = Limit(0, self.n_pairs - 1, "counts the pairs of types (0,0), (0,1), ..., (1,1)")
+        pair = checked_whole("pair", pair, PotentialError, known)
+        r, u = in_nm(r), np.asarray(value_in_md_units(u, "energy"))
         if r.ndim != 1 or r.shape != u.shape or len(r) < 4 or np.any(np.diff(r) <= 0):
             raise PotentialError(
                 "expected a table of at least 4 points with rising r, got shapes "
@@ -113,6 +124,7 @@ class SplinePair(PairPotential):
                 shape_r=r.shape,
                 shape_u=u.shape,
             )
+        _check_range(r, u, self.basis)
         curve = PchipInterpolator(r, u)
         end = min(r[-1], self.basis.cutoff)
         x = self.basis.centers
@@ -122,3 +134,30 @@ class SplinePair(PairPotential):
         with torch.no_grad():
             self.values[pair] = self.basis.interpolate(torch.from_numpy(table))
         return self
+
+
+def _check_range(r: Array, u: Array, basis: SplineBasis) -> None:
+    """Raise where a table says little of r_min to the cutoff, or seems to be in angstrom."""
+    if not (np.all(np.isfinite(r)) and np.all(np.isfinite(u))):
+        raise PotentialError("expected finite numbers in a table of u(r), got NaN or infinity")
+    low, high = basis.r_min, basis.cutoff
+
+    def covered(ends: Array) -> float:
+        return float((min(ends[-1], high) - max(ends[0], low)) / (high - low))
+
+    got = f"a table of u(r) from {r[0]:.4g} to {r[-1]:.4g} nm"
+    if covered(r) < _COVERED:
+        hint = "it would in angstrom" if covered(r / 10) >= _COVERED else "write 0 where u is 0"
+        raise PotentialError(
+            f"got {got}, expected it to cover r_min = {low:.4g} nm to the cutoff, {high:.4g} nm, "
+            f"or two thirds of that; {hint}",
+            got=(float(r[0]), float(r[-1])),
+            expected=(low, high),
+        )
+    reach = float(np.interp(high, r, u) - u[-1])
+    if r[-1] > _FAR * high and reach > _CORE:
+        raise PotentialError(
+            f"got {got} with u = {reach:.4g} kJ/mol above its end at the cutoff, {high:.4g} nm: "
+            "up to there it is all core. Is r in angstrom? Else end the table at the cutoff",
+            got=reach,
+        )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ...units import MOLAR_GAS_CONSTANT
+from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def table_error(pair: Any, temperature: float, r: ArrayLike | None = None) -> Ta
         steps = (np.arange(intervals * _PER_KNOT) + 0.5) / _PER_KNOT
         points = basis.r_min + basis.spacing * (_BEND + steps)
     else:
-        points = np.atleast_1d(np.asarray(r, dtype=np.float64))
+        points = np.atleast_1d(np.asarray(value_in_md_units(r, "length")))
     u, f = _closed_form(pair, points)
     with torch.no_grad():
         du = np.abs(pair.energy(points).numpy() - u)

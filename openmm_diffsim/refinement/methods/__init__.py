@@ -6,8 +6,9 @@ import torch
 
 from .base import Method, Step
 from .boltzmann import IterativeBoltzmannInversion, RelativeEntropy
-from .gauss_newton import GaussNewton, GaussNewtonOptions
+from .gauss_newton import GaussNewton
 from .optimizer import TorchOptimizer, reweighted_loss
+from .options import GaussNewtonOptions
 
 METHODS: dict[str, Callable[[], Method]] = {
     "gauss-newton": GaussNewton,

@@ -30,6 +30,9 @@ class Method(Protocol):
 
     It is pure: it changes neither the potential nor itself, and what it has to remember goes into
     the step and comes back in the next view. Its public attributes are its options.
+
+    One that is not for every potential, or does not use every target, may say so before any MD, in
+    a method ``used_targets(view)``: the targets that it uses, or a TargetError.
     """
 
     def propose(self, view: FitView) -> Step:

@@ -30,17 +30,19 @@ class IterativeBoltzmannInversion:
     damping: float = 1.0
     least_g: float = 0.05
 
+    def used_targets(self, view: FitView) -> list[Target]:
+        """The g(r) of each pair of types.
+
+        Raises
+        ------
+        TargetError
+            If the potential is not free, or a pair of types has no g(r).
+        """
+        return _structure_targets(view, self._pair_of(view))
+
     def propose(self, view: FitView) -> Step:
         """One iteration with the g(r) of the last round alone."""
-        potential = view.potential
-        pairs = potential.pairs()
-        free = potential.is_linear and len(view.parameters) == len(view.coefficients(0))
-        if len(pairs) != 1 or not free:
-            raise TargetError(
-                "iterative Boltzmann inversion needs a SplinePair, got "
-                f"{type(potential).__name__}; take the default method"
-            )
-        pair = pairs[0][1]
+        pair = self._pair_of(view)
         change = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
         for state in view.states:
             kt = MOLAR_GAS_CONSTANT * state.temperature
@@ -57,6 +59,18 @@ class IterativeBoltzmannInversion:
                 change[row] += pair.basis.interpolate(mean).numpy()
         return Step(change.ravel())
 
+    @staticmethod
+    def _pair_of(view: FitView) -> Any:
+        potential = view.potential
+        pairs = potential.pairs()
+        free = potential.is_linear and len(view.parameters) == len(view.coefficients(0))
+        if len(pairs) != 1 or not free:
+            raise TargetError(
+                "iterative Boltzmann inversion needs a SplinePair, got "
+                f"{type(potential).__name__}; take the default method"
+            )
+        return pairs[0][1]
+
 
 @dataclass
 class RelativeEntropy:
@@ -64,20 +78,28 @@ class RelativeEntropy:
 
     Gradient beta (<S>_target - <S>), Hessian beta^2 Cov(S, S), convex in the coefficients.
     <S>_target is the integral of the basis over the target's g(r), which must therefore reach
-    the cutoff for every pair of types. Targets other than g(r) are ignored. The smoothness prior
-    of Gauss-Newton regularises the core.
+    the cutoff for every pair of types. Targets other than g(r) are ignored, which a Refinement
+    warns of. The smoothness prior of Gauss-Newton regularises the core.
     """
 
     roughness: float = 200.0
 
+    def used_targets(self, view: FitView) -> list[Target]:
+        """The g(r) of each pair of types.
+
+        Raises
+        ------
+        TargetError
+            If the potential is none of pairs, or a pair of types has no g(r) up to the cutoff.
+        """
+        pair = self._pair_of(view)
+        used = _structure_targets(view, pair)
+        for target in used:
+            _check_reach(target, pair)
+        return used
+
     def propose(self, view: FitView) -> Step:
         """One Newton step on all pooled frames."""
-        pairs = view.potential.pairs()
-        if len(pairs) != 1 or not view.potential.energy_is_linear:
-            raise TargetError(
-                f"relative entropy is for a pair potential, got {type(view.potential).__name__}; "
-                'take method="adam", or TorchOptimizer(...)'
-            )
         n = len(view.parameters)
         hessian, slope = np.zeros((n, n)), np.zeros(n)
         for k in range(len(view.states)):
@@ -86,9 +108,19 @@ class RelativeEntropy:
         hessian[np.diag_indices(n)] += 1e-6 * hessian.diagonal().max()
         return Step(np.asarray(-np.linalg.solve(hessian, slope)))
 
+    @staticmethod
+    def _pair_of(view: FitView) -> Any:
+        pairs = view.potential.pairs()
+        if len(pairs) != 1 or not view.potential.energy_is_linear:
+            raise TargetError(
+                f"relative entropy is for a pair potential, got {type(view.potential).__name__}; "
+                'take method="adam", or TorchOptimizer(...)'
+            )
+        return pairs[0][1]
+
     def _of_state(self, view: FitView, index: int) -> tuple[Array, Array]:
         state, frames = view.states[index], view.frames[index]
-        (_, pair), *_ = view.potential.pairs()
+        pair = self._pair_of(view)
         w = frames.weights.numpy(force=True)
         sums = state.frames.features
         mean, b = w @ sums, beta(state.temperature)
@@ -105,6 +137,21 @@ class RelativeEntropy:
             hessian = hessian + chain.T @ precision @ chain
             slope = slope + chain.T @ precision @ view.from_prior(index)
         return hessian, slope
+
+
+def _structure_targets(view: FitView, pair: Any) -> list[Target]:
+    return [target for state in view.states for _, target in pair_targets(state, pair)]
+
+
+def _check_reach(target: Target, pair: Any) -> None:
+    """TargetError where a g(r) ends before the cutoff."""
+    x = target.x
+    assert x is not None
+    if x[-1] < pair.basis.cutoff - 1.5 * np.diff(x).max():
+        raise TargetError(
+            f"relative entropy needs g(r) up to the cutoff, {pair.basis.cutoff:.4f} nm; "
+            f"the target ends at {x[-1]:.4f} nm"
+        )
 
 
 def pair_targets(state: State, pair: Any) -> list[tuple[int, Target]]:
@@ -136,13 +183,9 @@ def target_basis_sums(state: State, pair: Any) -> Array:
     assert state.theory is not None
     n = state.theory.n_of_species
     for row, target in pair_targets(state, pair):
+        _check_reach(target, pair)
         x = target.x
         assert x is not None
-        if x[-1] < pair.basis.cutoff - 1.5 * np.diff(x).max():
-            raise TargetError(
-                f"relative entropy needs g(r) up to the cutoff, {pair.basis.cutoff:.4f} nm; "
-                f"the target ends at {x[-1]:.4f} nm"
-            )
         a, b = rows[row], columns[row]
         n_pairs = n[a] * (n[a] - 1) / 2 if a == b else n[a] * n[b]
         edges = np.concatenate([[x[0]], 0.5 * (x[1:] + x[:-1]), [pair.basis.cutoff]])

@@ -42,23 +42,15 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from ...potentials import Potential
-from ..comparison import Comparison, Knowledge
+from ..comparison import Comparison
 from ..state import FitView
 from . import frame_space
 from .base import Step
+from .options import GaussNewtonOptions
 
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
-
-
-@dataclass(frozen=True)
-class GaussNewtonOptions(Knowledge):
-    """What can be tuned; the defaults need no tuning."""
-
-    roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
-    network_steps: int = 5  # most steps of an update of a network
-    stride: float = 0.03  # variance of the change of U/kT of a network in a round, per particle
 
 
 @dataclass
@@ -75,8 +67,7 @@ class GaussNewton:
     def propose(self, view: FitView) -> Step:
         """The minimum of the linear model of all targets."""
         if not view.potential.energy_is_linear:
-            steps, stride = self.options.network_steps, self.options.stride
-            return Step(frame_space.change(view, self.options, steps, stride))
+            return Step(frame_space.change(view, self.options))
         comparisons = view.compare(self.options)
         members = [indices for _, indices in view.groups]
         chains = [np.concatenate([view.chain(k) for k in indices]) for indices in members]
@@ -110,7 +101,7 @@ def linear_model(
     from_prior : c - c_0, [coefficients at all state points of the group]
     precision : of the prior on all of these, [coefficients, coefficients], or None
     """
-    weighted = view.jacobian.T @ view.weight
+    weighted = (view.weighting @ view.jacobian).T
     hessian, slope = weighted @ view.jacobian, weighted @ view.residual
     if precision is not None:
         hessian, slope = hessian + precision, slope + precision @ from_prior
@@ -123,11 +114,10 @@ def damping(view: Comparison) -> Array:
     With J + E of which J was measured, the misfit expected after a step x is that of J alone plus
     x^T <E^T C^-1 E> x: a step is shorter along what was measured badly.
     """
-    deviations = view.jacobian_deviations
-    if deviations is None:
+    if view.jacobian_noise is None:
         size = view.jacobian.shape[1]
         return np.zeros((size, size))
-    return np.tensordot(deviations, view.weight @ deviations, ([0, 1], [0, 1]))
+    return view.jacobian_noise.damping(view.weighting)
 
 
 def solve(

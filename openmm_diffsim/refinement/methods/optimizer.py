@@ -51,10 +51,7 @@ class TorchOptimizer:
         optimizer = self.factory(leaves)
         _restore(optimizer, view.memory)
         memory = view.memory
-        enough = [
-            max(self.least_overlap * frames.n_effective, frames.samples.least_effective)
-            for frames in view.frames
-        ]
+        enough = view.enough(self.least_overlap)
 
         def loss() -> Tensor:
             optimizer.zero_grad()
@@ -70,8 +67,7 @@ class TorchOptimizer:
                 break
             memory = optimizer.state_dict()["state"]
             # with a graph: these weights are those of the next step
-            pairs = zip(_at(view, leaves).frames, enough, strict=True)
-            if any(frames.n_effective < least for frames, least in pairs):
+            if not _at(view, leaves).reaches(enough):
                 break
         return Step(_at(view, leaves).change.numpy(force=True), None, memory)
 
@@ -89,10 +85,8 @@ class TorchOptimizer:
 def reweighted_loss(view: FitView) -> Tensor:
     """sum_t weight_t mean((<A> - t)^2 / uncertainty^2), with a graph to the view's parameters."""
     total = torch.zeros((), dtype=torch.float64)
-    frames = {id(s.state_point): f for s, f in zip(view.states, view.frames, strict=True)}
     for target in view.targets:
-        averages = [frames[id(point)].average(o) for point, o in target.terms]
-        off = target.predict(*averages) - torch.from_numpy(target.values)
+        off = target.predict(*view.averages(target)) - torch.from_numpy(target.values)
         scaled = off / torch.from_numpy(target.uncertainty)
         total = total + target.weight * (scaled**2).mean()
     return total
