@@ -18,6 +18,7 @@ from ..observables import Observable
 from ..samples import View
 from ..units import beta
 from .low_rank import LowRank
+from .modes import Modes, Seen
 from .target import Target
 from .theory import LiquidTheory
 
@@ -235,26 +236,27 @@ def _static(
     with torch.no_grad():
         values = np.concatenate([view.values(o).numpy() for o in observables], axis=1)
     deviations = values - mean
-    frame_covariance = (deviations * weights[:, None]).T @ deviations
-    noise = _relative_noise(view, observables, frame_covariance)
-    share = known.prior_frames / (known.prior_frames + view.n_effective)
+    reference, counting = np.diag(weights @ deviations**2), np.full(len(mean), np.nan)
     theory = sight.theory if known.theory and wants_jacobian else None
     structure = None if theory is None else theory.structure(view)
     if theory is not None and structure is not None:
         along_volume, features_along_volume = _volume_modes(view, weights, deviations)
-        c = view.coefficients.numpy(force=True)
-        prior, rows = theory.jacobian(structure, observables, c)
-        prior -= beta(view.samples.temperature) * np.outer(along_volume, features_along_volume)
-        both = np.ix_(rows, theory.columns)
-        jacobian[both] = (1 - share) * jacobian[both] + share * prior[both]
-        prior, rows = theory.covariance(structure, observables)
+        prior, counting = theory.covariance(structure, observables)
+        rows = np.isfinite(counting)
         prior += np.outer(along_volume, along_volume)
-        prior[~rows, ~rows] = np.diag(frame_covariance)[~rows]
-        frame_covariance = (1 - share) * frame_covariance + share * prior
-    if not view.samples.potential.energy_is_linear:
-        independent = np.diag(np.diag(frame_covariance))
-        frame_covariance = (1 - share) * frame_covariance + share * independent
-    covariance = noise * frame_covariance
+        reference = np.where(np.outer(rows, rows), prior, reference)
+    lengths = [run.n_frames for run in view.samples.runs]
+    seen = Seen(Modes.of(reference, counting), deviations, weights, lengths, known.prior_frames)
+    is_bare = view.samples.potential.energy_is_linear & ~seen.modes.known
+    share = np.where(is_bare, 1.0, seen.share)
+    if theory is not None and structure is not None:
+        answer, answered = theory.jacobian(structure, observables, view)
+        answer -= beta(view.samples.temperature) * np.outer(along_volume, features_along_volume)
+        both = np.ix_(answered, theory.columns)
+        own = np.where(seen.modes.known, share, seen.share)
+        jacobian[both] = seen.jacobian(jacobian, answer, own)[both]
+    frame_covariance = seen.frame_covariance(share)
+    covariance = frame_covariance / seen.n_frames
     return _Averages(
         sight, observables, mean, jacobian, covariance, frame_covariance, view.n_effective, None
     )
@@ -383,19 +385,6 @@ def _volume_modes(view: View, weights: Array, deviations: Array) -> tuple[Array,
     scaled = weights * volume / np.sqrt(weights @ volume**2)
     features = samples.learned.linear(view.coefficients, virials=False).energies
     return scaled @ deviations, scaled @ (features - weights @ features)
-
-
-def _relative_noise(
-    view: View, observables: Sequence[Observable], frame_covariance: Array
-) -> float:
-    """Variance of an average over that of one frame: (1 + 2 tau) / n_effective."""
-    variance = np.concatenate(
-        [np.diag(view.estimate(o, check=False).covariance) for o in observables]
-    )
-    one_frame = np.diag(frame_covariance)
-    seen = one_frame > 1e-3 * one_frame.max()
-    ratio = float(np.median(variance[seen] / one_frame[seen])) if seen.any() else np.inf
-    return ratio if np.isfinite(ratio) and ratio * view.n_effective > 1 else 1 / view.n_effective
 
 
 def _target_noise(targets: Sequence[Target], operator: Array, one_frame: Array) -> LowRank:

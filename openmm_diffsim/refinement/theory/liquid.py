@@ -45,6 +45,7 @@ Array = NDArray[np.float64]
 
 _LEAST_STRUCTURE_FACTOR = 0.02  # of the starting guess
 _MOST_ITERATIONS = 60
+_NODES = 4  # of the quadrature over a bin
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,29 @@ class LiquidStructure:
 
     def rdf_response(self) -> Array:
         """dg_p(r)/dc, mol/kJ, shape [pairs, bins, coefficients]."""
-        known = self._susceptibility[:, : len(self.r)]
+        width = self.r[1] - self.r[0]
+        return self.direct_response(self.r, width, self.g) + self.indirect_response()
+
+    def direct_response(self, r: Array, width: Array | float, g: Array) -> Array:
+        """What dg_p(r)/dc is if no third particle is near: -beta g_p(r) B_k(r).
+
+        Means of B over bins of a ``width`` about ``r``, with ``g`` [pairs, len(r)] there: bins as
+        narrow as a measurement's, and not those of the theory, see the finest waves of u(r).
+        """
+        each = np.eye(len(g))[:, None, :, None] * g[:, :, None, None]
+        parts = [i.spread(each * _binned(i.basis, r, width)[:, None]) for i in self.interactions]
+        return np.asarray(-self.beta * np.concatenate(parts, axis=-1))
+
+    def indirect_response(self) -> Array:
+        """What other particles do: ``rdf_response`` without the direct one, smooth in r."""
+        n = len(self.r)
+        smooth = self._susceptibility[:, :n].copy()
+        for pair in range(len(self.g)):
+            smooth[pair, :, pair, :n][np.diag_indices(n)] -= self.g[pair]
         parts = []
         for each in self.interactions:
-            basis = each.basis.values(self._grid)
-            parts.append(each.spread(-self.beta * np.einsum("prqs,sk->prqk", known, basis)))
+            basis = _binned(each.basis, self._grid, self.r[1] - self.r[0])
+            parts.append(each.spread(-self.beta * np.einsum("prqs,sk->prqk", smooth, basis)))
         return np.concatenate(parts, axis=-1)
 
     def rdf_covariance(self) -> Array:
@@ -283,6 +302,16 @@ class LiquidStructure:
                     kernel = kernel + matrix[:, a, d] * matrix[:, c, b]
                 out[p, q] = kernel * self._root_density[q] / self._root_density[p]
         return out
+
+
+def _binned(basis: SplineBasis, r: Array, width: Array | float) -> Array:
+    """Mean of each basis function over a bin, weighted by r^2, [len(r), functions]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    points = np.maximum(r[:, None] + 0.5 * np.broadcast_to(width, r.shape)[:, None] * nodes, 0.0)
+    share = weights * points**2
+    share /= share.sum(axis=1, keepdims=True)
+    values = basis.values(points.ravel()).reshape(*points.shape, -1)
+    return np.asarray(np.einsum("rn,rnk->rk", share, values))
 
 
 def radial_transforms(r: Array) -> tuple[Array, Array]:

@@ -59,8 +59,10 @@ class LiquidTheory:
         cutoff = max(pair.basis.cutoff for _, pair in self._pairs)
         margin = 1.0 if state_point.pressure is None else 0.93  # the box may shrink
         reach = min(margin * largest_range(box), 2.5 * cutoff)
-        width = max(bin_width, reach / _MOST_BINS)
-        bins = int(reach / width + 1e-9)
+        self._merged = int(np.ceil(reach / bin_width / _MOST_BINS - 1e-9))
+        width = self._merged * bin_width
+        bins = int(reach / width + 1e-9) * self._merged
+        width = bin_width
         for a, first in enumerate(members):
             for second in members[a:]:
                 self.rdfs.append(RDF(bins * width, bins, atoms=first, atoms2=second))
@@ -92,12 +94,20 @@ class LiquidTheory:
         if not self.rdfs:
             return None
         volume = float(view.weights.detach() @ view.samples.volumes)
-        g = np.array([view.average(rdf).numpy(force=True) for rdf in self.rdfs])
-        r, b = self.rdfs[0].r, beta(view.samples.temperature)
+        n = np.arange(len(self.rdfs[0].r))
+        shells = ((n + 1.0) ** 3 - n**3).reshape(-1, self._merged)
+        g = self.averages(view).reshape(len(self.rdfs), -1, self._merged)
+        g = (g * shells).sum(axis=-1) / shells.sum(axis=-1)
+        r = self.rdfs[0].r.reshape(-1, self._merged).mean(axis=1)
+        b = beta(view.samples.temperature)
         return LiquidStructure(r, g, self.n_of_species, volume, b, self.interactions)
 
+    def averages(self, view: View) -> Array:
+        """All partial g(r), in bins as narrow as they are recorded, [pairs of species, bins]."""
+        return np.array([view.average(rdf).numpy(force=True) for rdf in self.rdfs])
+
     def jacobian(
-        self, structure: LiquidStructure, observables: Sequence[Observable], coefficients: Array
+        self, structure: LiquidStructure, observables: Sequence[Observable], view: View
     ) -> tuple[Array, Mask]:
         """d<A>/dc of all values of all observables, and which of them theory knows.
 
@@ -105,7 +115,7 @@ class LiquidTheory:
         -------
         array [values, coefficients], zero in columns that theory does not know; bool array [values]
         """
-        liquid = _Liquid(self, structure, coefficients[self.columns])
+        liquid = _Liquid(self, structure, view)
         rows, known = [], []
         for observable in observables:
             part = np.zeros((observable.n_values, self.n_coefficients))
@@ -118,15 +128,16 @@ class LiquidTheory:
 
     def covariance(
         self, structure: LiquidStructure, observables: Sequence[Observable]
-    ) -> tuple[Array, Mask]:
-        """Covariance of all values of all observables in one frame, and which theory knows.
+    ) -> tuple[Array, Array]:
+        """Covariance of all values of all observables in one frame, and their counting noise.
 
         The shot noise of counting pairs depends on the width of the bins and is computed for
         those of each RDF; the rest is smooth and is interpolated.
 
         Returns
         -------
-        array [values, values], bool array [values]
+        array [values, values], zero where theory does not know it; array [values], the variance
+        that pairs would have which know nothing of each other, NaN likewise
         """
         n_values = sum(o.n_values for o in observables)
         n_pairs, n_bins = structure.g.shape
@@ -134,8 +145,7 @@ class LiquidTheory:
         shot = np.maximum(structure.g, 0) / structure.ideal_counts
         smooth = smooth - np.diag(shot.ravel())
         mapping = np.zeros((n_values, n_pairs * n_bins))
-        own = np.zeros(n_values)
-        known = np.zeros(n_values, dtype=bool)
+        own = np.full(n_values, np.nan)
         start = 0
         for observable in observables:
             here = slice(start, start + observable.n_values)
@@ -148,8 +158,7 @@ class LiquidTheory:
             width = structure.r[1] - structure.r[0]
             wider = width * 4 * np.pi * counted.r**2 / counted.shells
             own[here] = grid @ (counted.shares[:, None] ** 2 * shot).sum(axis=0) * wider
-            known[here] = True
-        return mapping @ smooth @ mapping.T + np.diag(own), known
+        return mapping @ smooth @ mapping.T + np.diag(np.nan_to_num(own)), own
 
     def shares(self, observable: Observable) -> Array | None:
         """Share of each pair of species in the pairs that it counts; None if others count."""
@@ -170,20 +179,21 @@ class LiquidTheory:
 class _Liquid:
     """What ``Observable.liquid_response`` is given."""
 
-    def __init__(
-        self, theory: LiquidTheory, structure: LiquidStructure, coefficients: Array
-    ) -> None:
+    def __init__(self, theory: LiquidTheory, structure: LiquidStructure, view: View) -> None:
         self.species_of = theory.species_of
         self._structure = structure
-        self._coefficients = coefficients
-        self._response = structure.rdf_response()
+        self._coefficients = view.coefficients.numpy(force=True)[theory.columns]
+        self._r, self._g = theory.rdfs[0].r, theory.averages(view)
+        self._indirect = structure.indirect_response()
 
     def of_g(self, shares: Array, r: Array) -> Array:
-        grid = interpolation_matrix(self._structure.r, r)
-        return np.asarray(grid @ np.einsum("p,pbk->bk", shares, self._response))
+        near, grid = interpolation_matrix(self._r, r), interpolation_matrix(self._structure.r, r)
+        direct = self._structure.direct_response(r, np.gradient(r), self._g @ near.T)
+        return np.asarray(np.einsum("p,pbk->bk", shares, direct + grid @ self._indirect))
 
     def of_pressure(self) -> Array:
-        return self._structure.pressure_response(self._coefficients, self._response)[None]
+        response = self._structure.rdf_response()
+        return self._structure.pressure_response(self._coefficients, response)[None]
 
 
 def _species(types: Sequence[IntArray], n_particles: int) -> IntArray:

@@ -1,0 +1,186 @@
+"""Modes in which values fluctuate: how slow each is, and how far theory is right about it.
+
+A g(r) of 100 bins is 100 modes. Most are counting noise, new in every frame; a few are long waves
+that last for thousands of steps in a dilute fluid and fluctuate a hundred times less than counting
+in a dense one. These decide a fit, and one correlation time for all values is wrong for them: the
+longest wave of a Lennard-Jones fluid near its critical point takes 30 times as many frames as the
+median one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import f as variance_ratio
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_LEAST_STRENGTH = 1e-6  # of a mode that theory may be right about
+_SPREAD = 1.5  # of ln M_0 beforehand
+_GRID = np.linspace(-4.0, 2.0, 25)  # ln M_0 about what is expected of it, in units of its spread
+
+
+@dataclass(frozen=True)
+class Modes:
+    """A basis of values, in which each coordinate has variance one and none goes with another.
+
+    That is so by a reference covariance; what frames say of it is another matter.
+
+    Parameters
+    ----------
+    basis : array [values, modes]
+        value - mean = basis @ coordinate
+    inverse : array [modes, values]
+        coordinate = inverse @ (value - mean)
+    strength : array [modes]
+        Variance over that of independent counting, by theory; NaN where it does not say.
+    """
+
+    basis: Array
+    inverse: Array
+    strength: Array
+
+    @classmethod
+    def of(cls, reference: Array, unit: Array) -> Modes:
+        """Of a covariance [values, values] in units of variances [values]; NaN: of each by itself.
+
+        Directions in which the reference is no covariance (not positive) are taken for those of
+        unit variance that nothing is known of. Values that never change have no mode.
+        """
+        known = np.isfinite(unit)
+        size = np.sqrt(np.where(known, unit, np.diag(reference)))
+        columns, rows, strengths = [], [], []
+        for where in (np.flatnonzero(known & (size > 0)), np.flatnonzero(~known & (size > 0))):
+            vectors, strength = np.eye(len(where)), np.full(len(where), np.nan)
+            if len(where) and known[where[0]]:
+                scaled = reference[np.ix_(where, where)] / np.outer(size[where], size[where])
+                strength, vectors = np.linalg.eigh(scaled)
+                strength[strength < _LEAST_STRENGTH] = np.nan
+            scale = np.sqrt(np.where(np.isfinite(strength), strength, 1.0))
+            basis = np.zeros((len(reference), len(where)))
+            inverse = np.zeros((len(where), len(reference)))
+            basis[where] = size[where, None] * vectors * scale
+            inverse[:, where] = (vectors / scale).T / size[where]
+            columns.append(basis)
+            rows.append(inverse)
+            strengths.append(strength)
+        return cls(np.concatenate(columns, 1), np.concatenate(rows), np.concatenate(strengths))
+
+    @property
+    def known(self) -> Mask:
+        """Does theory speak of it? [modes]"""
+        return np.isfinite(self.strength)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Modes as weighted frames see them.
+
+    Parameters
+    ----------
+    modes : Modes
+    deviations : array [frames, values], value - mean
+    weights : array [frames], normalised
+    lengths : frames of each run
+    prior_frames : float
+        M_0 that is expected, of theory for a mode that it knows, of independence for another.
+    """
+
+    modes: Modes
+    deviations: Array
+    weights: Array
+    lengths: Sequence[int]
+    prior_frames: float
+
+    @cached_property
+    def coordinates(self) -> Array:
+        """[frames, modes]"""
+        return self.deviations @ self.modes.inverse.T
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Of the coordinates in one frame, as the frames have it, [modes, modes]."""
+        return (self.coordinates * self.weights[:, None]).T @ self.coordinates
+
+    @cached_property
+    def n_frames(self) -> float:
+        """1 / sum w^2: frames that would make the same noise if none hung together."""
+        return float(1 / np.sum(self.weights**2))
+
+    @cached_property
+    def inefficiency(self) -> Array:
+        """Frames per independent one, of each mode, [modes]."""
+        return inefficiencies(self.weights[:, None] * self.coordinates, self.lengths)
+
+    @cached_property
+    def share(self) -> Array:
+        """How much of each mode is left to the frames, n / (n + M_0), [modes].
+
+        A mode that theory gives variance 1, and n independent frames r, has the evidence
+
+            p(r | M_0) = F(r; n, M_0),
+
+        that of an inverse-chi-squared variance of M_0 frames' worth. Taken is the mean of the
+        share over M_0, of which the logarithm is normal beforehand.
+        """
+        n = self.n_frames / self.inefficiency
+        amplified = np.maximum(np.nan_to_num(self.modes.strength), 1.0)
+        m = (self.prior_frames / amplified**2)[:, None] * np.exp(_SPREAD * _GRID)
+        found = np.diag(self.covariance)
+        evidence = variance_ratio.logpdf(found[:, None], n[:, None], m) - 0.5 * _GRID**2
+        evidence[~np.isfinite(evidence)] = -np.inf
+        evidence -= evidence.max(axis=1, keepdims=True)
+        odds = np.exp(np.where(self.modes.known[:, None], evidence, -0.5 * _GRID**2))
+        shares = n[:, None] / (n[:, None] + m)
+        return np.asarray((odds * shares).sum(axis=1) / odds.sum(axis=1))
+
+    def mixed_covariance(self, share: Array) -> Array:
+        """Of the coordinates, [modes, modes]: (1 - s) + s^1/2 C s^1/2 with the frames' C."""
+        root = np.sqrt(share)
+        return np.asarray(root[:, None] * self.covariance * root + np.diag(1 - share))
+
+    def frame_covariance(self, share: Array) -> Array:
+        """Covariance of the values [values, values] in what counts as one independent frame."""
+        basis = self.modes.basis * np.sqrt(self.inefficiency)
+        return np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
+
+    def jacobian(self, of_frames: Array, of_theory: Array, share: Array) -> Array:
+        """Derivatives of the values [values, coefficients], of frames J and of theory J_0, mixed.
+
+        Features are by theory S = L a + e with the coordinates a of its modes, e going with none
+        of them. So J = C J_0 + R, in the basis of the modes; C is mixed as for the values, the
+        rest R, small and known to be zero by theory, has the share of the frames. To mix J itself
+        would bring the noise of the largest fluctuations, which all features share, into each.
+        """
+        own, theory = self.modes.inverse @ of_frames, self.modes.inverse @ of_theory
+        known = self.modes.known
+        found = theory + share[:, None] * (own - theory)
+        block = np.ix_(known, known)
+        rest = own[known] - self.covariance[block] @ theory[known]
+        mixed = self.mixed_covariance(share)[block] @ theory[known]
+        found[known] = mixed + share[known, None] * rest
+        return np.asarray(self.modes.basis @ found)
+
+
+def inefficiencies(influences: Array, lengths: Sequence[int]) -> Array:
+    """g = 1 + 2 sum_t rho(t) of several series at once, pooled over runs, [series].
+
+    ``influences`` [frames, series] have zero mean over all frames. The sum ends where two
+    neighbouring rho add up to less than zero (Geyer, Statist. Sci. 7, 473 (1992)).
+    """
+    longest = max(lengths)
+    n = 2 ** int(np.ceil(np.log2(2 * longest)))
+    power = np.zeros((n // 2 + 1, influences.shape[1]))
+    for run in np.split(influences, np.cumsum(lengths)[:-1]):
+        power += np.abs(np.fft.rfft(run, n, axis=0)) ** 2
+    correlation = np.fft.irfft(power, n, axis=0)[: max(longest // 2, 1)]
+    size = np.where(correlation[0] > 0, correlation[0], 1.0)
+    rho = correlation / size
+    pairs = rho[: len(rho) // 2 * 2].reshape(-1, 2, rho.shape[1]).sum(axis=1)
+    positive = np.cumprod(pairs > 0, axis=0)
+    return np.asarray(np.maximum(2 * (pairs * positive).sum(axis=0) - 1, 1.0))
