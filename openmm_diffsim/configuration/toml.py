@@ -297,7 +297,7 @@ def _refine(section: _Section) -> RefineSection:
         every=section.integer("every", 50),
         seed=section.integer("seed", 1),
         output=section.output("output"),
-        largest_step=section.number("largest_step", 1.0),
+        largest_step=section.number("largest_step", 4.0),
     )
     if made.steps < 20 * made.every:
         raise section.error(

@@ -70,6 +70,10 @@ class Comparison:
     target_noise: LowRank  # [points, points]
     n_effective: float  # least of all state points
     jacobian_noise: JacobianNoise | None = None  # None: J is exact
+    growth: Array | None = None
+    """d ln det S(k)/dc of all liquids, [wave numbers, coefficients]; None without theory."""
+    theory_weight: float = 0.0
+    """Mean over the modes of g(r) of the weight that theory has beside the frames."""
 
     @property
     def residual(self) -> Array:
@@ -172,6 +176,8 @@ def compare(
         target_noise=_target_noise(targets, of_values, one_frame),
         n_effective=min(a.n_effective for a in averages),
         jacobian_noise=_jacobian_noise(of_values, averages) if jacobian else None,
+        growth=_growth(averages),
+        theory_weight=float(np.mean([a.theory_weight for a in averages])),
     )
 
 
@@ -200,7 +206,9 @@ class _Averages:
     covariance: Array  # [values, values], of the mean; infinite where it is not known
     frame_covariance: Array  # [values, values], in one frame; zero of what is no value of a frame
     n_effective: float
-    deviations: Array | None  # [blocks, values, coefficients], of the Jacobian
+    deviations: Array | None = None  # [blocks, values, coefficients], of the Jacobian
+    growth: Array | None = None  # d ln det S(k)/dc, [wave numbers, coefficients]
+    theory_weight: float = 0.0
 
     def slice_of(self, observable: Observable) -> slice:
         start = 0
@@ -236,7 +244,11 @@ def _static(
     with torch.no_grad():
         values = np.concatenate([view.values(o).numpy() for o in observables], axis=1)
     deviations = values - mean
-    reference, counting = np.diag(weights @ deviations**2), np.full(len(mean), np.nan)
+    growth = None
+    is_linear = view.samples.potential.energy_is_linear
+    reference, counting = (weights[:, None] * deviations).T @ deviations, np.full(len(mean), np.nan)
+    if not is_linear:  # fewer frames than directions: points that fluctuate by themselves
+        reference = np.diag(np.diag(reference))
     theory = sight.theory if known.theory and wants_jacobian else None
     structure = None if theory is None else theory.structure(view)
     if theory is not None and structure is not None:
@@ -247,18 +259,29 @@ def _static(
         reference = np.where(np.outer(rows, rows), prior, reference)
     lengths = [run.n_frames for run in view.samples.runs]
     seen = Seen(Modes.of(reference, counting), deviations, weights, lengths, known.prior_frames)
-    is_bare = view.samples.potential.energy_is_linear & ~seen.modes.known
+    is_bare = is_linear & ~seen.modes.known
     share = np.where(is_bare, 1.0, seen.share)
     if theory is not None and structure is not None:
-        answer, answered = theory.jacobian(structure, observables, view)
+        c = view.coefficients.numpy(force=True)
+        answer, answered = theory.jacobian(structure, observables, c)
         answer -= beta(view.samples.temperature) * np.outer(along_volume, features_along_volume)
         both = np.ix_(answered, theory.columns)
         own = np.where(seen.modes.known, share, seen.share)
         jacobian[both] = seen.jacobian(jacobian, answer, own)[both]
+        growth = np.zeros((len(structure.structure_factor), jacobian.shape[1]))
+        growth[:, theory.columns] = structure.growth()
     frame_covariance = seen.frame_covariance(share)
     covariance = frame_covariance / seen.n_frames
     return _Averages(
-        sight, observables, mean, jacobian, covariance, frame_covariance, view.n_effective, None
+        sight,
+        observables,
+        mean,
+        jacobian,
+        covariance,
+        frame_covariance,
+        view.n_effective,
+        growth=growth,
+        theory_weight=float(np.mean(1 - share[seen.modes.known])) if growth is not None else 0.0,
     )
 
 
@@ -294,6 +317,8 @@ def _side_by_side(first: _Averages, second: _Averages) -> _Averages:
         block_diag(first.frame_covariance, second.frame_covariance),
         min(first.n_effective, second.n_effective),
         deviations,
+        first.growth,
+        first.theory_weight,
     )
 
 
@@ -357,6 +382,16 @@ def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianN
             after = sizes.sum(axis=0) - start - size
             parts.append(np.pad(a.deviations, ((0, 0), *zip(start, after, strict=True))))
     return JacobianNoise(operator, np.concatenate(parts)) if parts else None
+
+
+def _growth(averages: Sequence[_Averages]) -> Array | None:
+    """Of all state points, with respect to the coefficients at all of them."""
+    if all(a.growth is None for a in averages):
+        return None
+    blocks = [
+        np.zeros((0, a.jacobian.shape[1])) if a.growth is None else a.growth for a in averages
+    ]
+    return np.asarray(block_diag(*blocks))
 
 
 def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> LowRank:

@@ -63,7 +63,8 @@ class Refinement:
         "gauss-newton", "ibi", "relative-entropy", "adam", or an object such as
         ``TorchOptimizer(...)``.
     largest_step : float
-        Most that u(r) of a pair potential may change per round where g > 0.1, in kT.
+        Most that u(r) of a pair potential may change per round where g > 0.1, in kT. Methods bound
+        their steps themselves, by what they know of their reach.
     checkpoint : path, optional
         Written after every round; never in place of one that this fit neither wrote nor resumed.
         A file of its name that ends in .lock keeps other processes from it during ``run``. The
@@ -96,7 +97,7 @@ class Refinement:
         targets: Sequence[Target],
         method: str | Method = "gauss-newton",
         *,
-        largest_step: float = 1.0,
+        largest_step: float = 4.0,
         checkpoint: str | Path | None = None,
         prior: Any = "auto",
         executor: Executor | None = None,

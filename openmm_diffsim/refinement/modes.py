@@ -20,6 +20,7 @@ from scipy.stats import f as variance_ratio
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+_LEAST_UNIT = 1e-6  # of the largest: a bin that is hardly ever counted has no mode
 _LEAST_STRENGTH = 1e-6  # of a mode that theory may be right about
 _SPREAD = 1.5  # of ln M_0 beforehand
 _GRID = np.linspace(-4.0, 2.0, 25)  # ln M_0 about what is expected of it, in units of its spread
@@ -39,37 +40,43 @@ class Modes:
         coordinate = inverse @ (value - mean)
     strength : array [modes]
         Variance over that of independent counting, by theory; NaN where it does not say.
+    alone : bool array [values]
+        Has theory nothing to say of it?
     """
 
     basis: Array
     inverse: Array
     strength: Array
+    alone: Mask
 
     @classmethod
     def of(cls, reference: Array, unit: Array) -> Modes:
-        """Of a covariance [values, values] in units of variances [values]; NaN: of each by itself.
+        """Of a covariance [values, values] in units of variances [values].
 
-        Directions in which the reference is no covariance (not positive) are taken for those of
-        unit variance that nothing is known of. Values that never change have no mode.
+        Theory speaks of those values that have a unit; the others, NaN, have modes of their own.
+        Directions in which theory's covariance is none (not positive) are taken for those of unit
+        variance that nothing is known of. Values that never change have no mode.
         """
-        known = np.isfinite(unit)
-        size = np.sqrt(np.where(known, unit, np.diag(reference)))
-        columns, rows, strengths = [], [], []
-        for where in (np.flatnonzero(known & (size > 0)), np.flatnonzero(~known & (size > 0))):
-            vectors, strength = np.eye(len(where)), np.full(len(where), np.nan)
-            if len(where) and known[where[0]]:
-                scaled = reference[np.ix_(where, where)] / np.outer(size[where], size[where])
-                strength, vectors = np.linalg.eigh(scaled)
-                strength[strength < _LEAST_STRENGTH] = np.nan
-            scale = np.sqrt(np.where(np.isfinite(strength), strength, 1.0))
+        alone = np.isnan(unit)
+        least = _LEAST_UNIT * np.max(unit[~alone], initial=0.0)
+        size = np.sqrt(np.where(alone, np.diag(reference), np.where(unit > least, unit, 0.0)))
+        parts = []
+        for block in (~alone & (size > 0), alone & (size > 0)):
+            where = np.flatnonzero(block)
+            scaled = reference[np.ix_(where, where)] / np.outer(size[where], size[where])
+            strength, vectors = np.linalg.eigh(scaled)
+            is_positive = strength > _LEAST_STRENGTH
+            scale = np.sqrt(np.where(is_positive, strength, 1.0))
             basis = np.zeros((len(reference), len(where)))
             inverse = np.zeros((len(where), len(reference)))
             basis[where] = size[where, None] * vectors * scale
             inverse[:, where] = (vectors / scale).T / size[where]
-            columns.append(basis)
-            rows.append(inverse)
-            strengths.append(strength)
-        return cls(np.concatenate(columns, 1), np.concatenate(rows), np.concatenate(strengths))
+            is_known = is_positive & ~alone[where]
+            parts.append((basis, inverse, np.where(is_known, strength, np.nan)))
+        bases, inverses, strengths = zip(*parts, strict=True)
+        return cls(
+            np.concatenate(bases, 1), np.concatenate(inverses), np.concatenate(strengths), alone
+        )
 
     @property
     def known(self) -> Mask:
@@ -145,9 +152,19 @@ class Seen:
         return np.asarray(root[:, None] * self.covariance * root + np.diag(1 - share))
 
     def frame_covariance(self, share: Array) -> Array:
-        """Covariance of the values [values, values] in what counts as one independent frame."""
+        """Covariance of the values [values, values] in what counts as one independent frame.
+
+        Of what theory does not know, each value has besides the inefficiency of its own.
+        """
         basis = self.modes.basis * np.sqrt(self.inefficiency)
-        return np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
+        found = np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
+        variance = self.weights @ self.deviations**2
+        where = np.flatnonzero(self.modes.alone & (np.diag(found) > 0))
+        series = self.weights[:, None] * self.deviations[:, where]
+        scale = np.ones(len(found))
+        own = inefficiencies(series, self.lengths) * variance[where]
+        scale[where] = np.sqrt(own / np.diag(found)[where])
+        return scale[:, None] * found * scale
 
     def jacobian(self, of_frames: Array, of_theory: Array, share: Array) -> Array:
         """Derivatives of the values [values, coefficients], of frames J and of theory J_0, mixed.
@@ -173,6 +190,8 @@ def inefficiencies(influences: Array, lengths: Sequence[int]) -> Array:
     ``influences`` [frames, series] have zero mean over all frames. The sum ends where two
     neighbouring rho add up to less than zero (Geyer, Statist. Sci. 7, 473 (1992)).
     """
+    if not influences.size:
+        return np.ones(influences.shape[1])
     longest = max(lengths)
     n = 2 ** int(np.ceil(np.log2(2 * longest)))
     power = np.zeros((n // 2 + 1, influences.shape[1]))

@@ -32,7 +32,7 @@ The covariance of c' is the inverse of the Hessian; what the data leave open sho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ from .options import GaussNewtonOptions
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
+_MOST_GROWTH = 0.5  # of ln det S(k) in a step
+_MOST_ALONE = 1.0  # kT, without theory
 
 
 @dataclass
@@ -75,20 +77,39 @@ class GaussNewton:
         precisions = [_precision(view, indices, self.options.roughness) for indices in members]
         step = solve(comparisons, chains, offsets, precisions)
         if view.potential.is_linear:
-            return step
+            return replace(step, change=_bounded(step.change, view, comparisons, chains))
         models = []
         for comparison, offset, precision in zip(comparisons, offsets, precisions, strict=True):
             hessian, slope = linear_model(comparison, offset, precision)
             models.append((hessian + damping(comparison), slope))
         temperatures = [[view.states[k].temperature for k in indices] for indices in members]
         theta = follow(view.potential, view.parameters, temperatures, models)
-        return Step((theta - view.parameters).numpy(), step.covariance)
+        change = (theta - view.parameters).numpy()
+        return Step(_bounded(change, view, comparisons, chains), step.covariance)
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
     """The prior's, of the coefficients at all state points of a group; None where there is none."""
     found = [view.prior_precision(k, roughness) for k in members]
     return None if found[0] is None else np.asarray(block_diag(*found))
+
+
+def _bounded(
+    change: Array, view: FitView, comparisons: Sequence[Comparison], chains: Sequence[Array]
+) -> Array:
+    """As much of a change of parameters as the linear model is good for.
+
+    Where theory knows the liquid, long waves must not grow much; else, where frames alone say how
+    it answers, u(r) must not change by more than about kT.
+    """
+    size = view.step_size(change) or 0.0
+    excess = [1.0]
+    for comparison, chain in zip(comparisons, chains, strict=True):
+        if comparison.growth is None:
+            excess.append(size / _MOST_ALONE)
+        else:
+            excess.append(float(np.max(comparison.growth @ (chain @ change))) / _MOST_GROWTH)
+    return change / max(excess)
 
 
 def linear_model(

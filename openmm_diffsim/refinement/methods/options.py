@@ -11,6 +11,6 @@ from ..comparison import Knowledge
 class GaussNewtonOptions(Knowledge):
     """What can be tuned; the defaults need no tuning."""
 
-    roughness: float = 200.0  # q, (kT)^2 / (distance of nearest neighbours)^3
+    roughness: float = 2e5  # q, (kT)^2 / (distance of nearest neighbours)^3
     network_steps: int = 5  # most steps of an update of a network
     stride: float = 0.03  # variance of the change of U/kT of a network in a round, per particle

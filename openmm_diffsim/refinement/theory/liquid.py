@@ -38,6 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dst
 
+from ...curve import interpolation_matrix
 from ...potentials import SplineBasis, pair_index
 from ...units import BAR
 
@@ -85,6 +86,8 @@ class LiquidStructure:
     beta : float, mol/kJ
     interactions : sequence of Interaction
         What acts between the species; coefficients are those of all of them, one after the other.
+    fine : (array [fine bins], array [pairs of types, fine bins]), optional
+        r and g in narrower bins, as they were recorded, for what is no wave of the whole liquid.
     """
 
     r: Array
@@ -93,11 +96,12 @@ class LiquidStructure:
     volume: float
     beta: float
     interactions: Sequence[Interaction]
+    fine: tuple[Array, Array] | None = None
 
     def rdf_response(self) -> Array:
         """dg_p(r)/dc, mol/kJ, shape [pairs, bins, coefficients]."""
         width = self.r[1] - self.r[0]
-        return self.direct_response(self.r, width, self.g) + self.indirect_response()
+        return self.direct_response(self.r, width, self.g) + self._indirect
 
     def direct_response(self, r: Array, width: Array | float, g: Array) -> Array:
         """What dg_p(r)/dc is if no third particle is near: -beta g_p(r) B_k(r).
@@ -109,7 +113,8 @@ class LiquidStructure:
         parts = [i.spread(each * _binned(i.basis, r, width)[:, None]) for i in self.interactions]
         return np.asarray(-self.beta * np.concatenate(parts, axis=-1))
 
-    def indirect_response(self) -> Array:
+    @cached_property
+    def _indirect(self) -> Array:
         """What other particles do: ``rdf_response`` without the direct one, smooth in r."""
         n = len(self.r)
         smooth = self._susceptibility[:, :n].copy()
@@ -120,6 +125,29 @@ class LiquidStructure:
             basis = _binned(each.basis, self._grid, self.r[1] - self.r[0])
             parts.append(each.spread(-self.beta * np.einsum("prqs,sk->prqk", smooth, basis)))
         return np.concatenate(parts, axis=-1)
+
+    def response_at(self, shares: Array, r: Array) -> Array:
+        """Of a mean of the partial g(r), at the centres r of other bins, [len(r), coefficients]."""
+        near, g = (self.r, self.g) if self.fine is None else self.fine
+        g = g @ interpolation_matrix(near, r).T
+        direct = self.direct_response(r, np.gradient(r), g)
+        grid = interpolation_matrix(self.r, r)
+        return np.asarray(np.einsum("p,pbk->bk", shares, direct + grid @ self._indirect))
+
+    def growth(self) -> Array:
+        """d ln det S(k)/dc, mol/kJ, [wave numbers, coefficients].
+
+        A response is that of S at the present potential, but 1/S is what changes linearly: a step
+        that is to double a long wave of S may as well have it diverge.
+        """
+        forward, _ = self._transforms
+        n_types, n = len(self.n_of_type), len(self.r)
+        rows, columns = np.triu_indices(n_types)
+        inverse = np.linalg.inv(self.structure_factor)[:, rows, columns].T
+        times = np.where(rows == columns, 1.0, 2.0) * self._root_density
+        weight = times[:, None] * inverse
+        response = forward[:, :n] @ self.rdf_response()
+        return np.asarray(np.einsum("pk,pkc->kc", weight, response))
 
     def rdf_covariance(self) -> Array:
         """Covariance of g_p(r) and g_q(r') in one frame, shape [pairs, bins, pairs, bins].

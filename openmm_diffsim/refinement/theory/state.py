@@ -59,13 +59,11 @@ class LiquidTheory:
         cutoff = max(pair.basis.cutoff for _, pair in self._pairs)
         margin = 1.0 if state_point.pressure is None else 0.93  # the box may shrink
         reach = min(margin * largest_range(box), 2.5 * cutoff)
-        self._merged = int(np.ceil(reach / bin_width / _MOST_BINS - 1e-9))
-        width = self._merged * bin_width
-        bins = int(reach / width + 1e-9) * self._merged
-        width = bin_width
+        self._merged = max(1, int(np.ceil(reach / bin_width / _MOST_BINS - 1e-9)))
+        bins = int(reach / (self._merged * bin_width) + 1e-9) * self._merged
         for a, first in enumerate(members):
             for second in members[a:]:
-                self.rdfs.append(RDF(bins * width, bins, atoms=first, atoms2=second))
+                self.rdfs.append(RDF(bins * bin_width, bins, atoms=first, atoms2=second))
 
     @cached_property
     def columns(self) -> Mask:
@@ -94,20 +92,17 @@ class LiquidTheory:
         if not self.rdfs:
             return None
         volume = float(view.weights.detach() @ view.samples.volumes)
-        n = np.arange(len(self.rdfs[0].r))
+        fine, g = self.rdfs[0].r, np.array([view.average(o).numpy(force=True) for o in self.rdfs])
+        n = np.arange(len(fine))
         shells = ((n + 1.0) ** 3 - n**3).reshape(-1, self._merged)
-        g = self.averages(view).reshape(len(self.rdfs), -1, self._merged)
-        g = (g * shells).sum(axis=-1) / shells.sum(axis=-1)
-        r = self.rdfs[0].r.reshape(-1, self._merged).mean(axis=1)
-        b = beta(view.samples.temperature)
-        return LiquidStructure(r, g, self.n_of_species, volume, b, self.interactions)
-
-    def averages(self, view: View) -> Array:
-        """All partial g(r), in bins as narrow as they are recorded, [pairs of species, bins]."""
-        return np.array([view.average(rdf).numpy(force=True) for rdf in self.rdfs])
+        merged = (g.reshape(len(g), -1, self._merged) * shells).sum(axis=-1) / shells.sum(axis=-1)
+        r, b = fine.reshape(-1, self._merged).mean(axis=1), beta(view.samples.temperature)
+        return LiquidStructure(
+            r, merged, self.n_of_species, volume, b, self.interactions, (fine, g)
+        )
 
     def jacobian(
-        self, structure: LiquidStructure, observables: Sequence[Observable], view: View
+        self, structure: LiquidStructure, observables: Sequence[Observable], coefficients: Array
     ) -> tuple[Array, Mask]:
         """d<A>/dc of all values of all observables, and which of them theory knows.
 
@@ -115,7 +110,7 @@ class LiquidTheory:
         -------
         array [values, coefficients], zero in columns that theory does not know; bool array [values]
         """
-        liquid = _Liquid(self, structure, view)
+        liquid = _Liquid(self, structure, coefficients[self.columns])
         rows, known = [], []
         for observable in observables:
             part = np.zeros((observable.n_values, self.n_coefficients))
@@ -179,17 +174,15 @@ class LiquidTheory:
 class _Liquid:
     """What ``Observable.liquid_response`` is given."""
 
-    def __init__(self, theory: LiquidTheory, structure: LiquidStructure, view: View) -> None:
+    def __init__(
+        self, theory: LiquidTheory, structure: LiquidStructure, coefficients: Array
+    ) -> None:
         self.species_of = theory.species_of
         self._structure = structure
-        self._coefficients = view.coefficients.numpy(force=True)[theory.columns]
-        self._r, self._g = theory.rdfs[0].r, theory.averages(view)
-        self._indirect = structure.indirect_response()
+        self._coefficients = coefficients
 
     def of_g(self, shares: Array, r: Array) -> Array:
-        near, grid = interpolation_matrix(self._r, r), interpolation_matrix(self._structure.r, r)
-        direct = self._structure.direct_response(r, np.gradient(r), self._g @ near.T)
-        return np.asarray(np.einsum("p,pbk->bk", shares, direct + grid @ self._indirect))
+        return self._structure.response_at(shares, r)
 
     def of_pressure(self) -> Array:
         response = self._structure.rdf_response()
