@@ -258,7 +258,8 @@ def _static(
         prior += np.outer(along_volume, along_volume)
         reference = np.where(np.outer(rows, rows), prior, reference)
     lengths = [run.n_frames for run in view.samples.runs]
-    seen = Seen(Modes.of(reference, counting), deviations, weights, lengths, known.prior_frames)
+    modes = Modes.of(reference, counting, [o.n_values for o in observables])
+    seen = Seen(modes, deviations, weights, lengths, known.prior_frames)
     is_bare = is_linear & ~seen.modes.known
     share = np.where(is_bare, 1.0, seen.share)
     if theory is not None and structure is not None:

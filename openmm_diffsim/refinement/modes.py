@@ -40,29 +40,28 @@ class Modes:
         coordinate = inverse @ (value - mean)
     strength : array [modes]
         Variance over that of independent counting, by theory; NaN where it does not say.
-    alone : bool array [values]
-        Has theory nothing to say of it?
     """
 
     basis: Array
     inverse: Array
     strength: Array
-    alone: Mask
 
     @classmethod
-    def of(cls, reference: Array, unit: Array) -> Modes:
+    def of(cls, reference: Array, unit: Array, sizes: Sequence[int]) -> Modes:
         """Of a covariance [values, values] in units of variances [values].
 
-        Theory speaks of those values that have a unit; the others, NaN, have modes of their own.
-        Directions in which theory's covariance is none (not positive) are taken for those of unit
-        variance that nothing is known of. Values that never change have no mode.
+        Theory speaks of those values that have a unit; of the others, NaN, each observable, of so
+        many values as ``sizes`` say, has modes of its own: a scalar is one. Directions in which
+        theory's covariance is none (not positive) are taken for those of unit variance that nothing
+        is known of. Values that never change have no mode.
         """
         alone = np.isnan(unit)
         least = _LEAST_UNIT * np.max(unit[~alone], initial=0.0)
         size = np.sqrt(np.where(alone, np.diag(reference), np.where(unit > least, unit, 0.0)))
+        group = np.where(alone, np.repeat(np.arange(len(sizes)), sizes), -1)
         parts = []
-        for block in (~alone & (size > 0), alone & (size > 0)):
-            where = np.flatnonzero(block)
+        for number in np.unique(group):
+            where = np.flatnonzero((group == number) & (size > 0))
             scaled = reference[np.ix_(where, where)] / np.outer(size[where], size[where])
             strength, vectors = np.linalg.eigh(scaled)
             is_positive = strength > _LEAST_STRENGTH
@@ -74,9 +73,7 @@ class Modes:
             is_known = is_positive & ~alone[where]
             parts.append((basis, inverse, np.where(is_known, strength, np.nan)))
         bases, inverses, strengths = zip(*parts, strict=True)
-        return cls(
-            np.concatenate(bases, 1), np.concatenate(inverses), np.concatenate(strengths), alone
-        )
+        return cls(np.concatenate(bases, 1), np.concatenate(inverses), np.concatenate(strengths))
 
     @property
     def known(self) -> Mask:
@@ -152,19 +149,9 @@ class Seen:
         return np.asarray(root[:, None] * self.covariance * root + np.diag(1 - share))
 
     def frame_covariance(self, share: Array) -> Array:
-        """Covariance of the values [values, values] in what counts as one independent frame.
-
-        Of what theory does not know, each value has besides the inefficiency of its own.
-        """
+        """Covariance of the values [values, values] in what counts as one independent frame."""
         basis = self.modes.basis * np.sqrt(self.inefficiency)
-        found = np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
-        variance = self.weights @ self.deviations**2
-        where = np.flatnonzero(self.modes.alone & (np.diag(found) > 0))
-        series = self.weights[:, None] * self.deviations[:, where]
-        scale = np.ones(len(found))
-        own = inefficiencies(series, self.lengths) * variance[where]
-        scale[where] = np.sqrt(own / np.diag(found)[where])
-        return scale[:, None] * found * scale
+        return np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
 
     def jacobian(self, of_frames: Array, of_theory: Array, share: Array) -> Array:
         """Derivatives of the values [values, coefficients], of frames J and of theory J_0, mixed.
