@@ -140,7 +140,9 @@ def test_theory_of_two_potentials_is_that_of_the_one_that_they_are_together() ->
     assert structure is not None
     # Of several potentials, those particles come first that the first one leaves alone.
     np.testing.assert_array_equal(theories[1].species_of, 1 - theories[0].species_of)
+    assert structure.fine is not None
     turned = {"g": structure.g[::-1], "n_of_type": structure.n_of_type[::-1]}
+    turned |= {"fine": (structure.fine[0], structure.fine[1][::-1])}
     structures = [structure, replace(structure, interactions=theories[1].interactions, **turned)]
     observables = [
         RDF(REACH, 30, atoms=A),

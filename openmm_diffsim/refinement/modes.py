@@ -158,8 +158,8 @@ class Seen:
 
         Features are by theory S = L a + e with the coordinates a of its modes, e going with none
         of them. So J = C J_0 + R, in the basis of the modes; C is mixed as for the values, the
-        rest R, small and known to be zero by theory, has the share of the frames. To mix J itself
-        would bring the noise of the largest fluctuations, which all features share, into each.
+        rest R, small and known to be zero by theory, has the share of the frames. So a large and
+        slow fluctuation, which all features share and few frames tell of, spoils no other mode.
         """
         own, theory = self.modes.inverse @ of_frames, self.modes.inverse @ of_theory
         known = self.modes.known
