@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.potentials.pair.analytic import AnalyticPair
 from openmm_diffsim.fluid import Dynamics, fluid, start_disordered
+from openmm_diffsim.potentials.pair.analytic import AnalyticPair
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
 SIGMA, EPSILON, MASS = 0.34, 0.996, 39.948  # nm, kJ/mol, amu
@@ -102,9 +102,7 @@ CASES = {
     "screened": Case(
         lambda r: 6.0 * torch.exp(-1.8 * (r - 1)) / r, 0.5, 1.0, 3.0, r_min=0.6, core=0.3
     ),
-    "lj-bump": Case(
-        lambda r: LJ(r) + 0.6 * torch.exp(-(((r - 1.6) / 0.12) ** 2)), 0.6, 1.2
-    ),
+    "lj-bump": Case(lambda r: LJ(r) + 0.6 * torch.exp(-(((r - 1.6) / 0.12) ** 2)), 0.6, 1.2),
 }
 
 
@@ -133,9 +131,7 @@ def target_of(name: str, seed: int) -> dict[str, Any]:
         rdf, pressure = rdf_of(case), diffsim.Pressure()
         samples = liquid.sample(FRAMES * EVERY, EVERY, [rdf, pressure], equilibration=10_000)
         g, p = samples.estimate(rdf), samples.estimate(pressure)
-        np.savez(
-            path, r=rdf.r, g=g.value, e=g.standard_error, p=p.value[0], pe=p.standard_error[0]
-        )
+        np.savez(path, r=rdf.r, g=g.value, e=g.standard_error, p=p.value[0], pe=p.standard_error[0])
     with np.load(path) as found:
         return dict(found)
 
@@ -225,8 +221,11 @@ def table(options: argparse.Namespace) -> None:
         mine = [x for x in lines if (x["label"], x["name"], x["mode"]) == key and "u_rms" in x]
         if not mine:
             continue
-        m = {k: np.array([x[k] for x in mine], float) for k in mine[0] if k[0] not in "ln"
-             and not isinstance(mine[0][k], str)}
+        m = {
+            k: np.array([x[k] for x in mine], float)
+            for k in mine[0]
+            if k[0] not in "ln" and not isinstance(mine[0][k], str)
+        }
         print(
             f"{' | '.join(key)} | {len(mine)} | {np.median(m['misfit']):.2f} | "
             f"{np.median(m['u_rms']):.3f} | {np.median(m['claim_rms']):.3f} | "
