@@ -257,6 +257,23 @@ def test_what_a_system_cannot_have_is_refused(
         assert word in str(error.value)
 
 
+def test_a_barostat_of_another_temperature_is_refused_by_key(tmp_path: Path) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    raw["potential"]["cutoff"] = 0.6
+    path = tmp_path / "system.xml"
+    system = openmm.XmlSerializer.deserialize(path.read_text())
+    system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    path.write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(
+        ConfigurationError, match=r"120 K, but MonteCarloBarostat at 300 K"
+    ) as error:
+        build(tmp_path, raw)
+    assert error.value.key == "dynamics.temperature"
+    raw["dynamics"]["temperature"] = 300.0
+    fit, _ = build(tmp_path, raw)
+    assert fit.states[0].pressure == 1.0
+
+
 def test_molecules_that_the_file_has_cut_start_whole(tmp_path: Path) -> None:
     """Bonds of OpenMM's own do not reach across the faces of the box."""
     raw = written(tmp_path, CUBE, CUBE, bonds=9)

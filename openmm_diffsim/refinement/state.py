@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..engine.baths import conditions
 from ..errors import StatePointError, TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
@@ -51,10 +52,24 @@ class State:
             raise StatePointError("nothing was sampled yet: a fit knows no averages before run()")
         return self.pool
 
-    @property
-    def temperature(self) -> float:
-        """K."""
-        return float(self.state_point.temperature)
+    def __post_init__(self) -> None:
+        self.temperature = float(self.state_point.temperature)
+        """K, that the targets are for."""
+        self.pressure: float | None = self.state_point.pressure
+        """bar."""
+
+    def check_conditions(self) -> None:
+        """StatePointError where the Simulation is no longer at what the targets are for."""
+        point = self.state_point
+        got, expected = (point.temperature, point.pressure), (self.temperature, self.pressure)
+        if got != expected:
+            raise StatePointError(
+                f"a state point of this fit is now at {conditions(*got)}, but was at "
+                f"{conditions(*expected)} when the fit was made, which its targets are for: set "
+                "thermostat and barostat back, or make a new Refinement",
+                got=got,
+                expected=expected,
+            )
 
     def recorded(self) -> list[Observable]:
         """What is recorded in every frame."""
