@@ -21,7 +21,7 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached, nonbonded_between
+from .adapters import attached, beyond_pairs, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
@@ -167,6 +167,10 @@ class StatePoint:
         """Names of nonbonded forces besides the potential's own between two sets of particles."""
         names = self.attached.names
         return nonbonded_between(self.simulation.system, first, second, names)
+
+    def beyond_pairs(self) -> str:
+        """What else acts or holds particles together than learned pairs, for a message; or ""."""
+        return beyond_pairs(self.simulation.system, self.attached)
 
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""

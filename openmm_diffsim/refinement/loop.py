@@ -124,7 +124,7 @@ class Refinement:
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
-        self.states = make_states(potential, self.targets, prior)
+        self.states = make_states(potential, self.targets, prior, self._options.theory)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round

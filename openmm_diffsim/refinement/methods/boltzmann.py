@@ -165,7 +165,7 @@ def pair_targets(state: State, pair: Any) -> list[tuple[int, Target]]:
     found: dict[int, Target] = {}
     for target in state.targets:
         if target.observable.is_structure:
-            place = None if state.theory is None else state.theory.pair_of(target.observable)
+            place = None if state.species is None else state.species.pair_of(target.observable)
             if place is None:
                 raise TargetError("this method needs RDF targets between single types")
             found[place[1]] = target
@@ -180,8 +180,8 @@ def target_basis_sums(state: State, pair: Any) -> Array:
     sums = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
     volume = float(np.mean(state.frames.volume))
     rows, columns = np.triu_indices(pair.n_types)
-    assert state.theory is not None
-    n = state.theory.n_of_species
+    assert state.species is not None
+    n = state.species.number
     for row, target in pair_targets(state, pair):
         _check_reach(target, pair)
         x = target.x
