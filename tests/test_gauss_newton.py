@@ -81,7 +81,7 @@ class Linear(PairPotential):
         self.matrix = torch.from_numpy(matrix)
         self.theta = nn.Parameter(torch.from_numpy(theta.copy()))
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         return (self.matrix @ self.theta).reshape(1, -1)
 
 

@@ -267,7 +267,8 @@ class Refinement:
 
         The error is that of the Gauss-Newton solution at the present parameters: noise of the
         targets and of the frames, and what the data leave to the prior; beside a network it is not
-        known, NaN. ``term`` counts the pair potentials of a sum.
+        known, NaN. Of pairs of types that ``learn_only`` leaves out it is zero: u is given there,
+        not estimated. ``term`` counts the pair potentials of a sum.
 
         Raises
         ------

@@ -169,6 +169,8 @@ def _mean_force(
         if found is None or target.curve is None or not pairs[found[0]][1].is_free_form:
             continue
         (where, pair), row = pairs[found[0]], found[1]
+        if not pair.learned_rows()[row]:
+            continue
         basis = pair.basis
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
         invert(scratch, target.curve, point.temperature, row)

@@ -155,21 +155,23 @@ def _check_reach(target: Target, pair: Any) -> None:
 
 
 def pair_targets(state: State, pair: Any) -> list[tuple[int, Target]]:
-    """The RDF target of each pair of types.
+    """The RDF target of each pair of types that is learned.
 
     Raises
     ------
     TargetError
-        If an RDF target mixes pairs of types, or a pair of types has none.
+        If an RDF target mixes pairs of types, or a pair of types that is learned has none.
     """
     found: dict[int, Target] = {}
+    learned = pair.learned_rows()
     for target in state.targets:
         if target.observable.is_structure:
             place = None if state.species is None else state.species.pair_of(target.observable)
             if place is None:
                 raise TargetError("this method needs RDF targets between single types")
-            found[place[1]] = target
-    missing = set(range(pair.n_pairs)) - set(found)
+            if learned[place[1]]:
+                found[place[1]] = target
+    missing = set(np.flatnonzero(learned).tolist()) - set(found)
     if missing:
         raise TargetError(f"this method needs an RDF target for every pair of types: {missing}")
     return sorted(found.items())
