@@ -36,11 +36,11 @@ from ..io import read_curve
 from ..limits import LIMITS
 from ..observables import Observable, Site
 from ..potentials import Potential, n_pairs_of_types
-from ..refinement import Refinement, Target
+from ..refinement import GaussNewton, Method, Refinement, Target
 from ..statistics.kernels import largest_range
 from ..statistics.molecules import parts_of
 from .potentials import PotentialSection, Structure, build_potential, check_energies
-from .toml import Configuration, SystemSection, TargetSection
+from .toml import Configuration, RefineSection, SystemSection, TargetSection
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,6 +80,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _tell_borrowed(section, measured, borrowed, n_types, warn)
     potential = build_potential(section, measured, dynamics.temperature, n_types)
     check_energies(potential, configuration.potential, dynamics.temperature)
+    potential.learn_only(section.learn)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
     with told_warnings(warn):
         potential.attach(
@@ -102,7 +103,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         fit = Refinement(
             potential,
             targets,
-            configuration.refine.method,
+            _method(configuration.refine),
             largest_step=configuration.refine.largest_step,
         )
     for note in notes:
@@ -118,6 +119,12 @@ def _state_point(simulation: app.Simulation, potential: Potential) -> StatePoint
         key = "dynamics.temperature"
         what = f"{key}, or what system.system or system.state say: {error}"
         raise ConfigurationError(what, key=key) from error
+
+
+def _method(section: RefineSection) -> str | Method:
+    if section.method == "gauss-newton":
+        return GaussNewton(section.gauss_newton)
+    return section.method
 
 
 @contextmanager
