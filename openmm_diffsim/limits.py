@@ -67,7 +67,7 @@ LIMITS = {
     "energy": Limit(-1e15, 1e15, "in kJ/mol"),
     # of observables
     "block": Limit(-1000, 1000, "counts the tables of a file; negative ones from the last"),
-    "exclude_bonds": Limit(0, 3, "3 leaves out 1-4 pairs too"),
+    "exclude_bonds": Limit(0, 3, "1 leaves out 1-2 pairs, 2 also 1-3, 3 also 1-4, 0 none"),
     "r_max": Limit(1e-3, 1e6, "in nm"),
     "bins": Limit(1, 4000, "a covariance has the square of it as numbers"),
     "length": Limit(1e-6, 1e6, "in ps"),

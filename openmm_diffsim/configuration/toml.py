@@ -319,8 +319,9 @@ def _gauss_newton(refine: _Section) -> GaussNewtonOptions:
         return GaussNewtonOptions()
     if refine.raw.get("method", "gauss-newton") != "gauss-newton":
         raise refine.error(key, f"is for method = 'gauss-newton', got {refine.raw['method']!r}")
+    read: dict[type, Callable[..., Any]]
     read = {bool: section.flag, int: section.integer, float: section.number}
-    defaults = {field.name: field.default for field in fields(GaussNewtonOptions)}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(GaussNewtonOptions)}
     made = {name: read[type(value)](name, value) for name, value in defaults.items()}
     section.finish()
     return GaussNewtonOptions(**made)
