@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import openmm_diffsim as diffsim
+from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.theory import LiquidTheory
 
 DIRECTIONS = (0, 1, 2, 4, 8, 12, 16, 20)
@@ -31,12 +32,11 @@ def main() -> None:
     pair.set_table(r := np.linspace(0.8 * lj.SIGMA, lj.CUTOFF, 400), lj.truth(r))
     liquid = lj.FastStatePoint(pair, 3)
     rdf, pressure = diffsim.RDF(lj.CUTOFF, lj.BINS), diffsim.Pressure()
-    theory = LiquidTheory(liquid, float(rdf.edges[1]))
+    theory = LiquidTheory(liquid, Species(liquid), [rdf.r])
     record = [rdf, pressure, *theory.rdfs]
     few = liquid.sample(5000, 50, record, equilibration=5000)
     many = liquid.sample(50 * frames, 50, record)
     structure = theory.structure(few.at())
-    assert structure is not None
     c = pair.coefficients().detach().numpy()
     guess, _ = theory.jacobian(structure, [rdf, pressure], c)
     measured = np.concatenate([many.at().jacobian(o) for o in (rdf, pressure)])

@@ -67,7 +67,7 @@ LIMITS = {
     "energy": Limit(-1e15, 1e15, "in kJ/mol"),
     # of observables
     "block": Limit(-1000, 1000, "counts the tables of a file; negative ones from the last"),
-    "exclude_bonds": Limit(0, 3, "3 leaves out 1-4 pairs too"),
+    "exclude_bonds": Limit(0, 3, "1 leaves out 1-2 pairs, 2 also 1-3, 3 also 1-4, 0 none"),
     "r_max": Limit(1e-3, 1e6, "in nm"),
     "bins": Limit(1, 4000, "a covariance has the square of it as numbers"),
     "length": Limit(1e-6, 1e6, "in ps"),
@@ -85,6 +85,11 @@ LIMITS = {
     "equilibration": Limit(0, _INT, "OpenMM counts in 32 bits"),
     "seed": Limit(0, _INT, "OpenMM takes 32 bits"),
     "largest_step": Limit(1e-9, 1e9, "in kT"),
+    # of Gauss-Newton, one for each field of its options
+    "prior_frames": Limit(0, 1e15, "how many frames theory is trusted like"),
+    "roughness": Limit(1e-9, 1e15, "in (kT)^2 / (distance of nearest neighbours)^3"),
+    "network_steps": Limit(1, 10_000, "steps of one update of a network"),
+    "stride": Limit(1e-9, 1e6, "a variance of U/kT, per particle"),
 }
 """By the name of a key or an argument."""
 

@@ -76,6 +76,9 @@ class FakeStatePoint:
     def other_forces(self, first: Any, second: Any) -> list[str]:
         return []
 
+    def beyond_pairs(self) -> str:
+        return ""
+
     def identity(self) -> dict[str, Any]:
         return {"temperature in K": self.temperature, "box in nm": self.box().tolist()}
 

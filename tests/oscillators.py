@@ -39,7 +39,7 @@ class Harmonic(PairPotential):
         shape = (0.5 * r**2 - 0.5 * far**2) * (1 - x**3 * (10 - 15 * x + 6 * x**2))
         self.shape = self.basis.interpolate(torch.from_numpy(np.where(r < far, shape, 0.0)))
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         """Only a particle and its anchor, of types 0 and 1, attract each other."""
         nothing = torch.zeros_like(self.shape)
         return torch.stack([nothing, self.stiffness * self.shape, nothing])

@@ -42,7 +42,7 @@ class FreePair(PairPotential):
             c += np.random.default_rng(seed).normal(size=c.shape)
         self.c = nn.Parameter(torch.from_numpy(c))
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         return self.c * 1.0
 
 

@@ -89,6 +89,7 @@ def test_refine_writes_everything_it_promises(here: Path) -> None:
     out = here / "out"
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["rounds"]) == 2 or summary["converged"]
+    assert summary["theory"] == ["used"]
     for entry in summary["rounds"]:
         assert {"misfit", "rdf_rms", "n_effective", "md_steps", "seconds"} <= entry.keys()
     steps = [entry["md_steps"] for entry in summary["rounds"]]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import os
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import openmm_diffsim
+from openmm_diffsim import GaussNewtonOptions
 from openmm_diffsim.configuration.potentials import PAIR_KINDS
 from openmm_diffsim.configuration.toml import Configuration, parse_configuration, read_configuration
-from openmm_diffsim.errors import ConfigurationError
+from openmm_diffsim.errors import ConfigurationError, TargetError
 from openmm_diffsim.limits import LIMITS
 
 ISSUE_EXAMPLE: dict[str, Any] = {
@@ -82,6 +84,23 @@ def test_the_example_is_read_in_full(folder: Path) -> None:
     assert [t.observable.entry for t in made.targets] == ["rdf", "pressure"]
     assert made.targets[0].file == folder / "g.csv"
     assert made.refine.output == Path("argon")
+
+
+OPTIONS = {field.name: field.default for field in fields(GaussNewtonOptions)}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_of_gauss_newton_is_read(folder: Path, name: str) -> None:
+    default = OPTIONS[name]
+    value = not default if isinstance(default, bool) else 2 * default
+    found = changed(folder, refine__gauss_newton={name: value}).refine.gauss_newton
+    assert found == replace(GaussNewtonOptions(), **{name: value}) != GaussNewtonOptions()
+    assert changed(folder).refine.gauss_newton == GaussNewtonOptions()
+    wrong: Any = 7 if isinstance(default, bool) else -7
+    with pytest.raises(ConfigurationError, match=rf"refine\.gauss_newton\.{name}: got"):
+        changed(folder, refine__gauss_newton={name: wrong})
+    with pytest.raises(TargetError, match=f"^{name}: got"):
+        GaussNewtonOptions(**{name: wrong})
 
 
 def test_mass_density_becomes_number_density(folder: Path) -> None:
@@ -242,6 +261,20 @@ REFUSED = [
     ({"refine__steps": 400}, "refine.steps", "only 8 frames"),
     ({"refine__seed": True}, "refine.seed", "whole number"),
     ({"refine": _DELETE}, "refine", "missing"),
+    ({"refine__gauss_newton": {"rough": 2.0}}, "refine.gauss_newton.rough", "mean roughness?"),
+    ({"refine__gauss_newton": {"roughness": 0}}, "refine.gauss_newton.roughness", "from 1e-09"),
+    ({"refine__gauss_newton": {"theory": 1}}, "refine.gauss_newton.theory", "true or false"),
+    (
+        {"refine__gauss_newton": {"network_steps": 2.5}},
+        "refine.gauss_newton.network_steps",
+        "whole number",
+    ),
+    ({"refine__gauss_newton": 3}, "refine.gauss_newton", "expected a table"),
+    (
+        {"refine__method": "ibi", "refine__gauss_newton": {}},
+        "refine.gauss_newton",
+        "is for method = 'gauss-newton', got 'ibi'",
+    ),
     ({"refine__seed": 2**31}, "refine.seed", "OpenMM takes 32 bits"),
     ({"refine__seed": 16**9999}, "refine.seed", "a number of thousands of digits"),
     ({"refine__rounds": 10**9}, "refine.rounds", "all frames of all rounds are kept"),
@@ -301,7 +334,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 def test_every_number_of_a_configuration_has_a_range_of_its_own() -> None:
     asked = set(re.findall(r'section\.(?:number|integer)\(\s*"(\w+)"', SOURCES))
     parameters = {name for kind in PAIR_KINDS.values() for name in kind.parameters}
-    assert len(asked) > 20 and asked | parameters <= LIMITS.keys()
+    options = {name for name, value in OPTIONS.items() if not isinstance(value, bool)}
+    assert len(asked) > 20 and asked | parameters | options <= LIMITS.keys()
 
 
 def test_shipped_configuration_is_valid() -> None:

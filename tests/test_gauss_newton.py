@@ -47,6 +47,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     linear_model,
     solve,
 )
+from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.state import State
 from openmm_diffsim.refinement.theory import LiquidTheory
 from openmm_diffsim.samples import Features, Run, Samples, View
@@ -61,6 +62,7 @@ class Anywhere:
 
     timestep = 0.002
     temperature = KELVIN
+    pressure = None
 
     def number_density(self) -> float:
         return 1.0
@@ -79,7 +81,7 @@ class Linear(PairPotential):
         self.matrix = torch.from_numpy(matrix)
         self.theta = nn.Parameter(torch.from_numpy(theta.copy()))
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         return (self.matrix @ self.theta).reshape(1, -1)
 
 
@@ -800,7 +802,7 @@ def gas() -> dict[str, Any]:
     pair = liquids.lennard_jones()
     point = diffsim.StatePoint(liquids.simulation(pair, 64, 0.3, 1.5, seed=2), pair)
     rdf = RDF(2.4 * liquids.SIGMA, 40)
-    theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
+    theory = LiquidTheory(point, Species(point), [rdf.r])
     angles = AngleDistribution(1.5 * liquids.SIGMA, 18)
     samples = point.sample(4000, 20, [rdf, angles, *theory.rdfs], equilibration=1000)
     return {"point": point, "rdf": rdf, "angles": angles, "theory": theory, "samples": samples}
@@ -973,9 +975,7 @@ def free_volume() -> dict[str, Any]:
     sim = liquids.simulation(pair, 64, 0.45, 1.5, seed=2, prepare=add_barostat)
     point = diffsim.StatePoint(sim, pair)
     rdf = RDF(2.1 * liquids.SIGMA, 21)
-    theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
-    for mine in theory.rdfs:  # the box of so few particles shrinks more than theory expects
-        mine.edges = np.linspace(0, 2.1 * liquids.SIGMA, len(mine.edges))
+    theory = LiquidTheory(point, Species(point), [rdf.r])
     samples = point.sample(20_000, 25, [rdf, *theory.rdfs], equilibration=2000)
     return {"point": point, "rdf": rdf, "theory": theory, "samples": samples}
 

@@ -149,7 +149,7 @@ def test_rows_that_votca_flags_are_left_out(write: Write) -> None:
     path = write("\n".join(f"{row} {flag}" for row, flag in zip(rows, flags, strict=True)))
     data = read_rdf(path)
     np.testing.assert_array_equal(data.x, R[:5])
-    r, u = read_potential(path)  # what was extrapolated is a potential all the same
+    r, (u,) = read_potential(path)  # what was extrapolated is a potential all the same
     np.testing.assert_array_equal(r, [0.02, *R[:5]])
     np.testing.assert_array_equal(u, [0.5, *G[:5]])
     with pytest.raises(TargetError, match="only some rows end in a flag"):
@@ -686,7 +686,7 @@ def test_potential_is_read_back_exactly(tmp_path: Path) -> None:
     r, u = np.linspace(0.2, 1.0, 7) / 3, np.random.default_rng(1).normal(size=7) * 1e5
     path = tmp_path / "potential.csv"
     write_csv(path, "r_nm,u_kJ_mol,standard_error", r[::-1], u[::-1], np.full(7, np.nan))
-    r_read, u_read = read_potential(path)
+    r_read, (u_read,) = read_potential(path)
     np.testing.assert_array_equal(r_read, r)
     np.testing.assert_array_equal(u_read, u)
 

@@ -131,7 +131,8 @@ def test_a_job_knows_the_temperature_of_its_potential() -> None:
     atoms = np.arange(2, N)
     potential.attach(system, atoms=atoms, exclusions=[(4, 9)], temperature=100.0)
     simulation = simulate(system, lattice(N, np.eye(3) * LENGTH, 0.02))
-    point = StatePoint(simulation, potential, temperature=130.0)
+    point = StatePoint(simulation, potential)
+    simulation.integrator.setTemperature(130.0)
     job = SamplingJob.of(point, Recording(20, 10))
     ((place, group, _, options),) = job.learned
     assert (place, group) == (0, 0)
@@ -145,6 +146,23 @@ def test_a_job_knows_the_temperature_of_its_potential() -> None:
     np.testing.assert_array_equal(
         result.arrays["coefficients"][0], potential.coefficients(130.0).detach()
     )
+
+
+def test_a_worker_runs_at_the_present_temperature_and_pressure() -> None:
+    """And not at those that the barostat was made with."""
+    potential = argon(0.5, 14)
+    system = empty_system(N, np.eye(3) * LENGTH)
+    potential.attach(system)
+    barostat = openmm.MonteCarloBarostat(1.0, 120.0, 25)
+    system.addForce(barostat)
+    simulation = simulate(system, lattice(N, np.eye(3) * LENGTH, 0.02))
+    point = StatePoint(simulation, potential)
+    simulation.integrator.setTemperature(130.0)
+    simulation.context.setParameter(barostat.Temperature(), 130.0)
+    simulation.context.setParameter(barostat.Pressure(), 30.0)
+    recording = Recording(20, 10)
+    samples = SamplingJob.of(point, recording).run().take(point, recording)
+    assert (samples.temperature, samples.pressure) == (130.0, 30.0)
 
 
 def test_a_network_that_is_not_learned_goes_along(pool: ProcessPoolExecutor) -> None:

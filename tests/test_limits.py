@@ -15,6 +15,12 @@ from openmm_diffsim.fluid import Dynamics, fluid
 from openmm_diffsim.limits import LIMITS, checked_number, checked_whole, limit_of, shown
 from openmm_diffsim.refinement.schedule import Schedule
 
+
+def attached(**options: Any) -> openmm.Force:
+    _, system = fluid(20, 1.0, 1.0)
+    return SplinePair(0.3, 0.9).attach(system, **options)
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "knots": (lambda: SplinePair(0.3, 0.9, 10**9), "knots: got 1000000000"),
     "knots of a half": (lambda: SplinePair(0.3, 0.9, 60.5), "knots: got 60.5"),  # type: ignore
@@ -29,6 +35,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "half a bin": (lambda: RDF(1.0, 0.5), "bins: got 0.5"),  # type: ignore[arg-type]
     "angles": (lambda: AngleDistribution(0.5, bins=10**9), "bins: got 1000000000"),
     "range": (lambda: RDF(1e-300, 10), "r_max: got 1e-300"),
+    "bonds": (lambda: RDF(1.0, 10, exclude_bonds=4), "exclude_bonds: got 4"),
+    "bonds of a force": (lambda: attached(exclude_bonds=4), "exclude_bonds: got 4"),
+    "no whole bond": (lambda: attached(exclude_bonds=1.5), "exclude_bonds: got 1.5"),
     "rounds": (lambda: Schedule(10**9, 1000, 10), "rounds: got 1000000000"),
     "steps": (lambda: Schedule(1, 2**63, 10), "steps: got 9223372036854775808"),
     "equilibration": (lambda: Schedule(1, 1000, 10, -1), "equilibration: got -1"),

@@ -453,3 +453,19 @@ def test_a_fit_whose_potential_cannot_follow_says_once_that_it_has_stalled(
     stalled = [entry.has_stalled for entry in fit.history]
     assert len(stalled) == 9 and stalled[-1] and not any(stalled[:4])
     assert capsys.readouterr().err.count(" stalled: the misfit") == 1
+
+
+# What may not change under a fit ------------------------------------------------------------------
+
+
+def test_a_fit_whose_state_point_went_to_another_temperature_is_not_gone_on_with() -> None:
+    fit = run(fit_of(wrong()), 1)
+    at_first = fit.comparisons()[0].prediction
+    point_in(fit).temperature = 1.25 * KELVIN
+    np.testing.assert_array_equal(fit.comparisons()[0].prediction, at_first)
+    with pytest.raises(
+        StatePointError, match=r"now at .* K, but was at .* K when the fit was made"
+    ):
+        run(fit, 2)
+    point_in(fit).temperature = KELVIN
+    assert len(run(fit, 2).history) == 2

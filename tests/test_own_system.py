@@ -235,6 +235,37 @@ def test_all_pairs_of_types_are_written(tmp_path: Path) -> None:
     assert {well["types"] for well in summary["final"]["wells"]} <= {"0 0", "0 1", "1 1"}
 
 
+@pytest.mark.parametrize("learn", [[[0, 1], [1, 1]], [["index 30 to 63", "index 0 to 19"], [1, 1]]])
+def test_pairs_of_types_that_are_not_learned_keep_the_table_of_a_fit(
+    tmp_path: Path, learn: Any
+) -> None:
+    raw = mixture(tmp_path, "spline")
+    r = np.linspace(0.25, 0.8, 100)
+    start = argon(0.8, 40).energy(r)[0].detach().numpy()
+    columns = [r, *(c for scale in (1.0, 0.8, 0.6) for c in (scale * start, 0.1 + 0 * r))]
+    np.savetxt(tmp_path / "potential.csv", np.stack(columns, axis=1), delimiter=",")
+    raw["potential"] |= {"file": "potential.csv", "r_min": 0.26, "learn": learn}
+    fit, _ = build(tmp_path, raw)
+    before = fit.potential.spline_coefficients().detach().numpy()
+    u = fit.potential.energy([0.4]).detach().numpy()[:, 0]
+    np.testing.assert_allclose(u / u[0], [1.0, 0.8, 0.6], rtol=1e-3)
+    np.testing.assert_array_equal(fit.potential.learned_rows(), [False, True, True])
+    fit.run(rounds=1, steps=500, every=25, progress=False)
+    now = fit.potential.spline_coefficients().detach().numpy()
+    np.testing.assert_array_equal(now[0], before[0])
+    assert all((now[k] != before[k]).any() for k in (1, 2))
+
+
+@pytest.mark.parametrize(
+    "learn", [[], [0, 1], [[0]], [[0, 2]], [[0, True]], [["name Xx", 0]], "all", [[0, 0.0]]]
+)
+def test_pairs_of_types_that_a_configuration_lacks_are_refused(tmp_path: Path, learn: Any) -> None:
+    raw = mixture(tmp_path, "spline")
+    raw["potential"]["learn"] = learn
+    with pytest.raises(ConfigurationError, match=r"potential\.learn: got .* pairs of system.types"):
+        build(tmp_path, raw)
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
@@ -255,6 +286,33 @@ def test_what_a_system_cannot_have_is_refused(
         build(tmp_path, raw)
     for word in words:
         assert word in str(error.value)
+
+
+def test_options_of_gauss_newton_reach_the_fit_and_are_part_of_it(tmp_path: Path) -> None:
+    raw = mixture(tmp_path, "spline")
+    plain, _ = build(tmp_path, raw)
+    raw["refine"]["gauss_newton"] = {"roughness": 2e4, "theory": False}
+    fit, _ = build(tmp_path, raw)
+    assert fit.method.options.roughness == 2e4 and not fit.method.options.theory
+    assert plain.states[0].theory is not None and fit.states[0].theory is None
+    assert plain.identity["method"] != fit.identity["method"]
+
+
+def test_a_barostat_of_another_temperature_is_refused_by_key(tmp_path: Path) -> None:
+    raw = written(tmp_path, CUBE, CUBE)
+    raw["potential"]["cutoff"] = 0.6
+    path = tmp_path / "system.xml"
+    system = openmm.XmlSerializer.deserialize(path.read_text())
+    system.addForce(openmm.MonteCarloBarostat(1.0, 300.0))
+    path.write_text(openmm.XmlSerializer.serialize(system))
+    with pytest.raises(
+        ConfigurationError, match=r"120 K, but MonteCarloBarostat at 300 K"
+    ) as error:
+        build(tmp_path, raw)
+    assert error.value.key == "dynamics.temperature"
+    raw["dynamics"]["temperature"] = 300.0
+    fit, _ = build(tmp_path, raw)
+    assert fit.states[0].pressure == 1.0
 
 
 def test_molecules_that_the_file_has_cut_start_whole(tmp_path: Path) -> None:

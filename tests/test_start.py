@@ -93,7 +93,7 @@ def test_a_cutoff_that_leaves_a_barostat_no_room_is_told_at_once(
 ) -> None:
     box = np.eye(3) * side
     system = empty_system(N, box)
-    system.addForce(openmm.MonteCarloBarostat(1.0, 85.0, 5))
+    system.addForce(openmm.MonteCarloBarostat(1.0, 120.0, 5))
     words = rf"cutoff 0\.6 nm .*{side} x {side} x {side} nm.*expected at most 0\.5"
     start = point(lattice(N, box, 0.02), system)
     told = pytest.raises(StatePointError, match=words) if refused else pytest.warns(match=words)
@@ -103,7 +103,7 @@ def test_a_cutoff_that_leaves_a_barostat_no_room_is_told_at_once(
 
 def test_a_box_that_shrinks_below_the_cutoff_is_named() -> None:
     system = empty_system(N, BOX)
-    barostat = openmm.MonteCarloBarostat(30_000.0, 85.0, 1)
+    barostat = openmm.MonteCarloBarostat(30_000.0, 120.0, 1)
     barostat.setRandomNumberSeed(1)
     system.addForce(barostat)
     with pytest.raises(SamplingError, match=r"ended at step .*shrank to 1\.\d+ x .*0\.6 nm") as e:
@@ -113,7 +113,7 @@ def test_a_box_that_shrinks_below_the_cutoff_is_named() -> None:
 
 def test_a_box_that_shrinks_below_what_is_counted_ends_the_run_and_is_no_bad_input() -> None:
     system = empty_system(N, BOX)
-    barostat = openmm.MonteCarloBarostat(30_000.0, 85.0, 1)
+    barostat = openmm.MonteCarloBarostat(30_000.0, 120.0, 1)
     barostat.setRandomNumberSeed(1)
     system.addForce(barostat)
     rdf = RDF(0.49 * float(BOX[0, 0]), 20)

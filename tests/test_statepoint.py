@@ -54,8 +54,9 @@ from openmm_diffsim import (
     sample_trajectory,
 )
 from openmm_diffsim.engine import statepoint
+from openmm_diffsim.engine.baths import read_pressure, read_temperature
 from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
-from openmm_diffsim.engine.statepoint import degrees_of_freedom, read_pressure, read_temperature
+from openmm_diffsim.engine.statepoint import degrees_of_freedom
 from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
 from openmm_diffsim.io.trajectories import reduced_box
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
@@ -127,6 +128,7 @@ def assert_same_configuration(a: openmm.State, b: openmm.State) -> None:
 # What is read from the Simulation ---------------------------------------------------------------
 
 THERMOSTATS: dict[str, tuple[Callable[[], openmm.Integrator], list[openmm.Force]]] = {
+    "MTSLangevin": (lambda: openmm.MTSLangevinIntegrator(123.0, 1.0, 0.001, [(0, 1)]), []),
     "Langevin": (lambda: openmm.LangevinIntegrator(123.0, 1.0, 0.001), []),
     "LangevinMiddle": (lambda: openmm.LangevinMiddleIntegrator(123.0, 1.0, 0.001), []),
     "VariableLangevin": (lambda: openmm.VariableLangevinIntegrator(123.0, 1.0, 0.001), []),
@@ -175,8 +177,121 @@ def test_pressure_is_read_from_the_barostat() -> None:
     assert point.pressure == pytest.approx(250.0)
     simulation.context.setParameter(openmm.MonteCarloBarostat.Pressure(), 260.0)
     assert read_pressure(simulation) == pytest.approx(260.0)
-    given = StatePoint(simulation, potential, pressure=1 * unit.atmosphere)
-    assert given.pressure == pytest.approx(1.01325)
+    given = StatePoint(simulation, potential, pressure=260 * unit.bar)
+    assert given.pressure == pytest.approx(260.0)
+    with pytest.raises(StatePointError, match=r"1\.01325 bar, but MonteCarloBarostat at 260 bar"):
+        StatePoint(simulation, potential, pressure=1 * unit.atmosphere).sample(1, 1)
+
+
+HOT, COLD = 1.25 * TEMPERATURE, TEMPERATURE
+
+
+def thermostatted(kind: str, temperature: float) -> tuple[openmm.Integrator, list[openmm.Force]]:
+    if kind == "Andersen":
+        force = openmm.AndersenThermostat(temperature, 1.0)
+        return openmm.VerletIntegrator(0.001), [force]
+    made = {
+        "Langevin": lambda: openmm.LangevinMiddleIntegrator(temperature, 1.0, 0.001),
+        "NoseHoover": lambda: openmm.NoseHooverIntegrator(temperature, 1.0, 0.001),
+        "MTSLangevin": lambda: openmm.MTSLangevinIntegrator(temperature, 1.0, 0.001, [(0, 1)]),
+        "Compound": lambda: openmm.CompoundIntegrator(),
+    }
+    integrator = made[kind]()
+    if kind == "Compound":
+        integrator.addIntegrator(openmm.VerletIntegrator(0.001))
+        integrator.addIntegrator(openmm.LangevinMiddleIntegrator(temperature, 1.0, 0.001))
+        integrator.setCurrentIntegrator(1)
+    return integrator, []
+
+
+def heat(simulation: Any, kind: str, temperature: float) -> None:
+    integrator = simulation.integrator
+    if kind == "Andersen":
+        simulation.context.setParameter(openmm.AndersenThermostat.Temperature(), temperature)
+    elif kind == "MTSLangevin":
+        kt = temperature * MOLAR_GAS_CONSTANT
+        integrator.setGlobalVariableByName("kT", kt)
+    elif kind == "Compound":
+        integrator.getIntegrator(1).setTemperature(temperature)
+    else:
+        integrator.setTemperature(temperature)
+
+
+KINDS = ["Langevin", "NoseHoover", "Andersen", "MTSLangevin", "Compound"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_are_labelled_with_the_temperature_that_they_were_sampled_at(kind: str) -> None:
+    potential = TemperatureDependent(argon(), LennardJones(SIGMA, 1e-3, 0.6, knots=30))
+    integrator, forces = thermostatted(kind, COLD)
+    system = empty_system(27, 1.5 * np.eye(3))
+    potential.attach(system, temperature=COLD)
+    for other in forces:
+        system.addForce(other)
+    simulation = simulate(system, lattice(27, 1.5 * np.eye(3)), integrator)
+    point = StatePoint(simulation, potential)
+    assert point.sample(2, 1).temperature == pytest.approx(COLD)
+    heat(simulation, kind, HOT)
+    samples = point.sample(2, 1)
+    assert samples.temperature == samples.runs[0].temperature == pytest.approx(HOT)
+    expected = potential.coefficients(samples.temperature).detach().numpy()
+    np.testing.assert_array_equal(samples.runs[0].coefficients, expected)
+    now = simulation.context.getState(energy=True).getPotentialEnergy()
+    point.apply()
+    assert simulation.context.getState(energy=True).getPotentialEnergy() == now
+
+
+def test_samples_are_labelled_with_the_pressure_that_they_were_sampled_at() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential, forces=[barostat(250.0)])
+    point = StatePoint(simulation, potential)
+    simulation.context.setParameter(openmm.MonteCarloBarostat.Pressure(), 500.0)
+    assert point.sample(2, 1).pressure == point.sample(2, 1).runs[0].pressure == 500.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thermostat_and_a_barostat_that_disagree_are_refused(kind: str) -> None:
+    potential = argon()
+    integrator, forces = thermostatted(kind, COLD)
+    pressing = openmm.MonteCarloBarostat(100.0, HOT, 25)
+    simulation = argon_simulation(potential, integrator=integrator, forces=[*forces, pressing])
+    both = rf"{COLD:g} K, but MonteCarloBarostat at {HOT:g} K"
+    with pytest.raises(StatePointError, match=both):
+        StatePoint(simulation, potential)
+    heat(simulation, kind, HOT)
+    point = StatePoint(simulation, potential)
+    simulation.context.setParameter(pressing.Temperature(), COLD)
+    before = simulation.currentStep
+    with pytest.raises(StatePointError, match=rf"{HOT:g} K, but MonteCarloBarostat at {COLD:g} K"):
+        point.sample(2, 1)
+    assert simulation.currentStep == before
+
+
+def test_a_temperature_that_is_given_is_not_another_one_than_the_thermostats() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    with pytest.raises(StatePointError, match=r"temperature= is at 77 K, but Langevin"):
+        StatePoint(simulation, potential, temperature=77.0)
+
+
+def test_a_temperature_that_changes_during_a_run_is_refused() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    point = StatePoint(simulation, potential)
+    ramp = lambda n: simulation.integrator.setTemperature(HOT)  # noqa: E731
+    with pytest.raises(StatePointError, match=rf"began at {COLD:g} K and ended at {HOT:g} K"):
+        point.sample(2, 1, progress=ramp)
+
+
+def test_a_segment_draws_velocities_of_the_present_temperature() -> None:
+    potential = argon()
+    simulation = argon_simulation(potential)
+    point = StatePoint(simulation, potential)
+    x = simulation.context.getState(positions=True).getPositions(asNumpy=True)
+    cold = point.segment(1, positions=x).velocities[0].detach()
+    simulation.integrator.setTemperature(4 * COLD)
+    hot = point.segment(1, positions=x).velocities[0].detach()
+    np.testing.assert_allclose(hot, 2 * cold, atol=2e-3)  # drawn half a step before
 
 
 def test_barostat_that_never_acts_is_constant_volume() -> None:

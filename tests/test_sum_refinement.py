@@ -27,6 +27,7 @@ from openmm_diffsim import (
     Target,
 )
 from openmm_diffsim.potentials import flat_parameters
+from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.state import misfit_of
 from openmm_diffsim.refinement.theory import LiquidTheory
 
@@ -70,9 +71,10 @@ def test_each_of_two_potentials_is_found_from_the_g_of_its_particles() -> None:
         g = samples.estimate(rdf)
         targets.append(Target(point, rdf, rdf.r, g.value, uncertainty=g.standard_error))
     fit = Refinement(both, targets).run(4, 3000, 50, progress=False)
-    theory = fit.states[0].theory
+    theory, species = fit.states[0].theory, fit.states[0].species
     assert theory is not None and len(theory.rdfs) == 3  # A and B are two species
-    assert [theory.pair_of(rdf) for rdf in rdfs] == [(0, 0), (1, 0)]
+    assert species is not None
+    assert [species.pair_of(rdf) for rdf in rdfs] == [(0, 0), (1, 0)]
     assert fit.last_step is not None and fit.last_step.covariance is not None
     error = np.sqrt(np.diag(fit.last_step.covariance))
     truth = np.array([SIGMA, EPSILON, 1.05 * SIGMA, 0.7 * EPSILON])
@@ -134,10 +136,12 @@ def test_theory_of_two_potentials_is_that_of_the_one_that_they_are_together() ->
     mixed = liquids.simulation(one, N, DENSITY, TEMPERATURE, types=types, platform="Reference")
     point_of_one = StatePoint(mixed, one)
     point_of_both = StatePoint(simulation_of(both, 1, platform="Reference"), both)
-    theories = [LiquidTheory(point, 0.02) for point in (point_of_one, point_of_both)]
+    theories = [
+        LiquidTheory(point, Species(point), [RDF(REACH, 50).r])
+        for point in (point_of_one, point_of_both)
+    ]
     samples = point_of_one.sample(400, 10, theories[0].rdfs, equilibration=100)
     structure = theories[0].structure(samples.at())
-    assert structure is not None
     # Of several potentials, those particles come first that the first one leaves alone.
     np.testing.assert_array_equal(theories[1].species_of, 1 - theories[0].species_of)
     assert structure.fine is not None
@@ -170,11 +174,10 @@ def test_two_potentials_between_the_same_particles_answer_alike() -> None:
     for term in both:
         term.set_table(r, 0.5 * liquids.lennard_jones().energy(r).detach().numpy()[0])  # type: ignore[attr-defined]
     point = StatePoint(liquids.simulation(both, N, 0.3, 1.5, platform="Reference"), both)
-    theory = LiquidTheory(point, 0.02)
+    theory = LiquidTheory(point, Species(point), [RDF(REACH, 50).r])
     (rdf,) = theory.rdfs
-    assert theory.pair_of(rdf) is None and theory.shares(rdf) is not None
+    assert Species(point).pair_of(rdf) is None and Species(point).shares(rdf) is not None
     structure = theory.structure(point.sample(200, 10, [rdf], equilibration=100).at())
-    assert structure is not None
     c = both.coefficients().detach().numpy()
     jacobian, _ = theory.jacobian(structure, [rdf, Pressure()], c)
     np.testing.assert_allclose(jacobian[:, :18], jacobian[:, 18:], rtol=1e-12)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import liquids
@@ -12,12 +16,14 @@ import openmm
 import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA, Array
+from networks import embedded
 from openmm import app, unit
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import RDF, AngleDistribution, Pressure, SplinePair, boltzmann_inversion
 from openmm_diffsim.errors import PotentialError, TargetError, UnitError
 from openmm_diffsim.potentials import SplineBasis, pair_index
+from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.theory import (
     Interaction,
     LiquidStructure,
@@ -298,7 +304,7 @@ def fluid(n: int, density: float, temperature: float, frames: int, every: int) -
     point = diffsim.StatePoint(sim, pair)
     reach = min(0.5 * liquids.box_length(n, density), 2.5 * CUTOFF)
     rdf, pressure = RDF(0.999 * reach, round(reach / (0.03 * SIGMA))), Pressure()
-    theory = LiquidTheory(point, float(np.diff(rdf.edges)[0]))
+    theory = LiquidTheory(point, Species(point), [rdf.r])
     record = [rdf, pressure, *theory.rdfs]
     samples = point.sample(frames * every, every, record, equilibration=2000)
     return Fluid(samples, theory, rdf, pressure)
@@ -415,42 +421,194 @@ def test_theory_may_have_other_bins_than_the_target(liquid: Fluid) -> None:
 # Where theory has no say ------------------------------------------------------------------------
 
 
-def test_theory_is_silent_about_few_particles_or_none_of_the_potential() -> None:
-    pair = liquids.lennard_jones(n_types=2)
-    types = [0] * 55 + [1] * 9
-    sim = liquids.simulation(pair, 64, platform="Reference", types=types)
-    point = diffsim.StatePoint(sim, pair)
-    theory = LiquidTheory(point, 0.02)
-    assert theory.rdfs == []
-    samples = point.sample(20, 10)
-    assert theory.structure(samples.at()) is None
+def why_not(point: diffsim.StatePoint, rdf: RDF | None = None) -> str:
+    return LiquidTheory.why_not(point, Species(point), [] if rdf is None else [rdf.r])
+
+
+def fluid_with(
+    prepare: Callable[[openmm.System], None] = lambda system: None,
+    particles: int = 64,
+    n_types: int = 1,
+    attach: Mapping[str, Any] = MappingProxyType({}),
+    potential: Any = None,
+) -> diffsim.StatePoint:
+    """A fluid of single sites whose System has something besides."""
+    pair = potential or liquids.lennard_jones(n_types=n_types)
+    system = openmm.System()
+    length = liquids.box_length(particles, 0.5)
+    system.setDefaultPeriodicBoxVectors(*(length * np.eye(3)))
+    for _ in range(particles):
+        system.addParticle(39.9)
+    prepare(system)
+    pair.attach(system, **attach)
+    platform = openmm.Platform.getPlatform("Reference")
+    integrator = openmm.LangevinMiddleIntegrator(KELVIN, 1, 0.001)
+    sim = app.Simulation(app.Topology(), system, integrator, platform)
+    sim.context.setPositions(liquids.lattice(particles, length, 1))
+    return diffsim.StatePoint(sim, pair)
+
+
+def force(made: openmm.Force, *terms: tuple[Any, ...]) -> Callable[[openmm.System], None]:
+    """Adds a force with these terms, each a method and its arguments."""
+
+    for method, *arguments in terms:
+        getattr(made, method)(*arguments)
+    return lambda system: system.addForce(openmm.XmlSerializer.clone(made))
+
+
+def nonbonded(charge: float, epsilon: float, *terms: tuple[Any, ...]) -> Any:
+    own = openmm.NonbondedForce()
+    own.setNonbondedMethod(own.CutoffPeriodic)
+    own.setCutoffDistance(0.5)
+    return force(own, *[("addParticle", charge, 0.3, epsilon)] * 64, *terms)
+
+
+def site(system: openmm.System) -> None:
+    system.setParticleMass(2, 0.0)
+    system.setVirtualSite(2, openmm.TwoParticleAverageSite(0, 1, 0.5, 0.5))
+
+
+def everywhere(expression: str, kind: Any = openmm.CustomExternalForce) -> Any:
+    name = "addParticle"
+    return force(kind(expression), *[(name, k, []) for k in range(64)])
+
+
+BESIDES: dict[str, tuple[dict[str, Any], str]] = {
+    "a bond": (
+        {
+            "prepare": force(openmm.HarmonicBondForce(), ("addBond", 0, 1, 0.3, 9.0)),
+            "attach": {"exclude_bonds": 0},
+        },
+        "HarmonicBondForce",
+    ),
+    "an angle": (
+        {"prepare": force(openmm.HarmonicAngleForce(), ("addAngle", 0, 1, 2, 1.0, 9.0))},
+        "HarmonicAngleForce",
+    ),
+    "three bodies": (
+        {
+            "prepare": force(
+                openmm.CustomCompoundBondForce(3, "distance(p1,p2)*distance(p2,p3)"),
+                ("addBond", [0, 1, 2], []),
+            )
+        },
+        "CustomCompoundBondForce",
+    ),
+    "a constraint": (
+        {"prepare": lambda s: s.addConstraint(0, 1, 0.3), "attach": {"exclude_bonds": 1}},
+        "1 constraints",
+    ),
+    "a virtual site": ({"prepare": site, "attach": {"exclude_bonds": 1}}, "1 virtual sites"),
+    "a wall": ({"prepare": everywhere("z^2")}, "CustomExternalForce"),
+    "charges": ({"prepare": nonbonded(0.1, 0.0)}, "NonbondedForce"),
+    "dispersion": ({"prepare": nonbonded(0.0, 0.1)}, "NonbondedForce"),
+    "an exception": (
+        {"prepare": nonbonded(0.0, 0.0, ("addException", 0, 1, 0.1, 0.3, 0.0))},
+        "NonbondedForce",
+    ),
+    "pairs left out": ({"attach": {"exclusions": [(0, 1)]}}, "pairs that it leaves out"),
+    "a particle that is held": (
+        {"prepare": lambda s: s.setParticleMass(5, 0.0)},
+        "particles without mass",
+    ),
+    "a collective variable": ({"prepare": force(openmm.CustomCVForce("0"))}, "CustomCVForce"),
+    "an attached one": ({"prepare": liquids.lennard_jones(name="other").attach}, "other"),
+    "its table": (
+        {"prepare": partial(liquids.lennard_jones(name="other").attach, backend="table")},
+        "other",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDES)
+def test_theory_is_for_single_sites_with_learned_pairs_alone(case: str) -> None:
+    arguments, name = BESIDES[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bonded pairs that interact
+        point = fluid_with(**arguments)
+    rdf = RDF(0.7, 20)
+    target = diffsim.Target(point, rdf, rdf.r, np.ones(20), uncertainty=0.1, as_it_is=True)
+    fit = diffsim.Refinement(point.potential, [target])
+    (state,) = fit.states
+    assert state.theory is None and name in state.why_no_theory
+    assert state.recorded() == [rdf]
+
+
+IDLE: dict[str, Any] = {
+    "nothing": lambda system: None,
+    "a NonbondedForce of zeros": nonbonded(0.0, 0.0),
+    "a learned one that is zero": liquids.lennard_jones(epsilon=0.0, name="zero").attach,
+    "its table": partial(liquids.lennard_jones(epsilon=0.0, name="zero").attach, backend="table"),
+    "a force without terms": force(openmm.HarmonicBondForce()),
+    "no motion of the whole": force(openmm.CMMotionRemover()),
+    "a barostat": force(openmm.MonteCarloBarostat(30.0, KELVIN)),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_what_does_nothing_keeps_theory_from_nothing(case: str) -> None:
+    assert why_not(fluid_with(IDLE[case])) == ""
+
+
+def test_theory_is_silent_about_few_particles() -> None:
+    point = fluid_with(n_types=2, attach={"types": [0] * 55 + [1] * 9})
+    assert "there are 9 particles, fewer than 10" in why_not(point)
+
+
+def test_theory_is_silent_where_its_equations_would_be_too_many() -> None:
+    kinds = np.repeat(np.arange(7), 10)
+    point = fluid_with(particles=70, n_types=7, attach={"types": kinds})
+    assert "7 kinds of particles make " in why_not(point, RDF(0.7, 200))
+    assert why_not(point, RDF(0.7, 40)) == ""
 
 
 def test_theory_is_silent_without_a_box() -> None:
-    pair = liquids.lennard_jones()
-    system = openmm.System()
-    for _ in range(20):
-        system.addParticle(39.9)
-    pair.attach(system, periodic=False)
-    sim = app.Simulation(
-        app.Topology(),
-        system,
-        openmm.LangevinMiddleIntegrator(100, 1, 0.002),
-        openmm.Platform.getPlatform("Reference"),
-    )
-    sim.context.setPositions(liquids.lattice(20, 3.0, 1))
-    assert LiquidTheory(diffsim.StatePoint(sim, pair), 0.02).rdfs == []
+    assert why_not(fluid_with(attach={"periodic": False})) == "there is no periodic box"
+
+
+def test_theory_is_silent_beside_a_network() -> None:
+    both = liquids.lennard_jones() + embedded()
+    point = fluid_with(potential=both)
+    assert why_not(point) == f"{both.name} is more than pair potentials"
+    alone = diffsim.StatePoint(point.simulation, next(iter(both)))
+    assert "acts NetworkPotential too" in why_not(alone)
+
+
+def test_theory_that_the_method_is_not_to_use_records_nothing() -> None:
+    point, rdf = fluid_with(), RDF(0.7, 20)
+    target = diffsim.Target(point, rdf, rdf.r, np.ones(20), uncertainty=0.1, as_it_is=True)
+    method = diffsim.GaussNewton(diffsim.GaussNewtonOptions(theory=False))
+    (state,) = diffsim.Refinement(point.potential, [target], method).states
+    assert state.recorded() == [rdf] and state.why_no_theory == "the method is not to use it"
+
+
+@pytest.mark.parametrize("bins", [5, 8])
+def test_a_target_of_few_bins_leaves_theory_its_own(bins: int) -> None:
+    point, rdf = fluid_with(), RDF(0.7, bins, r_min=0.3)
+    target = diffsim.Target(point, rdf, rdf.r, np.ones(bins), uncertainty=0.1, as_it_is=True)
+    (state,) = diffsim.Refinement(point.potential, [target]).states
+    assert state.theory is not None and len(state.theory.rdfs[0].r) >= 20
+
+
+def test_a_box_that_shrinks_as_far_as_targets_allow_is_not_too_small_for_theory() -> None:
+    """At constant pressure its g(r) go no further than cutoff and targets do."""
+    point = fluid_with(IDLE["a barostat"])
+    rdf = RDF(1.05 * CUTOFF, 30)
+    theory = LiquidTheory(point, Species(point), [rdf.r])
+    assert theory.rdfs[0].edges[-1] <= rdf.edges[-1]
+    still = fluid_with()
+    fixed = LiquidTheory(still, Species(still), [rdf.r])
+    assert fixed.rdfs[0].edges[-1] > rdf.edges[-1]
 
 
 def test_shares_say_which_pairs_of_types_an_rdf_counts() -> None:
     pair = liquids.lennard_jones(n_types=2)
     sim = liquids.simulation(pair, 64, platform="Reference", types=[0] * 16 + [1] * 48)
-    theory = LiquidTheory(diffsim.StatePoint(sim, pair), 0.02)
-    assert [len(rdf.r) for rdf in theory.rdfs] == [len(theory.rdfs[0].r)] * 3
+    species = Species(diffsim.StatePoint(sim, pair))
     first, second = np.arange(16), np.arange(16, 64)
 
     def shares(**atoms: Any) -> Array | None:
-        return theory.shares(RDF(0.7, 10, **atoms))
+        return species.shares(RDF(0.7, 10, **atoms))
 
     np.testing.assert_allclose(shares(), [1 / 16, 6 / 16, 9 / 16])
     np.testing.assert_allclose(shares(atoms=first), [1, 0, 0])
@@ -458,7 +616,7 @@ def test_shares_say_which_pairs_of_types_an_rdf_counts() -> None:
     np.testing.assert_allclose(shares(atoms=second), [0, 0, 1])
     mixed = shares(atoms=first, atoms2=np.arange(64))
     np.testing.assert_allclose(mixed, [0.25, 0.75, 0])
-    assert theory.shares(Pressure()) is None
+    assert species.shares(Pressure()) is None
 
 
 def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leaves_alone() -> None:
@@ -475,15 +633,15 @@ def test_theory_knows_no_angles_nor_an_rdf_of_particles_that_the_potential_leave
         openmm.Platform.getPlatform("Reference"),
     )
     sim.context.setPositions(liquids.lattice(40, 2.0, 1))
-    theory = LiquidTheory(diffsim.StatePoint(sim, pair), 0.02)
-    assert theory.shares(RDF(0.7, 10)) is None
-    np.testing.assert_allclose(theory.shares(RDF(0.7, 10, atoms=range(30))), [1.0])
+    point = diffsim.StatePoint(sim, pair)
+    species = Species(point)
+    theory = LiquidTheory(point, species)
+    assert species.shares(RDF(0.7, 10)) is None
+    np.testing.assert_allclose(species.shares(RDF(0.7, 10, atoms=range(30))), [1.0])
     rdf, mine = RDF(0.7, 10), RDF(0.7, 12, atoms=range(30))
     angles = AngleDistribution(0.7, 8)
-    point = diffsim.StatePoint(sim, pair)
     samples = point.sample(40, 10, [rdf, mine, angles, *theory.rdfs])
     structure = theory.structure(samples.at())
-    assert structure is not None
     c = pair.coefficients().detach().numpy()
     expected = [False] * 10 + [True] * 12 + [False] * 8
     np.testing.assert_array_equal(theory.jacobian(structure, [rdf, mine, angles], c)[1], expected)

@@ -193,8 +193,8 @@ def test_a_step_that_is_no_number_is_refused(change: list[float]) -> None:
 class Brittle(LennardJones):
     """No number where it is cold and epsilon is no longer its first."""
 
-    def spline_coefficients(self, temperature: float | None = None) -> torch.Tensor:
-        c = super().spline_coefficients(temperature)
+    def unbound_coefficients(self, temperature: float | None = None) -> torch.Tensor:
+        c = super().unbound_coefficients(temperature)
         broken = temperature == KELVIN and float(self.epsilon.detach()) > 1.05 * EPSILON
         return c * np.nan if broken else c
 

@@ -121,9 +121,9 @@ def test_coefficients_are_computed_once() -> None:
     class Counting(LennardJones):
         calls = 0
 
-        def spline_coefficients(self, temperature: float | None = None) -> Tensor:
+        def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
             Counting.calls += 1
-            return super().spline_coefficients(temperature)
+            return super().unbound_coefficients(temperature)
 
     potential = Counting(0.34, 0.996, cutoff=CUTOFF, knots=14)
     samples = fluid(potential).sample(200, 10, [RDF_, PRESSURE])

@@ -22,7 +22,7 @@ from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
 from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates, sides
 from ..engine.statepoint import StatePoint
-from ..errors import ConfigurationError, TargetError
+from ..errors import ConfigurationError, StatePointError, TargetError
 from ..fluid import (
     Dynamics,
     find_platform,
@@ -35,12 +35,12 @@ from ..fluid import (
 from ..io import read_curve
 from ..limits import LIMITS
 from ..observables import Observable, Site
-from ..potentials import n_pairs_of_types
-from ..refinement import Refinement, Target
+from ..potentials import Potential, n_pairs_of_types
+from ..refinement import GaussNewton, Method, Refinement, Target
 from ..statistics.kernels import largest_range
 from ..statistics.molecules import parts_of
 from .potentials import PotentialSection, Structure, build_potential, check_energies
-from .toml import Configuration, SystemSection, TargetSection
+from .toml import Configuration, RefineSection, SystemSection, TargetSection
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,6 +80,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _tell_borrowed(section, measured, borrowed, n_types, warn)
     potential = build_potential(section, measured, dynamics.temperature, n_types)
     check_energies(potential, configuration.potential, dynamics.temperature)
+    potential.learn_only(section.learn)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
     with told_warnings(warn):
         potential.attach(
@@ -95,19 +96,35 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         start_disordered(simulation, dynamics.temperature, seed)
     else:
         start_from(simulation, state, positions, seed, warn)
-    point = StatePoint(simulation, potential)
+    point = _state_point(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
     targets = [_target(point, *part) for part in parts]
     with told_warnings(warn):
         fit = Refinement(
             potential,
             targets,
-            configuration.refine.method,
+            _method(configuration.refine),
             largest_step=configuration.refine.largest_step,
         )
     for note in notes:
         tell(note)
     return fit
+
+
+def _state_point(simulation: app.Simulation, potential: Potential) -> StatePoint:
+    """ConfigurationError where the System has a thermostat or barostat of another temperature."""
+    try:
+        return StatePoint(simulation, potential)
+    except StatePointError as error:
+        key = "dynamics.temperature"
+        what = f"{key}, or what system.system or system.state say: {error}"
+        raise ConfigurationError(what, key=key) from error
+
+
+def _method(section: RefineSection) -> str | Method:
+    if section.method == "gauss-newton":
+        return GaussNewton(section.gauss_newton)
+    return section.method
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class PotentialSection:
     initial: str
     file: Path | None  # of initial = "table"
     parameters: Mapping[str, float] = field(default_factory=dict)
+    learn: tuple[tuple[int, int], ...] | None = None  # pairs of types; None: all
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,8 @@ def _take_table(spline: SplinePair, section: PotentialSection, pair: int) -> Non
     """ConfigurationError where the file says too little of the potential."""
     assert section.file is not None
     try:
-        spline.set_table(*read_potential(section.file), pair)
+        r, u = read_potential(section.file, spline.n_pairs)
+        spline.set_table(r, u[pair], pair)
     except PotentialError as error:
         key = "potential.file"
         raise ConfigurationError(f"{key}: {section.file}: {error}", key=key) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from os.path import realpath
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..io import read_regular
 from ..limits import LIMITS, checked_number, checked_whole, limit_of, shown
 from ..observables import Observable
-from ..refinement.methods import METHODS
+from ..refinement.methods import METHODS, GaussNewtonOptions
 from ..refinement.target import NOISE
 from ..units import GRAM_PER_CM3, UNIT_NAMES
 from .observables import find_observable, not_one_of
@@ -86,6 +86,7 @@ class RefineSection:
     seed: int
     output: Path
     largest_step: float  # kT
+    gauss_newton: GaussNewtonOptions
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def parse_configuration(
     top = _Section("", raw, folder, trusted)
     system = _system(top.section("system"))
     dynamics = _dynamics(top.section("dynamics"))
-    potential = _potential(top.section("potential"))
+    potential = _potential(top.section("potential"), system.types)
     targets = tuple(_target(section) for section in top.sections("target"))
     refine = _refine(top.section("refine"))
     top.finish()
@@ -197,7 +198,7 @@ def _dynamics(section: _Section) -> DynamicsSection:
     return made
 
 
-def _potential(section: _Section) -> PotentialSection:
+def _potential(section: _Section, types: Sequence[str]) -> PotentialSection:
     kind = section.choice("kind", tuple(PAIR_KINDS))
     known = PAIR_KINDS[kind]
     parameters = {
@@ -230,6 +231,7 @@ def _potential(section: _Section) -> PotentialSection:
         initial=initial,
         file=file,
         parameters=parameters,
+        learn=section.pairs_of("learn", types),
     )
     section.finish()
     return made
@@ -298,6 +300,7 @@ def _refine(section: _Section) -> RefineSection:
         seed=section.integer("seed", 1),
         output=section.output("output"),
         largest_step=section.number("largest_step", 4.0),
+        gauss_newton=_gauss_newton(section),
     )
     if made.steps < 20 * made.every:
         raise section.error(
@@ -307,6 +310,21 @@ def _refine(section: _Section) -> RefineSection:
         )
     section.finish()
     return made
+
+
+def _gauss_newton(refine: _Section) -> GaussNewtonOptions:
+    """Each field of the options by its name, checked as its default says."""
+    key = "gauss_newton"
+    if (section := refine.optional_section(key)) is None:
+        return GaussNewtonOptions()
+    if refine.raw.get("method", "gauss-newton") != "gauss-newton":
+        raise refine.error(key, f"is for method = 'gauss-newton', got {refine.raw['method']!r}")
+    read: dict[type, Callable[..., Any]]
+    read = {bool: section.flag, int: section.integer, float: section.number}
+    defaults: dict[str, Any] = {field.name: field.default for field in fields(GaussNewtonOptions)}
+    made = {name: read[type(value)](name, value) for name, value in defaults.items()}
+    section.finish()
+    return GaussNewtonOptions(**made)
 
 
 class _Section:
@@ -338,6 +356,12 @@ class _Section:
             raise self.error(key, f"got {shown(value)}, expected a table [{key}]")
         return _Section(self._full(key), value, self.folder, self.trusted)
 
+    def optional_section(self, key: str) -> _Section | None:
+        if key in self.raw:
+            return self.section(key)
+        self._take(key, None)
+        return None
+
     def sections(self, key: str) -> list[_Section]:
         value = self._take(key, _REQUIRED)
         if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
@@ -363,13 +387,13 @@ class _Section:
 
         return self._checked(key, default, check)
 
-    def flag(self, key: str) -> Any:
+    def flag(self, key: str, default: bool = False) -> Any:
         def check(value: Any) -> bool:
             if not isinstance(value, bool):
                 raise self.error(key, f"got {value!r}, expected true or false")
             return value
 
-        return self._checked(key, False, check)
+        return self._checked(key, default, check)
 
     def integers(self, key: str) -> tuple[int, ...] | None:
         """Whole numbers from 1 on."""
@@ -394,6 +418,25 @@ class _Section:
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
             raise self.error(key, f"got {value!r}, expected a list of texts in quotes")
         return tuple(value)
+
+    def pairs_of(self, key: str, names: Sequence[str]) -> tuple[tuple[int, int], ...] | None:
+        """Pairs of things, each by its number from 0 on or by its name; None where not given."""
+        value = self._take(key, None)
+        if value is None:
+            return None
+        places: dict[Any, int] = {name: index for index, name in enumerate(names)}
+        places |= {index: index for index in range(len(names))}
+        is_list = isinstance(value, list) and all(isinstance(v, list) for v in value) and value
+        if not is_list or not all(
+            len(pair) == 2 and all(type(v) in (int, str) and v in places for v in pair)
+            for pair in value
+        ):
+            raise self.error(
+                key,
+                f"got {shown(value)}, expected pairs of system.types, as [[0, 1]] or by their "
+                f"selections; there are {len(names) or 'none'}: {shown(list(names), 200)}",
+            )
+        return tuple((places[a], places[b]) for a, b in value)
 
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         def check(value: Any) -> str:

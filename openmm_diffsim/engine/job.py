@@ -57,6 +57,7 @@ class SamplingJob:
     platform: str
     properties: Mapping[str, str]
     state: Mapping[str, str]  # what ``StatePoint.serialize`` gave
+    parameters: Mapping[str, float]  # global ones of the Context
     temperature: float  # K
     pressure: float | None  # bar
     recording: Recording
@@ -95,6 +96,7 @@ class SamplingJob:
                 context, "Threads", "Precision", "DeviceIndex", "DeterministicForces"
             ),
             state_point.serialize(),
+            dict(context.getParameters()),
             state_point.temperature,
             state_point.pressure,
             recording,
@@ -134,6 +136,8 @@ class SamplingJob:
         simulation = app.Simulation(
             app.Topology(), rest, integrator, platform, dict(self.properties)
         )
+        for name, value in self.parameters.items():
+            simulation.context.setParameter(name, value)
         return StatePoint(simulation, self.potential, self.temperature, self.pressure)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached, nonbonded_between
+from .adapters import attached, beyond_pairs, nonbonded_between
+from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .identity import system_identity
@@ -48,15 +48,18 @@ class StatePoint:
         Made after ``potential.attach(system)``, with positions set.
     potential : Potential
     temperature : float or Quantity, optional
-        K. Default: read from the integrator or the Andersen thermostat.
+        K, where there is no thermostat to read it from.
     pressure : float or Quantity, optional
-        bar. Default: read from the barostat; None without one.
+        bar, where there is no isotropic barostat to read it from. None: constant volume.
+
+    Temperature and pressure are those that thermostat and barostat have at the moment: samples are
+    labelled with what they were sampled at.
 
     Raises
     ------
     StatePointError
-        If the temperature cannot be read (a Verlet integrator without a thermostat), or the
-        barostat is not isotropic.
+        If the temperature cannot be read (a Verlet integrator without a thermostat), thermostat,
+        barostat and what is given do not agree, or the barostat is not isotropic.
     AttachError
         If the System lacks the potential's force, or the Context was made before ``attach``.
     """
@@ -70,20 +73,21 @@ class StatePoint:
     ) -> None:
         self.simulation = simulation
         self.potential = potential
-        self.temperature = (
-            read_temperature(simulation)
-            if temperature is None
-            else number_in_md_units(temperature, "temperature")
-        )
-        self.pressure = (
-            read_pressure(simulation)
-            if pressure is None
-            else number_in_md_units(pressure, "pressure")
-        )
+        self._given = _given(temperature, "temperature"), _given(pressure, "pressure")
         self.attached = attached(potential, simulation.system)
         warn_of_other_box(simulation, self.pressure)
         self._has_begun = False
         self.apply()
+
+    @property
+    def temperature(self) -> float:
+        """K, as the thermostat is set now."""
+        return read_temperature(self.simulation, self._given[0])
+
+    @property
+    def pressure(self) -> float | None:
+        """bar, as the barostat is set now; None at constant volume."""
+        return read_pressure(self.simulation, self._given[1])
 
     def apply(self) -> None:
         """Copy the potential's present parameters to the System and the live Context.
@@ -164,6 +168,10 @@ class StatePoint:
         names = self.attached.names
         return nonbonded_between(self.simulation.system, first, second, names)
 
+    def beyond_pairs(self) -> str:
+        """What else acts or holds particles together than learned pairs, for a message; or ""."""
+        return beyond_pairs(self.simulation.system, self.attached)
+
     def box(self) -> NDArray[np.float64] | None:
         """Present box vectors, nm, [3, 3]; None where no force of the System is periodic."""
         if not self.simulation.system.usesPeriodicBoundaryConditions():
@@ -230,7 +238,8 @@ class StatePoint:
         Raises
         ------
         StatePointError
-            If no run can begin where the Simulation is, see ``check_start``; asked once.
+            If no run can begin where the Simulation is, see ``check_start``; asked once. If
+            thermostat and barostat do not agree, or are given other values during the run.
         SamplingError
             If the run explodes: a coordinate that is not a number, or a kinetic temperature that
             is too high by more than half the temperature and eight standard deviations; or if a
@@ -259,13 +268,27 @@ class StatePoint:
         self.simulation.reporters.append(reporter)
         try:
             self._step(steps, every, progress)
-            if not discard_transient:
-                return reporter.samples()
-            return run_until_equilibrated(
-                reporter.samples, lambda: self._step(steps // 2, every, progress)
-            )
+            if discard_transient:
+                samples = run_until_equilibrated(
+                    reporter.samples, lambda: self._step(steps // 2, every, progress)
+                )
+            else:
+                samples = reporter.samples()
         finally:
             self.simulation.reporters.remove(reporter)
+        self._check_unchanged(samples)
+        return samples
+
+    def _check_unchanged(self, samples: Samples) -> None:
+        """StatePointError where something set a thermostat or the barostat anew during the run."""
+        before, now = ((s.temperature, s.pressure) for s in (samples, self))
+        if before != now:
+            raise StatePointError(
+                f"the run began at {conditions(*before)} and ended at {conditions(*now)}: frames "
+                "of one run have one state point; record at each in a run of its own",
+                got=now,
+                expected=before,
+            )
 
     def segment(
         self,
@@ -306,7 +329,7 @@ class StatePoint:
         SamplingError
             If the segment explodes.
         """
-        self._runner.refresh()
+        self._runner.refresh(self.temperature)
         return self._runner.run(steps, positions, velocities, options)
 
     def dynamic_average(self, observable: SegmentObservable, samples: Samples) -> DynamicAverage:
@@ -373,6 +396,10 @@ class StatePoint:
             )
 
 
+def _given(value: Any, kind: str) -> float | None:
+    return None if value is None else number_in_md_units(value, kind)
+
+
 def begin_anew(context: openmm.Context, text: str) -> None:
     """Make a Context anew, with random numbers that a text decides; its state is then lost."""
     digest = hashlib.sha256(text.encode()).digest()
@@ -412,50 +439,6 @@ def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[],
         limit=_MOST_DRIFT,
         n_frames=len(samples),
     )
-
-
-def read_temperature(simulation: Any) -> float:
-    """Temperature of a Simulation's integrator or Andersen thermostat, K.
-
-    Raises
-    ------
-    StatePointError
-        If it has neither.
-    """
-    for force in simulation.system.getForces():
-        if isinstance(force, openmm.AndersenThermostat):
-            return float(simulation.context.getParameter(force.Temperature()))
-    integrator = simulation.integrator
-    if hasattr(integrator, "getTemperature"):
-        # A NoseHooverIntegrator without a chain has the method and no temperature.
-        with suppress(openmm.OpenMMException):
-            return number_in_md_units(integrator.getTemperature(), "temperature")
-    raise StatePointError(
-        f"cannot read a temperature from {type(integrator).__name__}: it has no thermostat. Use "
-        "a Langevin or Nose-Hoover integrator or an AndersenThermostat, or pass temperature="
-    )
-
-
-def read_pressure(simulation: Any) -> float | None:
-    """Pressure of a Simulation's isotropic barostat, bar; None at constant volume.
-
-    Raises
-    ------
-    StatePointError
-        If the barostat is anisotropic.
-    """
-    for force in simulation.system.getForces():
-        if isinstance(force, openmm.MonteCarloBarostat | openmm.MonteCarloFlexibleBarostat):
-            if force.getFrequency() > 0:
-                return float(simulation.context.getParameter(force.Pressure()))
-        elif isinstance(
-            force, openmm.MonteCarloAnisotropicBarostat | openmm.MonteCarloMembraneBarostat
-        ):
-            raise StatePointError(
-                f"{type(force).__name__} has no single pressure; use MonteCarloBarostat, or pass "
-                "pressure="
-            )
-    return None
 
 
 def kinetic_temperature(context: openmm.Context, freedom: int) -> float:

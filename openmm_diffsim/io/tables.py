@@ -94,15 +94,18 @@ def read_table(
 
 
 def read_potential(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], n_pairs: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read a pair potential: columns r [nm], u [kJ/mol] and perhaps a third, unused.
 
-    Rows that VOTCA flags as undefined are left out.
+    Of several pairs of types it may have a column each, or two with an unused one behind each, as
+    in the potential.csv of a fit; else all have the same u. Rows that VOTCA flags as undefined are
+    left out.
 
     Returns
     -------
-    r, u : [n], ascending in r
+    r : [n], ascending
+    u : [pairs of types, n]
 
     Raises
     ------
@@ -112,18 +115,24 @@ def read_potential(
     """
     table, _ = read_table(path)
     n = table.values.shape[1]
-    if n not in (2, 3):
-        raise table.error(f"got {n} columns, expected r (nm) and u (kJ/mol); keep these alone")
-    r, u = table.values[:, 0], table.values[:, 1]
-    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u) & (r >= 0))):
+    shared = {2: [1] * n_pairs, 3: [1] * n_pairs}
+    own = {1 + n_pairs: range(1, n), 1 + 2 * n_pairs: range(1, n, 2)}
+    if n not in own | shared:
+        each = "" if n_pairs == 1 else f", one column or one for each of {n_pairs} pairs of types"
         raise table.error(
-            f"got r = {r[row]:g}, u = {u[row]:g}, expected r >= 0 and a finite number", row
+            f"got {n} columns, expected r (nm) and u (kJ/mol){each}; keep these alone"
+        )
+    r, u = table.values[:, 0], table.values[:, list((own | shared)[n])].T
+    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u).all(axis=0) & (r >= 0))):
+        values = ", ".join(f"{value:g}" for value in u[:, row])
+        raise table.error(
+            f"got r = {r[row]:g}, u = {values}, expected r >= 0 and a finite number", row
         )
     order = np.argsort(r, kind="stable")
     for place in np.flatnonzero(np.diff(r[order]) == 0):
         raise table.error("this r is in the file twice", order[place + 1])
     require_rows(table, len(r))
-    return r[order], u[order]
+    return r[order], u[:, order]
 
 
 def require_rows(table: Table, n_rows: int, fewest: int = _FEWEST_ROWS) -> None:

@@ -15,7 +15,7 @@ from ..limits import checked_number, checked_whole
 from ..statistics.kernels import PairHistogram
 from ..statistics.molecules import minimum_image, pairs_within
 from ..units import value_in_md_units
-from .arguments import at_least, check_atoms
+from .arguments import check_atoms
 from .base import (
     Array,
     Conditions,
@@ -117,7 +117,7 @@ class RDF(Observable):
         self.atoms = check_atoms(atoms, "RDF: atoms")
         self.atoms2 = self.atoms if atoms2 is None else check_atoms(atoms2, "RDF: atoms2")
         if exclude_bonds is not None:
-            exclude_bonds = at_least(0, "RDF: exclude_bonds", exclude_bonds)
+            exclude_bonds = checked_whole("exclude_bonds", exclude_bonds, ObservableError)
         self.intramolecular = intramolecular or exclude_bonds is not None
         self.exclude_bonds = exclude_bonds or 0
         self.n_values = bins

@@ -125,7 +125,7 @@ class Refinement:
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
-        self.states = make_states(potential, self.targets, prior)
+        self.states = make_states(potential, self.targets, prior, self._options.theory)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round
@@ -268,7 +268,8 @@ class Refinement:
 
         The error is that of the Gauss-Newton solution at the present parameters: noise of the
         targets and of the frames, and what the data leave to the prior; beside a network it is not
-        known, NaN. ``term`` counts the pair potentials of a sum.
+        known, NaN. Of pairs of types that ``learn_only`` leaves out it is zero: u is given there,
+        not estimated. ``term`` counts the pair potentials of a sum.
 
         Raises
         ------

@@ -62,7 +62,11 @@ def sample(
     ------
     SamplingError, EquilibrationError
         As ``StatePoint.sample``.
+    StatePointError
+        If a state point is at another temperature or pressure than when the fit was made.
     """
+    for state in states:
+        state.check_conditions()
     pairs = []
     for index, state in enumerate(states):
         place = None if frames is None else frames.place(index, number)

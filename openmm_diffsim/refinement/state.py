@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..engine.baths import conditions
 from ..errors import StatePointError, TargetError
 from ..observables import Observable
 from ..potentials import Potential, SplinePair
@@ -20,10 +22,13 @@ from ..samples import Samples, View
 from ..units import MOLAR_GAS_CONSTANT
 from .comparison import Comparison, Knowledge, Sight, compare, groups_of
 from .initial import invert
+from .species import Species
 from .target import Target
 from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,10 +38,15 @@ class State:
     state_point: Any  # a StatePoint
     targets: list[Target]
     theory: LiquidTheory | None = None
+    """None where liquid-state theory has no say, see ``why_no_theory``."""
     prior_mean: Array | None = None
     """c_0, [coefficients], what the potential's prior is about; None: the present ones."""
     pool: Samples | None = None
     last: Samples | None = None
+    species: Species | None = None
+    """None where no pair potential acts."""
+    why_no_theory: str = ""
+    """Empty where theory is used."""
 
     @property
     def frames(self) -> Samples:
@@ -51,10 +61,24 @@ class State:
             raise StatePointError("nothing was sampled yet: a fit knows no averages before run()")
         return self.pool
 
-    @property
-    def temperature(self) -> float:
-        """K."""
-        return float(self.state_point.temperature)
+    def __post_init__(self) -> None:
+        self.temperature = float(self.state_point.temperature)
+        """K, that the targets are for."""
+        self.pressure: float | None = self.state_point.pressure
+        """bar."""
+
+    def check_conditions(self) -> None:
+        """StatePointError where the Simulation is no longer at what the targets are for."""
+        point = self.state_point
+        got, expected = (point.temperature, point.pressure), (self.temperature, self.pressure)
+        if got != expected:
+            raise StatePointError(
+                f"a state point of this fit is now at {conditions(*got)}, but was at "
+                f"{conditions(*expected)} when the fit was made, which its targets are for: set "
+                "thermostat and barostat back, or make a new Refinement",
+                got=got,
+                expected=expected,
+            )
 
     def recorded(self) -> list[Observable]:
         """What is recorded in every frame."""
@@ -83,25 +107,46 @@ class State:
         return float(self.state_point.number_density() ** (-1 / 3))
 
 
-def make_states(potential: Potential, targets: Sequence[Target], prior: Any) -> list[State]:
-    """The state points of all targets, and what is known there before anything is sampled."""
+def make_states(
+    potential: Potential, targets: Sequence[Target], prior: Any, theory: bool = True
+) -> list[State]:
+    """The state points of all targets, and what is known there before anything is sampled.
+
+    ``theory``: may liquid-state theory be asked, where it has a say?
+    """
     points = dict.fromkeys(point for target in targets for point, _ in target.terms)
-    return [_make_state(potential, point, targets, prior) for point in points]
+    return [_make_state(potential, point, targets, prior, theory) for point in points]
 
 
-def _make_state(potential: Potential, point: Any, targets: Sequence[Target], prior: Any) -> State:
+def _make_state(
+    potential: Potential, point: Any, targets: Sequence[Target], prior: Any, wanted: bool
+) -> State:
     mine = [t for t in targets if any(p is point for p, _ in t.terms)]
-    pairs = potential.pairs()
     given = None if isinstance(prior, str) else torch.as_tensor(prior).reshape(-1).numpy()
-    if not pairs:
-        return State(point, mine, None, _present(potential, point) if given is None else given)
-    grids = [t.axis.values for t in mine if t.axis is not None and t.observable.is_structure]
-    widths = [float(np.diff(grid)[0]) for grid in grids]
-    cutoff = max(pair.basis.cutoff for _, pair in pairs)
-    theory = LiquidTheory(point, min(widths, default=cutoff / 100))
-    if given is None:
-        given = _mean_force(potential, point, mine, theory)
-    return State(point, mine, theory, given)
+    species = Species(point) if potential.pairs() else None
+    theory, why_not = _theory(point, mine, species, wanted)
+    if given is None and species is None:
+        given = _present(potential, point)
+    elif given is None and species is not None:
+        given = _mean_force(potential, point, mine, species)
+    return State(point, mine, theory, given, species=species, why_no_theory=why_not)
+
+
+def _theory(
+    point: Any, targets: Sequence[Target], species: Species | None, wanted: bool
+) -> tuple[LiquidTheory | None, str]:
+    """What liquid-state theory says at a state point, or why it says nothing."""
+    grids = [t.axis.values for t in targets if t.axis is not None and t.observable.is_structure]
+    if species is None:
+        why_not = f"{point.potential.name} is no pair potential"
+    elif not wanted:
+        why_not = "the method is not to use it"
+    else:
+        why_not = LiquidTheory.why_not(point, species, grids)
+    if species is None or why_not:
+        _LOG.info("at %g K the frames speak alone, without theory: %s", point.temperature, why_not)
+        return None, why_not
+    return LiquidTheory(point, species, grids), ""
 
 
 def _present(potential: Potential, point: Any) -> Array:
@@ -110,7 +155,7 @@ def _present(potential: Potential, point: Any) -> Array:
 
 
 def _mean_force(
-    potential: Potential, point: Any, targets: Sequence[Target], theory: LiquidTheory
+    potential: Potential, point: Any, targets: Sequence[Target], species: Species
 ) -> Array:
     """Potential of mean force of the targets, or the present coefficients where they lack it.
 
@@ -120,10 +165,12 @@ def _mean_force(
     mean = _present(potential, point)
     pairs = potential.pairs()
     for target in targets:
-        found = theory.pair_of(target.observable)
+        found = species.pair_of(target.observable)
         if found is None or target.curve is None or not pairs[found[0]][1].is_free_form:
             continue
         (where, pair), row = pairs[found[0]], found[1]
+        if not pair.learned_rows()[row]:
+            continue
         basis = pair.basis
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
         invert(scratch, target.curve, point.temperature, row)

@@ -62,6 +62,7 @@ def write_results(
             "parameters": _few_parameters(fit),
         },
         "converged": fit.converged,
+        "theory": [state.why_no_theory or "used" for state in fit.states],
         "versions": versions(),
         "configuration": configuration,
     }

@@ -3,7 +3,7 @@
 from .base import Adapter, FeatureRecorder, attached
 from .bonds import Bonds, bonds_of
 from .network import NetworkAdapter, chosen_backend
-from .others import nonbonded_between
+from .others import beyond_pairs, nonbonded_between
 from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
@@ -19,6 +19,7 @@ __all__ = [
     "PairAdapter",
     "SumAdapter",
     "attached",
+    "beyond_pairs",
     "bonds_of",
     "chosen_backend",
     "has_energy",

@@ -11,6 +11,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
+from ...limits import checked_whole
 from ...potentials import AttachOptions
 from ...statistics.molecules import pairs_within, parts_of
 from .bonds import Bonds, bonds_of
@@ -45,7 +46,7 @@ def exclusions_for(
     if options.exclusions is not None:
         wanted = _sorted_pairs(options.exclusions, n)
     elif options.exclude_bonds is not None:
-        most = _number_of_bonds(options.exclude_bonds)
+        most = checked_whole("exclude_bonds", options.exclude_bonds, AttachError)
         if most and not (type_of[bonds.pairs] >= 0).any():
             raise AttachError(_NO_BOND.format(name, most, int((type_of >= 0).sum())), got=most)
         wanted = _sorted_pairs(pairs_within(bonds.pairs, n, most), n)
@@ -85,16 +86,6 @@ def _sorted_pairs(pairs: Iterable[Any], n: int) -> list[tuple[int, int]]:
         a, b = table[np.argmax(bad)]
         raise AttachError(f"exclusions: ({a}, {b}) is not a pair of particles 0 .. {n - 1}")
     return [(int(a), int(b)) for a, b in np.unique(table, axis=0)]
-
-
-def _number_of_bonds(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise AttachError(
-            f"exclude_bonds: expected a whole number >= 0, 1 for 1-2 pairs, 2 for 1-3 too, 3 for "
-            f"1-4 too, got {value!r}",
-            got=value,
-        )
-    return int(value)
 
 
 _NO_BOND = (

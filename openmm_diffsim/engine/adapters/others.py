@@ -1,4 +1,4 @@
-"""What else acts between the particles that a potential is learned for."""
+"""What else acts on the particles that a potential is learned for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
+from ..context import masses_of
 from ..native import SplinePairForce
-from .pair_force import pair_force, particle_types
+from .base import Adapter
+from .pair_force import is_zero_table, pair_force, particle_types
+from .system import has_energy
 
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+_TERMS = ("getNumParticles", "getNumBonds", "getNumAngles", "getNumTorsions")
 # All particles of these act on each other, in a way that only their expression knows.
 _ANY_PAIR = (openmm.CustomNonbondedForce, openmm.CustomGBForce, openmm.GayBerneForce)
 
@@ -35,6 +39,39 @@ def nonbonded_between(
     return found
 
 
+def beyond_pairs(system: openmm.System, learned: Adapter) -> str:
+    """What makes more of a System than free sites with the learned pairs alone; "" if nothing.
+
+    Any force with an energy counts, on whatever it acts, and pairs that the learned one leaves out.
+    """
+    n = system.getNumParticles()
+    acting = np.any([types >= 0 for types in learned.pair_types()], axis=0)
+    sites = sum(system.isVirtualSite(i) for i in range(n))
+    forces = [f for f in system.getForces() if f.getName() not in learned.names]
+    others = [f.getName() for f in forces if _acts(f, n)]
+    found = {
+        f"are {system.getNumConstraints()} constraints": system.getNumConstraints(),
+        f"are {sites} virtual sites": sites,
+        f"acts {' and '.join(others)} too": others,
+        "are pairs that it leaves out": any(len(pairs) for pairs in learned.exclusions()),
+        "are particles without mass, which stay in place": (masses_of(system)[acting] == 0).any(),
+    }
+    return next((what for what, there in found.items() if there), "")
+
+
+def _acts(force: openmm.Force, n: int) -> bool:
+    """False for thermostats and the like, for what has no terms, and for one that is zero."""
+    if any(a.any() and b.any() for a, b in _acting(force, n)):
+        return True
+    if isinstance(force, openmm.NonbondedForce):
+        rows = [force.getExceptionParameters(i)[2:] for i in range(force.getNumExceptions())]
+        return any(charge._value or epsilon._value for charge, _, epsilon in rows)
+    if pair_force(force) is not None or not has_energy(force):
+        return False
+    terms = [getattr(force, name)() for name in _TERMS if hasattr(force, name)]
+    return not terms or any(terms)
+
+
 def _acting(force: openmm.Force, n: int) -> Iterator[tuple[Mask, Mask]]:
     """Particles that act on each other: those of one mask on those of the other."""
     everything = np.ones(n, dtype=bool)
@@ -50,6 +87,8 @@ def _acting(force: openmm.Force, n: int) -> Iterator[tuple[Mask, Mask]]:
         own = pair_force(force)
         acts = (particle_types(own, 0) >= 0) & bool(own.getCoefficients().any())
         yield acts, acts
+    elif is_zero_table(force):
+        return
     elif isinstance(force, openmm.CustomNonbondedForce) and force.getNumInteractionGroups():
         for k in range(force.getNumInteractionGroups()):
             a, b = (np.isin(np.arange(n), g) for g in force.getInteractionGroupParameters(k))

@@ -159,6 +159,15 @@ def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficie
     return same
 
 
+def is_zero_table(force: openmm.Force) -> bool:
+    """Is it the table of a pair potential, and nothing stands in it?"""
+    if not isinstance(force, openmm.CustomNonbondedForce) or not force.getNumTabulatedFunctions():
+        return False
+    function, energy = force.getTabulatedFunction(0), force.getEnergyFunction()
+    is_ours = force.getTabulatedFunctionName(0) == _TABLE and energy.startswith(f"{_TABLE}(r")
+    return is_ours and not np.any(function.getFunctionParameters()[0])
+
+
 def bring(force: openmm.Force, context: openmm.Context) -> None:
     """Give a Context the present coefficients of its Force.
 

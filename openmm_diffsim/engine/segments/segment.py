@@ -98,8 +98,9 @@ class SegmentRunner:
         chosen = self.context.getIntegrator() if integrator is None else integrator
         return read_scheme(chosen, self.context.getSystem())
 
-    def refresh(self) -> None:
-        """Take over what has changed in the System's other forces since the last time."""
+    def refresh(self, temperature: float) -> None:
+        """Take over what has changed since the last time: the System's other forces, and T in K."""
+        self.temperature = temperature
         if self.learned.differences.contribute:
             self.learned.differences.refresh()
 

@@ -71,8 +71,8 @@ class AnalyticPair(PairPotential):
         """u(r) in kJ/mol, the closed form times the switching function; shape [pairs, n]."""
         return self.closed_form(r) * switching_function(r, self.switch_distance, self.cutoff)
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
-        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """Those of the spline through the form, [pairs of types, coefficients]."""
         return self.switched_form(self.centers) @ self.interpolation.T
 
     def table_error(self, temperature: float = 300.0, r: ArrayLike | None = None) -> TableError:
@@ -138,8 +138,13 @@ class AnalyticPair(PairPotential):
         Raises
         ------
         PotentialError
-            If 2000 knots are not enough.
+            If 2000 knots are not enough, or ``learn_only`` keeps a spline on the present ones.
         """
+        if not bool(self.is_learned.all()):
+            raise PotentialError(
+                f"{self.name}: learn_only keeps splines on {self.basis.knots} knots: refine the "
+                "knots first, or learn_only(None)"
+            )
         bound = tolerance or self.tolerance or 1e-3
         before = self.basis
         while (error := self.table_error(temperature)).largest > bound:
@@ -161,6 +166,7 @@ class AnalyticPair(PairPotential):
         self.basis = SplineBasis(self.basis.r_min, self.basis.cutoff, knots)
         self.centers = torch.from_numpy(self.basis.centers).to(self.centers)
         self.interpolation = self.basis.interpolation.to(self.interpolation)
+        self.given = self.given.new_zeros(self.n_pairs, self.basis.n_coefficients)
 
 
 class LennardJones(AnalyticPair):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,14 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError, UnitError
-from ...limits import limit_of
+from ...io.checksum import brief
+from ...limits import limit_of, shown
 from ...units import MOLAR_GAS_CONSTANT, value_in_md_units
 from ..base import Potential
 from ..network.network import NetworkPotential
-from .basis import SplineBasis, n_pairs_of_types
+from .basis import SplineBasis, n_pairs_of_types, pair_index
 from .pair_energy import PairEnergy
 
 Array = NDArray[np.float64]
+Pair = TypeVar("Pair", bound="PairPotential")
 
 _KINDS = {
     **dict.fromkeys(("core_radius", "sigma", "r_0", "prior_sigma", "r_min"), "length"),
@@ -55,6 +57,8 @@ class PairPotential(Potential):
 
     if TYPE_CHECKING:  # torch.jit cannot read it as a string
         centers: Tensor
+        is_learned: Tensor
+        given: Tensor
 
     energy_is_linear = True
     is_free_form = False
@@ -69,6 +73,10 @@ class PairPotential(Potential):
         self.basis = basis
         self.n_pairs = n_pairs_of_types(n_types)
         self.register_buffer("centers", torch.from_numpy(basis.centers), persistent=False)
+        learned = torch.ones(self.n_pairs, dtype=torch.bool)
+        given = torch.zeros(self.n_pairs, basis.n_coefficients, dtype=torch.float64)
+        self.register_buffer("is_learned", learned, persistent=False)
+        self.register_buffer("given", given, persistent=False)
 
     def extra_repr(self) -> str:
         """The basis, for ``repr``."""
@@ -82,13 +90,18 @@ class PairPotential(Potential):
     def spline_coefficients(self, temperature: float | None = None) -> Tensor:
         """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable.
 
-        ``temperature`` (K) matters only to a temperature-dependent potential.
+        With the core, and with what ``learn_only`` keeps. ``temperature`` (K) matters only to a
+        temperature-dependent potential.
         """
-        raise NotImplementedError
+        return self.with_core(self.with_given(self.unbound_coefficients(temperature)))
 
     def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
-        """``spline_coefficients`` before ``with_core``; shape [pairs of types, coefficients]."""
-        return self.spline_coefficients(temperature)
+        """What the parameters say, before anything is kept; [pairs of types, coefficients]."""
+        raise NotImplementedError
+
+    def with_given(self, coefficients: Tensor) -> Tensor:
+        """Spline coefficients with those of the pairs of types that ``learn_only`` leaves out."""
+        return torch.where(self.is_learned[:, None], coefficients, self.given)
 
     def with_core(self, coefficients: Tensor) -> Tensor:
         """Spline coefficients with the core that this potential insists on; by default none.
@@ -124,10 +137,78 @@ class PairPotential(Potential):
         """
         return NetworkPotential(self.in_torch(temperature), n_types=self.n_types, name=self.name)
 
+    @torch.no_grad()
+    def learn_only(self: Pair, pairs: Any) -> Pair:
+        """Learn u(r) of these pairs of types alone; all others stay as they are. Returns self.
+
+            pair.learn_only([(0, 1), (1, 1)])
+
+        What stays is given: it has no gradient, no prior, and a standard error of zero. Whatever
+        becomes of parameters that pairs of types share, such as those of a network, its
+        coefficients are the same to the last bit.
+
+        Parameters
+        ----------
+        pairs : sequence of (int, int), or None
+            Types of each pair, in either order; None: learn all again.
+
+        Raises
+        ------
+        PotentialError
+            If there is no such pair of types, or none at all; or if this kind of potential gives
+            ``spline_coefficients`` itself in place of ``unbound_coefficients``.
+        """
+        learned = self._learned_mask(pairs)
+        if type(self).spline_coefficients is not PairPotential.spline_coefficients:
+            raise PotentialError(
+                f"{type(self).__name__} gives spline_coefficients itself, so nothing can be kept "
+                "of it: let it give unbound_coefficients"
+            )
+        self.given.copy_(self.with_given(self.unbound_coefficients()))
+        self.is_learned.copy_(learned)
+        return self
+
+    def _learned_mask(self, pairs: Any) -> Tensor:
+        if pairs is None:
+            return torch.ones(self.n_pairs, dtype=torch.bool)
+        try:
+            table = np.array(pairs).reshape(-1, 2)
+            is_known = table.dtype.kind in "iu" and np.all((table >= 0) & (table < self.n_types))
+        except ValueError:
+            is_known = False
+        if not is_known or not len(table):
+            raise PotentialError(
+                f"learn_only: got {shown(pairs)}, expected pairs of types 0 .. {self.n_types - 1}, "
+                "as [(0, 0), (0, 1)]",
+                got=pairs,
+                n_types=self.n_types,
+            )
+        learned = torch.zeros(self.n_pairs, dtype=torch.bool)
+        learned[pair_index(self.n_types)[table[:, 0], table[:, 1]]] = True
+        return learned
+
+    def learned_rows(self) -> NDArray[np.bool_]:
+        """Which pairs of types are learned, [pairs of types]."""
+        return np.asarray(self.is_learned.numpy(force=True))
+
+    def form(self) -> dict[str, Any]:
+        """Also which pairs of types are given, and what they are."""
+        given = {
+            name: {"pairs of types": np.flatnonzero(~rows).tolist(), "coefficients": brief(c)}
+            for name, part in self.named_modules()
+            if isinstance(part, PairPotential)
+            for rows in [part.is_learned.numpy(force=True)]
+            for c in [part.given.numpy(force=True)[~rows]]
+            if not rows.all()
+        }
+        return super().form() | {"given": given}
+
     def prior_precision(
         self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
     ) -> Array | None:
-        """D2^T D2 / (q spacing^3) for every pair of types; q = roughness (kT)^2 / length^3.
+        """D2^T D2 / (q spacing^3) for every pair of types that is learned.
+
+        q = roughness (kT)^2 / length^3.
 
         One function of r is one piece of knowledge, at however many temperatures it acts: each has
         its share.
@@ -139,7 +220,7 @@ class PairPotential(Potential):
         thermal = MOLAR_GAS_CONSTANT * temperature
         share = min(1.0, self.n_functions / n_temperatures)
         variance = roughness * thermal**2 * (h / length) ** 3 / share
-        return np.asarray(np.kron(np.eye(self.n_pairs), second.T @ second / variance))
+        return np.asarray(np.kron(np.diag(1.0 * self.learned_rows()), second.T @ second / variance))
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """The largest change of u(r) where particles are found, in kT."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
 from ..base import check_list
 from ..parameters import learned_parameters
 from .base import PairPotential
+
+Composite = TypeVar("Composite", bound="_Composite")
 
 
 class _Composite(PairPotential):
@@ -37,6 +42,22 @@ class _Composite(PairPotential):
         for part in self._parts():
             part.check(temperature)
 
+    def learn_only(self: Composite, pairs: Any) -> Composite:
+        """That of all parts: what stays depends on temperature as it did."""
+        self._learned_mask(pairs)
+        for part in self._parts():
+            part.learn_only(pairs)
+        return self
+
+    def with_given(self, coefficients: Tensor) -> Tensor:
+        """As they are: the parts keep what is given."""
+        return coefficients
+
+    def learned_rows(self) -> NDArray[np.bool_]:
+        """Which pairs of types any part learns, [pairs of types]."""
+        rows = [part.learned_rows() for part in self._learned()]
+        return np.any(rows, axis=0) if rows else np.zeros(self.n_pairs, dtype=bool)
+
     def _parts(self) -> list[PairPotential]:
         raise NotImplementedError
 
@@ -59,15 +80,12 @@ class PairSum(_Composite):
     def _parts(self) -> list[PairPotential]:
         return list(self.terms)  # type: ignore[arg-type]
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
-        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
-        return self.with_core(self.unbound_coefficients(temperature))
-
     def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         """The sum of those of the terms."""
         parts = []
         for term in self.terms:
-            parts.append(term.unbound_coefficients(temperature))  # type: ignore[operator]
+            own = term.unbound_coefficients(temperature)  # type: ignore[operator]
+            parts.append(term.with_given(own))  # type: ignore[operator]
         return torch.stack(parts).sum(dim=0)
 
     def with_core(self, coefficients: Tensor) -> Tensor:
@@ -96,25 +114,22 @@ class TemperatureDependent(_Composite):
     def _parts(self) -> list[PairPotential]:
         return [self.energetic, self.entropic]
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
-        """Spline coefficients at ``temperature`` (K), kJ/mol, shape [pairs, coefficients].
+    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
+        """E - T S without a core, [pairs of types, coefficients].
 
         Raises
         ------
         PotentialError
             If no temperature is given.
         """
-        return self.with_core(self.unbound_coefficients(temperature))
-
-    def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
-        """E - T S without a core, [pairs of types, coefficients]."""
         if temperature is None:
             raise PotentialError(
                 f"{self.name} depends on temperature: pass temperature= in K to attach(), "
                 "energy() and spline_coefficients()"
             )
+        energy = self.energetic.unbound_coefficients(temperature)
         entropy = self.entropic.unbound_coefficients(temperature)
-        return self.energetic.unbound_coefficients(temperature) - temperature * entropy
+        return self.energetic.with_given(energy) - temperature * self.entropic.with_given(entropy)
 
     def with_core(self, coefficients: Tensor) -> Tensor:
         """Spline coefficients with the cores of both."""

@@ -70,6 +70,8 @@ class PairEnergy(nn.Module):
         if not self.has_closed_form:
             return self._spline(c, r, row)
         form = self.pair.switched_form(r.clamp(min=self.r_min)).gather(0, row[None])[0]
+        if not bool(self.pair.is_learned.all()):  # what is given is a spline
+            form = torch.where(self.pair.is_learned[row], form, self._spline(c, r, row))
         return torch.where(r < self.r_min, self._line(c, r, row), form)
 
     def _line(self, c: Tensor, r: Tensor, row: Tensor) -> Tensor:

@@ -68,10 +68,6 @@ class SplinePair(PairPotential):
         """Set the core radius, nm: one number or one per pair of types."""
         self.core_radius[:] = self.per_pair("core_radius", radius).detach()
 
-    def spline_coefficients(self, temperature: float | None = None) -> Tensor:
-        """Spline coefficients, kJ/mol, shape [pairs of types, coefficients], differentiable."""
-        return self.with_core(self.values)
-
     def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         """p, [pairs of types, coefficients]."""
         return self.values
@@ -97,6 +93,7 @@ class SplinePair(PairPotential):
                 expected=tuple(self.values.shape),
             )
         self.values.copy_(array)
+        self.given.copy_(array)
         return self
 
     def set_table(self, r: ArrayLike, u: ArrayLike, pair: int = 0) -> "SplinePair":
@@ -133,6 +130,7 @@ class SplinePair(PairPotential):
         table[below] += (x[below] - r[0]) * (u[1] - u[0]) / (r[1] - r[0])
         with torch.no_grad():
             self.values[pair] = self.basis.interpolate(torch.from_numpy(table))
+            self.given[pair] = self.values[pair]
         return self
 
 

@@ -20,7 +20,7 @@ _PER_KNOT = 8
 
 @dataclass(frozen=True)
 class TableError:
-    """The largest errors of a spline, of all pairs of types."""
+    """The largest errors of a spline, of all pairs of types that are learned."""
 
     energy: float  # kJ/mol
     energy_at: float  # nm
@@ -46,6 +46,8 @@ def table_error(pair: Any, temperature: float, r: ArrayLike | None = None) -> Ta
     with torch.no_grad():
         du = np.abs(pair.energy(points).numpy() - u)
         df = np.abs(pair.force(points).numpy() - f)
+    given = ~pair.learned_rows()
+    du[given], df[given] = 0.0, 0.0
     if r is None:
         reached = u < _REACH * MOLAR_GAS_CONSTANT * temperature
         du, df, f = (np.where(reached, array, 0.0) for array in (du, df, f))

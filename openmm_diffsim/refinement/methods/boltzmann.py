@@ -155,21 +155,23 @@ def _check_reach(target: Target, pair: Any) -> None:
 
 
 def pair_targets(state: State, pair: Any) -> list[tuple[int, Target]]:
-    """The RDF target of each pair of types.
+    """The RDF target of each pair of types that is learned.
 
     Raises
     ------
     TargetError
-        If an RDF target mixes pairs of types, or a pair of types has none.
+        If an RDF target mixes pairs of types, or a pair of types that is learned has none.
     """
     found: dict[int, Target] = {}
+    learned = pair.learned_rows()
     for target in state.targets:
         if target.observable.is_structure:
-            place = None if state.theory is None else state.theory.pair_of(target.observable)
+            place = None if state.species is None else state.species.pair_of(target.observable)
             if place is None:
                 raise TargetError("this method needs RDF targets between single types")
-            found[place[1]] = target
-    missing = set(range(pair.n_pairs)) - set(found)
+            if learned[place[1]]:
+                found[place[1]] = target
+    missing = set(np.flatnonzero(learned).tolist()) - set(found)
     if missing:
         raise TargetError(f"this method needs an RDF target for every pair of types: {missing}")
     return sorted(found.items())
@@ -180,8 +182,8 @@ def target_basis_sums(state: State, pair: Any) -> Array:
     sums = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
     volume = float(np.mean(state.frames.volume))
     rows, columns = np.triu_indices(pair.n_types)
-    assert state.theory is not None
-    n = state.theory.n_of_species
+    assert state.species is not None
+    n = state.species.number
     for row, target in pair_targets(state, pair):
         _check_reach(target, pair)
         x = target.x

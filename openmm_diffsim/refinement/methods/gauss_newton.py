@@ -155,6 +155,10 @@ def solve(
     chains : dc/dtheta of each, [coefficients at its state points, parameters]
     from_prior, precisions : of each, see ``linear_model``
     """
+    acts = np.any([chain.any(axis=0) for chain in chains], axis=0)
+    if not acts.all():  # some change nothing, as those of pairs of types that are given
+        step = solve(views, [chain[:, acts] for chain in chains], from_prior, precisions)
+        return _among(step, acts)
     n = chains[0].shape[1]
     hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
     for view, chain, offset, precision in zip(views, chains, from_prior, precisions, strict=True):
@@ -165,6 +169,15 @@ def solve(
     ridge = 1e-9 * np.eye(n)
     covariance = np.asarray(np.linalg.inv(hessian + ridge * np.diag(hessian).max()))
     change = -np.linalg.solve(damped + ridge * np.diag(damped).max(), slope)
+    return Step(change, covariance)
+
+
+def _among(step: Step, acts: NDArray[np.bool_]) -> Step:
+    """A step of some parameters as one of all: the others stay, and are known."""
+    change, covariance = np.zeros(len(acts)), np.zeros((len(acts), len(acts)))
+    change[acts] = step.change
+    assert step.covariance is not None
+    covariance[np.ix_(acts, acts)] = step.covariance
     return Step(change, covariance)
 
 
@@ -203,11 +216,22 @@ def follow(
         return np.concatenate(rows)
 
     theta = parameters.numpy(force=True)
-    few = len(theta) <= len(roots[0])
+    acts = jacobian(theta).any(axis=0)  # what changes nothing stays
+
+    def whole(part: Array) -> Array:
+        found = theta.copy()
+        found[acts] = part
+        return found
+
+    few = acts.sum() <= len(roots[0])
     solution = least_squares(
-        residuals, theta, jacobian, x_scale="jac" if few else 1.0, max_nfev=_MOST_ITERATIONS
+        lambda part: residuals(whole(part)),
+        theta[acts],
+        lambda part: jacobian(whole(part))[:, acts],
+        x_scale="jac" if few else 1.0,
+        max_nfev=_MOST_ITERATIONS,
     )
-    return torch.from_numpy(solution.x)
+    return torch.from_numpy(whole(solution.x))
 
 
 def _square_root(hessian: Array, slope: Array) -> tuple[Array, Array]:

@@ -11,59 +11,80 @@ from numpy.typing import NDArray
 
 from ...curve import interpolation_matrix
 from ...observables import RDF, Observable
-from ...potentials import n_pairs_of_types, pair_index
+from ...potentials import n_pairs_of_types
 from ...samples import View
 from ...statistics.kernels import largest_range
 from ...units import beta
-from .liquid import Interaction, LiquidStructure
+from ..species import Species
+from .liquid import LiquidStructure
 
 Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+_FEWEST_BINS = 20  # up to the cutoff
 _MOST_BINS = 200  # the theory solves dense equations of twice as many unknowns per pair of types
+_MOST_UNKNOWNS = 4000  # 128 MB a matrix
 _FEWEST_PARTICLES = 10  # of a kind
 
 
 class LiquidTheory:
-    """Partial g(r) of the particles that pair potentials act on, and the response they imply.
+    """Partial g(r) of a fluid of single sites, and the response they imply.
 
-    Particles on which all pair potentials act alike are one species. The partial g(r) are
-    recorded beside the targets, to half the box. Theory takes these particles for a simple fluid;
-    whatever else the System holds counts only through g(r).
+    For particles that nothing but learned pair potentials acts on: see ``why_not``. Their partial
+    g(r) are recorded beside the targets, to half the box. At constant pressure the box may shrink,
+    and they go as far as cutoff and targets do: where these fit into the box, theory does too.
 
     Parameters
     ----------
     state_point : StatePoint
-    bin_width : float, nm
+    species : Species
+        Of its particles.
+    grids : sequence of array
+        Equal steps in r, nm, of the g(r) that are targets; theory's bins are as wide, but there
+        are at least 20 up to the cutoff.
 
     Attributes
     ----------
-    rdfs : list of RDF, one per pair of species; empty where theory has no say (no pair potential,
-        no box, or a species with fewer than 10 particles)
-    species_of : int [particles], -1 for those that no pair potential acts on
-    n_of_species : array [species]
+    rdfs : list of RDF, one per pair of species
     """
 
-    def __init__(self, state_point: Any, bin_width: float) -> None:
+    def __init__(self, state_point: Any, species: Species, grids: Sequence[Array] = ()) -> None:
         self._pairs = state_point.potential.pairs()
-        self._types = state_point.pair_types()
         self.n_coefficients = len(state_point.potential.coefficients(state_point.temperature))
-        self.rdfs: list[RDF] = []
-        self.species_of = _species(self._types, state_point.n_particles)
-        members = [np.flatnonzero(self.species_of == s) for s in range(self.species_of.max() + 1)]
-        self.n_of_species = np.array([float(len(some)) for some in members])
-        box = state_point.box() if members else None
-        if box is None or self.n_of_species.min() < _FEWEST_PARTICLES:
-            return
-        cutoff = max(pair.basis.cutoff for _, pair in self._pairs)
-        margin = 1.0 if state_point.pressure is None else 0.93  # the box may shrink
-        reach = min(margin * largest_range(box), 2.5 * cutoff)
-        self._merged = max(1, int(np.ceil(reach / bin_width / _MOST_BINS - 1e-9)))
-        bins = int(reach / (self._merged * bin_width) + 1e-9) * self._merged
-        for a, first in enumerate(members):
-            for second in members[a:]:
-                self.rdfs.append(RDF(bins * bin_width, bins, atoms=first, atoms2=second))
+        self.species_of = species.of_particle
+        self.n_of_species = species.number
+        self.interactions = species.interactions
+        r_max, bins, self._merged = _bins(state_point, grids)
+        self.rdfs = [
+            RDF(r_max, bins, atoms=first, atoms2=second)
+            for a, first in enumerate(species.members)
+            for second in species.members[a:]
+        ]
+
+    @staticmethod
+    def why_not(state_point: Any, species: Species, grids: Sequence[Array] = ()) -> str:
+        """Why theory has no say here, for a log; empty where it has."""
+        potential = state_point.potential
+        learned = sum(where.stop - where.start for where, _ in potential.pairs())
+        if learned < len(potential.coefficients(state_point.temperature)):
+            return f"{potential.name} is more than pair potentials"
+        if more := state_point.beyond_pairs():
+            return (
+                f"theory is for single sites with learned pair potentials alone, but there {more}"
+            )
+        if state_point.box() is None:
+            return "there is no periodic box"
+        fewest = int(species.number.min())
+        if fewest < _FEWEST_PARTICLES:
+            return f"of one kind there are {fewest} particles, fewer than {_FEWEST_PARTICLES}"
+        _, bins, merged = _bins(state_point, grids)
+        unknowns = 2 * bins // merged * n_pairs_of_types(len(species.members))
+        if unknowns > _MOST_UNKNOWNS:
+            return (
+                f"{len(species.members)} kinds of particles make {unknowns} equations, more than "
+                f"{_MOST_UNKNOWNS}"
+            )
+        return ""
 
     @cached_property
     def columns(self) -> Mask:
@@ -73,24 +94,8 @@ class LiquidTheory:
             known[where] = True
         return known
 
-    @cached_property
-    def interactions(self) -> list[Interaction]:
-        """What each pair potential does between each pair of species."""
-        representative = [np.argmax(self.species_of == s) for s in range(len(self.n_of_species))]
-        rows, columns = np.triu_indices(len(representative))
-        found = []
-        for (_, pair), types in zip(self._pairs, self._types, strict=True):
-            of_species = types[representative]
-            a, b = of_species[rows], of_species[columns]
-            index = pair_index(pair.n_types)[a, b]
-            n_rows = n_pairs_of_types(pair.n_types)
-            found.append(Interaction(pair.basis, np.where((a < 0) | (b < 0), -1, index), n_rows))
-        return found
-
-    def structure(self, view: View) -> LiquidStructure | None:
-        """The liquid as these frames see it, or None where theory has no say."""
-        if not self.rdfs:
-            return None
+    def structure(self, view: View) -> LiquidStructure:
+        """The liquid as these frames see it."""
         volume = float(view.weights.detach() @ view.samples.volumes)
         fine, g = self.rdfs[0].r, np.array([view.average(o).numpy(force=True) for o in self.rdfs])
         n = np.arange(len(fine))
@@ -155,21 +160,6 @@ class LiquidTheory:
             own[here] = grid @ (counted.shares[:, None] ** 2 * shot).sum(axis=0) * wider
         return mapping @ smooth @ mapping.T + np.diag(np.nan_to_num(own)), own
 
-    def shares(self, observable: Observable) -> Array | None:
-        """Share of each pair of species in the pairs that it counts; None if others count."""
-        counted = observable.counted_pairs(self.species_of)
-        return None if counted is None else counted.shares
-
-    def pair_of(self, observable: Observable) -> tuple[int, int] | None:
-        """Which of the ``pairs``, and which of its pairs of types, a g(r) is of alone, or None."""
-        shares = self.shares(observable)
-        if shares is None or shares.max() < 1 - 1e-9:
-            return None
-        species = int(shares.argmax())
-        acting = [(k, int(i.row_of_pair[species])) for k, i in enumerate(self.interactions)]
-        acting = [(k, row) for k, row in acting if row >= 0]
-        return acting[0] if len(acting) == 1 else None
-
 
 class _Liquid:
     """What ``Observable.liquid_response`` is given."""
@@ -189,11 +179,14 @@ class _Liquid:
         return self._structure.pressure_response(self._coefficients, response)[None]
 
 
-def _species(types: Sequence[IntArray], n_particles: int) -> IntArray:
-    """A number for particles whose types are the same in all potentials, -1 for those in none."""
-    if not types:
-        return np.full(n_particles, -1, dtype=np.int64)
-    kinds, species = np.unique(np.stack(types, axis=1), axis=0, return_inverse=True)
-    present = (kinds >= 0).any(axis=1)
-    number = np.where(present, np.cumsum(present) - 1, -1)
-    return np.asarray(number[species.reshape(-1)], dtype=np.int64)
+def _bins(state_point: Any, grids: Sequence[Array]) -> tuple[float, int, int]:
+    """How far the partial g(r) go, nm, in how many bins, and how many of these theory merges."""
+    cutoff = max(pair.basis.cutoff for _, pair in state_point.potential.pairs())
+    widths = [float(np.diff(grid)[0]) for grid in grids if len(grid) > 1]
+    reach = min(largest_range(state_point.box()), 2.5 * cutoff)
+    if state_point.pressure is not None:
+        reach = min(reach, max([cutoff, *(float(grid[-1]) for grid in grids)]))
+    width = min([*widths, cutoff / _FEWEST_BINS]) if widths else cutoff / 100
+    merged = max(1, int(np.ceil(reach / width / _MOST_BINS - 1e-9)))
+    bins = int(reach / (merged * width) + 1e-9) * merged
+    return bins * width, bins, merged
