@@ -77,6 +77,12 @@ LIMITS = {
     "uncertainty": Limit(1e-12, 1e12, "it is squared, and divided by"),
     "weight": Limit(1e-9, 1e9, "multiplies the share of a target in the misfit"),
     "window": Limit(0, 1e9, "in md units"),
+    "resolution": Limit(1e-9, 1e9, "a standard deviation, in md units of the axis"),
+    "scale": Limit(0, 1, "a relative uncertainty (0.01 is a per cent)"),
+    "offset": Limit(0, 1e12, "an uncertainty, it is squared"),
+    "amplitude": Limit(1e-12, 1e12, "a standard deviation, it is squared"),
+    "correlation_length": Limit(1e-9, 1e9, "in md units of the axis"),
+    "integral": Limit(1e-12, 1e12, "values were divided by it"),
     "rows": Limit(1, 20_000, "a model has fewer bins: average neighbouring points"),
     # of a fit
     "rounds": Limit(1, 10_000, "all frames of all rounds are kept"),

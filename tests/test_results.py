@@ -103,6 +103,7 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "rdf_rms": 0.0123,
         "scalars": tables.compare(fit).scalars,
         "unused_targets": [],
+        "agreement": [],
     }
     assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "

@@ -49,7 +49,7 @@ class IterativeBoltzmannInversion:
             for row, target in pair_targets(state, pair):
                 assert state.last is not None and target.x is not None
                 seen_at = state.last.at(view.parameters)
-                g = target.operator @ seen_at.average(target.observable).numpy(force=True)
+                g = target.response(seen_at.average(target.observable).numpy(force=True))
                 seen = (g > self.least_g) & (target.values > self.least_g)
                 seen &= target.x < pair.basis.cutoff
                 delta = self.damping * kt * np.log(g[seen] / target.values[seen])
