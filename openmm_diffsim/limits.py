@@ -80,6 +80,8 @@ LIMITS = {
     "resolution": Limit(1e-9, 1e9, "a standard deviation, in md units of the axis"),
     "scale": Limit(0, 1, "a relative uncertainty (0.01 is a per cent)"),
     "offset": Limit(0, 1e12, "an uncertainty, it is squared"),
+    "broadening": Limit(0, 1e9, "a standard deviation, in md units of the axis"),
+    "shift": Limit(0, 1e9, "an uncertainty, in md units of the axis"),
     "amplitude": Limit(1e-12, 1e12, "a standard deviation, it is squared"),
     "correlation_length": Limit(1e-9, 1e9, "in md units of the axis"),
     "integral": Limit(1e-12, 1e12, "values were divided by it"),

@@ -258,6 +258,8 @@ def test_how_a_curve_was_measured_is_passed_on(tmp_path: Path) -> None:
         "scale": 0.02,
         "offset": 0.001,
         "background": [0.01, 0.5],
+        "broadening": 0.02,
+        "shift": 0.01,
         "systematic": "beam.txt",
         "covariance": "cov.txt",
     }
@@ -269,8 +271,9 @@ def test_how_a_curve_was_measured_is_passed_on(tmp_path: Path) -> None:
     assert (how.normalisation, how.scale, how.offset) == ("unit integral", 0.02, 0.001)
     assert how.background == (0.01, 0.5)
     np.testing.assert_allclose(target.uncertainty, 0.01)
-    names = [nuisance.name for nuisance in target.unknowns.at(target.values, is_sampled=False)]
-    assert names == ["scale", "offset", "background", "systematic"]
+    found = target.unknowns.at(target.values, np.ones(target.observable.n_values), False)
+    names = [nuisance.name for nuisance in found]
+    assert names == ["scale", "broadening", "shift", "offset", "background", "systematic"]
 
 
 def test_a_value_may_have_an_offset_and_no_resolution(tmp_path: Path) -> None:

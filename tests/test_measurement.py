@@ -220,7 +220,7 @@ def linear_fit(goal: Target, slopes: Array, start: Array, steps: int = 60) -> Ar
 
 def comparison(goal: Target, prediction: Array, slopes: Array) -> Comparison:
     noise = LowRank.made(np.zeros(len(prediction))), LowRank.made(goal.uncertainty**2)
-    nuisances = [goal.unknowns.at(prediction, is_sampled=False)]
+    nuisances = [goal.unknowns.at(prediction, np.ones(240), is_sampled=False)]
     return Comparison([goal], prediction, slopes, *noise, 1e3, None, nuisances)
 
 
@@ -281,9 +281,29 @@ def test_nuisances_are_found_again() -> None:
     assert view.misfit() < 0.3
 
 
+def test_an_unknown_resolution_or_zero_is_what_it_would_do_to_the_model() -> None:
+    made = target(scale=0, resolution=0.02, broadening=0.03, shift=0.01)
+    broad, moved = made.unknowns.at(made.response(MODEL), MODEL, is_sampled=False)
+    width, wider = np.hypot(SPREAD, 0.02), np.hypot(SPREAD, np.hypot(0.02, 0.03))
+
+    def peak(r: Array, w: float) -> Array:
+        return SPREAD / w * np.exp(-0.5 * ((r - PEAK) / w) ** 2)
+
+    expected = peak(R, wider) - peak(R, width)
+    np.testing.assert_allclose(broad.modes[:, 0], expected, atol=2 * SHARP)
+    expected = peak(R + 0.01, width) - peak(R, width)
+    np.testing.assert_allclose(moved.modes[:, 0], expected, atol=2 * SHARP)
+    assert (broad.name, broad.spread) == ("broadening", pytest.approx(9e-4))
+    assert (moved.name, moved.spread) == ("shift", 0.01)
+    edges = np.append(R - 0.0125, R[-1] + 0.0125)
+    for options in ({}, {"points": "bin"}, {"points": edges}, {"resolution": 0.02}):
+        found = target(scale=0, shift=0.01, **options).unknowns.at(np.ones(48), MODEL, False)
+        assert np.abs(found[0].modes[:, 0] - peak(R + 0.01, SPREAD)).max() < 0.12
+
+
 def test_the_scale_of_a_digitised_curve_is_known_to_a_per_cent_unless_said() -> None:
     def modes(goal: Target, is_sampled: bool = False) -> list[tuple[str, float]]:
-        return [(u.name, u.spread) for u in goal.unknowns.at(goal.values, is_sampled)]
+        return [(u.name, u.spread) for u in goal.unknowns.at(goal.values, goal.values, is_sampled)]
 
     assert modes(target()) == [("scale", 0.01)]
     assert modes(target(), is_sampled=True) == []
@@ -408,6 +428,8 @@ def test_all_of_it_belongs_to_the_identity_of_a_target(tmp_path: Path) -> None:
         {"scale": 0.02},
         {"offset": 0.1},
         {"background": (0.1, 0.2)},
+        {"broadening": 0.1},
+        {"shift": 0.1},
         {"systematic": tmp_path / "s.txt"},
     ]
     found = [target(**each).identity() for each in options]
@@ -461,4 +483,4 @@ def test_the_curve_keeps_its_own_covariance() -> None:
     covariance = 1e-4 * np.eye(48)
     made = Target(ANYWHERE, G, Curve(R, np.ones(48), None, covariance), as_it_is=True)
     np.testing.assert_array_equal(made.covariance, covariance)
-    assert made.unknowns.at(made.values, is_sampled=False) == []
+    assert made.unknowns.at(made.values, MODEL, is_sampled=False) == []

@@ -271,6 +271,8 @@ def _measurement(section: _Section, observable: type[Observable]) -> dict[str, A
             "shells": partial(section.choice_or_pair, allowed=SHELLS, unit=unit),
             "normalisation": partial(section.choice_or_number, allowed=NORMALISATION),
             "background": section.background,
+            "broadening": section.number,
+            "shift": section.number,
         }
     return {key: take(key) for key, take in read.items() if section.has(key)}
 

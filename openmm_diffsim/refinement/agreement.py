@@ -28,7 +28,8 @@ class Estimate:
     name: str
     value: float
     """Scale: a factor, about 1. Offset, systematic error: what was added to the values, of a
-    systematic error the rms with its sign. Background: rms over the points."""
+    systematic error the rms with its sign. Background: rms over the points. Broadening: the
+    variance, and shift: the distance, in the unit of the axis."""
     error: float
     """Standard error of it."""
     prior: float

@@ -202,7 +202,7 @@ def compare(
         + LowRank.made(is_histogram * _BIN_ERROR**2),
         target_noise=noise,
         nuisances=[
-            target.unknowns.at(prediction[here], sampled)
+            target.unknowns.at(prediction[here], _values(target, averages), sampled)
             for (target, here), sampled in zip(places_of(targets), is_sampled, strict=True)
         ],
         n_effective=min(a.n_effective for a in averages),
@@ -369,16 +369,27 @@ def _linearized(
     maps = [np.zeros((sum(len(t.values) for t in targets), len(a.mean))) for a in averages]
     predictions = []
     for target, rows in places_of(targets):
-        places = [
-            next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
-            for point, o in target.terms
-        ]
+        places = _places(target, averages)
         means = [torch.from_numpy(averages[k].mean[where]) for k, where in places]
         value, slopes = target.linearized(*means)
         predictions.append(value)
         for (k, where), slope in zip(places, slopes, strict=True):
             maps[k][rows, where] += slope
     return np.concatenate(predictions), maps
+
+
+def _places(target: Target, averages: Sequence[_Averages]) -> list[tuple[int, slice]]:
+    """Of each term of a target: the number of its state point, and where its values are there."""
+    return [
+        next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
+        for point, o in target.terms
+    ]
+
+
+def _values(target: Target, averages: Sequence[_Averages]) -> Array:
+    """All values of the observable of a target, [n_values]."""
+    means = [torch.from_numpy(averages[k].mean[where]) for k, where in _places(target, averages)]
+    return target.observable.combine(*means).double().numpy()
 
 
 def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianNoise | None:

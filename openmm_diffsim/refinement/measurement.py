@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any
 
@@ -29,6 +29,8 @@ NORMALISATION = ("ideal gas", "unit integral")
 DIGITISED_SCALE = 0.01
 """Relative uncertainty of the scale of a histogram whose noise is independent, unless said."""
 
+_OPERATOR = ("resolution", "smear", "points", "shells", "normalisation")
+_OF_CURVES = (*_OPERATOR, "background", "broadening", "shift")  # what a value without axis lacks
 _WIDEST = 0.25  # of the axis: a broader resolution leaves nothing to compare
 _LEAST_VARIANCE = 1e-10  # of the largest mode of a background: smaller ones are left out
 _MOST_PLACES = 1000  # of a background: between them it is interpolated
@@ -76,6 +78,11 @@ class Measurement:
     background : (amplitude, length)
         Of a smooth function, a Gaussian process of that standard deviation (unit of the values)
         and correlation length (unit of the axis).
+    broadening : float
+        Of the resolution, in the unit of the axis: so broad a Gaussian may have been at work, or
+        not, besides ``resolution``. p is what it would do to the model.
+    shift : float
+        Standard uncertainty of the zero of the axis; p is what it would do to the model.
     systematic : array [points] or [points, k]
         One standard error of each of k causes, fully correlated between points.
     covariance : matrix [points, points], or a file of one
@@ -93,6 +100,8 @@ class Measurement:
     scale: float | None = None
     offset: Any = 0.0
     background: Any = None
+    broadening: Any = 0.0
+    shift: Any = 0.0
     systematic: Any = None
     covariance: Any = None
 
@@ -109,18 +118,17 @@ class Measurement:
 
     def check_scalar(self) -> None:
         """TargetError where something is said that a value without an axis has not."""
-        names = ("resolution", "smear", "points", "shells", "normalisation", "background")
         defaults = {field.name: field.default for field in fields(self)}
-        for name in names:
+        for name in _OF_CURVES:
             value = getattr(self, name)
-            if not (isinstance(value, str | None) and value == defaults[name]):
+            if not (isinstance(value, str | float | None) and value == defaults[name]):
                 raise TargetError(f"{name}: only a curve has one, got {value!r} for a value")
 
     def identity(self, observable: Observable, x_kind: str) -> dict[str, Any]:
         """All of it as plain data, in md units; of a file what it holds."""
         kind = observable.kind
         kinds = {"resolution": x_kind, "points": x_kind, "shells": x_kind}
-        kinds |= {"offset": kind, "systematic": kind}
+        kinds |= {"offset": kind, "systematic": kind, "broadening": x_kind, "shift": x_kind}
         words = (*SMEAR, *POINTS, *SHELLS, *NORMALISATION)
         own = {field.name: getattr(self, field.name) for field in fields(self)}
         background = own.pop("background")
@@ -288,6 +296,15 @@ class Nuisance:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Another response that might be the right one."""
+
+    name: str
+    response: Response
+    spread: float
+
+
+@dataclass(frozen=True)
 class Unknowns:
     """All that is unknown of a target but the noise of its points."""
 
@@ -296,18 +313,26 @@ class Unknowns:
     digitised: bool
     fixed: tuple[Nuisance, ...] = ()
     """Those that do not depend on the model."""
+    variants: tuple[Variant, ...] = ()
 
-    def at(self, prediction: Array, is_sampled: bool) -> list[Nuisance]:
-        """Each nuisance, beside what the model predicts [points]."""
+    def at(self, prediction: Array, values: Array, is_sampled: bool) -> list[Nuisance]:
+        """Each nuisance, for the model's values [n_values] and what they predict, [points]."""
         scale = self.scale
         if scale is None:
             scale = DIGITISED_SCALE if self.digitised and not is_sampled else 0.0
         found = [Nuisance("scale", scale * prediction[:, None], scale)] if scale else []
+        for variant in self.variants:
+            mode = variant.response(values) - prediction
+            found.append(Nuisance(variant.name, mode[:, None], variant.spread))
         return [*found, *self.fixed]
 
 
 def unknowns_of(
-    how: Measurement, observable: Observable, points: Points, digitised: bool = False
+    how: Measurement,
+    observable: Observable,
+    points: Points,
+    digitised: bool = False,
+    variants: Sequence[Variant] = (),
 ) -> Unknowns:
     """Of some points; ``digitised`` ones get a scale by default.
 
@@ -331,7 +356,44 @@ def unknowns_of(
         for k, mode in enumerate(rows.T):
             name = "systematic" if rows.shape[1] == 1 else f"systematic {k + 1}"
             fixed.append(Nuisance(name, mode[:, None], float(np.sqrt(np.mean(mode**2)))))
-    return Unknowns(how.scale, digitised, tuple(fixed))
+    return Unknowns(how.scale, digitised, tuple(fixed), tuple(variants))
+
+
+def variants_of(
+    how: Measurement, observable: Observable, axis: Axis, points: Points
+) -> list[Variant]:
+    """What else the response at all points may be: broader, or shifted.
+
+    Raises
+    ------
+    TargetError
+        If an argument cannot be, or the resolution is a matrix and said to be uncertain.
+    """
+    found = []
+    broadening = float(value_in_md_units(how.broadening, axis.kind))
+    if checked_number("broadening", broadening, TargetError):
+        sigma = _numbers("resolution", how.resolution, axis.kind)
+        if sigma is not None and sigma.ndim == 2:
+            raise TargetError("broadening: a matrix says all of the resolution; leave one out")
+        broader = replace(how, resolution=np.hypot(0.0 if sigma is None else sigma, broadening))
+        response = response_of(broader, observable, axis, points)
+        found.append(Variant("broadening", response, broadening**2))
+    shift = float(value_in_md_units(how.shift, axis.kind))
+    if checked_number("shift", shift, TargetError):
+        response = response_of(*_shifted(how, points, axis, shift, observable))
+        found.append(Variant("shift", response, shift))
+    return found
+
+
+def _shifted(
+    how: Measurement, points: Points, axis: Axis, shift: float, observable: Observable
+) -> tuple[Measurement, Observable, Axis, Points]:
+    """The arguments of ``response_of`` with all points shifted."""
+    x = np.minimum(points.x + shift, np.maximum(points.x, axis.ends[1]))
+    if not isinstance(how.points, str):
+        edges = _edges("points", how.points, len(x), axis) + shift
+        how, x = replace(how, points=edges), points.x + shift
+    return how, observable, axis, replace(points, x=x)
 
 
 def _background(given: Any, observable: Observable, x: Array) -> Nuisance:

@@ -20,7 +20,14 @@ from ..limits import LIMITS, checked_number
 from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
-from .measurement import Measurement, Points, covariance_of, response_of, unknowns_of
+from .measurement import (
+    Measurement,
+    Points,
+    covariance_of,
+    response_of,
+    unknowns_of,
+    variants_of,
+)
 from .response import Response
 
 Array = NDArray[np.float64]
@@ -76,8 +83,8 @@ class Target:
         that rises at 3 nm or tends to 0.7; see ``observables.plausible``.
     **measurement
         How it was measured, and what is unknown of that: ``resolution``, ``smear``, ``points``,
-        ``shells``, ``normalisation``, ``scale``, ``offset``, ``background``, ``systematic``,
-        ``covariance``; see ``Measurement``.
+        ``shells``, ``normalisation``, ``scale``, ``offset``, ``background``, ``broadening``,
+        ``shift``, ``systematic``, ``covariance``; see ``Measurement``.
 
     Attributes
     ----------
@@ -273,7 +280,9 @@ class Target:
         self.values, self.uncertainty = self.curve.y, self.curve.error
         self.response = response_of(how, observable, axis, points).at(kept)
         digitised = observable.is_histogram and self.covariance is None
-        self.unknowns = unknowns_of(how, observable, points.at(kept), digitised)
+        variants = variants_of(how, observable, axis, points)
+        variants = [replace(v, response=v.response.at(kept)) for v in variants]
+        self.unknowns = unknowns_of(how, observable, points.at(kept), digitised, variants)
 
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Curve, Points]:
         """What was measured, tidied up, with an error everywhere, and where it came from."""
@@ -283,7 +292,7 @@ class Target:
                 f"{type(observable).__name__} has an axis and no rules: give it CurveRules, which "
                 "say what a measured curve may be"
             )
-        x = None
+        x: Array | None = None
         if len(data) == 1 and isinstance(data[0], Curve):
             curve = data[0]
             if uncertainty is not None:
@@ -292,8 +301,8 @@ class Target:
         elif len(data) == 2:
             x = np.asarray(value_in_md_units(data[0], rules.x_kind))
             given = self.measurement.covariance is not None
-            error = None if given else self._errors(uncertainty, x.shape)
-            curve = tidy(x, data[1], error, rules, observable.kind)
+            spread = None if given else self._errors(uncertainty, x.shape)
+            curve = tidy(x, data[1], spread, rules, observable.kind)
         else:
             raise TargetError(
                 f"a target of {type(observable).__name__} needs {rules.x} and "
