@@ -466,6 +466,15 @@ def test_residuals_of_a_fit_have_the_chi_squared_that_is_expected() -> None:
     assert np.all(np.abs(low - [0.05, 0.5, 0.95]) < 3.5 * errors)
 
 
+def test_a_covariance_that_is_too_large_hides_no_target_that_is_missed() -> None:
+    goal = target(scale=0)
+    view = comparison(goal, np.where(R > 0.6, 1.06, 0.94), shapes(R))
+    for size in (0.0, 1.0, 1e6):
+        (agreed,) = compared(view, Sensitivity(shapes(R), size * np.eye(3)))
+        assert not agreed.is_reached
+        assert 24 <= agreed.expected <= 48 < agreed.chi_squared
+
+
 def test_a_target_out_of_reach_is_said_so_and_no_other() -> None:
     scalar = Target(ANYWHERE, Pressure(), 1.0, uncertainty=50.0)
     goals = [target(scale=0), scalar]

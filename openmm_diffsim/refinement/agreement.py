@@ -115,15 +115,20 @@ def compared(comparison: Comparison, sensitivity: Sensitivity | None = None) -> 
 
 
 def _moments(inverse: LowRank, here: slice, sensitivity: Sensitivity | None) -> tuple[float, float]:
-    """tr Q and 2 tr Q^2."""
+    """tr Q and 2 tr Q^2.
+
+    Q has eigenvalues from 0 to 1. The covariance of a fit that had theory's Jacobian too may say
+    otherwise, and is not followed beyond.
+    """
     n = len(inverse)
     if sensitivity is None:
         return float(n), 2.0 * n
     slopes = sensitivity.slopes[here]
     used = sensitivity.covariance @ (slopes.T @ (inverse @ slopes))
     first, second = float(np.trace(used)), float(np.sum(used * used.T))
+    squares = n - 2 * first + second
     least = _LEAST_FREE * n
-    return max(n - first, least), 2 * max(n - 2 * first + second, least)
+    return min(max(n - first, least), n), 2 * min(max(squares, least), n)
 
 
 def _estimates(comparison: Comparison, sensitivity: Sensitivity | None) -> Iterator[Estimate]:
