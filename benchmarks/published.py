@@ -123,7 +123,9 @@ def fitted(case: Case, folder: Path, how: str, arguments: argparse.Namespace) ->
         for rdf, r, g in measured:
             options = {"plain": {}, "unknown": UNKNOWN, "known": as_published(r)}[how]
             targets.append(diffsim.Target(point, rdf, r, g, uncertainty=ERROR, **options))
-    options = diffsim.GaussNewtonOptions(roughness=arguments.roughness)
+    options = diffsim.GaussNewtonOptions(
+        roughness=arguments.roughness, theory=not arguments.no_theory
+    )
     fit = diffsim.Refinement(pair, targets, diffsim.GaussNewton(options))
     fit.run(arguments.rounds, arguments.steps, every=50, progress=False)
     return fit, contacts
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--roughness", type=float, default=2e5)
+    parser.add_argument("--no-theory", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

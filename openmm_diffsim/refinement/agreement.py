@@ -35,6 +35,11 @@ class Estimate:
     prior: float
     """Standard error before the fit."""
 
+    @property
+    def is_found(self) -> bool:
+        """Is it more than two standard errors off its prior mean?"""
+        return abs(self.value - (self.name == "scale")) > 2 * self.error
+
 
 @dataclass(frozen=True)
 class Agreement:

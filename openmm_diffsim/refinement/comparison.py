@@ -125,6 +125,8 @@ class Comparison:
         They are z = -P^T C^-1 r for the residual r, the modes P and the total covariance C.
         """
         modes = self.modes
+        if not modes.shape[1]:
+            return self.residual
         return self.residual - modes @ (modes.T @ (self.precision @ self.residual))
 
     def misfit(self) -> float:

@@ -145,7 +145,7 @@ def _agreement(fit: Refinement) -> list[dict[str, Any]]:
             "expected": each.expected,
             "p_value": each.p_value,
             "reached": each.is_reached,
-            "nuisances": [vars(nuisance) for nuisance in each.nuisances],
+            "nuisances": [{**vars(u), "found": u.is_found} for u in each.nuisances],
             "text": str(each),
         }
         for each in fit.agreement()
@@ -263,7 +263,7 @@ def _title(final: Mapping[str, Any]) -> str:
         title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
     for each in final["agreement"]:
-        for nuisance in each["nuisances"]:
+        for nuisance in filter(lambda u: u["found"], each["nuisances"]):
             value = _with_error(nuisance["value"], nuisance["error"])
             title += f"; {nuisance['name']} of {each['observable']} {value}"
     missed = [each["observable"] for each in final["agreement"] if not each["reached"]]
