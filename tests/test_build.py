@@ -291,6 +291,7 @@ MISMEASURED: dict[str, tuple[dict[str, Any], str]] = {
     "shells": ({"shells": "upper"}, "expected one of exact, centre, lower"),
     "normalisation": ({"normalisation": True}, "got True, expected a number"),
     "scale": ({"scale": 2.0}, "got 2.0, expected a number from 0 to 1; a relative uncertainty"),
+    "drift": ({"scale": [0.1]}, r"got \[0.1\], expected \[amplitude, correlation length\]"),
     "offset": ({"offset": "big"}, "got 'big', expected a number"),
     "background": ({"background": 0.1}, r"got 0.1, expected \[amplitude, correlation length\]"),
     "length": ({"background": [0.1, -1.0]}, "correlation_length: got -1.0, expected a number"),

@@ -269,6 +269,16 @@ def test_offset_background_and_systematic_errors_are_added_to_the_covariance() -
     assert view.modes.shape[1] < 30
 
 
+def test_a_scale_may_drift_along_the_axis() -> None:
+    made = target(scale=(0.03, 0.4))
+    prediction = 1 + 0.5 * np.sin(3 * R)
+    (drift,) = made.unknowns.at(prediction, MODEL, is_sampled=False)
+    smooth = 9e-4 * np.exp(-0.5 * ((R[:, None] - R) / 0.4) ** 2)
+    expected = np.outer(prediction, prediction) * smooth
+    np.testing.assert_allclose(drift.modes @ drift.modes.T, expected, atol=1e-11)
+    assert (drift.name, drift.spread) == ("drift of the scale", 0.03)
+
+
 def test_nuisances_are_found_again() -> None:
     made = target(scale=0, offset=0.5, background=(0.3, 0.2), uncertainty=0.01)
     shape = 0.2 * np.sin(8 * R)
@@ -361,6 +371,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "norm": ({"normalisation": "one"}, "normalisation: expected 'ideal gas' or 'unit integral'"),
     "integral": ({"normalisation": -1.0}, "integral: got -1.0"),
     "scale": ({"scale": 1.5}, "scale: got 1.5, expected a number from 0 to 1; a relative"),
+    "drift": ({"scale": (0.1, 0.0)}, "correlation_length: got 0.0"),
     "offset": ({"offset": -1.0}, "offset: got -1.0"),
     "background": ({"background": 0.1}, r"background: expected \(amplitude, length\), got 0.1"),
     "no length": ({"background": (0.1, 0.0)}, "correlation_length: got 0.0"),
@@ -426,6 +437,7 @@ def test_all_of_it_belongs_to_the_identity_of_a_target(tmp_path: Path) -> None:
         {"shells": "centre"},
         {"normalisation": "unit integral"},
         {"scale": 0.02},
+        {"scale": (0.02, 0.4)},
         {"offset": 0.1},
         {"background": (0.1, 0.2)},
         {"broadening": 0.1},

@@ -270,7 +270,8 @@ def _measurement(section: _Section, observable: type[Observable]) -> dict[str, A
             "points": partial(section.choice_or_pair, allowed=POINTS, unit=unit),
             "shells": partial(section.choice_or_pair, allowed=SHELLS, unit=unit),
             "normalisation": partial(section.choice_or_number, allowed=NORMALISATION),
-            "background": section.background,
+            "scale": section.number_or_smooth,
+            "background": section.smooth,
             "broadening": section.number,
             "shift": section.number,
         }
@@ -450,7 +451,11 @@ class _Section:
         """A number, or a file that is there."""
         return self.path(key) if isinstance(self.raw[key], str) else self.number(key)
 
-    def background(self, key: str) -> tuple[float, float]:
+    def number_or_smooth(self, key: str) -> Any:
+        """A number, or [amplitude, correlation length]."""
+        return self.smooth(key) if isinstance(self.raw[key], list) else self.number(key)
+
+    def smooth(self, key: str) -> tuple[float, float]:
         """[amplitude, correlation length]."""
         value = self._take(key, None)
         if not isinstance(value, list) or len(value) != 2:

@@ -67,9 +67,9 @@ class Measurement:
     Unknown is the rest. Each of these has a normal prior about zero (the scale about 1) and is
     marginalised exactly, v p p^T being added to the covariance of the target:
 
-    scale : float
-        Relative standard uncertainty; p is what the model predicts, as the measured values would
-        bias it (d'Agostini, doi 10.1016/0168-9002(94)90719-6). Default: 0.01 for a histogram (a
+    scale : float or (float, length)
+        Relative standard uncertainty, of one factor, or of one that drifts along the axis with
+        that correlation length; p is what the model predicts, as the measured values would bias it (d'Agostini, doi 10.1016/0168-9002(94)90719-6). Default: 0.01 for a histogram (a
         g(r), a distribution) with independent noise, since the scale of a digitised curve is never
         known better unless somebody says so; 0 for noise that is "sampled", for a covariance
         that is given, and for anything else.
@@ -97,7 +97,7 @@ class Measurement:
     points: Any = "point"
     shells: Any = "exact"
     normalisation: Any = "ideal gas"
-    scale: float | None = None
+    scale: Any = None
     offset: Any = 0.0
     background: Any = None
     broadening: Any = 0.0
@@ -113,7 +113,7 @@ class Measurement:
                 raise _not_one_of(name, value, known)
         if self.smear not in SMEAR:
             raise _not_one_of("smear", self.smear, SMEAR)
-        if self.scale is not None:
+        if self.scale is not None and not isinstance(self.scale, Sequence):
             checked_number("scale", self.scale, TargetError)
 
     def check_scalar(self) -> None:
@@ -131,11 +131,10 @@ class Measurement:
         kinds |= {"offset": kind, "systematic": kind, "broadening": x_kind, "shift": x_kind}
         words = (*SMEAR, *POINTS, *SHELLS, *NORMALISATION)
         own = {field.name: getattr(self, field.name) for field in fields(self)}
-        background = own.pop("background")
-        if background is not None:
-            pairs = zip(background, (kind, x_kind), strict=True)
-            background = [float(value_in_md_units(*pair)) for pair in pairs]
-        return {"background": background} | {
+        smooth = {"background": _amplitude_and_length(own.pop("background"), kind, x_kind)}
+        if isinstance(self.scale, Sequence):
+            smooth["scale"] = _amplitude_and_length(own.pop("scale"), "dimensionless", x_kind)
+        return smooth | {
             name: value
             if isinstance(value, str) and value in words
             else plain(_numbers(name, value, kinds.get(name, "dimensionless")))
@@ -314,6 +313,8 @@ class Unknowns:
     fixed: tuple[Nuisance, ...] = ()
     """Those that do not depend on the model."""
     variants: tuple[Variant, ...] = ()
+    drift: Nuisance | None = None
+    """Of a scale that drifts: its modes multiply what the model predicts."""
 
     def at(self, prediction: Array, values: Array, is_sampled: bool) -> list[Nuisance]:
         """Each nuisance, for the model's values [n_values] and what they predict, [points]."""
@@ -321,6 +322,8 @@ class Unknowns:
         if scale is None:
             scale = DIGITISED_SCALE if self.digitised and not is_sampled else 0.0
         found = [Nuisance("scale", scale * prediction[:, None], scale)] if scale else []
+        if self.drift is not None:
+            found.append(replace(self.drift, modes=prediction[:, None] * self.drift.modes))
         for variant in self.variants:
             mode = variant.response(values) - prediction
             found.append(Nuisance(variant.name, mode[:, None], variant.spread))
@@ -347,7 +350,7 @@ def unknowns_of(
     if checked_number("offset", offset, TargetError):
         fixed.append(Nuisance("offset", np.full((n, 1), offset), offset))
     if how.background is not None:
-        fixed.append(_background(how.background, observable, points.x))
+        fixed.append(_smooth("background", how.background, observable, points.x, kind))
     systematic = _numbers("systematic", how.systematic, kind)
     if systematic is not None:
         if systematic.ndim not in (1, 2):
@@ -356,7 +359,11 @@ def unknowns_of(
         for k, mode in enumerate(rows.T):
             name = "systematic" if rows.shape[1] == 1 else f"systematic {k + 1}"
             fixed.append(Nuisance(name, mode[:, None], float(np.sqrt(np.mean(mode**2)))))
-    return Unknowns(how.scale, digitised, tuple(fixed), tuple(variants))
+    if not isinstance(how.scale, Sequence):
+        return Unknowns(how.scale, digitised, tuple(fixed), tuple(variants))
+    drift = _smooth("scale", how.scale, observable, points.x, "dimensionless")
+    drift = replace(drift, name="drift of the scale")
+    return Unknowns(0.0, digitised, tuple(fixed), tuple(variants), drift)
 
 
 def variants_of(
@@ -396,12 +403,20 @@ def _shifted(
     return how, observable, axis, replace(points, x=x)
 
 
-def _background(given: Any, observable: Observable, x: Array) -> Nuisance:
-    """The modes of a Gaussian process that are not negligible."""
-    assert observable.rules is not None
+def _amplitude_and_length(given: Any, kind: str, x_kind: str) -> list[float] | None:
+    """In md units."""
+    if given is None:
+        return None
+    return [float(value_in_md_units(*pair)) for pair in zip(given, (kind, x_kind), strict=True)]
+
+
+def _smooth(name: str, given: Any, observable: Observable, x: Array, kind: str) -> Nuisance:
+    """The modes of a Gaussian process that are not negligible; amplitude and length are given."""
+    if observable.rules is None:
+        raise TargetError(f"{name}: a value has no correlation length, got {given!r}")
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
-        raise TargetError(f"background: expected (amplitude, length), got {given!r}")
-    amplitude = float(value_in_md_units(given[0], observable.kind))
+        raise TargetError(f"{name}: expected (amplitude, length), got {given!r}")
+    amplitude = float(value_in_md_units(given[0], kind))
     length = float(value_in_md_units(given[1], observable.rules.x_kind))
     checked_number("amplitude", amplitude, TargetError)
     checked_number("correlation_length", length, TargetError)
@@ -410,7 +425,7 @@ def _background(given: Any, observable: Observable, x: Array) -> Nuisance:
     seen = variances > _LEAST_VARIANCE * variances[-1]
     shapes = vectors[:, seen] / np.sqrt(variances[seen])
     near = np.exp(-0.5 * ((x[:, None] - places) / length) ** 2)
-    return Nuisance("background", amplitude * near @ shapes, amplitude)
+    return Nuisance(name, amplitude * near @ shapes, amplitude)
 
 
 def covariance_of(how: Measurement, points: Points) -> Array | None:
