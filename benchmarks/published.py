@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/diffsim"))
     parser.add_argument("--cases", nargs="*", default=list(CASES), choices=list(CASES))
     parser.add_argument("--how", nargs="*", default=["plain", "unknown", "known"])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--roughness", type=float, default=2e5)
     parser.add_argument("--no-theory", action="store_true")

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 
 from .comparison import Comparison, Knowledge
 from .low_rank import LowRank
-from .measurement import Nuisance
+from .nuisance import Nuisance
 from .state import FitView
 from .target import Target
 
@@ -106,9 +106,10 @@ def compared(comparison: Comparison, sensitivity: Sensitivity | None = None) -> 
     """
     each = comparison.nuisances or [[] for _ in comparison.targets]
     estimates = _estimates(comparison, sensitivity)
+    noise = comparison.noise
     found = []
     for (target, here), nuisances in zip(comparison.places(), each, strict=True):
-        inverse = comparison.noise.at(here).inverse()
+        inverse = noise.at(here).inverse()
         residual = comparison.residual[here]
         chi_squared = float(residual @ (inverse @ residual))
         mean, variance = _moments(inverse, here, sensitivity)

@@ -18,7 +18,7 @@ from ..observables import Observable
 from ..samples import View
 from ..units import beta
 from .low_rank import LowRank
-from .measurement import Nuisance
+from .nuisance import Nuisance
 from .target import Target
 from .theory import LiquidTheory
 

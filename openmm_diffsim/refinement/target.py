@@ -20,14 +20,8 @@ from ..limits import LIMITS, checked_number
 from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
-from .measurement import (
-    Measurement,
-    Points,
-    covariance_of,
-    response_of,
-    unknowns_of,
-    variants_of,
-)
+from .measurement import Measurement, Points, response_of
+from .nuisance import covariance_of, unknowns_of, variants_of
 from .response import Response
 
 Array = NDArray[np.float64]
