@@ -23,6 +23,7 @@ from openmm_diffsim.errors import TargetError
 from openmm_diffsim.refinement import Comparison
 from openmm_diffsim.refinement.agreement import Sensitivity, compared
 from openmm_diffsim.refinement.low_rank import LowRank
+from openmm_diffsim.refinement.methods.boltzmann import _check_reach
 from openmm_diffsim.refinement.methods.gauss_newton import solve
 
 Array = NDArray[np.float64]
@@ -449,6 +450,14 @@ def test_all_of_it_belongs_to_the_identity_of_a_target(tmp_path: Path) -> None:
     same = target(resolution=0.3 * unit.angstrom).identity()
     assert same["measurement"]["resolution"] == pytest.approx(0.03)
     assert target(systematic=np.full(48, 0.1)).identity() == found[-1]
+
+
+def test_relative_entropy_takes_no_curve_that_the_instrument_has_changed() -> None:
+    pair = SimpleNamespace(basis=SimpleNamespace(cutoff=1.0))
+    _check_reach(target(scale=0.1), pair)
+    for options in ({"resolution": 0.02}, {"points": "bin"}, {"shells": np.linspace(0, 1.2, 49)}):
+        with pytest.raises(TargetError, match=r"relative entropy takes a g\(r\) as it is"):
+            _check_reach(target(**options), pair)
 
 
 # Whether a target is reached -------------------------------------------------------------------

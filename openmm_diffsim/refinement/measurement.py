@@ -114,11 +114,25 @@ class Measurement:
 
     def check_scalar(self) -> None:
         """TargetError where something is said that a value without an axis has not."""
+        for name in self._said(_OF_CURVES):
+            raise TargetError(
+                f"{name}: only a curve has one, got {getattr(self, name)!r} for a value"
+            )
+
+    def is_ideal(self) -> bool:
+        """Are the values those of the model at their places, as far as is said?"""
+        return not self._said(_OPERATOR)
+
+    def _said(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that have not their default."""
         defaults = {field.name: field.default for field in fields(self)}
-        for name in _OF_CURVES:
-            value = getattr(self, name)
-            if not (isinstance(value, str | float | None) and value == defaults[name]):
-                raise TargetError(f"{name}: only a curve has one, got {value!r} for a value")
+        values = {name: getattr(self, name) for name in names}
+        plain_kinds = str | float | int | None
+        return [
+            name
+            for name, value in values.items()
+            if not isinstance(value, plain_kinds) or value != defaults[name]
+        ]
 
     def identity(self, observable: Observable, x_kind: str) -> dict[str, Any]:
         """All of it as plain data, in md units; of a file what it holds."""
