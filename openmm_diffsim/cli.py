@@ -117,6 +117,9 @@ def _refine(configuration: Any, folder: Path, resume: bool) -> int:
         f"{final['misfit']:.3g}{of_g}; minima of u(r): "
         f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
     )
+    for each in final["agreement"]:
+        if not each["reached"]:
+            _warn(f"warning: {each['text']}")
     if final["unused_targets"]:
         _warn(f"not used by the method: {', '.join(final['unused_targets'])}")
     return FINISHED

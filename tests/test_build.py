@@ -81,7 +81,7 @@ def test_a_vacf_is_measured_at_the_times_of_the_data(tmp_path: Path) -> None:
     observable = target.observable
     assert isinstance(observable, VACF)
     np.testing.assert_array_equal(observable.lags, np.arange(0, 71, 5))
-    np.testing.assert_allclose(target.operator, np.eye(15), atol=1e-9)
+    np.testing.assert_allclose(target.response.matrix, np.eye(15), atol=1e-9)
     assert (observable.integrator, observable.gradient_every, observable.atoms) == (None, 5, None)
     assert said == []
 
@@ -241,3 +241,68 @@ def test_energies_beyond_all_measure_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"u\.csv: at r = 0\.\d+ nm u got .*e\+") as caught:
         build_refinement(read_configuration(tmp_path / "table.toml"))
     assert caught.value.key == "potential.file"
+
+
+# How it was measured ----------------------------------------------------------------------------
+
+
+def test_how_a_curve_was_measured_is_passed_on(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "cov.txt", 1e-4 * np.eye(31))
+    np.savetxt(tmp_path / "beam.txt", np.full(31, 0.01))
+    more: dict[str, Any] = {
+        "resolution": 0.05,
+        "smear": "counts",
+        "points": "bin",
+        "shells": [0.0, 3.2],
+        "normalisation": "unit integral",
+        "scale": 0.02,
+        "offset": 0.001,
+        "background": [0.01, 0.5],
+        "broadening": 0.02,
+        "shift": 0.01,
+        "systematic": "beam.txt",
+        "covariance": "cov.txt",
+    }
+    entry = angles(tmp_path) | more
+    del entry["uncertainty"]
+    target = build(tmp_path, entry).targets[0]
+    how = target.measurement
+    assert (how.resolution, how.smear, how.points, how.shells) == (0.05, "counts", "bin", (0, 3.2))
+    assert (how.normalisation, how.scale, how.offset) == ("unit integral", 0.02, 0.001)
+    assert how.background == (0.01, 0.5)
+    np.testing.assert_allclose(target.uncertainty, 0.01)
+    found = target.unknowns.at(target.values, np.ones(target.observable.n_values), False)
+    names = [nuisance.name for nuisance in found]
+    assert names == ["scale", "broadening", "shift", "offset", "background", "systematic"]
+
+
+def test_a_value_may_have_an_offset_and_no_resolution(tmp_path: Path) -> None:
+    target = build(tmp_path, DIFFUSION | {"scale": 0.1, "offset": 1e-5}).targets[0]
+    assert (target.measurement.scale, target.measurement.offset) == (0.1, 1e-5)
+    with pytest.raises(ConfigurationError, match=r"target\[0\].resolution: unknown key"):
+        build(tmp_path, DIFFUSION | {"resolution": 0.1})
+
+
+MISMEASURED: dict[str, tuple[dict[str, Any], str]] = {
+    "resolution": ({"resolution": -1.0}, "got -1.0, expected a number from"),
+    "no file": ({"resolution": "none.txt"}, "there is no file"),
+    "smear": ({"smear": "bins"}, "got 'bins', expected one of density, counts"),
+    "points": ({"points": [2.0, 1.0]}, r"got \[2.0, 1.0\], expected \[low, high\] in rad"),
+    "shells": ({"shells": "upper"}, "expected one of exact, centre, lower"),
+    "normalisation": ({"normalisation": True}, "got True, expected a number"),
+    "scale": ({"scale": 2.0}, "got 2.0, expected a number from 0 to 1; a relative uncertainty"),
+    "drift": ({"scale": [0.1]}, r"got \[0.1\], expected \[amplitude, correlation length\]"),
+    "offset": ({"offset": "big"}, "got 'big', expected a number"),
+    "background": ({"background": 0.1}, r"got 0.1, expected \[amplitude, correlation length\]"),
+    "length": ({"background": [0.1, -1.0]}, "correlation_length: got -1.0, expected a number"),
+    "systematic": ({"systematic": 0.1}, "got 0.1, expected text"),
+    "covariance": ({"covariance": "p.csv"}, "got uncertainty as well; give one of them"),
+}
+
+
+@pytest.mark.parametrize("case", MISMEASURED)
+def test_how_it_cannot_be_measured_is_refused_by_the_key(tmp_path: Path, case: str) -> None:
+    options, words = MISMEASURED[case]
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        build(tmp_path, angles(tmp_path, **options))
+    assert caught.value.key == f"target[0].{next(iter(options))}"

@@ -96,6 +96,10 @@ def test_refine_writes_everything_it_promises(here: Path) -> None:
     assert steps[0] >= 1200 and steps == sorted(steps)
     assert summary["configuration"]["system"]["particles"] == 120
     assert summary["versions"]["openmm"] == openmm.__version__
+    (agreed,) = summary["final"]["agreement"]
+    assert agreed["observable"] == "g(r)" and agreed["expected"] > 40
+    assert [(u["name"], u["prior"]) for u in agreed["nuisances"]] == [("scale", 0.01)]
+    assert agreed["reached"] is (agreed["p_value"] > 0.0027)
 
     header = (out / "potential.csv").read_text().splitlines()[0]
     assert header == "r_nm,u_kJ_mol,standard_error"

@@ -55,9 +55,9 @@ def test_a_plain_observable_is_the_identity() -> None:
     target = Target(HERE, A, x, np.full(5, 1.0), uncertainty=0.1)
     assert target.terms == ((HERE, A),) and target.state_points == (HERE,)
     average = numbers(0.3, 1.2, 0.9)
-    np.testing.assert_allclose(target.predict(average), target.operator @ average.numpy())
+    np.testing.assert_allclose(target.predict(average), target.response.matrix @ average.numpy())
     (own,) = jacobian(target, average)
-    np.testing.assert_allclose(own, target.operator)
+    np.testing.assert_allclose(own, target.response.matrix)
 
 
 def test_a_ratio_at_one_state_point() -> None:
@@ -203,7 +203,7 @@ def test_the_covariance_of_a_curve_is_that_of_its_target() -> None:
     curve = Curve(np.array([0.15, 0.2, 0.3, 0.4, 0.5]), np.ones(5), None, covariance)
     correlated = Target(HERE, A, curve)
     plain = Target(HERE, A, curve, uncertainty=0.1)
-    found = _target_noise([plain, correlated], np.eye(10), np.eye(10)).dense()
+    found = _target_noise([plain, correlated], np.eye(10), np.eye(10))[0].dense()
     np.testing.assert_allclose(found[:5, :5], 0.01 * np.eye(5))
     np.testing.assert_allclose(found[5:, 5:], covariance)
     assert not found[:5, 5:].any()

@@ -47,6 +47,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     linear_model,
     solve,
 )
+from openmm_diffsim.refinement.response import Response
 from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.state import State
 from openmm_diffsim.refinement.theory import LiquidTheory
@@ -327,14 +328,15 @@ def test_a_view_of_dynamics_is_what_the_segments_say() -> None:
     potential = Linear(np.eye(N), 0.1 * rng.normal(size=N))
     samples = driven.sample(potential, 300, rng)
     goal = target(driven.moving, np.arange(4.0), [0.1, 0.2, 0.3, 0.4])
-    goal.operator = rng.normal(size=(4, 4))
+    operator = rng.normal(size=(4, 4))
+    goal.response = Response(operator)
     view = view_state([goal], samples, None, GaussNewtonOptions())
     s, a = samples.features, samples.at().values(driven.moving).detach().numpy()
     expected = driven.along - BETA * np.cov(a.T, s.T, bias=True)[:4, 4:]
-    np.testing.assert_allclose(view.prediction, goal.operator @ a.mean(axis=0), rtol=1e-10)
-    np.testing.assert_allclose(view.jacobian, goal.operator @ expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(view.prediction, operator @ a.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(view.jacobian, operator @ expected, rtol=1e-8, atol=1e-9)
     own = samples.estimate(driven.moving).covariance
-    np.testing.assert_allclose(view.own_covariance, goal.operator @ own @ goal.operator.T)
+    np.testing.assert_allclose(view.own_covariance, operator @ own @ operator.T)
     np.testing.assert_allclose(view.target_covariance, np.diag([0.01, 0.04, 0.09, 0.16]))
     assert view.n_effective == pytest.approx(300)
 
@@ -854,7 +856,7 @@ def test_more_points_than_bins_are_weighted_as_whole_matrices_would(
     goals = [rdf_of_points(gas, 300, noise), angles]
     view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
     assert view.own_noise.factor.shape == (len(view.residual), 58)  # values of both
-    assert view.weighting.factor.shape[1] == 58
+    assert view.weighting.factor.shape[1] == 58 + view.modes.shape[1]  # and scales
     dense = replace(
         view,
         own_noise=LowRank.made(view.own_covariance),
@@ -929,7 +931,9 @@ def test_angles_beside_an_rdf_answer_as_the_frames_say(gas: dict[str, Any]) -> N
     sums = samples.features
     values = samples.at().values(angles).numpy(force=True)
     expected = -beta(samples.temperature) * np.cov(values.T, sums.T, bias=True)[:18, 18:]
-    np.testing.assert_allclose(alone.jacobian, goal.operator @ expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        alone.jacobian, goal.response.matrix @ expected, rtol=1e-9, atol=1e-12
+    )
     np.testing.assert_allclose(view.jacobian[40:], alone.jacobian, rtol=1e-12)
     np.testing.assert_allclose(view.residual[40:], 0, atol=1e-12)
     mixed = rdf_target(gas)

@@ -79,7 +79,7 @@ class Dense:
     def jacobian(self) -> Array:
         """[points, parameters]."""
         return np.concatenate(
-            [t.operator @ self.samples.at().jacobian(t.observable) for t in self.targets]
+            [t.response.matrix @ self.samples.at().jacobian(t.observable) for t in self.targets]
         )
 
     @property

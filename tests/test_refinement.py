@@ -153,7 +153,8 @@ def test_the_summary_is_that_of_the_present_parameters(lennard_jones_fit: Refine
     (view,) = fit.comparisons()
     samples = fit.states[0].frames
     target = fit.targets[0]
-    residual = target.operator @ samples.average(target.observable).detach().numpy() - target.values
+    g = samples.average(target.observable).detach().numpy()
+    residual = target.response(g) - target.values
     np.testing.assert_allclose(view.residual, residual, rtol=1e-9)
     assert summary["rdf_rms"] == pytest.approx(np.sqrt(np.mean(residual**2)))
     assert summary["n_effective"] == pytest.approx(samples.n_effective())

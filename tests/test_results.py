@@ -103,7 +103,14 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "rdf_rms": 0.0123,
         "scalars": tables.compare(fit).scalars,
         "unused_targets": [],
+        "agreement": [],
     }
+    nuisance = {"name": "scale", "value": 0.973, "error": 0.004, "found": True}
+    missed = {"observable": "VACF", "reached": False, "nuisances": []}
+    scaled = {"observable": "g(r)", "reached": True, "nuisances": [nuisance]}
+    assert tables._title(final | {"agreement": [missed, scaled]}).endswith(
+        "; scale of g(r) 0.9730 ± 0.0040; NOT REACHED within its errors: VACF"
+    )
     assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
         "diffusion 0.00245 ± 0.00020 nm^2/ps (target 0.00240 ± 0.00010); "

@@ -49,7 +49,7 @@ def test_a_regular_table_is_kept_as_it_is() -> None:
     np.testing.assert_array_equal(made.x, R)
     np.testing.assert_array_equal(made.values, G)
     np.testing.assert_array_equal(made.uncertainty, np.full(len(R), 0.02))
-    assert made.operator.shape == (len(R), 50)
+    assert made.response.matrix.shape == (len(R), 50)
     assert made.weight == 1.0
 
 
@@ -81,7 +81,7 @@ def test_a_window_keeps_only_the_points_inside() -> None:
     inside = (R >= 0.3) & (R <= 0.6)
     np.testing.assert_array_equal(made.x, R[inside])
     np.testing.assert_array_equal(made.values, G[inside])
-    assert made.operator.shape == (inside.sum(), 50)
+    assert made.response.matrix.shape == (inside.sum(), 50)
 
 
 def test_quantities_are_converted() -> None:
@@ -140,7 +140,7 @@ def test_a_scalar_target_has_one_value_and_no_r() -> None:
     assert made.x is None and made.weight == 3.0
     np.testing.assert_array_equal(made.values, [1.0])
     np.testing.assert_array_equal(made.uncertainty, [50.0])
-    np.testing.assert_array_equal(made.operator, [[1.0]])
+    np.testing.assert_array_equal(made.response.matrix, [[1.0]])
 
 
 def test_an_observable_of_several_values_takes_as_many() -> None:
@@ -149,7 +149,7 @@ def test_an_observable_of_several_values_takes_as_many() -> None:
 
     made = Target(ANYWHERE, Three(), [1.0, 2.0, 3.0], uncertainty=[0.1, 0.2, 0.3])
     np.testing.assert_array_equal(made.values, [1.0, 2.0, 3.0])
-    np.testing.assert_array_equal(made.operator, np.eye(3))
+    np.testing.assert_array_equal(made.response.matrix, np.eye(3))
 
 
 def test_a_curve_is_taken_as_it_is_with_its_own_errors() -> None:
@@ -417,8 +417,8 @@ def test_angles_are_compared_between_the_first_and_the_last_bin() -> None:
     np.testing.assert_array_equal(made.x, THETA[1:-1])
     np.testing.assert_array_equal(made.values, bent(THETA[1:-1]))
     p = bent(ANGLES.theta)
-    np.testing.assert_allclose(made.operator @ p, np.interp(made.x, ANGLES.theta, p))
-    np.testing.assert_allclose(made.operator @ p, made.values, atol=5e-3)  # h^2 P'' / 8
+    np.testing.assert_allclose(made.response.matrix @ p, np.interp(made.x, ANGLES.theta, p))
+    np.testing.assert_allclose(made.response.matrix @ p, made.values, atol=5e-3)  # h^2 P'' / 8
 
 
 def test_angles_may_be_in_degrees_and_in_a_window() -> None:
@@ -481,7 +481,7 @@ def test_the_noise_of_angles_hangs_together_like_that_of_an_rdf() -> None:
     error = np.sqrt(one_frame / 400)
     for noise, expected in (("auto", 1 / 400), ("sampled", 1 / 400), ("independent", None)):
         made = angles(fine, uncertainty=error, noise=noise)
-        found = made.frames_share(made.operator @ one_frame)
+        found = made.frames_share(made.response.matrix @ one_frame)
         assert found == (None if expected is None else pytest.approx(expected, rel=1e-6))
     assert angles(fine).frames_share(one_frame) is None  # one error for all: digitised
 
@@ -513,7 +513,7 @@ def test_a_function_of_time_is_compared_where_it_was_measured() -> None:
     np.testing.assert_array_equal(made.uncertainty, 1e-3)
     cubic = np.random.default_rng(5).normal(size=4)  # which a cubic spline reproduces
     model = np.polyval(cubic, STEP * np.array(LAGS))
-    np.testing.assert_allclose(made.operator @ model, np.polyval(cubic, t), atol=1e-12)
+    np.testing.assert_allclose(made.response.matrix @ model, np.polyval(cubic, t), atol=1e-12)
 
 
 def test_the_timestep_is_that_of_the_segments() -> None:
@@ -524,7 +524,7 @@ def test_the_timestep_is_that_of_the_segments() -> None:
         assert observable.segment_timestep(MOVING.timestep) == pytest.approx(0.0005)
         made = over_time(t, observable=observable)
         model = 3.0 - 2.0 * 0.0005 * np.array(LAGS)
-        np.testing.assert_allclose(made.operator @ model, 3.0 - 2.0 * t, atol=1e-9)
+        np.testing.assert_allclose(made.response.matrix @ model, 3.0 - 2.0 * t, atol=1e-9)
     assert VACF(LAGS).segment_timestep(MOVING.timestep) == pytest.approx(STEP)
 
 
@@ -542,7 +542,7 @@ def test_a_time_that_was_rounded_to_the_last_lag_counts() -> None:
     last = 100 * STEP
     made = over_time(np.array([0.0, 0.1, last * (1 + 1e-8)]))
     assert len(made.values) == 3
-    np.testing.assert_allclose(made.operator[-1], [0, 0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(made.response.matrix[-1], [0, 0, 0, 0, 1], atol=1e-12)
 
 
 def test_quantities_of_dynamics_are_converted() -> None:
@@ -567,7 +567,7 @@ def test_quantities_of_dynamics_are_converted() -> None:
         uncertainty=1e-6 * unit.centimeter**2 / unit.second,
     )
     np.testing.assert_allclose([*made.values, *made.uncertainty], [2.4e-3, 1e-4])
-    assert made.x is None and made.curve is None and made.operator == [[1.0]]
+    assert made.x is None and made.curve is None and made.response.matrix == [[1.0]]
 
 
 def test_an_error_of_zero_at_the_origin_becomes_the_median() -> None:
@@ -774,7 +774,7 @@ def counted(frames: float, scatter: float, **options: Any) -> Target:
 
 
 def share(made: Target) -> float | None:
-    return made.frames_share(made.operator @ ONE_FRAME)
+    return made.frames_share(made.response.matrix @ ONE_FRAME)
 
 
 def test_auto_takes_errors_that_vary_like_those_of_a_simulation_for_sampled_ones() -> None:
@@ -864,7 +864,7 @@ def test_interpolation_goes_on_flat_beyond_the_grid() -> None:
 def test_a_target_on_the_bin_centres_reads_the_bins() -> None:
     made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02)
     g = torch.rand(100, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).numpy()
-    np.testing.assert_allclose(made.operator @ g, g, atol=1e-9)
+    np.testing.assert_allclose(made.response.matrix @ g, g, atol=1e-9)
 
 
 @pytest.mark.parametrize(

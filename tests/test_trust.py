@@ -71,7 +71,7 @@ class Frames:
 def state_with(is_structure: bool = True) -> Any:
     target = SimpleNamespace(
         observable=SimpleNamespace(is_structure=is_structure),
-        operator=np.eye(4),
+        response=lambda own: own,
         values=np.ones(4),
     )
     return SimpleNamespace(targets=[target], nearest_distance=lambda: 0.4)

@@ -158,7 +158,8 @@ def _read_curve(entry: TargetSection) -> Curve | None:
     if entry.file is None or entry.observable.rules is None:
         return None
     curve = read_curve(entry.file, entry.observable.rules, entry.unit, entry.columns, entry.block)
-    if curve.error is None and entry.uncertainty is None:
+    known = entry.uncertainty is not None or "covariance" in entry.measurement
+    if curve.error is None and not known:
         raise TargetError(
             f"{entry.file}: has no column of errors; give an uncertainty in [[target]]",
             path=entry.file,
@@ -320,7 +321,12 @@ def _target(
 ) -> Target:
     if curve is None:
         return Target(
-            point, observable, entry.value, uncertainty=entry.uncertainty, weight=entry.weight
+            point,
+            observable,
+            entry.value,
+            uncertainty=entry.uncertainty,
+            weight=entry.weight,
+            **entry.measurement,
         )
     return Target(
         point,
@@ -331,6 +337,7 @@ def _target(
         window=entry.window,
         noise=entry.noise,
         as_it_is=entry.as_it_is,
+        **entry.measurement,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from os.path import realpath
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..errors import ConfigurationError
 from ..io import read_regular
 from ..limits import LIMITS, checked_number, checked_whole, limit_of, shown
 from ..observables import Observable
+from ..refinement.measurement import NORMALISATION, POINTS, SHELLS, SMEAR
 from ..refinement.methods import METHODS, GaussNewtonOptions
 from ..refinement.target import NOISE
 from ..units import GRAM_PER_CM3, UNIT_NAMES
@@ -72,6 +73,7 @@ class TargetSection:
     block: int | None = None  # of several tables in the file, counted from 1 or from -1
     as_it_is: bool = False  # a curve, whatever it looks like
     value: float | None = None  # md units, of what is no curve
+    measurement: Mapping[str, Any] = field(default_factory=dict)  # see refinement.Measurement
 
 
 @dataclass(frozen=True)
@@ -245,10 +247,37 @@ def _target(section: _Section) -> TargetSection:
         uncertainty=section.number("uncertainty", None),
         weight=section.number("weight", 1.0),
         **read(section, observable),
+        measurement=_measurement(section, observable),
         settings=observable.settings(section),
     )
+    if made.uncertainty is not None and "covariance" in made.measurement:
+        raise section.error("covariance", "got uncertainty as well; give one of them")
     section.finish()
     return made
+
+
+def _measurement(section: _Section, observable: type[Observable]) -> dict[str, Any]:
+    """How it was measured, as far as it is said."""
+    read: dict[str, Callable[[str], Any]] = {
+        "scale": section.number,
+        "offset": section.number,
+        "systematic": section.path,
+        "covariance": section.path,
+    }
+    if observable.rules is not None:
+        unit = UNIT_NAMES[observable.rules.x_kind]
+        read |= {
+            "resolution": section.number_or_path,
+            "smear": partial(section.choice, allowed=SMEAR),
+            "points": partial(section.choice_or_pair, allowed=POINTS, unit=unit),
+            "shells": partial(section.choice_or_pair, allowed=SHELLS, unit=unit),
+            "normalisation": partial(section.choice_or_number, allowed=NORMALISATION),
+            "scale": section.number_or_smooth,
+            "background": section.smooth,
+            "broadening": section.number,
+            "shift": section.number,
+        }
+    return {key: take(key) for key, take in read.items() if section.has(key)}
 
 
 def _observable(section: _Section) -> type[Observable]:
@@ -282,7 +311,7 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
 def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
     """What a target has that is a number."""
     value = section.number("value")
-    if "uncertainty" not in section.raw:
+    if not {"uncertainty", "covariance"} & section.raw.keys():
         unit = UNIT_NAMES[observable.kind]
         raise section.error(
             "uncertainty", f"a target of {observable.entry} needs its uncertainty ({unit})"
@@ -368,6 +397,11 @@ class _Section:
             raise self.error(key, f"expected tables written as [[{key}]], with double brackets")
         return [_Section(f"{key}[{i}]", v, self.folder, self.trusted) for i, v in enumerate(value)]
 
+    def has(self, key: str) -> bool:
+        """Is it there? It is known, then."""
+        self.known.append(key)
+        return key in self.raw
+
     def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
         def check(value: Any) -> float:
             number = checked_number(self._full(key), value, self._refusal(key), limit_of(key))
@@ -445,6 +479,36 @@ class _Section:
             return str(value)
 
         return self._checked(key, default, check)
+
+    def choice_or_pair(self, key: str, allowed: tuple[str, ...], unit: str) -> Any:
+        """A word, or [low, high]."""
+        is_word = isinstance(self.raw[key], str)
+        return self.choice(key, allowed) if is_word else self.pair(key, unit)
+
+    def choice_or_number(self, key: str, allowed: tuple[str, ...]) -> Any:
+        """A word, or a number."""
+        is_word = isinstance(self.raw[key], str)
+        return self.choice(key, allowed) if is_word else self.number(key)
+
+    def number_or_path(self, key: str) -> Any:
+        """A number, or a file that is there."""
+        return self.path(key) if isinstance(self.raw[key], str) else self.number(key)
+
+    def number_or_smooth(self, key: str) -> Any:
+        """A number, or [amplitude, correlation length]."""
+        return self.smooth(key) if isinstance(self.raw[key], list) else self.number(key)
+
+    def smooth(self, key: str) -> tuple[float, float]:
+        """[amplitude, correlation length]."""
+        value = self._take(key, None)
+        if not isinstance(value, list) or len(value) != 2:
+            raise self.error(key, f"got {shown(value)}, expected [amplitude, correlation length]")
+        names = ("amplitude", "correlation_length")
+        amplitude, length = (
+            checked_number(f"{self._full(key)}: {name}", number, self._refusal(key), limit_of(name))
+            for name, number in zip(names, value, strict=True)
+        )
+        return amplitude, length
 
     def pair(self, key: str, unit: str) -> tuple[float, float] | None:
         value = self._take(key, None)

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -151,14 +151,19 @@ def _array(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > entry.compress_size:
         raise ValueError(f"{entry.filename} is compressed, expected plain arrays")
     with file.open(entry) as stream:
-        version = npy.read_magic(stream)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-        content = stream.read()
+        return read_array(stream, entry.filename)
+
+
+def read_array(stream: IO[bytes], name: str) -> NDArray[Any]:
+    """What ``numpy.save`` wrote; ValueError where it is no array, or holds pickled objects."""
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    content = stream.read()
     if dtype.hasobject:
-        raise ValueError(f"{entry.filename} holds pickled objects, expected plain arrays")
+        raise ValueError(f"{name} holds pickled objects, expected plain arrays")
     if math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{entry.filename} has {len(content)} bytes, expected {shape} of {dtype}")
+        raise ValueError(f"{name} has {len(content)} bytes, expected {shape} of {dtype}")
     return np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if fortran else "C")
 
 

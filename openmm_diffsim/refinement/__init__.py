@@ -1,8 +1,10 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
+from .agreement import Agreement
 from .comparison import Comparison
 from .initial import boltzmann_inversion
 from .loop import Refinement
+from .measurement import Measurement
 from .methods import (
     GaussNewton,
     GaussNewtonOptions,
@@ -18,11 +20,13 @@ from .state import FitView
 from .target import Target
 
 __all__ = [
+    "Agreement",
     "Comparison",
     "FitView",
     "GaussNewton",
     "GaussNewtonOptions",
     "IterativeBoltzmannInversion",
+    "Measurement",
     "Method",
     "Refinement",
     "RelativeEntropy",

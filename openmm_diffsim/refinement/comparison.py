@@ -19,6 +19,7 @@ from ..samples import View
 from ..units import beta
 from .low_rank import LowRank
 from .modes import Modes, Seen
+from .nuisance import Nuisance
 from .target import Target
 from .theory import LiquidTheory
 
@@ -67,13 +68,14 @@ class Comparison:
     prediction: Array  # [points]
     jacobian: Array  # [points, coefficients]; [points, 0] if not asked for
     own_noise: LowRank  # covariance of the prediction, [points, points]
-    target_noise: LowRank  # [points, points]
+    target_noise: LowRank  # [points, points], without what is common to all points
     n_effective: float  # least of all state points
     jacobian_noise: JacobianNoise | None = None  # None: J is exact
     growth: Array | None = None
     """d ln det S(k)/dc of all liquids, [wave numbers, coefficients]; None without theory."""
     theory_weight: float = 0.0
     """Mean over the modes of g(r) of the weight that theory has beside the frames."""
+    nuisances: Sequence[Sequence[Nuisance]] = ()  # of each target, what is common to its points
 
     @property
     def residual(self) -> Array:
@@ -83,7 +85,19 @@ class Comparison:
     @cached_property
     def weighting(self) -> LowRank:
         """Inverse of the total covariance, scaled by the targets' weights."""
-        return (self.own_noise + self.target_noise).inverse().scaled(np.sqrt(self._scale))
+        return self.precision.scaled(np.sqrt(self._scale))
+
+    @cached_property
+    def precision(self) -> LowRank:
+        """Inverse of the total covariance."""
+        return self.noise.inverse()
+
+    @property
+    def noise(self) -> LowRank:
+        """The total covariance: of prediction, target and nuisances, these as P P^T."""
+        modes = self.modes
+        shared = LowRank.made(np.zeros(len(modes)), modes, np.eye(modes.shape[1]))
+        return self.own_noise + self.target_noise + shared
 
     @property
     def weight(self) -> Array:
@@ -104,10 +118,29 @@ class Comparison:
         """Standard error of the prediction, [points]."""
         return np.sqrt(self.own_noise.diagonal())
 
+    @cached_property
+    def modes(self) -> Array:
+        """P, what the nuisances add is P z with standard normal z, [points, k]."""
+        return _modes(self.targets, self.nuisances or [[] for _ in self.targets])
+
+    @cached_property
+    def unexplained(self) -> Array:
+        """Residual less what the nuisances are most likely to be, [points].
+
+        They are z = -P^T C^-1 r for the residual r, the modes P and the total covariance C.
+        """
+        modes = self.modes
+        if not modes.shape[1]:
+            return self.residual
+        return self.residual - modes @ (modes.T @ (self.precision @ self.residual))
+
     def misfit(self) -> float:
-        """Root mean square of residual / combined uncertainty, each point by its own."""
+        """Root mean square of residual / combined uncertainty, each point by its own.
+
+        The residual is what nuisances leave ``unexplained``.
+        """
         variance = self.own_noise.diagonal() + self.target_noise.diagonal()
-        return float(np.sqrt(np.average(self.residual**2 / variance, weights=self._scale)))
+        return float(np.sqrt(np.average(self.unexplained**2 / variance, weights=self._scale)))
 
     def noise_ratio(self) -> float:
         """Median of the model's own uncertainty over the target's."""
@@ -167,13 +200,18 @@ def compare(
     of_values = np.concatenate(maps, axis=1) if len(maps) > 1 else maps[0]
     own = block_diag(*(a.covariance for a in averages))
     one_frame = block_diag(*(a.frame_covariance for a in averages))
+    noise, is_sampled = _target_noise(targets, of_values, one_frame)
     return Comparison(
         targets=targets,
         prediction=prediction,
         jacobian=np.concatenate([m @ a.jacobian for m, a in pairs], axis=1),
         own_noise=_propagated(of_values, own, _UNKNOWN * uncertainty)
         + LowRank.made(is_histogram * _BIN_ERROR**2),
-        target_noise=_target_noise(targets, of_values, one_frame),
+        target_noise=noise,
+        nuisances=[
+            target.unknowns.at(prediction[here], _values(target, averages), sampled)
+            for (target, here), sampled in zip(places_of(targets), is_sampled, strict=True)
+        ],
         n_effective=min(a.n_effective for a in averages),
         jacobian_noise=_jacobian_noise(of_values, averages) if jacobian else None,
         growth=_growth(averages),
@@ -361,16 +399,27 @@ def _linearized(
     maps = [np.zeros((sum(len(t.values) for t in targets), len(a.mean))) for a in averages]
     predictions = []
     for target, rows in places_of(targets):
-        places = [
-            next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
-            for point, o in target.terms
-        ]
+        places = _places(target, averages)
         means = [torch.from_numpy(averages[k].mean[where]) for k, where in places]
         value, slopes = target.linearized(*means)
         predictions.append(value)
         for (k, where), slope in zip(places, slopes, strict=True):
             maps[k][rows, where] += slope
     return np.concatenate(predictions), maps
+
+
+def _places(target: Target, averages: Sequence[_Averages]) -> list[tuple[int, slice]]:
+    """Of each term of a target: the number of its state point, and where its values are there."""
+    return [
+        next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
+        for point, o in target.terms
+    ]
+
+
+def _values(target: Target, averages: Sequence[_Averages]) -> Array:
+    """All values of the observable of a target, [n_values]."""
+    means = [torch.from_numpy(averages[k].mean[where]) for k, where in _places(target, averages)]
+    return target.observable.combine(*means).double().numpy()
 
 
 def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianNoise | None:
@@ -423,11 +472,14 @@ def _volume_modes(view: View, weights: Array, deviations: Array) -> tuple[Array,
     return scaled @ deviations, scaled @ (features - weights @ features)
 
 
-def _target_noise(targets: Sequence[Target], operator: Array, one_frame: Array) -> LowRank:
+def _target_noise(
+    targets: Sequence[Target], operator: Array, one_frame: Array
+) -> tuple[LowRank, list[bool]]:
     """Noise of all targets: as a Curve says, independent, or like that of so many frames.
 
     ``operator`` [points, values] gives the points from values of all observables at all state
-    points, ``one_frame`` is the covariance of these in one frame.
+    points, ``one_frame`` is the covariance of these in one frame. Also returned is which targets
+    have the noise of frames.
     """
     frame = LowRank.made(np.zeros(len(operator)), operator, one_frame)
     variance = frame.diagonal()
@@ -436,12 +488,23 @@ def _target_noise(targets: Sequence[Target], operator: Array, one_frame: Array) 
         share = target.frames_share(variance[here])
         shares.append(share or 0.0)
         error = target.uncertainty if share is None else np.full_like(target.values, _BIN_ERROR)
-        given = None if target.curve is None else target.curve.covariance
-        own.append(error**2 if given is None else given)
-    independent = LowRank.of_parts(own)
-    if not any(shares):
-        return independent
-    return _sampled(frame, np.sqrt(_each_point(targets, shares))) + independent
+        own.append(error**2 if target.covariance is None else target.covariance)
+    noise = LowRank.of_parts(own)
+    if any(shares):
+        noise = _sampled(frame, np.sqrt(_each_point(targets, shares))) + noise
+    return noise, [share > 0 for share in shares]
+
+
+def _modes(targets: Sequence[Target], nuisances: Sequence[Sequence[Nuisance]]) -> Array:
+    """Those of all nuisances, one column for each number, [points, k]."""
+    places = [here for _, here in places_of(targets)]
+    columns = [(here, u.modes) for here, us in zip(places, nuisances, strict=True) for u in us]
+    found = np.zeros((places[-1].stop, sum(modes.shape[1] for _, modes in columns)))
+    start = 0
+    for here, modes in columns:
+        found[here, start : start + modes.shape[1]] = modes
+        start += modes.shape[1]
+    return found
 
 
 def _sampled(frame: LowRank, scale: Array) -> LowRank:

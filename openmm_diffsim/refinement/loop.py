@@ -25,6 +25,7 @@ from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples, bars
 from . import checkpoint as files
+from .agreement import Agreement, agreement
 from .comparison import Comparison
 from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
@@ -260,6 +261,13 @@ class Refinement:
             "md_steps": self.md_steps,
             "seconds": self._progress.seconds,
         }
+
+    def agreement(self) -> list[Agreement]:
+        """Is each target reached within its errors, and what are its scale, offset, ...?"""
+        view, covariance = self.view(), None
+        if view.potential.energy_is_linear:
+            covariance = GaussNewton(self._options).propose(view).covariance
+        return agreement(view, self._options, covariance)
 
     def potential_table(
         self, r: ArrayLike, temperature: float | None = None, term: int = 0

@@ -73,6 +73,11 @@ class LowRank:
         factor = np.concatenate([self.factor, other.factor], axis=1)
         return LowRank.made(own, factor, block_diag(self.core, other.core))
 
+    def at(self, places: slice) -> LowRank:
+        """Of some of the points."""
+        own = self.own[places, places] if self.own.ndim == 2 else self.own[places]
+        return LowRank.made(own, self.factor[places], self.core)
+
     def scaled(self, scale: Array) -> LowRank:
         """S A S with S the diagonal matrix of ``scale`` [n]."""
         own = scale[:, None] * self.own * scale if self.own.ndim == 2 else scale**2 * self.own

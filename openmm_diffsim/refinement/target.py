@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from ..limits import LIMITS, checked_number
 from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
+from .measurement import Measurement, Points, response_of
+from .nuisance import covariance_of, unknowns_of, variants_of
+from .response import Response
 
 Array = NDArray[np.float64]
 
@@ -44,8 +46,8 @@ class Target:
 
     A measured curve may be irregular, unsorted and end in NaN: it is compared where it was
     measured, with the model's interpolated as the axis of the observable says (linearly between bin
-    centres, by a cubic spline between lags). Points beyond the axis, or outside ``window``, do not
-    count.
+    centres, by a cubic spline between lags), or as ``Measurement`` says. Points beyond the axis, or
+    outside ``window``, do not count.
 
     Parameters
     ----------
@@ -68,10 +70,15 @@ class Target:
         than the single points say. "independent": each point for itself, as digitised from a
         figure. "auto": sampled where the errors vary from point to point just as those of a
         simulation do (to a factor of 1.5 or so), else independent.
-        The errors of anything else count as independent.
+        The errors of anything else count as independent. Where they are independent, the scale of
+        a histogram counts as known to a per cent: ``scale=0`` takes it as exact.
     as_it_is : bool
         Take a curve although it looks as if its unit or its norm were another one, such as a g(r)
         that rises at 3 nm or tends to 0.7; see ``observables.plausible``.
+    **measurement
+        How it was measured, and what is unknown of that: ``resolution``, ``smear``, ``points``,
+        ``shells``, ``normalisation``, ``scale``, ``offset``, ``background``, ``broadening``,
+        ``shift``, ``systematic``, ``covariance``; see ``Measurement``.
 
     Attributes
     ----------
@@ -83,7 +90,10 @@ class Target:
         What is compared, in md units; its error is the uncertainty.
     x : array [points], md units of the axis; None without one
     values, uncertainty : arrays [points], md units
-    operator : array [points, observable.n_values]
+    covariance : array [points, points] or None
+        Of the measurement, where it was given.
+    measurement : Measurement
+    response : Response
         From all values of the observable to those that were measured.
 
     Raises
@@ -104,6 +114,7 @@ class Target:
         window: tuple[float, float] | None = None,
         noise: str = "auto",
         as_it_is: bool = False,
+        **measurement: Any,
     ) -> None:
         if noise not in NOISE:
             raise TargetError(
@@ -115,20 +126,15 @@ class Target:
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
         self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
+        self.measurement = Measurement(**measurement)
+        if self.measurement.covariance is not None and uncertainty is not None:
+            raise TargetError("covariance: got an uncertainty as well; give one of them")
         self.axis = observable.axis(self.state_point.timestep)
         self.curve: Curve | None = None
         if self.axis is None:
-            self.values, self.uncertainty = self._taken_values(data, uncertainty)
-            self.operator = np.eye(observable.n_values)
+            self._take_values(data, uncertainty)
         else:
-            curve = self._taken_curve(data, uncertainty)
-            if not as_it_is:
-                observable.check(curve, self.state_point.place())
-            growth = observable.rules.growth if observable.rules else 0.0
-            self.curve = _inside(curve, self.axis, window, growth)
-            assert self.curve.error is not None
-            self.values, self.uncertainty = self.curve.y, self.curve.error
-            self.operator = self.axis.operator(self.curve.x)
+            self._take_curve(self.axis, data, uncertainty, window, as_it_is)
         self._check()
 
     @classmethod
@@ -155,7 +161,7 @@ class Target:
             raise TargetError(f"{observable.label} is no curve: give its value, not {path}")
         unit = unit or observable.rules.default_unit
         curve = read_curve(path, observable.rules, unit, columns, block)
-        if curve.error is None and uncertainty is None:
+        if curve.error is None and uncertainty is None and options.get("covariance") is None:
             raise TargetError(f"{path}: has no error column, so uncertainty= is needed", path=path)
         return cls(state_points, observable, curve, uncertainty=uncertainty, **options)
 
@@ -174,7 +180,7 @@ class Target:
 
         Each is [n_values of its observable]. Differentiable: the Jacobian is that of torch.
         """
-        return self._operator @ self.observable.combine(*averages).double()
+        return self.response.of_tensor(self.observable.combine(*averages).double())
 
     def linearized(self, *averages: Tensor) -> tuple[Array, list[Array]]:
         """``predict`` and its Jacobian with respect to each average, [points, n_values].
@@ -204,7 +210,8 @@ class Target:
                 f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
                 "that is not finite: expected a function that is smooth where the frames are"
             )
-        return self.operator @ values, [self.operator @ jacobian for jacobian in jacobians]
+        slope = self.response.jacobian(values)
+        return self.response(values), [slope @ jacobian for jacobian in jacobians]
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: a fit belongs to such targets alone."""
@@ -214,7 +221,8 @@ class Target:
             "x": None if self.x is None else self.x.tolist(),
             "values": self.values.tolist(),
             "uncertainty": self.uncertainty.tolist(),
-            "covariance": plain(None if self.curve is None else self.curve.covariance),
+            "covariance": plain(self.covariance),
+            "measurement": self.measurement.identity(self.observable, self._x_kind),
             "weight": self.weight,
             "noise": self.noise,
         }
@@ -226,7 +234,7 @@ class Target:
         """
         if not self.observable.is_histogram or self.noise == "independent":
             return None
-        if self.curve is not None and self.curve.covariance is not None:
+        if self.covariance is not None:
             return None
         seen = self.values > _SEEN * (self.observable.tends_to or self.values.max())
         if seen.sum() < (20 if self.noise == "auto" else 1):
@@ -238,40 +246,75 @@ class Target:
             return None
         return float(np.exp(np.median(ratio)))
 
-    @cached_property
-    def _operator(self) -> Tensor:
-        return torch.from_numpy(self.operator)
+    @property
+    def covariance(self) -> Array | None:
+        """Of the measurement, [points, points], where it was given."""
+        return self._covariance if self.curve is None else self.curve.covariance
 
-    def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> Curve:
-        """What was measured, tidied up, with an error everywhere."""
+    @property
+    def _x_kind(self) -> str:
+        return "dimensionless" if self.axis is None else self.axis.kind
+
+    def _take_curve(
+        self,
+        axis: Axis,
+        data: tuple[Any, ...],
+        uncertainty: Any,
+        window: tuple[float, float] | None,
+        as_it_is: bool,
+    ) -> None:
+        observable, how = self.observable, self.measurement
+        curve, points = self._taken_curve(data, uncertainty)
+        if not as_it_is:
+            observable.check(curve, self.state_point.place())
+        kept = _inside(curve, axis, window)
+        growth = observable.rules.growth if observable.rules else 0.0
+        self.curve = _filled(curve.at(kept), growth)
+        assert self.curve.error is not None
+        self.values, self.uncertainty = self.curve.y, self.curve.error
+        self.response = response_of(how, observable, axis, points).at(kept)
+        digitised = observable.is_histogram and self.covariance is None
+        variants = variants_of(how, observable, axis, points)
+        variants = [replace(v, response=v.response.at(kept)) for v in variants]
+        self.unknowns = unknowns_of(how, observable, points.at(kept), digitised, variants)
+
+    def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Curve, Points]:
+        """What was measured, tidied up, with an error everywhere, and where it came from."""
         observable, rules = self.observable, self.observable.rules
         if rules is None:
             raise TargetError(
                 f"{type(observable).__name__} has an axis and no rules: give it CurveRules, which "
                 "say what a measured curve may be"
             )
+        x: Array | None = None
         if len(data) == 1 and isinstance(data[0], Curve):
             curve = data[0]
             if uncertainty is not None:
                 error = self._errors(uncertainty, curve.x.shape)
                 curve = replace(curve, error=error, covariance=None)
         elif len(data) == 2:
-            x = value_in_md_units(data[0], rules.x_kind)
-            error = self._errors(uncertainty, np.shape(x))
-            curve = tidy(x, data[1], error, rules, observable.kind)
+            x = np.asarray(value_in_md_units(data[0], rules.x_kind))
+            given = self.measurement.covariance is not None
+            spread = None if given else self._errors(uncertainty, x.shape)
+            curve = tidy(x, data[1], spread, rules, observable.kind)
         else:
             raise TargetError(
                 f"a target of {type(observable).__name__} needs {rules.x} and "
                 f"{observable.column or 'values'}, got {len(data)} arrays"
             )
+        points = Points.of(curve.x, x)
+        covariance = covariance_of(self.measurement, points)
+        if covariance is not None:
+            curve = replace(curve, error=None, covariance=covariance)
         if curve.error is None and curve.covariance is not None:
             curve = replace(curve, error=np.sqrt(np.diag(curve.covariance)))
         if curve.error is None:
             raise TargetError(f"a target of {type(observable).__name__} needs its uncertainty")
-        return curve
+        return curve, points
 
-    def _taken_values(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Array, Array]:
-        observable = self.observable
+    def _take_values(self, data: tuple[Any, ...], uncertainty: Any) -> None:
+        observable, how = self.observable, self.measurement
+        how.check_scalar()
         if len(data) != 1:
             raise TargetError(f"a scalar target needs one value, got {len(data)}")
         if isinstance(data[0], Curve):
@@ -281,7 +324,13 @@ class Target:
             )
         values = np.atleast_1d(np.asarray(value_in_md_units(data[0], observable.kind)))
         _check_shape("value", values, (observable.n_values,))
-        return values, self._errors(uncertainty, values.shape)
+        points = Points.of(np.arange(float(len(values))))
+        self._covariance = covariance_of(how, points)
+        if self._covariance is not None:
+            uncertainty = np.sqrt(np.diag(self._covariance))
+        self.values, self.uncertainty = values, self._errors(uncertainty, values.shape)
+        self.response = Response(np.eye(len(values)))
+        self.unknowns = unknowns_of(how, observable, points)
 
     def _errors(self, uncertainty: Any, shape: tuple[int, ...]) -> Array:
         """One for every value; NaN where there is none."""
@@ -316,8 +365,8 @@ def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
         )
 
 
-def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth: float) -> Curve:
-    """The points on the axis and in the window, with no error of zero.
+def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> NDArray[np.bool_]:
+    """The points on the axis and in the window, bool [points].
 
     Raises
     ------
@@ -326,14 +375,14 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None, growth
     """
     low, high = window or (0.0, np.inf)
     low, high = max(low, axis.ends[0]), min(high, axis.ends[1])
-    inside = curve.at((curve.x >= low) & (curve.x <= high))
-    if len(inside) < _FEWEST_POINTS:
+    inside = (curve.x >= low) & (curve.x <= high)
+    if inside.sum() < _FEWEST_POINTS:
         raise TargetError(
-            f"only {len(inside)} points of the target lie between {low:.4f} and {high:.4f} "
+            f"only {inside.sum()} points of the target lie between {low:.4f} and {high:.4f} "
             f"{axis.unit}, where it is compared; expected at least {_FEWEST_POINTS}",
-            n_points=len(inside),
+            n_points=int(inside.sum()),
         )
-    return _filled(inside, growth)
+    return inside
 
 
 def filled_errors(curve: Curve, growth: float) -> Array:

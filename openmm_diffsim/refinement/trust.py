@@ -128,7 +128,7 @@ def _structure_rms(states: Sequence[State], fresh: Sequence[Samples]) -> float |
         for target in state.targets:
             if target.observable.is_structure:
                 own = view.average(target.observable).numpy(force=True)
-                residuals.append(target.operator @ own - target.values)
+                residuals.append(target.response(own) - target.values)
     return float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))) if residuals else None
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
 _MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions in one panel
 _MARKERS = ("o", "s", "^")
+_LETTERS = 12  # of a title in an inch
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def fit_figure(
         _draw_curves(top, panel)
         _draw_residuals(figure.add_subplot(grid[1, column], sharex=top), panel)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(fill(title, _LETTERS * int(figure.get_figwidth())), fontsize=10)
     return figure
 
 

@@ -51,6 +51,7 @@ def write_results(
     r = np.linspace(basis.r_min, basis.cutoff, 400)
     u, error = fit.potential_table(r)
     found = compare(fit)
+    agreed = _agreement(fit)
     summary: dict[str, Any] = {
         "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
@@ -58,6 +59,7 @@ def write_results(
             "wells": _all_wells(r, u, error, fit),
             "sampled_from_r_nm": fit.first_contact(),
             "scalars": found.scalars,
+            "agreement": agreed,
             "unused_targets": [target.observable.label for target in fit.unused_targets],
             "parameters": _few_parameters(fit),
         },
@@ -133,6 +135,22 @@ def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None
                 "standard_error": error[index],
             }
         )
+
+
+def _agreement(fit: Refinement) -> list[dict[str, Any]]:
+    """Of each target whether it is reached within its errors, and what its nuisances are."""
+    return [
+        {
+            "observable": each.target.observable.label,
+            "chi_squared": each.chi_squared,
+            "expected": each.expected,
+            "p_value": each.p_value,
+            "reached": each.is_reached,
+            "nuisances": [{**vars(u), "found": u.is_found} for u in each.nuisances],
+            "text": str(each),
+        }
+        for each in fit.agreement()
+    ]
 
 
 def _curve_files(curves: Sequence[figures.Comparison]) -> dict[str, bytes]:
@@ -245,6 +263,13 @@ def _title(final: Mapping[str, Any]) -> str:
         target = _with_error(scalar["target"], scalar["uncertainty"])
         title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
+    for each in final["agreement"]:
+        for nuisance in filter(lambda u: u["found"], each["nuisances"]):
+            value = _with_error(nuisance["value"], nuisance["error"])
+            title += f"; {nuisance['name']} of {each['observable']} {value}"
+    missed = [each["observable"] for each in final["agreement"] if not each["reached"]]
+    if missed:
+        title += f"; NOT REACHED within its errors: {', '.join(missed)}"
     if final["unused_targets"]:
         title += f"; not used by the method: {', '.join(final['unused_targets'])}"
     return title

@@ -49,7 +49,7 @@ class IterativeBoltzmannInversion:
             for row, target in pair_targets(state, pair):
                 assert state.last is not None and target.x is not None
                 seen_at = state.last.at(view.parameters)
-                g = target.operator @ seen_at.average(target.observable).numpy(force=True)
+                g = target.response(seen_at.average(target.observable).numpy(force=True))
                 seen = (g > self.least_g) & (target.values > self.least_g)
                 seen &= target.x < pair.basis.cutoff
                 delta = self.damping * kt * np.log(g[seen] / target.values[seen])
@@ -144,7 +144,12 @@ def _structure_targets(view: FitView, pair: Any) -> list[Target]:
 
 
 def _check_reach(target: Target, pair: Any) -> None:
-    """TargetError where a g(r) ends before the cutoff."""
+    """TargetError where a g(r) ends before the cutoff, or is not the model's own."""
+    if not target.measurement.is_ideal():
+        raise TargetError(
+            "relative entropy takes a g(r) as it is, and not one with a resolution, bins, shells "
+            "or a normalisation of its own; take gauss-newton"
+        )
     x = target.x
     assert x is not None
     if x[-1] < pair.basis.cutoff - 1.5 * np.diff(x).max():
