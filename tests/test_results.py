@@ -102,7 +102,6 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
         "misfit": 0.5,
         "rdf_rms": 0.0123,
         "scalars": tables.compare(fit).scalars,
-        "unused_targets": [],
     }
     assert tables._title(final) == (
         "100 MD steps, misfit 0.50, rms of g(r) 0.0123; "
@@ -111,9 +110,6 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
     )
     nothing = final | {"rdf_rms": float("nan"), "scalars": []}
     assert tables._title(nothing) == "100 MD steps, misfit 0.50"
-    assert tables._title(nothing | {"unused_targets": ["Pressure"]}) == (
-        "100 MD steps, misfit 0.50; not used by the method: Pressure"
-    )
 
 
 @pytest.mark.parametrize(

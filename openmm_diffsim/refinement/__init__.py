@@ -1,6 +1,7 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
 from .comparison import Comparison
+from .convergence import TargetVerdict, Verdict
 from .initial import boltzmann_inversion
 from .loop import Refinement
 from .methods import (
@@ -29,7 +30,9 @@ __all__ = [
     "Round",
     "Step",
     "Target",
+    "TargetVerdict",
     "TorchOptimizer",
+    "Verdict",
     "boltzmann_inversion",
     "reweighted_loss",
 ]

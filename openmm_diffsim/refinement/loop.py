@@ -24,6 +24,7 @@ from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples, bars
+from . import caveats
 from . import checkpoint as files
 from .comparison import Comparison
 from .convergence import Verdict, judge, largest_mode
@@ -133,12 +134,8 @@ class Refinement:
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
         self.unused_targets = unused_targets(self.method, self.view())
-        if self.unused_targets:
-            warnings.warn(
-                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
-                "will not meet what it says, take the default method for that",
-                stacklevel=2,
-            )
+        for text in self.warnings():
+            warnings.warn(text, stacklevel=2)
 
     @property
     def history(self) -> list[Round]:
@@ -278,6 +275,26 @@ class Refinement:
             "md_steps": self.md_steps,
             "seconds": self._progress.seconds,
         }
+
+    def warnings(self) -> list[str]:
+        """What has to be known of this fit besides its verdict, a sentence each.
+
+        Targets that the method does not use; pairs below ``r_min``; and once frames are there,
+        where u(r) is not determined (a standard error above kT/2 where g > 0.5), or does not fade
+        toward its cutoff. The first two are warned of when the fit is made.
+        """
+        found = caveats.before_sampling(self.potential, self.states)
+        if self.unused_targets:
+            found.append(
+                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
+                "will not meet what it says, take the default method for that"
+            )
+        if self.history:
+            kelvin = min(state.temperature for state in self.states)
+            found += caveats.after_sampling(
+                self.view(), self.comparisons(), lambda r, k: self.potential_table(r, kelvin, k)
+            )
+        return found
 
     def potential_table(
         self, r: ArrayLike, temperature: float | None = None, term: int = 0

@@ -21,7 +21,7 @@ from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
 from ..io.checksum import text_checksum
 from ..io.manifest import Manifest
-from ..refinement import Refinement, Target
+from ..refinement import Refinement, Target, Verdict
 from ..units import MOLAR_GAS_CONSTANT
 from . import figures
 
@@ -62,10 +62,12 @@ def write_results(
             "parameters": _few_parameters(fit),
         },
         "converged": fit.converged,
+        "verdict": fit.verdict().as_data(),
+        "warnings": fit.warnings(),
         "versions": versions(),
         "configuration": configuration,
     }
-    title = _title(summary["final"])
+    title = "\n".join([_title(summary["final"]), *_notes(fit.verdict(), summary["warnings"])])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     files = {
         "potential.csv": _potential_file(r, u, error),
@@ -244,9 +246,12 @@ def _title(final: Mapping[str, Any]) -> str:
         target = _with_error(scalar["target"], scalar["uncertainty"])
         title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
-    if final["unused_targets"]:
-        title += f"; not used by the method: {', '.join(final['unused_targets'])}"
     return title
+
+
+def _notes(verdict: Verdict, warnings: Sequence[str]) -> list[str]:
+    """What a figure has to say of a fit, a line each."""
+    return [*([] if verdict.converged else [verdict.sentence()]), *warnings]
 
 
 def _with_error(value: float, error: float) -> str:
