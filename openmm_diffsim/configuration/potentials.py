@@ -119,7 +119,7 @@ class Structure:
     @property
     def first_pair(self) -> float:
         """Where the first pairs are found, nm: a spline begins before."""
-        found = self.observable.contact(self.curve, 1e-3)
+        found = self.observable.first_pairs(self.curve)
         return self.rise if found is None else found
 
     @property

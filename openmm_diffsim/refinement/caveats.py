@@ -17,7 +17,7 @@ from .state import FitView, State
 Array = NDArray[np.float64]
 Table = Callable[[Array, int], tuple[Array, Array]]  # r, term: u and its error, [pairs, len(r)]
 
-_COUNTED = 2e-3  # of g(r): where it is more, pairs are found
+_CENTRE = 0.05  # of the cutoff: further in, next to no pair is
 _LARGE = 0.5  # of g(r): where it is more, u(r) should be known
 _DETERMINED = 0.5  # kT, most error there
 _CLEARLY = 3.0  # standard errors
@@ -60,12 +60,14 @@ def _below(potential: Potential, state: State, observable: Any, curve: Curve, wh
     """Where pairs are found below the first knot of a potential that acts between them."""
     if not observable.is_structure:
         return ""
-    first = observable.contact(curve, _COUNTED)
+    first = observable.first_pairs(curve)
     for (_, pair), types in zip(potential.pairs(), state.state_point.pair_types(), strict=True):
         r_min = pair.basis.r_min
         acts = observable.counted_pairs(types) is not None
         inside = curve.x < r_min
         if first is None or not acts or not first < r_min or not inside.any():
+            continue
+        if r_min < _CENTRE * pair.basis.cutoff:
             continue
         return (
             f"{observable.label} of {whose} is still {float(curve.y[inside][-1]):.2g} at r_min = "
