@@ -65,9 +65,8 @@ def _below(potential: Potential, state: State, observable: Any, curve: Curve, wh
         r_min = pair.basis.r_min
         acts = observable.counted_pairs(types) is not None
         inside = curve.x < r_min
-        if first is None or not acts or not first < r_min or not inside.any():
-            continue
-        if r_min < _CENTRE * pair.basis.cutoff:
+        reaches = first is not None and first < r_min and inside.any()
+        if not acts or not reaches or r_min < _CENTRE * pair.basis.cutoff:
             continue
         return (
             f"{observable.label} of {whose} is still {float(curve.y[inside][-1]):.2g} at r_min = "
@@ -86,7 +85,9 @@ def _of_potential(view: FitView, term: int, table: Table) -> list[str]:
     g = np.max([pair_structure(view, k, term, r) for k in range(len(view.states))], axis=0)
     found = []
     for label, *row in zip(_labels(pair.n_types), u, error, g, strict=True):
-        found += [_open(label, r, row[1], row[2], thermal), _cut(label, pair, r, *row[:2], thermal)]
+        values, spread, structure = row
+        found.append(_open(label, r, spread, structure, thermal))
+        found.append(_cut(label, pair, r, values, spread, thermal))
     return found
 
 
