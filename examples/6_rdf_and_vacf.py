@@ -41,7 +41,7 @@ targets = [
     diffsim.Target(liquid, rdf, r, g, uncertainty=0.03, noise="independent"),
     diffsim.Target(liquid, vacf, t, vacf_measured, uncertainty=0.02 * vacf_measured[0]),
 ]
-fit = diffsim.Refinement(pair, targets).run(rounds=8, steps=5000, every=50, progress=False)
+fit = diffsim.Refinement(pair, targets).run(rounds=12, steps=5000, every=50, progress=False)
 
 print(f"misfit {fit.history[0].misfit:.1f} at first, {fit.summary()['misfit']:.2f} at last")
 print(f"sigma {pair.sigma.item():.4f} nm, epsilon {pair.epsilon.item():.3f} kJ/mol")

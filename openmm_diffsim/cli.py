@@ -31,7 +31,8 @@ _HOW_TO_GET = {
     "(Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1)",
 }
 
-FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+FINISHED, FAILED, BAD_INPUT, NOT_TRUSTED, NOT_CONVERGED = 0, 1, 2, 3, 4
+INTERRUPTED, TERMINATED = 130, 143
 
 _RDF_HEADER = "r_nm,g,standard_error"
 
@@ -39,8 +40,9 @@ _RDF_HEADER = "r_nm,g,standard_error"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 finished; 2 bad input, said in one line; 3 the fit could not be trusted; 130 interrupted by
-    Ctrl-C, 143 by TERM; 1 anything else, such as a full disk.
+    0 finished, of a fit: converged; 2 bad input, said in one line; 3 the fit could not be trusted;
+    4 it has not converged; 130 interrupted by Ctrl-C, 143 by TERM; 1 anything else, such as a full
+    disk.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -96,6 +98,7 @@ def _refine(configuration: Any, folder: Path, resume: bool) -> int:
             got=folder,
         )
     fit = build_refinement(configuration, warn=_warn)
+    told = fit.warnings()  # by what builds it
     if resume and checkpoint.exists():
         fit.resume(checkpoint)
         _warn(f"going on after round {len(fit.history)}")
@@ -106,23 +109,27 @@ def _refine(configuration: Any, folder: Path, resume: bool) -> int:
     with fit.holding_checkpoint():
         _run(fit, configuration, folder)
     summary = write_results(fit, folder, configuration.raw)
-    final = summary["final"]
+    for text in summary["warnings"]:
+        if text not in told:
+            _warn(f"warning: {text}")
+    print(_closing(fit, summary["final"], folder))
+    if fit.converged:
+        return FINISHED
+    return _say(f"{fit.verdict().sentence()}; go on by --resume, with more rounds", NOT_CONVERGED)
+
+
+def _closing(fit: Any, final: Any, folder: Path) -> str:
+    """How a fit ended, in one line."""
     wells = [
         f"{w['u_kJ_mol']:.3f} +/- {w['standard_error']:.3f} kJ/mol at {w['r_nm']:.3f} nm"
         for w in final["wells"]
     ]
     of_g = "" if isnan(final["rdf_rms"]) else f", rms of g(r) {final['rdf_rms']:.4f}"
-    print(
-        f"{'converged' if fit.converged else 'finished'} after {len(fit.history)} rounds: misfit "
-        f"{final['misfit']:.3g}{of_g}; minima of u(r): "
-        f"{', '.join(wells) or 'none'}; see {folder / 'figure.png'}"
+    return (
+        f"{'converged' if fit.converged else 'not converged'} after {len(fit.history)} rounds: "
+        f"misfit {final['misfit']:.3g}{of_g}; minima of u(r): {', '.join(wells) or 'none'}; see "
+        f"{folder / 'figure.png'}"
     )
-    for each in final["agreement"]:
-        if not each["reached"]:
-            _warn(f"warning: {each['text']}")
-    if final["unused_targets"]:
-        _warn(f"not used by the method: {', '.join(final['unused_targets'])}")
-    return FINISHED
 
 
 def rdf(options: argparse.Namespace) -> int:

@@ -49,6 +49,8 @@ class FakeStatePoint:
     ----------
     explosions : int
         How many of the next calls of ``sample`` end as a run that explodes.
+    displacement : float, nm
+        How far the particles are said to have moved in a run.
     """
 
     pressure = None
@@ -62,6 +64,7 @@ class FakeStatePoint:
         self.potential = potential
         self.temperature = temperature
         self.explosions = 0
+        self.displacement = length
         self._length = length
         self._random = np.random.default_rng(seed)
 
@@ -188,7 +191,7 @@ class FakeStatePoint:
         coefficients = self.potential.coefficients(self.temperature).detach().numpy().copy()
         return Samples(
             potential=self.potential,
-            runs=(Run(coefficients, self.temperature, None, n, every, self._length),),
+            runs=(Run(coefficients, self.temperature, None, n, every, self.displacement),),
             learned=self._sums(r),
             volume=np.full(n, self.volume),
             rest_energy=np.zeros(n),

@@ -39,6 +39,7 @@ steps = 200
 every = 10
 output = "out"
 """
+ENDED = (0, 4)  # converged, or not
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
 SAME = ("potential.csv", "rdf_0.csv", "state.xml", "system.xml", "figure.png")
 TEMPORARY = ".*.omd*"  # names of files that are not whole yet
@@ -122,7 +123,7 @@ def finish(folder: Path) -> None:
     """Run to the end, or go on to it."""
     process = start(folder, "--resume")
     _, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, said
+    assert process.returncode in ENDED, said
 
 
 def interrupt(folder: Path, what: Signal) -> str:
@@ -133,7 +134,7 @@ def interrupt(folder: Path, what: Signal) -> str:
     process.send_signal(what.number)
     _, said = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in said and "Error" not in said, said
-    if process.returncode == 0:
+    if process.returncode in ENDED:
         return "finished"
     assert process.returncode == CODES[what.number], (process.returncode, said)
     lines = said.replace("\r", "\n").splitlines()

@@ -22,6 +22,9 @@ from openmm_diffsim import cli
 from openmm_diffsim.engine import native
 from openmm_diffsim.engine.adapters import has_native_force
 from openmm_diffsim.fluid import fluid
+from openmm_diffsim.report import figures
+
+ENDED = (cli.FINISHED, cli.NOT_CONVERGED)  # of a fit that was left to end
 
 CONFIG = """
 [system]
@@ -85,7 +88,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_refine_writes_everything_it_promises(here: Path) -> None:
-    assert run("refine", configure(here)) == cli.FINISHED
+    assert run("refine", configure(here)) in ENDED
     out = here / "out"
     summary = json.loads((out / "summary.json").read_text())
     assert len(summary["rounds"]) == 2 or summary["converged"]
@@ -146,7 +149,7 @@ length = 0.3
 integrator = "nve"
 """
     config = configure(here, target=more, rounds=1, platform="Reference")
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     out = here / "out"
     summary = json.loads((out / "summary.json").read_text())
     (scalar,) = summary["final"]["scalars"]
@@ -176,7 +179,7 @@ bins = 30
 uncertainty = 0.02
 """
     config = configure(here, target=more, rounds=1)
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     header, *rows = (here / "out/angles_0.csv").read_text().splitlines()
     assert header == "theta_rad,p_target,p_model,standard_error"
     x, target, model, error = np.loadtxt(rows, delimiter=",").T
@@ -195,7 +198,7 @@ uncertainty = 0.02
 
 @pytest.mark.usefixtures("plugin")
 def test_native_system_lies_beside_the_portable_one(here: Path) -> None:
-    assert run("refine", configure(here, rounds=1, platform="Reference")) == cli.FINISHED
+    assert run("refine", configure(here, rounds=1, platform="Reference")) in ENDED
     state = openmm.XmlSerializer.deserialize((here / "out/state.xml").read_text())
     energies = []
     for name in ("system", "system_native"):
@@ -212,7 +215,7 @@ def test_platform_that_the_plugin_does_not_know_runs_the_table(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(native, "supports", lambda platform: False)
-    assert run("refine", configure(here, rounds=1)) == cli.FINISHED
+    assert run("refine", configure(here, rounds=1)) in ENDED
     assert (here / "out/system.xml").exists()
     assert not (here / "out/system_native.xml").exists()
 
@@ -221,7 +224,7 @@ def test_platform_that_the_plugin_does_not_know_runs_the_table(
     "kind", ["lennard-jones", "mie", "morse", "soft-sphere", "yukawa", "neural"]
 )
 def test_every_kind_starts_from_the_measured_structure(here: Path, kind: str) -> None:
-    assert run("refine", configure(here, kind=kind, rounds=1)) == cli.FINISHED
+    assert run("refine", configure(here, kind=kind, rounds=1)) in ENDED
     summary = json.loads((here / "out/summary.json").read_text())
     assert summary["rounds"][0]["rdf_rms"] < 0.5
     if kind == "lennard-jones":
@@ -230,19 +233,19 @@ def test_every_kind_starts_from_the_measured_structure(here: Path, kind: str) ->
 
 def test_second_run_needs_resume_and_continues(here: Path, capsys: pytest.CaptureFixture) -> None:
     config = configure(here, target="uncertainty = 0.0002", rounds=1)
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     first = json.loads((here / "out/summary.json").read_text())["rounds"]
     assert run("refine", config) == cli.BAD_INPUT
     assert "--resume" in capsys.readouterr().err
     config = configure(here, target="uncertainty = 0.0002", rounds=3)
-    assert run("refine", config, "--resume") == cli.FINISHED
+    assert run("refine", config, "--resume") in ENDED
     rounds = json.loads((here / "out/summary.json").read_text())["rounds"]
     assert len(rounds) == 3 and rounds[0] == first[0]
 
 
 def test_foreign_checkpoint_is_refused_and_kept(here: Path, capsys: pytest.CaptureFixture) -> None:
     config = configure(here, rounds=1)
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     before = (here / "out/checkpoint.npz").read_bytes()
     assert run("refine", configure(here, cutoff=0.8), "--resume") == cli.BAD_INPUT
     assert "another fit" in capsys.readouterr().err
@@ -265,7 +268,7 @@ def test_a_fit_of_another_liquid_does_not_go_on(
     config = configure(here, rounds=1, platform="Reference", cutoff=0.8)
     rows = (here / "g.csv").read_text().splitlines()[:80]  # end inside all of these boxes
     (here / "g.csv").write_text("\n".join(rows))
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     before = {path: path.read_bytes() for path in (here / "out").iterdir()}
     capsys.readouterr()
     assert old in config.read_text()
@@ -280,7 +283,7 @@ def test_a_fit_beside_other_forces_does_not_go_on(
     here: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config = own_system(here, 0.0)
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     own_system(here, 1.5)
     config.write_text(config.read_text().replace("rounds = 1", "rounds = 2"))
     assert run("refine", config, "--resume") == cli.BAD_INPUT
@@ -313,15 +316,15 @@ def test_unit_confusion_is_refused(here: Path, capsys: pytest.CaptureFixture) ->
     assert run("refine", configure(here, rows)) == cli.BAD_INPUT
     assert "angstrom" in capsys.readouterr().err
     right = 'uncertainty = 0.02\nlength_unit = "angstrom"'
-    assert run("refine", configure(here, rows, target=right, rounds=1)) == cli.FINISHED
+    assert run("refine", configure(here, rows, target=right, rounds=1)) in ENDED
 
 
 def test_reversed_rows_give_the_same_fit(here: Path) -> None:
     config = configure(here, rounds=1, platform="Reference")
     rows = (here / "g.csv").read_text().splitlines()
-    assert run("refine", config, "--output", here / "a") == cli.FINISHED
+    assert run("refine", config, "--output", here / "a") in ENDED
     (here / "g.csv").write_text("\n".join(reversed(rows)))
-    assert run("refine", config, "--output", here / "b") == cli.FINISHED
+    assert run("refine", config, "--output", here / "b") in ENDED
     assert (here / "a/potential.csv").read_text() == (here / "b/potential.csv").read_text()
 
 
@@ -354,7 +357,7 @@ def test_wrong_density_is_refused(here: Path, capsys: pytest.CaptureFixture) -> 
 def test_target_beyond_the_box_is_cut_and_said(here: Path, capsys: pytest.CaptureFixture) -> None:
     r = np.arange(0.005, 2.5, 0.01)
     rows = "\n".join(f"{a:.4f},{b:.6f}" for a, b in zip(r, hnc_like_g(r), strict=True))
-    assert run("refine", configure(here, rows, rounds=1)) == cli.FINISHED
+    assert run("refine", configure(here, rows, rounds=1)) in ENDED
     assert "half the box" in capsys.readouterr().err
     compared = np.loadtxt(here / "out/rdf_0.csv", delimiter=",", skiprows=1)[:, 0]
     assert compared[-1] < 1.0
@@ -395,7 +398,7 @@ def own_system(here: Path, strength: float) -> Path:
 
 def test_own_system_is_refined(here: Path) -> None:
     config = own_system(here, 0.0)
-    assert run("refine", config) == cli.FINISHED
+    assert run("refine", config) in ENDED
     refined = openmm.XmlSerializer.deserialize((here / "out/system.xml").read_text())
     assert refined.getNumForces() == 2
 
@@ -430,8 +433,46 @@ def test_killed_run_resumes(here: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists()
-    assert run("refine", config, "--resume") == cli.FINISHED
+    assert run("refine", config, "--resume") in ENDED
     assert len(json.loads((here / "out/summary.json").read_text())["rounds"]) == 6
+
+
+def test_a_fit_that_has_not_converged_says_so_everywhere(
+    here: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an exit code of its own, in one sentence, in summary.json, and on the figure."""
+    titles = []
+    drawn = figures.fit_figure
+    monkeypatch.setattr(
+        figures, "fit_figure", lambda *a, title, **k: titles.append(title) or drawn(*a, title=title)
+    )
+    more = """uncertainty = 0.1
+[[target]]
+observable = "pressure"
+value = 20000.0
+uncertainty = 1.0
+"""
+    assert run("refine", configure(here, target=more, rounds=1)) == cli.NOT_CONVERGED == 4
+    said = capsys.readouterr()
+    (line,) = [text for text in said.err.splitlines() if "not converged: Pressure is off" in text]
+    assert "combined errors" in line and "--resume, with more rounds" in line
+    assert "not converged after 1 rounds" in said.out and "finished" not in said.out
+    summary = json.loads((here / "out/summary.json").read_text())
+    assert summary["converged"] is False
+    assert {t["name"] for t in summary["verdict"]["targets"]} == {"g(r)", "Pressure"}
+    assert summary["verdict"]["reasons"][0].startswith("Pressure is off by")
+    assert summary["rounds"][0]["worst"] == "Pressure"
+    assert "not converged: Pressure is off by" in titles[0]
+    assert all(text in titles[0] for text in summary["warnings"])
+
+
+def test_a_fit_that_has_converged_ends_with_zero(here: Path, capsys: pytest.CaptureFixture) -> None:
+    """The g(r) of a gas, to a tenth."""
+    config = configure(here, target="uncertainty = 0.3", rounds=9)
+    assert run("refine", config) == cli.FINISHED == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("converged after") and "not converged" not in said.err
+    assert json.loads((here / "out/summary.json").read_text())["verdict"]["reasons"] == []
 
 
 def test_interrupt_leaves_results_behind(here: Path) -> None:
@@ -516,8 +557,8 @@ def test_a_fit_in_a_plain_environment(here: Path, environment: dict[str, str]) -
     configure(here, rounds=2, platform="Reference", target="uncertainty = 0.0002")
     command = [sys.executable, "-m", "openmm_diffsim", "refine", "fit.toml", "--output", "möge"]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True)
-    assert done.returncode == cli.FINISHED, done.stderr
-    assert b"finished after 2 rounds" in done.stdout and (here / "möge/summary.json").exists()
+    assert done.returncode == cli.NOT_CONVERGED, done.stderr
+    assert b"not converged after 2 rounds" in done.stdout and (here / "möge/summary.json").exists()
 
 
 def test_info_names_versions_and_platforms(capsys: pytest.CaptureFixture) -> None:
@@ -545,7 +586,7 @@ def test_measured_liquid_is_refined_by_one_command(
         assert long in text
         text = text.replace(long, short)
     (here / "fit.toml").write_text(text.replace("cutoff = 0.9", "cutoff = 0.85"))
-    assert run("refine", "fit.toml") == cli.FINISHED
+    assert run("refine", "fit.toml") in ENDED
     summary = json.loads((here / name / "summary.json").read_text())
     assert summary["final"]["rdf_rms"] < 0.05
     assert summary["final"]["rdf_rms"] < 0.5 * summary["rounds"][0]["rdf_rms"]
@@ -559,7 +600,7 @@ def test_full_disk_during_a_fit_is_a_warning(
 
     with monkeypatch.context() as patch:
         patch.setattr("openmm_diffsim.io.archive.atomic_write_bytes", full)
-        assert run("refine", configure(here)) == cli.FINISHED
+        assert run("refine", configure(here)) in ENDED
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 2 and "make room" in said
     assert not (here / "out/checkpoint.npz").exists()
@@ -577,5 +618,5 @@ def test_full_disk_at_the_end_keeps_the_checkpoint(
         patch.setattr("openmm_diffsim.io.manifest.atomic_write_bytes", full)
         assert run("refine", config) == cli.FAILED
     assert "No space left on device" in capsys.readouterr().err
-    assert run("refine", config, "--resume") == cli.FINISHED
+    assert run("refine", config, "--resume") in ENDED
     assert (here / "out/summary.json").exists()

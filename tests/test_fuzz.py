@@ -15,6 +15,8 @@ from malformed import FAMILIES, Case
 
 from openmm_diffsim import cli
 
+ENDED = (cli.FINISHED, cli.NOT_CONVERGED)  # of a fit that was left to end
+
 SEED = 12
 
 
@@ -82,7 +84,7 @@ def test_malformed_input_is_refused_in_one_line(
 def test_what_the_malformed_are_made_of_is_right(name: str, valid: Path, tmp_path: Path) -> None:
     shutil.copytree(valid, tmp_path / "here")
     done = forked.run(tmp_path / "here", ["refine", f"{name}.toml"])
-    assert done["code"] == cli.FINISHED, done["err"]
+    assert done["code"] in ENDED, done["err"]
 
 
 def test_the_trajectory_is_right(valid: Path, tmp_path: Path) -> None:

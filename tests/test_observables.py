@@ -324,7 +324,7 @@ def test_an_observable_of_ones_own_is_one_class_in_one_short_file() -> None:
 
 def test_it_has_a_file_an_entry_a_target_a_table_and_a_panel(tmp_path: Path) -> None:
     done = refine(tmp_path, OWN, "most = 16")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 4), done.stderr
     out = tmp_path / "refined"
     header, *rows = (out / "coordination_0.csv").read_text().splitlines()
     assert header == "n,p_target,p_model,standard_error"

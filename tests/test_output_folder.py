@@ -25,6 +25,8 @@ from openmm_diffsim.io.manifest import NAME, Manifest
 from openmm_diffsim.io.process import Process
 from openmm_diffsim.io.temporary import discard
 
+ENDED = (cli.FINISHED, cli.NOT_CONVERGED)  # of a fit that was left to end
+
 HOLD = """if True:
     import sys
     from pathlib import Path
@@ -372,7 +374,7 @@ def test_the_output_folder_may_be_a_link_but_no_file(
     assert config.read_bytes() == before
     (here / "there").mkdir()
     (here / "link").symlink_to("there")
-    assert command("refine", config, "--output", "link") == cli.FINISHED
+    assert command("refine", config, "--output", "link") in ENDED
     assert (here / "there/summary.json").exists()
     assert command("refine", config, "--output", "there") == cli.BAD_INPUT  # the same
 
@@ -382,7 +384,7 @@ def test_a_result_that_was_edited_stays(
     capsys: pytest.CaptureFixture,
 ) -> None:
     config = configure(here, target="uncertainty = 0.0002", rounds=1, platform="Reference")
-    assert command("refine", config) == cli.FINISHED
+    assert command("refine", config) in ENDED
     (here / "out/potential.csv").write_text("edited")
     config.write_text(config.read_text().replace("rounds = 1", "rounds = 2"))
     kept = (here / "out/checkpoint.npz").read_bytes()
@@ -390,7 +392,7 @@ def test_a_result_that_was_edited_stays(
     assert "potential.csv would be overwritten" in capsys.readouterr().err
     assert (here / "out/checkpoint.npz").read_bytes() == kept
     (here / "out/potential.csv").rename(here / "mine.csv")
-    assert command("refine", config, "--resume") == cli.FINISHED
+    assert command("refine", config, "--resume") in ENDED
 
 
 def test_the_second_of_two_commands_is_refused_at_once(
@@ -407,7 +409,7 @@ def test_the_second_of_two_commands_is_refused_at_once(
         assert "\n" not in said
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert command("refine", config) == cli.FINISHED
+    assert command("refine", config) in ENDED
     assert not (here / "out/fit.lock").exists() and not (here / "out/checkpoint.lock").exists()
 
 

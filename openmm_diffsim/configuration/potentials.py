@@ -118,6 +118,12 @@ class Structure:
         return found
 
     @property
+    def first_pair(self) -> float:
+        """Where the first pairs are found, nm: a spline begins before."""
+        found = self.observable.first_pairs(self.curve)
+        return self.rise if found is None else found
+
+    @property
     def peak(self) -> float:
         """Distance of nearest neighbours, nm."""
         found = self.observable.nearest_distance(self.curve)
@@ -150,7 +156,7 @@ def build_potential(
     kind = PAIR_KINDS[section.kind]
     rises = [_USUAL_RISE if m is None else m.rise for m in measured]
     rise = max(min(rises), _LEAST_RISE * section.cutoff)
-    r_min = 0.88 * rise if section.r_min is None else section.r_min
+    r_min = _first_knot(measured, rise, section.cutoff) if section.r_min is None else section.r_min
     if r_min >= section.cutoff:
         raise ConfigurationError(
             f"potential.cutoff: got {section.cutoff} nm, but the target's g(r) rises only at "
@@ -171,6 +177,12 @@ def build_potential(
         return potential
     spline = _first_spline(section, measured, r_min, temperature, n_types)
     return match_potential(potential, spline, rise, temperature)
+
+
+def _first_knot(measured: Sequence[Structure | None], rise: float, cutoff: float) -> float:
+    """r_min, nm: below every pair that was found, for there a spline is a straight line."""
+    first = min((0.97 * m.first_pair for m in measured if m is not None), default=rise)
+    return max(min(0.88 * rise, first), 0.88 * _LEAST_RISE * cutoff)
 
 
 def _first_spline(

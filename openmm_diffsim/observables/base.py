@@ -20,6 +20,9 @@ from .site import Place, Section, Site
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_RISEN, _COUNTED = 0.05, 2e-3  # of a g(r): it has risen; pairs are found
+_DEEP = 0.7  # of where it has risen: deep in the core
+
 
 @dataclass(frozen=True)
 class Particles:
@@ -282,6 +285,20 @@ class Observable:
     def contact(self, curve: Curve, least: float) -> float | None:
         """Where it rises to ``least``, nm: pairs are not found closer. None if it does not say."""
         return None
+
+    def first_pairs(self, curve: Curve) -> float | None:
+        """Where pairs begin to be found at all, nm; None if it does not say.
+
+        Ripples of a measured curve deep in the core, within their errors, are none.
+        """
+        rise = self.contact(curve, _RISEN)
+        if rise is None:
+            return None
+        deep = curve.x < _DEEP * rise
+        ripples = np.sqrt(np.mean(curve.y[deep] ** 2)) if deep.any() else 0.0
+        if curve.error is not None and deep.any():
+            ripples = min(ripples, np.median(curve.error[deep]))
+        return self.contact(curve, float(np.clip(3 * ripples, _COUNTED, _RISEN)))
 
     def nearest_distance(self, curve: Curve) -> float | None:
         """Distance of nearest neighbours, nm; None if it does not say."""

@@ -2,6 +2,7 @@
 
 from .agreement import Agreement
 from .comparison import Comparison
+from .convergence import TargetVerdict, Verdict
 from .initial import boltzmann_inversion
 from .loop import Refinement
 from .measurement import Measurement
@@ -33,7 +34,9 @@ __all__ = [
     "Round",
     "Step",
     "Target",
+    "TargetVerdict",
     "TorchOptimizer",
+    "Verdict",
     "boltzmann_inversion",
     "reweighted_loss",
 ]

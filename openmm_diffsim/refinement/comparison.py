@@ -151,6 +151,20 @@ class Comparison:
         """Each target, and where its points are."""
         return places_of(self.targets)
 
+    def each(self) -> list[Comparison]:
+        """One of each target alone, without a Jacobian."""
+        return [
+            Comparison(
+                [target],
+                self.prediction[here],
+                self.jacobian[here, :0],
+                self.own_noise.part(here),
+                self.target_noise.part(here),
+                self.n_effective,
+            )
+            for target, here in self.places()
+        ]
+
     @property
     def _scale(self) -> Array:
         return _each_point(self.targets, [t.weight for t in self.targets])

@@ -19,27 +19,28 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import EquilibrationError, SamplingError, TargetError
+from ..errors import EquilibrationError, SamplingError, StatePointError, TargetError
 from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
 from ..potentials import Potential, flat_parameters, set_flat_parameters
 from ..samples import Samples, bars
+from . import caveats
 from . import checkpoint as files
 from .agreement import Agreement, agreement
 from .comparison import Comparison
+from .convergence import Verdict, judge, largest_mode
 from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
 from .sampling import Frames, sample
 from .schedule import Schedule
-from .state import FitView, check_targets, make_states, misfit_of, rdf_rms
+from .state import FitView, State, check_targets, compared, make_states, misfit_of, rdf_rms
 from .target import Target
 from .trust import Trust
 
 Array = NDArray[np.float64]
 
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
-_MOST_NOISE = 0.5  # of the model over that of the targets, to call a fit converged
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
@@ -52,7 +53,7 @@ class Refinement:
 
     Each round samples every state point, compares, and moves the parameters. A round that
     explodes, freezes or gets far worse is rolled back and half the step is tried. The fit stops
-    when the misfit is within the combined uncertainties of targets and averages.
+    when every target agrees within its own error and the next step is small: see ``verdict``.
 
     Parameters
     ----------
@@ -135,12 +136,8 @@ class Refinement:
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
         self.unused_targets = unused_targets(self.method, self.view())
-        if self.unused_targets:
-            warnings.warn(
-                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
-                "will not meet what it says, take the default method for that",
-                stacklevel=2,
-            )
+        for text in self.warnings():
+            warnings.warn(text, stacklevel=2)
 
     @property
     def history(self) -> list[Round]:
@@ -149,7 +146,7 @@ class Refinement:
 
     @property
     def converged(self) -> bool:
-        """Is the misfit within the combined uncertainties?"""
+        """Does every target agree within its own error, and is the next step small? See verdict."""
         return self._progress.converged
 
     @property
@@ -249,7 +246,26 @@ class Refinement:
         OverlapError
             If the frames sampled so far do not reach the present parameters.
         """
-        return self.view().compare(replace(self._options, theory=False), jacobian=False)
+        return compared(self.view(), self._options)
+
+    def verdict(self) -> Verdict:
+        """Of the last round that was believed: every target by its own error, and why not.
+
+        A single value may be off by 1.96 combined errors of target and model, a curve by an rms
+        that 19 of 20 right models stay below; by the last round alone, which nothing was fitted
+        to, by three, or what 997 of 1000 stay below. The model's own error is at most half of that
+        of a single value, and that of a curve. The next step moves no mode of the parameters by
+        more than its standard error, where the method knows it; where it does not, no misfit is
+        above 1. And the particles move.
+
+        Raises
+        ------
+        StatePointError
+            If there was none yet.
+        """
+        if self._progress.verdict is None:
+            raise StatePointError("nothing was sampled yet: a fit knows no verdict before run()")
+        return self._progress.verdict
 
     def summary(self) -> dict[str, float]:
         """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
@@ -268,6 +284,28 @@ class Refinement:
         if view.potential.energy_is_linear:
             covariance = GaussNewton(self._options).propose(view).covariance
         return agreement(view, self._options, covariance)
+
+    def warnings(self) -> list[str]:
+        """What has to be known of this fit besides its verdict, a sentence each.
+
+        Targets that the method does not use; pairs below ``r_min``; and once frames are there,
+        where u(r) is not determined (a standard error above kT/2 where g > 0.5), or does not fade
+        toward its cutoff, and targets that are not reached within their errors. The first two are
+        warned of when the fit is made.
+        """
+        found = caveats.before_sampling(self.potential, self.states)
+        if self.unused_targets:
+            found.append(
+                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
+                "will not meet what it says, take the default method for that"
+            )
+        if self.history:
+            kelvin = min(state.temperature for state in self.states)
+            found += caveats.after_sampling(
+                self.view(), self.comparisons(), lambda r, k: self.potential_table(r, kelvin, k)
+            )
+            found += [str(each) for each in self.agreement() if not each.is_reached]
+        return found
 
     def potential_table(
         self, r: ArrayLike, temperature: float | None = None, term: int = 0
@@ -318,18 +356,30 @@ class Refinement:
                 state.pool = state.frames.relevant(_LEAST_SHARE)
         self._progress.trust.accept()
         views = self.comparisons()
-        misfit, effective = misfit_of(views), min(view.n_effective for view in views)
-        noise = max(view.noise_ratio() for view in views)
-        self._progress.converged = misfit <= 1 and noise <= _MOST_NOISE
         self._previous = flat_parameters(self.potential)
+        theta, size = self._proposed()
+        verdict = self._judged(views)
         # What was sampled and found to agree is kept, not moved once more.
-        change = 0.0 if self.converged else self._update()
+        change = 0.0 if verdict.converged else self._move(theta, size)
+        misfit, effective = misfit_of(views), min(view.n_effective for view in views)
         self._progress.seconds += time.perf_counter() - start
-        self._progress.record(misfit, rdf_rms(views), effective, change)
+        self._progress.record(misfit, rdf_rms(views), effective, change, verdict)
         self._tell_stall()
+        worst = verdict.worst
         bar.set_postfix_str(
-            f"round {len(self.history)}, misfit {misfit:.2f}, n_effective {effective:.0f}"
+            f"round {len(self.history)}, misfit {misfit:.2f}, worst {worst.name} "
+            f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {effective:.0f}"
         )
+
+    def _judged(self, pooled: Sequence[Comparison]) -> Verdict:
+        """By all frames, and by those of the last round alone: at the parameters it ran with."""
+        step = self.last_step
+        assert step is not None
+        last = tuple(replace(state, pool=state.last) for state in self.states)
+        alone = compared(replace(self.view(), states=last), self._options)
+        size = largest_mode(step.change, step.covariance)
+        moved = min(map(State.moved, self.states))
+        return judge(self.targets, pooled, alone, size, moved, self.unused_targets)
 
     def _tell_stall(self) -> None:
         """Mark the round, and say so once, where the fit no longer comes nearer."""
@@ -369,13 +419,19 @@ class Refinement:
         tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}", file=sys.stderr)
         self._progress.record_rollback(problem)
 
-    def _update(self) -> float:
-        """One step of the method, bounded; returns the size of the change, in kT."""
+    def _proposed(self) -> tuple[Tensor, float]:
+        """One step of the method, bounded: where it leads, and its size in kT."""
         view = self.view()
         step = self.method.propose(view)
-        theta, size = self._progress.trust.follow(view, step, self.largest_step)
+        found = self._progress.trust.follow(view, step, self.largest_step)
+        self.last_step = step
+        return found
+
+    def _move(self, theta: Tensor, size: float) -> float:
+        """Follow the last step as far as that."""
+        assert self.last_step is not None
         set_flat_parameters(self.potential, theta)
-        self.last_step, self._memory = step, step.memory
+        self._memory = self.last_step.memory
         return size
 
     def settle(self) -> None:

@@ -85,6 +85,11 @@ class LowRank:
             return LowRank(own, self.factor, scale[0] ** 2 * self.core)
         return LowRank(own, scale[:, None] * self.factor, self.core)
 
+    def part(self, where: slice) -> LowRank:
+        """Of these points alone."""
+        own = self.own[where, where] if self.own.ndim == 2 else self.own[where]
+        return LowRank.made(own, self.factor[where], self.core)
+
     def inverse(self) -> LowRank:
         """D^-1 - D^-1 U (1 + K U^T D^-1 U)^-1 K U^T D^-1 (Woodbury)."""
         own = np.asarray(np.linalg.inv(self.own) if self.own.ndim == 2 else 1 / self.own)

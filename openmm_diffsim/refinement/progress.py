@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
+from .convergence import Verdict
 from .trust import Trust
 
 _T = TypeVar("_T")
 
 _STALLED = "stalled"
 _PATIENCE = 4  # rounds
-_PROGRESS = 0.95  # of the misfit: what is more is none
-_CLEARLY = 1.3  # what the misfit of a model that is right may be, of few points and short rounds
+_PROGRESS = 0.95  # of the excess: what is more is none
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Round:
     md_steps: int  # cumulative, equilibration included
     seconds: float  # cumulative
     largest_change: float  # kT, of u(r) where g > 0.1, in the update that followed
+    excess: float  # of the target that is off most: its misfit over what a right model may have
+    worst: str  # which one that is
     event: str = ""  # why the round was rolled back, if it was, or that the fit has stalled
 
     @property
@@ -44,31 +46,44 @@ class Progress:
 
     history: list[Round]
     trust: Trust
-    converged: bool = False
+    verdict: Verdict | None = None  # of the last round that was believed
     md_steps: int = 0
     seconds: float = 0.0
 
-    def record(self, misfit: float, rms: float, effective: float, change: float = 0.0) -> None:
+    @property
+    def converged(self) -> bool:
+        """Was there nothing against the last round?"""
+        return self.verdict is not None and self.verdict.converged
+
+    def record(
+        self, misfit: float, rms: float, effective: float, change: float, verdict: Verdict
+    ) -> None:
         """A round that was believed."""
-        self.history.append(Round(misfit, rms, effective, self.md_steps, self.seconds, change))
+        self.verdict, worst = verdict, verdict.worst
+        so_far = (self.md_steps, self.seconds)
+        self.history.append(
+            Round(misfit, rms, effective, *so_far, change, worst.excess, worst.name)
+        )
 
     def mark_stall(self) -> bool:
         """Say so in the last round's event where the fit no longer comes nearer; does it?
 
-        It is not there, and the best misfit of some rounds is no better than that before them.
+        The target that is off most, which need not be the same in each round, is no nearer at
+        best in some rounds than before them, and farther off than that of a right model.
         """
-        believed = [entry.misfit for entry in self.history if not entry.was_rolled_back]
+        believed = [entry.excess for entry in self.history if not entry.was_rolled_back]
         before, since = believed[:-_PATIENCE], believed[-_PATIENCE:]
-        if self.converged or not before or min(since) < max(_PROGRESS * min(before), _CLEARLY):
+        if self.converged or not before or min(since) < max(_PROGRESS * min(before), 1.0):
             return False
+        last = self.history[-1]
         event = (
-            f"{_STALLED}: the misfit, {min(believed):.2f} at best, has not fallen for {_PATIENCE} "
-            "rounds. The potential may not be able to follow the targets as it is, or they "
-            "exclude each other: take a freer one (a network on a spline from "
-            "boltzmann_inversion, say), longer "
-            "rounds, or larger uncertainties"
+            f"{_STALLED}: what is off most, {min(believed):.2f} of its limit at best, has come no "
+            f"nearer for {_PATIENCE} rounds; it is {last.worst} now. The potential may not be able "
+            "to follow the targets as it is, or they exclude each other: take a freer one (a "
+            "network on a spline from boltzmann_inversion, say), longer rounds, or larger "
+            "uncertainties"
         )
-        self.history[-1] = replace(self.history[-1], event=event)
+        self.history[-1] = replace(last, event=event)
         return True
 
     def record_rollback(self, problem: str) -> None:
@@ -91,7 +106,9 @@ class Progress:
         """
         history = [_exactly(Round, entry) for entry in state["history"]]
         trust = _exactly(Trust, state["trust"])
-        return _exactly(Progress, {**state, "history": history, "trust": trust})
+        verdict = None if state["verdict"] is None else Verdict.restore(state["verdict"])
+        parts = {"history": history, "trust": trust, "verdict": verdict}
+        return _exactly(Progress, {**state, **parts})
 
 
 def _exactly(kind: type[_T], values: dict[str, Any]) -> _T:

@@ -106,6 +106,16 @@ class State:
                     return found
         return float(self.state_point.number_density() ** (-1 / 3))
 
+    def moved(self) -> float:
+        """How far particles moved in any run, over the distance of neighbours.
+
+        Infinite where there is no g(r) among the targets, as in a trap, or it was not recorded.
+        """
+        if not any(target.observable.is_structure for target in self.targets):
+            return float("inf")
+        most = max(run.rms_displacement for run in self.frames.runs)
+        return most / self.nearest_distance() if np.isfinite(most) else float("inf")
+
 
 def make_states(
     potential: Potential, targets: Sequence[Target], prior: Any, theory: bool = True
@@ -344,6 +354,11 @@ class FitView:
         ]
         known = [size for size in sizes if size is not None]
         return float(np.max(known)) if known else None  # NaN if any is
+
+
+def compared(view: FitView, knowledge: Knowledge) -> list[Comparison]:
+    """What the frames alone say of the targets: for a misfit, without a Jacobian."""
+    return view.compare(replace(knowledge, theory=False), jacobian=False)
 
 
 def misfit_of(comparisons: Sequence[Comparison]) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
 _MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions in one panel
 _MARKERS = ("o", "s", "^")
-_LETTERS = 12  # of a title in an inch
+_LETTERS = 14  # of a title, to an inch
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def fit_figure(
         _draw_curves(top, panel)
         _draw_residuals(figure.add_subplot(grid[1, column], sharex=top), panel)
     if title:
-        figure.suptitle(fill(title, _LETTERS * int(figure.get_figwidth())), fontsize=10)
+        figure.suptitle(_wrapped(title, round(_LETTERS * figure.get_figwidth())), fontsize=10)
     return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Each line of a text in as many as it needs, none longer than so many letters."""
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width))
 
 
 def _panels(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:

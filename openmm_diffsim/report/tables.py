@@ -21,7 +21,7 @@ from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
 from ..io.checksum import text_checksum
 from ..io.manifest import Manifest
-from ..refinement import Refinement, Target
+from ..refinement import Refinement, Target, Verdict
 from ..units import MOLAR_GAS_CONSTANT
 from . import figures
 
@@ -65,10 +65,12 @@ def write_results(
         },
         "converged": fit.converged,
         "theory": [state.why_no_theory or "used" for state in fit.states],
+        "verdict": fit.verdict().as_data(),
+        "warnings": fit.warnings(),
         "versions": versions(),
         "configuration": configuration,
     }
-    title = _title(summary["final"])
+    title = "\n".join([_title(summary["final"]), *_notes(fit.verdict(), summary["warnings"])])
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     files = {
         "potential.csv": _potential_file(r, u, error),
@@ -267,12 +269,12 @@ def _title(final: Mapping[str, Any]) -> str:
         for nuisance in filter(lambda u: u["found"], each["nuisances"]):
             value = _with_error(nuisance["value"], nuisance["error"])
             title += f"; {nuisance['name']} of {each['observable']} {value}"
-    missed = [each["observable"] for each in final["agreement"] if not each["reached"]]
-    if missed:
-        title += f"; NOT REACHED within its errors: {', '.join(missed)}"
-    if final["unused_targets"]:
-        title += f"; not used by the method: {', '.join(final['unused_targets'])}"
     return title
+
+
+def _notes(verdict: Verdict, warnings: Sequence[str]) -> list[str]:
+    """What a figure has to say of a fit, a line each."""
+    return [*([] if verdict.converged else [verdict.sentence()]), *warnings]
 
 
 def _with_error(value: float, error: float) -> str:
