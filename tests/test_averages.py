@@ -182,7 +182,7 @@ def test_independent_frames_have_the_variance_of_a_mean() -> None:
     size = np.sqrt(np.diag(exact))
     ratio = np.median(found, axis=0) / (size[:, None] * size)
     # each variance to about 20 %, their median to 6 %, and it is up to a tenth too large
-    np.testing.assert_allclose(ratio, exact / (size[:, None] * size), atol=0.25)
+    np.testing.assert_allclose(ratio, exact / (size[:, None] * size), atol=0.3)
 
 
 def test_covariance_is_positive_and_each_value_has_its_own_correlation() -> None:

@@ -1,6 +1,8 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
+from .bootstrap import Bootstrap
 from .comparison import Comparison
+from .errors import ParameterTable
 from .initial import boltzmann_inversion
 from .loop import Refinement
 from .methods import (
@@ -18,12 +20,14 @@ from .state import FitView
 from .target import Target
 
 __all__ = [
+    "Bootstrap",
     "Comparison",
     "FitView",
     "GaussNewton",
     "GaussNewtonOptions",
     "IterativeBoltzmannInversion",
     "Method",
+    "ParameterTable",
     "Refinement",
     "RelativeEntropy",
     "Round",

@@ -190,6 +190,8 @@ def minimum(view: FitView, options: GaussNewtonOptions, scale: Array) -> tuple[A
     method, reached = GaussNewton(options), False
     for _ in range(_MOST_ITERATIONS):
         change = method.propose(view).change
+        if not np.all(np.isfinite(change)):
+            break
         size = view.step_size(change)
         if size is not None and size > _LARGEST_STEP:
             change = change * (_LARGEST_STEP / size)
