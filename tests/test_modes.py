@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from openmm_diffsim.refinement.modes import Modes, Seen, inefficiencies
+from openmm_diffsim.refinement.modes import Modes, Seen
+from openmm_diffsim.statistics.correlated import assign_blocks
 
 Array = NDArray[np.float64]
 
@@ -29,26 +30,19 @@ def covariance_of(rng: np.random.Generator) -> Array:
 
 def seen(modes: Modes, values: Array, prior_frames: float = 300.0) -> Seen:
     weights = np.full(len(values), 1 / len(values))
-    return Seen(modes, values - values.mean(axis=0), weights, [len(values)], prior_frames)
+    return Seen(
+        modes, values - values.mean(axis=0), weights, assign_blocks([len(values)]), prior_frames
+    )
 
 
-def test_the_inefficiency_of_each_series_is_its_own() -> None:
-    """(1 + m) / (1 - m) for a memory m; the mean of 300 estimates, each from two runs."""
-    memory = np.repeat([0.0, 0.5, 0.9], 300)
-    x = autoregressive(memory, 1000, np.random.default_rng(1))
-    found = inefficiencies(x - x.mean(axis=0), [600, 400]).reshape(3, 300)
-    expected = np.array([1.0, 3.0, 19.0])
-    error = found.std(axis=1) / np.sqrt(300)
-    # what is looked for is found by chance in white noise; a run is short against the slow series
-    assert 1.0 <= found[0].mean() < 1.2
-    np.testing.assert_array_less(np.abs(found - expected[:, None]).mean(axis=1)[1:], [0.8, 7.0])
-    assert abs(found[1].mean() - 3.0) < 4 * error[1] + 0.1
-    assert abs(found[2].mean() - 19.0) < 4 * error[2] + 2.0
-
-
-def test_series_without_values_or_change_have_one_frame_each() -> None:
-    assert inefficiencies(np.zeros((10, 0)), [10]).shape == (0,)
-    np.testing.assert_array_equal(inefficiencies(np.zeros((10, 2)), [4, 6]), [1.0, 1.0])
+def test_the_inefficiency_of_each_mode_is_its_own() -> None:
+    """(1 + m) / (1 - m) for a memory m, to 40 % from 4000 frames; none of what never changes."""
+    memory = np.repeat([0.0, 0.5, 0.9], 4)
+    x = autoregressive(memory, 4000, np.random.default_rng(1))
+    found = seen(Modes.of(np.eye(N), np.ones(N), [N]), x).inefficiency.reshape(3, 4).mean(axis=1)
+    np.testing.assert_allclose(found, [1.0, 3.0, 19.0], rtol=0.4)
+    constant = seen(Modes.of(np.eye(N), np.ones(N), [N]), np.zeros((40, N)))
+    np.testing.assert_array_equal(constant.inefficiency, np.ones(N))
 
 
 def test_modes_span_the_values_and_a_scalar_is_one() -> None:

@@ -1,8 +1,10 @@
 """Refinement: targets, methods, the loop, checkpoints."""
 
 from .agreement import Agreement
+from .bootstrap import Bootstrap
 from .comparison import Comparison
 from .convergence import TargetVerdict, Verdict
+from .errors import ParameterTable
 from .initial import boltzmann_inversion
 from .loop import Refinement
 from .measurement import Measurement
@@ -22,6 +24,7 @@ from .target import Target
 
 __all__ = [
     "Agreement",
+    "Bootstrap",
     "Comparison",
     "FitView",
     "GaussNewton",
@@ -29,6 +32,7 @@ __all__ = [
     "IterativeBoltzmannInversion",
     "Measurement",
     "Method",
+    "ParameterTable",
     "Refinement",
     "RelativeEntropy",
     "Round",

@@ -309,9 +309,8 @@ def _static(
         rows = np.isfinite(counting)
         prior += np.outer(along_volume, along_volume)
         reference = np.where(np.outer(rows, rows), prior, reference)
-    lengths = [run.n_frames for run in view.samples.runs]
     modes = Modes.of(reference, counting, [o.n_values for o in observables])
-    seen = Seen(modes, deviations, weights, lengths, known.prior_frames)
+    seen = Seen(modes, deviations, weights, view.samples.blocks, known.prior_frames)
     is_bare = is_linear & ~seen.modes.known
     share = np.where(is_bare, 1.0, seen.share)
     if theory is not None and structure is not None:

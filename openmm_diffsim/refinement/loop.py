@@ -27,8 +27,10 @@ from ..samples import Samples, bars
 from . import caveats
 from . import checkpoint as files
 from .agreement import Agreement, agreement
+from .bootstrap import Bootstrap, bootstrap
 from .comparison import Comparison
 from .convergence import Verdict, judge, largest_mode
+from .errors import ParameterTable, pair_of, parameter_table, potential_with_error
 from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
 from .progress import Progress, Round
@@ -312,10 +314,10 @@ class Refinement:
     ) -> tuple[Array, Array]:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
 
-        The error is that of the Gauss-Newton solution at the present parameters: noise of the
-        targets and of the frames, and what the data leave to the prior; beside a network it is not
-        known, NaN. Of pairs of types that ``learn_only`` leaves out it is zero: u is given there,
-        not estimated. ``term`` counts the pair potentials of a sum.
+        The error is that of the Gauss-Newton solution, whatever the method: noise of the targets
+        and of the frames, what the data leave to the prior, and how far away that solution is.
+        Beside a network it is not known, NaN. Of pairs of types that ``learn_only`` leaves out it
+        is zero: u is given there, not estimated. ``term`` counts the pair potentials of a sum.
 
         Raises
         ------
@@ -326,6 +328,44 @@ class Refinement:
         """
         kelvin = self.states[0].temperature if temperature is None else temperature
         return potential_with_error(self.view(), r, kelvin, term, self._options)
+
+    def parameter_table(self) -> ParameterTable:
+        """Names, values, standard errors and correlations of all parameters; see ``errors``.
+
+        Raises
+        ------
+        StatePointError
+            If nothing was sampled yet.
+        """
+        return parameter_table(self.view(), self._options)
+
+    def bootstrap(self, n: int, seed: int = 0, progress: bool = True) -> Bootstrap:
+        """The errors once more, in a way of their own: n fits to synthetic data, without any MD.
+
+        Each has targets drawn about the model's prediction by the noise that the targets are taken
+        to have, and frames resampled in stretches of independent length; it starts from the present
+        parameters, by Gauss-Newton on reweighted frames, until it no longer moves or the frames no
+        longer reach. The spread is that of noise alone: what a prior holds back does not spread.
+
+        Parameters
+        ----------
+        n : int
+            Two at least; a hundred tell the errors to seven per cent.
+        seed : int
+        progress : bool
+            Show a bar. An interrupt (Ctrl-C) ends it with the replicates so far, if two are done.
+
+        Raises
+        ------
+        TargetError
+            If n is less than two, or the energy of the potential is not linear in coefficients, as
+            that of a network.
+        StatePointError
+            If nothing was sampled yet.
+        OverlapError
+            If the frames do not reach the present parameters.
+        """
+        return bootstrap(self.view(), self._options, n, seed, progress)
 
     def first_contact(self) -> float:
         """Where g(r) of the targets rises above 0.1, nm: below, the potential was not seen."""
@@ -341,7 +381,7 @@ class Refinement:
         TargetError
             If it is a network, or has no such term.
         """
-        return _pair_of(self.potential, term)[1]
+        return pair_of(self.potential, term)[1]
 
     def _round(self, schedule: Schedule, bar: Any) -> None:
         start = time.perf_counter()
@@ -552,40 +592,3 @@ def _names(targets: Sequence[Target]) -> str:
 def _can(thing: Any, method: str) -> bool:
     """Is it an instance, not a class, that has this method?"""
     return not isinstance(thing, type) and callable(getattr(thing, method, None))
-
-
-def potential_with_error(
-    view: FitView,
-    r: ArrayLike,
-    temperature: float,
-    term: int,
-    options: GaussNewtonOptions,
-) -> tuple[Array, Array]:
-    """u(r) and its standard error from a Gauss-Newton solution that is not applied."""
-    where, pair = _pair_of(view.potential, term)
-    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
-    values = pair.basis.values(r)
-    u = c[where].reshape(pair.n_pairs, -1) @ values.T
-    if not view.potential.energy_is_linear:
-        return u, np.full_like(u, np.nan)
-    covariance = GaussNewton(options).propose(view).covariance
-    assert covariance is not None
-    chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
-    rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
-    return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
-
-
-def _pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
-    """A pair potential, and where its coefficients are.
-
-    Raises
-    ------
-    TargetError
-        If there is none of this number.
-    """
-    pairs = potential.pairs()
-    if not pairs:
-        raise TargetError(f"{type(potential).__name__} is no function of a distance")
-    if not 0 <= term < len(pairs):
-        raise TargetError(f"term: expected 0 .. {len(pairs) - 1}, got {term}", got=term)
-    return pairs[term]

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f as variance_ratio
 
+from ..statistics.correlated import Blocks, error_of_sum
+
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -90,7 +92,7 @@ class Seen:
     modes : Modes
     deviations : array [frames, values], value - mean
     weights : array [frames], normalised
-    lengths : frames of each run
+    blocks : Blocks
     prior_frames : float
         M_0 that is expected, of theory for a mode that it knows, of independence for another.
     """
@@ -98,7 +100,7 @@ class Seen:
     modes: Modes
     deviations: Array
     weights: Array
-    lengths: Sequence[int]
+    blocks: Blocks
     prior_frames: float
 
     @cached_property
@@ -119,7 +121,11 @@ class Seen:
     @cached_property
     def inefficiency(self) -> Array:
         """Frames per independent one, of each mode, [modes]."""
-        return inefficiencies(self.weights[:, None] * self.coordinates, self.lengths)
+        influence = self.weights[:, None] * self.coordinates
+        error = error_of_sum(self.blocks.sums(influence), self.blocks, self.weights)
+        alone = np.sum(influence**2, axis=0)
+        found = error.spread**2 / np.where(alone > 0, alone, 1.0)
+        return np.clip(found, 1.0, len(influence))
 
     @cached_property
     def share(self) -> Array:
@@ -169,24 +175,3 @@ class Seen:
         mixed = self.mixed_covariance(share)[block] @ theory[known]
         found[known] = mixed + share[known, None] * rest
         return np.asarray(self.modes.basis @ found)
-
-
-def inefficiencies(influences: Array, lengths: Sequence[int]) -> Array:
-    """g = 1 + 2 sum_t rho(t) of several series at once, pooled over runs, [series].
-
-    ``influences`` [frames, series] have zero mean over all frames. The sum ends where two
-    neighbouring rho add up to less than zero (Geyer, Statist. Sci. 7, 473 (1992)).
-    """
-    if not influences.size:
-        return np.ones(influences.shape[1])
-    longest = max(lengths)
-    n = 2 ** int(np.ceil(np.log2(2 * longest)))
-    power = np.zeros((n // 2 + 1, influences.shape[1]))
-    for run in np.split(influences, np.cumsum(lengths)[:-1]):
-        power += np.abs(np.fft.rfft(run, n, axis=0)) ** 2
-    correlation = np.fft.irfft(power, n, axis=0)[: max(longest // 2, 1)]
-    size = np.where(correlation[0] > 0, correlation[0], 1.0)
-    rho = correlation / size
-    pairs = rho[: len(rho) // 2 * 2].reshape(-1, 2, rho.shape[1]).sum(axis=1)
-    positive = np.cumprod(pairs > 0, axis=0)
-    return np.asarray(np.maximum(2 * (pairs * positive).sum(axis=0) - 1, 1.0))

@@ -21,11 +21,14 @@ from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
 from ..io.checksum import text_checksum
 from ..io.manifest import Manifest
-from ..refinement import Refinement, Target, Verdict
+from ..refinement import ParameterTable, Refinement, Target, Verdict
 from ..units import MOLAR_GAS_CONSTANT
 from . import figures
 
 Array = NDArray[np.float64]
+
+_PARAMETERS = "parameters.csv"
+_FEW = 8  # parameters of a name, of an analytic form
 
 
 def write_results(
@@ -52,6 +55,7 @@ def write_results(
     u, error = fit.potential_table(r)
     found = compare(fit)
     agreed = _agreement(fit)
+    table = fit.parameter_table() if _has_few(fit) else None
     summary: dict[str, Any] = {
         "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
@@ -62,6 +66,7 @@ def write_results(
             "agreement": agreed,
             "unused_targets": [target.observable.label for target in fit.unused_targets],
             "parameters": _few_parameters(fit),
+            "parameter_errors": None if table is None else _told(table),
         },
         "converged": fit.converged,
         "theory": [state.why_no_theory or "used" for state in fit.states],
@@ -74,6 +79,7 @@ def write_results(
     figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
     files = {
         "potential.csv": _potential_file(r, u, error),
+        **({} if table is None else {_PARAMETERS: _parameter_file(table)}),
         **_curve_files(found.curves),
         **_simulation_files(fit),
         "figure.png": figures.figure_bytes(figure),
@@ -93,7 +99,8 @@ def check_results(fit: Refinement, folder: Path) -> None:
     """
     curves = [t.observable.name for t in fit.targets if t.curve is not None and t.axis is not None]
     systems = [f"{name}.xml" for name in _simulation(fit)]
-    names = ["potential.csv", *_numbered(curves), *systems, "figure.png", "summary.json"]
+    own = [_PARAMETERS] if _has_few(fit) else []
+    names = ["potential.csv", *own, *_numbered(curves), *systems, "figure.png", "summary.json"]
     _manifest(fit, folder).check(names)
 
 
@@ -235,8 +242,24 @@ def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
     return {
         name: value.detach().tolist()
         for name, value in fit.potential.named_parameters()
-        if value.numel() <= 8
+        if value.numel() <= _FEW
     }
+
+
+def _has_few(fit: Refinement) -> bool:
+    """Are all parameters those of an analytic form?"""
+    sizes = [p.numel() for p in fit.potential.parameters() if p.requires_grad]
+    return bool(sizes) and max(sizes) <= _FEW
+
+
+def _told(table: ParameterTable) -> dict[str, Any]:
+    return {name: getattr(table, name) for name in ("names", "standard_error", "correlation")}
+
+
+def _parameter_file(table: ParameterTable) -> bytes:
+    rows = zip(table.names, table.values, table.standard_error, strict=True)
+    lines = ["parameter,value,standard_error", *(f"{n},{v:.10g},{e:.4g}" for n, v, e in rows)]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _simulation_files(fit: Refinement) -> dict[str, bytes]:

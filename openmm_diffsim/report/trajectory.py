@@ -13,12 +13,8 @@ from numpy.typing import NDArray
 from ..errors import ConfigurationError, ObservableError
 from ..io.trajectories import read_topology, read_trajectory, select
 from ..observables import RDF, Frame, Particles, record_frame
-from ..statistics.averages import (
-    Estimate,
-    assign_blocks,
-    block_covariance,
-    statistical_inefficiency,
-)
+from ..statistics.averages import Estimate
+from ..statistics.correlated import assign_blocks
 from ..statistics.kernels import largest_range, pair_sums
 from ..statistics.molecules import parts_of
 
@@ -89,18 +85,8 @@ def trajectory_rdf(
 
 
 def _estimate(g: Array) -> Estimate:
-    n = len(g)
-    peak = int(np.argmax(g.mean(axis=0)))
-    blocks = assign_blocks([n], statistical_inefficiency(g[:, peak]))
-    weights = np.full(n, 1 / n)
-    covariance = block_covariance(g, weights, blocks)
-    return Estimate(
-        value=g.mean(axis=0),
-        standard_error=np.sqrt(np.diag(covariance)),
-        covariance=covariance,
-        n_effective=float(n),
-        n_blocks=int(blocks.max()) + 1,
-    )
+    n, mean = len(g), g.mean(axis=0)
+    return Estimate.of(mean, (g - mean) / n, np.full(n, 1 / n), assign_blocks([n]), float(n))
 
 
 def _frames(trajectory: str | Path, topology: mdtraj.Topology) -> Iterator[tuple[Array, Array]]:

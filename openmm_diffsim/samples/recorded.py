@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..observables import Observable
 from ..potentials import Potential
-from ..statistics.averages import assign_blocks, statistical_inefficiency
-from ..statistics.weights import log_mixture
+from ..statistics.correlated import Blocks, assign_blocks
+from ..statistics.weights import free_energy_influence, log_mixture
 from ..units import BAR, beta
 from .features import LearnedEnergy
 
@@ -105,23 +105,9 @@ class Recorded:
         return np.concatenate(learned) + self.rest_energy
 
     @cached_property
-    def blocks(self) -> IntArray:
-        """Block of each frame, int [frames], from the correlation of the energy in each run."""
-        return self._blocks(self._inefficiency(self.run_energies()))
-
-    def blocks_of(self, values: Array) -> IntArray:
-        """Blocks long enough for the energy and for what varies most in ``values``."""
-        deviations = values - values.mean(axis=0)
-        _, _, directions = np.linalg.svd(deviations, full_matrices=False)
-        slow = self._inefficiency(deviations @ directions[0])
-        return self._blocks(max(slow, self._inefficiency(self.run_energies())))
-
-    def _blocks(self, inefficiency: float) -> IntArray:
-        return assign_blocks([run.n_frames for run in self.runs], inefficiency)
-
-    def _inefficiency(self, series: Array) -> float:
-        """Median statistical inefficiency of the runs."""
-        return float(np.median([statistical_inefficiency(part) for part in self.split(series)]))
+    def blocks(self) -> Blocks:
+        """Stretches of the runs, of which error bars are made; see ``statistics.correlated``."""
+        return assign_blocks([run.n_frames for run in self.runs])
 
     def reduced_potential(self, learned: Tensor) -> Tensor:
         """beta (U + p V), [frames], where the learned energy is ``learned`` [frames], kJ/mol."""
@@ -136,6 +122,20 @@ class Recorded:
     @cached_property
     def log_mixture(self) -> Tensor:
         """Logarithm of the density of frames in the mixture of all runs, [frames]."""
+        return torch.from_numpy(self._mixture[0])
+
+    @property
+    def run_shares(self) -> Array:
+        """d(log_mixture)/df_k, of the free energy of each run, [runs, frames]."""
+        return self._mixture[1]
+
+    @cached_property
+    def free_energy_influence(self) -> Array:
+        """Of each frame on the free energy of each run, [runs, frames]."""
+        return free_energy_influence(self.run_shares, self._n_k)
+
+    @cached_property
+    def _mixture(self) -> tuple[Array, Array]:
         u_kn = [
             self._reduced(
                 self.learned.energy(torch.from_numpy(run.coefficients)),
@@ -144,8 +144,11 @@ class Recorded:
             ).numpy()
             for run in self.runs
         ]
-        n_k = np.array([run.n_frames for run in self.runs], dtype=np.int64)
-        return torch.from_numpy(log_mixture(np.array(u_kn), n_k))
+        return log_mixture(np.array(u_kn), self._n_k)
+
+    @property
+    def _n_k(self) -> IntArray:
+        return np.array([run.n_frames for run in self.runs], dtype=np.int64)
 
     @cached_property
     def _rest(self) -> Tensor:

@@ -16,7 +16,8 @@ from ..errors import StatePointError
 from ..io.archive import Arrays
 from ..observables import Observable
 from ..potentials import Potential, learned_parameters
-from ..statistics.averages import Estimate, jackknife_standard_error
+from ..statistics.averages import Estimate
+from ..statistics.correlated import error_of_sum
 from ..units import number_in_md_units
 from . import store
 from .features import Features
@@ -24,6 +25,8 @@ from .recorded import Recorded
 from .view import View
 
 Array = NDArray[np.float64]
+
+_SMALL = 1e-4  # change of a free energy, kT, for a slope
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,30 @@ class Samples(Recorded):
         """Gradient of a scalar loss and its standard error, each flat over the parameters.
 
         ``loss`` takes Samples and returns a scalar Tensor, for example
-        ``lambda s: ((s.average(rdf) - g) ** 2).mean()``. The error is a jackknife over blocks.
+        ``lambda s: ((s.average(rdf) - g) ** 2).mean()``. The error is that of the influences of
+        blocks of frames, each the change without one; see ``statistics.correlated``.
 
         Of a network, the gradient of each frame's energy is kept meanwhile: frames times
         parameters numbers.
         """
-        parameters = learned_parameters(self.potential)
-        blocks, whole = self.blocks, self._linear()
+        whole, blocks = self._linear(), self.blocks
+        weights = self.weights().numpy(force=True)
 
-        def flat_gradient(samples: Samples) -> Array:
-            parts = torch.autograd.grad(loss(samples), parameters, allow_unused=True)
-            zeros = [torch.zeros_like(p) for p in parameters]
-            return np.concatenate(
-                [(z if g is None else g).numpy().ravel() for g, z in zip(parts, zeros, strict=True)]
-            )
+        def flat(samples: Samples) -> Array:
+            return _flat_gradient(loss(samples), self.potential)
 
-        parts = [flat_gradient(whole.without(blocks == b)) for b in range(blocks.max() + 1)]
-        return flat_gradient(whole), jackknife_standard_error(np.array(parts))
+        gradient = flat(whole)
+        without = [flat(whole.without(blocks.of_frame == b)) for b in range(len(blocks))]
+        shares = blocks.sums(weights)[:, None]
+        influence = (1 - shares) * (gradient - np.array(without))
+        if len(self.runs) > 1:  # whose free energies are estimated too
+            shifted = [
+                flat(replace(whole).with_mixture(self.log_mixture + _SMALL * torch.from_numpy(p)))
+                for p in self.run_shares
+            ]
+            slopes = (np.array(shifted) - gradient) / _SMALL
+            influence += blocks.sums(self.free_energy_influence.T) @ slopes
+        return gradient, error_of_sum(influence, blocks, weights).standard_error
 
     def _linear(self) -> Samples:
         """To first order about the present parameters, with the same weights there."""
@@ -236,3 +246,13 @@ class Samples(Recorded):
     ) -> Samples:
         """From what ``arrays`` gave; raises as ``load``."""
         return cls(**store.unpack(potential, observables, arrays, folder))
+
+
+def _flat_gradient(loss: Tensor, potential: Potential) -> Array:
+    """Of a scalar, flat over the parameters; zero where it does not depend on them."""
+    parameters = learned_parameters(potential)
+    parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+    pairs = zip(parts, parameters, strict=True)
+    return np.concatenate(
+        [(torch.zeros_like(p) if g is None else g).numpy(force=True).ravel() for g, p in pairs]
+    )

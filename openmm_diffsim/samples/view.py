@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ObservableError, OverlapError, StatePointError
 from ..observables import Conditions, Observable
-from ..statistics.averages import Estimate, block_covariance, effective_blocks
+from ..statistics.averages import Estimate
 from ..statistics.weights import n_effective, softmax_weights
 from ..units import beta
 from .recorded import Recorded
@@ -98,15 +98,19 @@ class View:
         with torch.no_grad():
             values = part.values(observable).numpy()
         w = part.weights.numpy(force=True)
-        blocks = part.samples.blocks_of(values)
-        covariance = block_covariance(values, w, blocks)
-        return Estimate(
-            value=w @ values,
-            standard_error=np.sqrt(np.diag(covariance)),
-            covariance=covariance,
-            n_effective=part.n_effective,
-            n_blocks=round(effective_blocks(w, blocks)),
-        )
+        mean = w @ values
+        influence = part.with_free_energies(w[:, None] * (values - mean))
+        return Estimate.of(mean, influence, w, part.samples.blocks, part.n_effective)
+
+    def with_free_energies(self, influence: Array) -> Array:
+        """Influences on averages, [frames, values], at weights that depend on all runs.
+
+        In the weights stand the free energies of the runs, which are estimated too.
+        """
+        if len(self.samples.runs) == 1:
+            return influence
+        slopes = -self.samples.run_shares @ influence  # [runs, values]
+        return np.asarray(influence + self.samples.free_energy_influence.T @ slopes)
 
     def jacobian(self, observable: Observable) -> Array:
         """d<A>/dc = <dA/dc> - beta Cov(A, dU/dc), [values, coefficients]."""

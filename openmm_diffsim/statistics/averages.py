@@ -1,14 +1,15 @@
-"""Error bars of weighted averages over correlated frames."""
+"""Averages of correlated frames, and how long a run is against its correlations."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .correlated import Blocks, covariance_of_sum, error_of_sum
 
 Array = NDArray[np.float64]
 
@@ -21,7 +22,24 @@ class Estimate:
     standard_error: Array  # [values]
     covariance: Array  # [values, values], of the average
     n_effective: float  # entropy form
-    n_blocks: int  # what the error bar rests on
+    n_blocks: int  # independent ones, behind the error of the slowest value
+
+    @classmethod
+    def of(
+        cls, value: Array, influence: Array, weights: Array, blocks: Blocks, n_effective: float
+    ) -> Estimate:
+        """From the influence of every frame on each value, [frames, values].
+
+        ``weights`` are those of the frames, [frames], normalised.
+        """
+        error = error_of_sum(blocks.sums(influence), blocks, weights)
+        return cls(
+            value=value,
+            standard_error=error.standard_error,
+            covariance=covariance_of_sum(influence, blocks, error),
+            n_effective=n_effective,
+            n_blocks=1 + round(max(0.0, float(error.freedom.min(initial=len(blocks))))),
+        )
 
 
 def statistical_inefficiency(series: Array) -> float:
@@ -61,73 +79,6 @@ def drift(series: Array) -> float:
     error = np.sqrt(sum(half.var(ddof=1) / len(half) for half in halves) * inefficiency)
     difference = abs(halves[0].mean() - halves[1].mean())
     return float(difference / error) if error > 0 else 0.0
-
-
-def assign_blocks(
-    lengths: Sequence[int], inefficiency: float, most_per_run: int = 50
-) -> NDArray[np.int64]:
-    """Block of each frame: contiguous stretches of one run, long against the correlations.
-
-    Parameters
-    ----------
-    lengths : frames of each run, in order; no block crosses from one run to the next
-    inefficiency : frames per independent frame; a block holds at least 5 of those where the run
-        is long enough for four such blocks
-    most_per_run : int
-        More blocks than this add nothing.
-
-    Returns
-    -------
-    int array [frames]
-    """
-    blocks, first = [], 0
-    for length in lengths:
-        wanted = length // max(1.0, np.ceil(5 * inefficiency))
-        n = int(np.clip(wanted, min(4, length), most_per_run))
-        blocks.append(first + (np.arange(length) * n) // max(length, 1))
-        first += n
-    return np.concatenate(blocks).astype(np.int64) if blocks else np.zeros(0, dtype=np.int64)
-
-
-def block_covariance(values: Array, weights: Array, blocks: NDArray[np.int64]) -> Array:
-    """Covariance of the weighted average of ``values``, shape [values, values].
-
-    The weighted average is a ratio of sums over blocks; to first order its error is the sum of
-    the independent block influences I_b = sum_{n in b} w_n (A_n - <A>), so
-    Cov = B/(B-1) sum_b I_b I_b^T. Blocks without weight count for nothing: B is
-    1 / sum_b W_b^2 with W_b the weight of block b.
-
-    Parameters
-    ----------
-    values : array [frames, values]
-    weights : array [frames], normalised
-    blocks : int array [frames], from ``assign_blocks``
-
-    Returns
-    -------
-    array [values, values]; infinite variances on the diagonal where fewer than two blocks carry
-    the weight.
-    """
-    n_blocks = int(blocks.max()) + 1
-    deviations = weights[:, None] * (values - weights @ values)
-    influence = np.zeros((n_blocks, values.shape[1]))
-    np.add.at(influence, blocks, deviations)
-    effective = effective_blocks(weights, blocks)
-    if effective < 1.5:
-        return np.diag(np.full(values.shape[1], np.inf))
-    return np.asarray(effective / (effective - 1) * influence.T @ influence)
-
-
-def effective_blocks(weights: Array, blocks: NDArray[np.int64]) -> float:
-    """1 / sum_b W_b^2: number of blocks that carry the weight."""
-    return float(1.0 / np.sum(np.bincount(blocks, weights) ** 2))
-
-
-def jackknife_standard_error(leave_one_out: Array) -> Array:
-    """Standard error from delete-one-block values, shape [blocks, values] -> [values]."""
-    n = len(leave_one_out)
-    centered = leave_one_out - leave_one_out.mean(axis=0)
-    return np.asarray(np.sqrt((n - 1) / n * np.sum(centered**2, axis=0)))
 
 
 def _timeseries() -> Any:

@@ -26,8 +26,11 @@ _MOST_ITERATIONS = 500
 _FLAT = 1e-8  # of the largest curvature
 
 
-def log_mixture(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
-    """log sum_k N_k exp(f_k - u_k(x_n)) with the MBAR free energies f_k, shape [frames].
+def log_mixture(u_kn: Array, n_k: NDArray[np.int64]) -> tuple[Array, Array]:
+    """log sum_k N_k exp(f_k - u_k(x_n)) with the MBAR free energies f_k, and its slope.
+
+    Returned are [frames] and p_kn, [states, frames], its derivative with respect to f_k: from which
+    state each frame may be.
 
     Parameters
     ----------
@@ -37,10 +40,20 @@ def log_mixture(u_kn: Array, n_k: NDArray[np.int64]) -> Array:
         Number of frames from each state; frames are in the order of the states.
     """
     if len(n_k) == 1:
-        return np.asarray(np.log(n_k[0]) - u_kn[0])
+        return np.asarray(np.log(n_k[0]) - u_kn[0]), np.ones_like(u_kn)
     shifted = u_kn - u_kn.min(axis=0)  # the same for all states: cancels, but saves digits
     exponent = np.log(n_k)[:, None] + free_energies(shifted, n_k)[:, None] - u_kn
-    return np.asarray(np.logaddexp.reduce(exponent, axis=0))
+    mixture = np.asarray(np.logaddexp.reduce(exponent, axis=0))
+    return mixture, np.exp(exponent - mixture)
+
+
+def free_energy_influence(p_kn: Array, n_k: NDArray[np.int64]) -> Array:
+    """What each frame adds to the error of f_k, to first order, [states, frames].
+
+    f solves sum_n p_kn = N_k, whose derivative is diag(N) - p p^T.
+    """
+    curvature = np.diag(n_k.astype(np.float64)) - p_kn @ p_kn.T
+    return np.asarray(-np.linalg.pinv(curvature, rcond=_FLAT, hermitian=True) @ p_kn)
 
 
 def free_energies(u_kn: Array, n_k: NDArray[np.int64]) -> Array:

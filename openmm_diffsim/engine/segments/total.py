@@ -8,18 +8,15 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from ...errors import SegmentError
 from ...observables import SegmentObservable
 from ...observables.segment import PathDerivatives, SegmentRecords
 from ...samples import Samples, View
-from ...statistics.averages import effective_blocks, jackknife_standard_error
+from ...statistics.correlated import MOST_BLOCKS, Blocks, SumError, assign_blocks, error_of_sum
 from ...units import beta
 
 Array = NDArray[np.float64]
-
-_FEWEST_BLOCKS = 1.5  # effective ones, for an error bar
 
 
 @dataclass(frozen=True)
@@ -27,13 +24,16 @@ class Derivative:
     """d<A>/dtheta, flat over the parameters that require a gradient."""
 
     value: Array  # [n_values, parameters]
-    standard_error: Array  # [n_values, parameters]
-    n_blocks: float  # what the error bar rests on
+    error: SumError  # [n_values, parameters]
+
+    @property
+    def standard_error(self) -> Array:
+        """Of each, [n_values, parameters]; see ``statistics.correlated``."""
+        return self.error.standard_error
 
     def interval(self, confidence: float = 0.95) -> tuple[Array, Array]:
-        """Both ends of the confidence interval, by Student's t for so many blocks."""
-        wide = t.ppf(0.5 + confidence / 2, max(self.n_blocks - 1, 1)) * self.standard_error
-        return self.value - wide, self.value + wide
+        """Both ends of the confidence interval, by Student's t."""
+        return self.error.interval(self.value, confidence)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DynamicAverage:
 def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicAverage:
     """From the segments that ``samples`` recorded, at the potential's present parameters.
 
-    Error bars are jackknives over blocks, of each part and of their sum: the parts are correlated.
+    Error bars are of each part and of their sum: the parts are correlated.
 
     Raises
     ------
@@ -75,14 +75,14 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
     with torch.no_grad():
         part = samples.at().near(observable)
     estimate = part.estimate(observable)
-    sums, data, slopes = _block_sums(part, observable)
-    growth, growth_error = _mean_growth(data.growth.numpy(), part.samples.blocks)
+    parts, data, slopes = _parts(part, observable)
+    growth, growth_error = _mean_growth(data.growth.numpy(), parts.blocks)
     return DynamicAverage(
         value=estimate.value,
         standard_error=estimate.standard_error,
-        path=sums.derivative(path=True),
-        ensemble=sums.derivative(ensemble=True),
-        total=sums.derivative(path=True, ensemble=True),
+        path=parts.derivative(path=True),
+        ensemble=parts.derivative(ensemble=True),
+        total=parts.derivative(path=True, ensemble=True),
         pathwise_share=slopes.pathwise_share.numpy(),
         growth=growth,
         growth_error=growth_error,
@@ -99,16 +99,18 @@ def jacobian_deviations(view: View, observable: SegmentObservable) -> Array:
     blocks carry the weight there is nothing to take its noise from: it is then taken for noise
     altogether.
     """
-    sums, *_ = _block_sums(view.near(observable), observable, by_coefficient=True)
-    deviations = sums.deviations(path=True, ensemble=True)
-    if sums.n_blocks < _FEWEST_BLOCKS or not np.isfinite(deviations).all():
-        return sums.derivative(path=True, ensemble=True).value[None]
-    return deviations
+    parts, *_ = _parts(view.near(observable), observable, by_coefficient=True)
+    total = parts.derivative(path=True, ensemble=True)
+    if not np.isfinite(total.standard_error).all():
+        return total.value[None]
+    centered = parts.blocks.centered(parts.influence(path=True, ensemble=True))
+    size = np.linalg.norm(centered, axis=0)
+    return np.asarray(centered * (total.standard_error / np.where(size > 0, size, 1.0)))
 
 
-def _block_sums(
+def _parts(
     part: View, observable: SegmentObservable, by_coefficient: bool = False
-) -> tuple[_BlockSums, SegmentRecords, PathDerivatives]:
+) -> tuple[_Parts, SegmentRecords, PathDerivatives]:
     samples = part.samples
     with torch.no_grad():
         weights = part.weights.numpy(force=True)
@@ -123,90 +125,77 @@ def _block_sums(
         pull_back = partial(samples.potential.pull_back, temperature=samples.temperature)
         features = pull_back(features)
         along = pull_back(along.reshape(-1, along.shape[-1])).reshape(*along.shape[:-1], -1)
-    sums = _BlockSums(
+    computed = slopes.computed.numpy()
+    # No block without a derivative, where every other frame or so has one.
+    lengths, most = [run.n_frames for run in samples.runs], max(int(computed.sum()), 1)
+    parts = _Parts.of(
         weights,
-        weights * slopes.computed.numpy(),
+        weights * computed / (weights @ computed),
         values,
-        features,
+        -beta(samples.temperature) * features,
         along,
-        -beta(samples.temperature),
-        samples.blocks_of(values),
+        assign_blocks(lengths, min(most, MOST_BLOCKS)),
     )
-    return sums, data, slopes
+    return parts, data, slopes
 
 
-def _mean_growth(growth: Array, blocks: NDArray[np.int64]) -> tuple[float, float]:
+def _mean_growth(growth: Array, blocks: Blocks) -> tuple[float, float]:
     """Mean and standard error of what was measured for some of the frames."""
     known = np.isfinite(growth)
     if not known.any():
         return float("nan"), float("nan")
-    _, blocks = np.unique(blocks[known], return_inverse=True)
-    sums, sizes = np.bincount(blocks, growth[known]), np.bincount(blocks)
-    mean = float(sums.sum() / sizes.sum())
-    if len(sums) < 2:
-        return mean, float("inf")
-    left_out = (sums.sum() - sums) / (sizes.sum() - sizes)
-    return mean, float(jackknife_standard_error(left_out[:, None])[0])
+    weights = known / known.sum()
+    mean = float(growth[known].mean())
+    influence = blocks.sums(weights * np.where(known, growth - mean, 0.0))
+    return mean, float(error_of_sum(influence, blocks, weights).standard_error)
 
 
-class _BlockSums:
-    """Both parts of the derivative, of all blocks and of all but one.
+@dataclass(frozen=True)
+class _Parts:
+    """Both parts of the derivative, and the influence of every block on each."""
 
-    Parameters
-    ----------
-    w, path_w : [frames], weights of all frames, and of those with a derivative along the segment
-    values : [frames, values], A
-    energy_slopes : [frames, parameters], dU/dtheta at the start
-    along : [frames, values, parameters], dA/dtheta along the segment
-    factor : -beta
-    blocks : int [frames]
-    """
+    blocks: Blocks
+    weights: Array  # [frames], of those with a derivative along the segment
+    ensemble: Array  # [values, parameters]
+    path: Array  # the same
+    ensemble_influence: Array  # [blocks, values, parameters]
+    path_influence: Array  # the same
 
-    def __init__(
-        self,
-        w: Array,
-        path_w: Array,
-        values: Array,
-        energy_slopes: Array,
-        along: Array,
-        factor: float,
-        blocks: NDArray[np.int64],
-    ) -> None:
-        self.factor = factor
-        self.n_blocks = effective_blocks(w, blocks)
-        belongs = np.eye(int(blocks.max()) + 1)[:, blocks]  # [blocks, frames]
+    @classmethod
+    def of(
+        cls, w: Array, path_w: Array, values: Array, slopes: Array, along: Array, blocks: Blocks
+    ) -> _Parts:
+        """From weights and path weights, normalised [frames], A [frames, values], -beta dU/dtheta
+        at the start [frames, parameters], and dA/dtheta along the segment, of all three."""
         # About the mean, lest a covariance be the difference of large numbers.
-        a, s = values - w @ values, energy_slopes - w @ energy_slopes
-        self.w, self.path_w = belongs @ w, belongs @ path_w
-        self.a, self.s = (belongs * w) @ a, (belongs * w) @ s
-        self.products = np.einsum("bf,fv,fp->bvp", belongs * w, a, s)
-        self.along = np.einsum("bf,fvp->bvp", belongs * path_w, along)
+        a, s = values - w @ values, slopes - w @ slopes
+        products = _products(blocks, w[:, None] * a, s)
+        ensemble = products.sum(axis=0)
+        shares, path_shares = blocks.sums(w), blocks.sums(path_w)
+        paths = blocks.sums(path_w[:, None, None] * along)
+        path = paths.sum(axis=0)
+        return cls(
+            blocks,
+            path_w,
+            ensemble,
+            path,
+            products - shares[:, None, None] * ensemble,
+            paths - path_shares[:, None, None] * path,
+        )
 
     def derivative(self, path: bool = False, ensemble: bool = False) -> Derivative:
-        """The parts that are asked for, and the jackknife over blocks of their sum."""
-        (value,) = self._estimates(np.ones((1, len(self.w))), path, ensemble)
-        error = np.sqrt(np.sum(self.deviations(path, ensemble) ** 2, axis=0))
-        # Not finite: one block has all derivatives along segments.
-        error = np.where((self.n_blocks >= _FEWEST_BLOCKS) & np.isfinite(error), error, np.inf)
-        return Derivative(value, error, self.n_blocks)
+        """The parts that are asked for, and the error of their sum."""
+        value = path * self.path + ensemble * self.ensemble
+        influence = self.influence(path, ensemble)
+        return Derivative(value, error_of_sum(influence, self.blocks, self.weights))
 
-    def deviations(self, path: bool = False, ensemble: bool = False) -> Array:
-        """Of the estimates without one block each, scaled so that their squares add up to the
-        variance, [blocks, values, parameters]."""
-        n = len(self.w)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            left_out = self._estimates(1 - np.eye(n), path, ensemble)
-        return np.asarray(np.sqrt((n - 1) / n) * (left_out - left_out.mean(axis=0)))
+    def influence(self, path: bool = False, ensemble: bool = False) -> Array:
+        """Of every block on the parts that are asked for, [blocks, values, parameters]."""
+        return np.asarray(path * self.path_influence + ensemble * self.ensemble_influence)
 
-    def _estimates(self, keep: Array, path: bool, ensemble: bool) -> Array:
-        """For each row of ``keep`` [sets, blocks], [sets, values, parameters]."""
-        found = np.zeros((len(keep), *self.products.shape[1:]))
-        if ensemble:
-            w = (keep @ self.w)[:, None, None]
-            products = np.einsum("nb,bvp->nvp", keep, self.products) / w
-            means = (keep @ self.a)[:, :, None] / w, (keep @ self.s)[:, None, :] / w
-            found += self.factor * (products - means[0] * means[1])
-        if path:
-            w = (keep @ self.path_w)[:, None, None]
-            found += np.einsum("nb,bvp->nvp", keep, self.along) / w
-        return found
+
+def _products(blocks: Blocks, a: Array, s: Array) -> Array:
+    """sum_n a_nv s_np over the frames of each block, [blocks, values, parameters]."""
+    ends = np.flatnonzero(np.diff(blocks.of_frame)) + 1
+    pairs = zip(np.split(a, ends), np.split(s, ends), strict=True)
+    return np.array([first.T @ second for first, second in pairs])

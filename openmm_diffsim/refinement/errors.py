@@ -1,0 +1,112 @@
+"""What a fit knows of its result: errors of the potential and of its parameters.
+
+Whatever method led there, the data know of the parameters what the Gauss-Newton solution from there
+says: its covariance, and how far away it is, d. The truth is about the solution as its covariance
+C says, so about the present parameters it is within
+
+    C + d d^T.
+
+At the minimum d is noise; where a fit was stopped before, or by a method of which the fixed point
+is another one, d is what is missing. The model has to be linear up to there, so of a fit that is
+far from its targets this is a rough bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import TargetError
+from ..potentials import Potential
+from .methods import GaussNewton, GaussNewtonOptions
+from .state import FitView
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ParameterTable:
+    """Parameters of a fit, flat, with what is known of them.
+
+    Attributes
+    ----------
+    names : list of str
+        "epsilon", or "epsilon[1]" where there are several of a name.
+    values, standard_error : arrays [parameters]
+    correlation : array [parameters, parameters]
+        NaN, as the errors, where they are not known: of a network.
+    """
+
+    names: list[str]
+    values: Array
+    standard_error: Array
+    correlation: Array
+
+
+def parameter_table(view: FitView, options: GaussNewtonOptions) -> ParameterTable:
+    """At the parameters of a view."""
+    covariance = parameter_covariance(view, options)
+    error = np.sqrt(np.diag(covariance))
+    size = np.where(error > 0, error, 1.0)
+    return ParameterTable(
+        names=names_of(view.potential),
+        values=view.parameters.numpy(force=True),
+        standard_error=error,
+        correlation=covariance / (size[:, None] * size),
+    )
+
+
+def parameter_covariance(view: FitView, options: GaussNewtonOptions) -> Array:
+    """C + d d^T, [parameters, parameters]; NaN of what is no function of features, a network."""
+    if not view.potential.energy_is_linear:
+        return np.full((len(view.parameters),) * 2, np.nan)
+    step = GaussNewton(options).propose(view)
+    assert step.covariance is not None
+    return np.asarray(step.covariance + np.outer(step.change, step.change))
+
+
+def potential_with_error(
+    view: FitView,
+    r: ArrayLike,
+    temperature: float,
+    term: int,
+    options: GaussNewtonOptions,
+) -> tuple[Array, Array]:
+    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol."""
+    where, pair = pair_of(view.potential, term)
+    c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
+    values = pair.basis.values(r)
+    u = c[where].reshape(pair.n_pairs, -1) @ values.T
+    covariance = parameter_covariance(view, options)
+    chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
+    rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
+    return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
+
+
+def pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
+    """A pair potential, and where its coefficients are.
+
+    Raises
+    ------
+    TargetError
+        If there is none of this number.
+    """
+    pairs = potential.pairs()
+    if not pairs:
+        raise TargetError(f"{type(potential).__name__} is no function of a distance")
+    if not 0 <= term < len(pairs):
+        raise TargetError(f"term: expected 0 .. {len(pairs) - 1}, got {term}", got=term)
+    return pairs[term]
+
+
+def names_of(potential: Potential) -> list[str]:
+    """Of the parameters that are learned, in their order."""
+    return [
+        name + (f"[{index}]" if p.numel() > 1 else "")
+        for name, p in potential.named_parameters()
+        if p.requires_grad
+        for index in range(p.numel())
+    ]
