@@ -18,6 +18,7 @@ from ..observables import Observable
 from ..samples import View
 from ..units import beta
 from .low_rank import LowRank
+from .shrinkage import shrunk_of
 from .target import Target
 from .theory import LiquidTheory
 
@@ -251,6 +252,11 @@ def _static(
         prior += np.outer(along_volume, along_volume)
         prior[~rows, ~rows] = np.diag(frame_covariance)[~rows]
         frame_covariance = (1 - share) * frame_covariance + share * prior
+    elif view.samples.potential.energy_is_linear:
+        found = shrunk_of(view, observables, values, sight.state_point.n_particles)
+        frame_covariance, noise = found.covariance, 1 / found.n
+        if wants_jacobian:
+            jacobian -= beta(view.samples.temperature) * found.change
     if not view.samples.potential.energy_is_linear:
         independent = np.diag(np.diag(frame_covariance))
         frame_covariance = (1 - share) * frame_covariance + share * independent

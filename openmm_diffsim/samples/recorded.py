@@ -107,20 +107,20 @@ class Recorded:
     @cached_property
     def blocks(self) -> IntArray:
         """Block of each frame, int [frames], from the correlation of the energy in each run."""
-        return self._blocks(self._inefficiency(self.run_energies()))
+        return self._blocks(self.inefficiency(self.run_energies()))
 
     def blocks_of(self, values: Array) -> IntArray:
         """Blocks long enough for the energy and for what varies most in ``values``."""
         deviations = values - values.mean(axis=0)
         _, _, directions = np.linalg.svd(deviations, full_matrices=False)
-        slow = self._inefficiency(deviations @ directions[0])
-        return self._blocks(max(slow, self._inefficiency(self.run_energies())))
+        slow = self.inefficiency(deviations @ directions[0])
+        return self._blocks(max(slow, self.inefficiency(self.run_energies())))
 
     def _blocks(self, inefficiency: float) -> IntArray:
         return assign_blocks([run.n_frames for run in self.runs], inefficiency)
 
-    def _inefficiency(self, series: Array) -> float:
-        """Median statistical inefficiency of the runs."""
+    def inefficiency(self, series: Array) -> float:
+        """Frames per independent one, of a series [frames]: the median of the runs."""
         return float(np.median([statistical_inefficiency(part) for part in self.split(series)]))
 
     def reduced_potential(self, learned: Tensor) -> Tensor:
