@@ -216,7 +216,7 @@ class Water(Case):
     kelvin, cutoff, r_min, knots = 298.0, 0.65, 0.24, 24
     n = 200
     frames, every, equilibration = 2000, 25, 5000
-    rounds, steps, fit_every = 6, 4000, 25
+    rounds, steps, fit_every = 7, 10_000, 50
     is_correction = True
     pressure: float | None = None
 

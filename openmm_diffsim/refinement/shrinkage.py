@@ -33,10 +33,12 @@ from scipy.special import multigammaln
 from ..observables import Observable
 from ..observables.base import CountedPairs
 from ..samples import View
+from ..statistics.averages import assign_blocks, effective_blocks, statistical_inefficiency
 
 Array = NDArray[np.float64]
 
 _FEWEST, _MOST = 1e-1, 3.0  # prior frames, and those for each value
+_BLOCKS, _FEWEST_BLOCKS = 20, 4  # of all frames: what is slow shows between them
 _SEEN = 1e-12  # of the largest variance: below, a value is constant
 
 
@@ -140,10 +142,39 @@ def shrunk_of(
     counted = _counted(observables, n_particles)
     modes = _modes(counted, weights @ values, weights @ a**2)
     reach = _reach(view, counted, values, features, weights)
-    slow = np.array([samples.inefficiency(one) for one in (a @ modes.forth.T).T])
+    lengths = [run.n_frames for run in samples.runs]
+    slow = inefficiencies(a @ modes.forth.T, weights, lengths)
     found = shrink(a, s, weights, slow, view.n_effective, modes, reach)
-    slower = samples.inefficiency(volume) / np.median(slow)
+    slower = inefficiencies(volume[:, None], weights, lengths) / np.median(slow)
+    if "MOLDEBUG" in __import__("os").environ:
+        print("  ", view.n_effective, round(found.share, 3), np.round(slow[:6], 1), np.median(slow))
     return replace(found, covariance=found.covariance + slower * np.outer(along, along))
+
+
+def inefficiencies(series: Array, weights: Array, lengths: Sequence[int]) -> Array:
+    """Frames per independent one of each series of deviations, [frames, series].
+
+    A little that is slow, beside much that is fast, does not show in the correlation of frames, but
+    in that of blocks: the larger of both estimates. Frames are taken in the order of the runs, by
+    their influence on the average, so that what changed with the potential is not counted.
+
+    Parameters
+    ----------
+    series : [frames, series], of mean 0
+    weights : [frames], normalised
+    lengths : frames of each run
+    """
+    influence = weights[:, None] * series
+    of_frames = np.array([statistical_inefficiency(len(series) * one) for one in influence.T])
+    blocks = assign_blocks(lengths, 1.0, max(1, _BLOCKS // len(lengths)))
+    n = effective_blocks(weights, blocks)
+    if n < _FEWEST_BLOCKS:
+        return of_frames
+    sums = np.zeros((blocks.max() + 1, series.shape[1]))
+    np.add.at(sums, blocks, influence)
+    independent = (influence**2).sum(axis=0)
+    of_blocks = n / (n - 1) * (sums**2).sum(axis=0) / np.where(independent > 0, independent, 1.0)
+    return np.asarray(np.maximum(of_frames, of_blocks))
 
 
 Places = list[tuple[slice, CountedPairs | None]]
