@@ -152,7 +152,7 @@ def test_pair_sums_finds_which_pairs_are_counted():
 
 
 def test_what_is_slow_shows_beneath_what_is_fast():
-    """White noise with a slow tenth of its variance, 8 runs: inefficiency 1 + 0.1 * 100, +- 35 %."""
+    """White noise with a slow tenth of its variance, 8 runs: 1 + 0.1 * 100 frames, +- 35 %."""
     rng = np.random.default_rng(4)
     lengths, memory = [250] * 8, np.exp(-1 / 50)
     slow = np.zeros((2000, 30))

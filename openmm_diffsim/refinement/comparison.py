@@ -33,7 +33,8 @@ class Knowledge:
     """How much is taken to be known besides the frames; the defaults need no tuning."""
 
     prior_frames: float = 1500.0  # M_0: frames' worth of trust in theory, or independent points
-    theory: bool = True  # False: the covariance of the frames alone
+    theory: bool = True  # False: what the frames alone say
+    waves: bool = True  # without theory, that waves of a g(r) fluctuate nearly independently
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def _static(
     deviations = values - mean
     frame_covariance = (deviations * weights[:, None]).T @ deviations
     noise = _relative_noise(view, observables, frame_covariance)
+    linear = view.samples.potential.energy_is_linear
     share = known.prior_frames / (known.prior_frames + view.n_effective)
     theory = sight.theory if known.theory and wants_jacobian else None
     structure = None if theory is None else theory.structure(view)
@@ -252,12 +254,12 @@ def _static(
         prior += np.outer(along_volume, along_volume)
         prior[~rows, ~rows] = np.diag(frame_covariance)[~rows]
         frame_covariance = (1 - share) * frame_covariance + share * prior
-    elif view.samples.potential.energy_is_linear:
+    elif known.waves and linear and any(o.is_structure for o in observables):
         found = shrunk_of(view, observables, values, sight.state_point.n_particles)
         frame_covariance, noise = found.covariance, 1 / found.n
         if wants_jacobian:
             jacobian -= beta(view.samples.temperature) * found.change
-    if not view.samples.potential.energy_is_linear:
+    if not linear:
         independent = np.diag(np.diag(frame_covariance))
         frame_covariance = (1 - share) * frame_covariance + share * independent
     covariance = noise * frame_covariance

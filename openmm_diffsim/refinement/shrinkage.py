@@ -146,8 +146,6 @@ def shrunk_of(
     slow = inefficiencies(a @ modes.forth.T, weights, lengths)
     found = shrink(a, s, weights, slow, view.n_effective, modes, reach)
     slower = inefficiencies(volume[:, None], weights, lengths) / np.median(slow)
-    if "MOLDEBUG" in __import__("os").environ:
-        print("  ", view.n_effective, round(found.share, 3), np.round(slow[:6], 1), np.median(slow))
     return replace(found, covariance=found.covariance + slower * np.outer(along, along))
 
 
