@@ -61,6 +61,7 @@ BETA = beta(KELVIN)
 class Anywhere:
     """All that a fit of these frames asks of its state point."""
 
+    n_particles = 2
     timestep = 0.002
     temperature = KELVIN
     pressure = None
@@ -822,7 +823,7 @@ def rdf_target(gas: dict[str, Any], **options: Any) -> Target:
 def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_not(
     gas: dict[str, Any],
 ) -> None:
-    options = GaussNewtonOptions(theory=False)
+    options = GaussNewtonOptions(theory=False, waves=False)
     independent, sampled = (
         view_state([rdf_target(gas, noise=noise)], gas["samples"], None, options)
         for noise in ("independent", "sampled")
@@ -891,7 +892,7 @@ def test_ten_thousand_points_take_no_matrix_of_their_square(
 
 def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> None:
     low, high = 1.0 * liquids.SIGMA, 1.5 * liquids.SIGMA
-    options = GaussNewtonOptions(theory=False)
+    options = GaussNewtonOptions(theory=False, waves=False)
     everything = view_state([rdf_target(gas)], gas["samples"], None, options)
     cut = view_state([rdf_target(gas, window=(low, high))], gas["samples"], None, options)
     r = gas["rdf"].r
@@ -901,13 +902,29 @@ def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> Non
     np.testing.assert_allclose(cut.jacobian, everything.jacobian[inside], atol=1e-12)
 
 
+def test_without_theory_a_gas_is_nearer_its_response_by_waves(
+    gas: dict[str, Any],
+) -> None:
+    """Theory is exact for a dilute gas; the covariance of the frames is mostly noise."""
+    theory, rdf, goal, samples = gas["theory"], gas["rdf"], [rdf_target(gas)], gas["samples"]
+    c = samples.at().coefficients.detach().numpy()
+    exact = theory.jacobian(theory.structure(samples.at()), [rdf], c)[0]
+    bare, waves = (
+        np.linalg.norm(
+            view_state(goal, samples, None, GaussNewtonOptions(waves=on)).jacobian - exact
+        )
+        for on in (False, True)
+    )
+    assert waves < 0.85 * bare
+
+
 def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) -> None:
     samples, theory, rdf = gas["samples"], gas["theory"], gas["rdf"]
     goal = [rdf_target(gas)]
-    frames = view_state(goal, samples, None, GaussNewtonOptions())
+    frames = view_state(goal, samples, None, GaussNewtonOptions(waves=False))
     trust_frames = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e-9))
     trust_theory = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e12))
-    off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False))
+    off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False, waves=False))
     mixed = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=100))
     c = samples.at().coefficients.detach().numpy()
     exact = theory.jacobian(theory.structure(samples.at()), [rdf], c)[0]

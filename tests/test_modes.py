@@ -28,11 +28,9 @@ def covariance_of(rng: np.random.Generator) -> Array:
     return np.asarray(root @ root.T + 0.1 * np.eye(N))
 
 
-def seen(modes: Modes, values: Array, prior_frames: float = 300.0) -> Seen:
+def seen(modes: Modes, values: Array) -> Seen:
     weights = np.full(len(values), 1 / len(values))
-    return Seen(
-        modes, values - values.mean(axis=0), weights, assign_blocks([len(values)]), prior_frames
-    )
+    return Seen(modes, values - values.mean(axis=0), weights, assign_blocks([len(values)]))
 
 
 def test_the_inefficiency_of_each_mode_is_its_own() -> None:
@@ -72,13 +70,12 @@ def test_theory_keeps_its_weight_where_it_is_right_and_loses_it_where_it_is_not(
     x = rng.normal(size=(400, N))
     x[:, 0] *= 3.0  # theory: variance one
     x[:, 1] *= 0.3
-    found = seen(Modes.of(np.eye(N), np.ones(N), [N]), x, prior_frames=1500)
-    left_to_frames = found.share
+    left_to_frames = seen(Modes.of(np.eye(N), np.ones(N), [N]), x).share_by_evidence(1500)
     assert left_to_frames[:2].min() > 0.9
     assert left_to_frames[2:].max() < 0.4
-    amplified = seen(Modes.of(np.diag([9.0] + [1.0] * 11), np.ones(N), [N]), x, prior_frames=1500)
+    amplified = seen(Modes.of(np.diag([9.0] + [1.0] * 11), np.ones(N), [N]), x)
     # right, but of a wave 9 times as large as independent counts are: known less well beforehand
-    assert left_to_frames[2:].max() < amplified.share[-1] < 0.98
+    assert left_to_frames[2:].max() < amplified.share_by_evidence(1500)[-1] < 0.98
 
 
 def test_frames_and_theory_are_the_ends_of_what_is_mixed() -> None:

@@ -12,29 +12,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
-from ..engine.segments import jacobian_deviations
-from ..errors import ObservableError
-from ..observables import Observable
-from ..samples import View
-from ..units import beta
+from .averages import Averages, Knowledge, Sight, averages_of
 from .low_rank import LowRank
-from .modes import Modes, Seen
 from .nuisance import Nuisance
 from .target import Target
-from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
 
 _BIN_ERROR = 1e-3  # of a g(r) or P(theta), binned and interpolated: never known better than this
 _UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose error is not known
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """How much is taken to be known besides the frames; the defaults need no tuning."""
-
-    prior_frames: float = 1500.0  # M_0: frames' worth of trust in theory, or independent points
-    theory: bool = True  # False: the covariance of the frames alone
 
 
 @dataclass(frozen=True)
@@ -177,15 +163,6 @@ def places_of(targets: Sequence[Target]) -> list[tuple[Target, slice]]:
     return [(t, slice(end - len(t.values), end)) for t, end in pairs]
 
 
-@dataclass(frozen=True)
-class Sight:
-    """A state point as its frames see it, with what theory may say."""
-
-    state_point: Any
-    view: View
-    theory: LiquidTheory | None = None
-
-
 def compare(
     targets: Sequence[Target],
     sights: Sequence[Sight],
@@ -206,7 +183,7 @@ def compare(
         If the pooled frames do not reach the parameters.
     """
     known = knowledge or Knowledge()
-    averages = [_averages_of(targets, sight, known, jacobian) for sight in sights]
+    averages = [averages_of(targets, sight, known, jacobian) for sight in sights]
     prediction, maps = _linearized(targets, averages)
     pairs = list(zip(maps, averages, strict=True))
     is_histogram = _each_point(targets, [t.observable.is_histogram for t in targets])
@@ -247,166 +224,8 @@ def groups_of(targets: Sequence[Target]) -> list[tuple[list[Target], list[Any]]]
     return [(sorted(mine, key=lambda t: order[id(t)]), points) for mine, points in groups]
 
 
-@dataclass(frozen=True)
-class _Averages:
-    """Of all observables of one state point, stacked."""
-
-    sight: Sight
-    observables: list[Observable]
-    mean: Array  # [values]
-    jacobian: Array  # [values, coefficients]
-    covariance: Array  # [values, values], of the mean; infinite where it is not known
-    frame_covariance: Array  # [values, values], in one frame; zero of what is no value of a frame
-    n_effective: float
-    deviations: Array | None = None  # [blocks, values, coefficients], of the Jacobian
-    growth: Array | None = None  # d ln det S(k)/dc, [wave numbers, coefficients]
-    theory_weight: float = 0.0
-
-    def slice_of(self, observable: Observable) -> slice:
-        start = 0
-        for other in self.observables:
-            if other is observable:
-                break
-            start += other.n_values
-        return slice(start, start + observable.n_values)
-
-
-def _averages_of(
-    targets: Sequence[Target], sight: Sight, known: Knowledge, wants_jacobian: bool
-) -> _Averages:
-    here = [o for t in targets for point, o in t.terms if point is sight.state_point]
-    each = list(dict.fromkeys(here))
-    static = [o for o in each if not o.is_dynamic]
-    dynamic = [o for o in each if o.is_dynamic]
-    parts = []
-    if static:
-        parts.append(_static(static, sight, known, wants_jacobian))
-    if dynamic:
-        parts.append(_dynamic(dynamic, sight, wants_jacobian))
-    return parts[0] if len(parts) == 1 else _side_by_side(*parts)
-
-
-def _static(
-    observables: list[Observable], sight: Sight, known: Knowledge, wants_jacobian: bool
-) -> _Averages:
-    """Of what has a value in every frame."""
-    view = sight.view
-    mean, jacobian = _means(view, observables, wants_jacobian)
-    weights = view.weights.numpy(force=True)
-    with torch.no_grad():
-        values = np.concatenate([view.values(o).numpy() for o in observables], axis=1)
-    deviations = values - mean
-    growth = None
-    is_linear = view.samples.potential.energy_is_linear
-    reference, counting = (weights[:, None] * deviations).T @ deviations, np.full(len(mean), np.nan)
-    if not is_linear:  # fewer frames than directions: points that fluctuate by themselves
-        reference = np.diag(np.diag(reference))
-    theory = sight.theory if known.theory and wants_jacobian else None
-    structure = None if theory is None else theory.structure(view)
-    if theory is not None and structure is not None:
-        along_volume, features_along_volume = _volume_modes(view, weights, deviations)
-        prior, counting = theory.covariance(structure, observables)
-        rows = np.isfinite(counting)
-        prior += np.outer(along_volume, along_volume)
-        reference = np.where(np.outer(rows, rows), prior, reference)
-    modes = Modes.of(reference, counting, [o.n_values for o in observables])
-    seen = Seen(modes, deviations, weights, view.samples.blocks, known.prior_frames)
-    is_bare = is_linear & ~seen.modes.known
-    share = np.where(is_bare, 1.0, seen.share)
-    if theory is not None and structure is not None:
-        c = view.coefficients.numpy(force=True)
-        answer, answered = theory.jacobian(structure, observables, c)
-        answer -= beta(view.samples.temperature) * np.outer(along_volume, features_along_volume)
-        both = np.ix_(answered, theory.columns)
-        own = np.where(seen.modes.known, share, seen.share)
-        jacobian[both] = seen.jacobian(jacobian, answer, own)[both]
-        growth = np.zeros((len(structure.structure_factor), jacobian.shape[1]))
-        growth[:, theory.columns] = structure.growth()
-    frame_covariance = seen.frame_covariance(share)
-    covariance = frame_covariance / seen.n_frames
-    return _Averages(
-        sight,
-        observables,
-        mean,
-        jacobian,
-        covariance,
-        frame_covariance,
-        view.n_effective,
-        growth=growth,
-        theory_weight=float(np.mean(1 - share[seen.modes.known])) if growth is not None else 0.0,
-    )
-
-
-def _dynamic(observables: list[Observable], sight: Sight, wants_jacobian: bool) -> _Averages:
-    """Of what is measured on trajectory segments: just as the segments have it."""
-    view = sight.view
-    mean, jacobian = _means(view, observables, wants_jacobian)
-    covariance = block_diag(*(view.estimate(o, check=False).covariance for o in observables))
-    deviations = None
-    if wants_jacobian:  # each observable has its own blocks: zero in the values of the others
-        starts = np.cumsum([0, *(o.n_values for o in observables)])
-        deviations = np.concatenate(
-            [
-                _padded(jacobian_deviations(view, o), start, len(mean))  # type: ignore[arg-type]
-                for o, start in zip(observables, starts, strict=False)
-            ]
-        )
-    none = np.zeros_like(covariance)
-    n_effective = view.n_effective
-    return _Averages(sight, observables, mean, jacobian, covariance, none, n_effective, deviations)
-
-
-def _side_by_side(first: _Averages, second: _Averages) -> _Averages:
-    """Both, with noise that is independent."""
-    n, m = len(first.mean), len(second.mean)
-    deviations = None if second.deviations is None else _padded(second.deviations, n, n + m)
-    return _Averages(
-        first.sight,
-        [*first.observables, *second.observables],
-        np.concatenate([first.mean, second.mean]),
-        np.concatenate([first.jacobian, second.jacobian]),
-        block_diag(first.covariance, second.covariance),
-        block_diag(first.frame_covariance, second.frame_covariance),
-        min(first.n_effective, second.n_effective),
-        deviations,
-        first.growth,
-        first.theory_weight,
-    )
-
-
-def _padded(deviations: Array, start: int, n_values: int) -> Array:
-    """[blocks, n_values, coefficients], zero in all other values."""
-    after = n_values - start - deviations.shape[1]
-    return np.pad(deviations, ((0, 0), (start, after), (0, 0)))
-
-
-def _means(
-    view: View, observables: Sequence[Observable], wants_jacobian: bool
-) -> tuple[Array, Array]:
-    """Averages [values] and their Jacobian [values, coefficients], stacked.
-
-    Raises
-    ------
-    ObservableError
-        If an observable has not as many values as it says.
-    """
-    each = [view.average(o).numpy(force=True) for o in observables]
-    for observable, mean in zip(observables, each, strict=True):
-        if len(mean) != observable.n_values:
-            raise ObservableError(
-                f"{type(observable).__name__}: expected n_values = {observable.n_values} from "
-                f"values(), got {len(mean)}",
-                got=len(mean),
-                expected=observable.n_values,
-            )
-    means = np.concatenate(each)
-    if not wants_jacobian:
-        return means, np.zeros((len(means), 0))
-    return means, np.concatenate([view.jacobian(o) for o in observables])
-
-
 def _linearized(
-    targets: Sequence[Target], averages: Sequence[_Averages]
+    targets: Sequence[Target], averages: Sequence[Averages]
 ) -> tuple[Array, list[Array]]:
     """Predictions [points], and for each state point d(prediction)/d(averages) [points, values]."""
     maps = [np.zeros((sum(len(t.values) for t in targets), len(a.mean))) for a in averages]
@@ -421,7 +240,7 @@ def _linearized(
     return np.concatenate(predictions), maps
 
 
-def _places(target: Target, averages: Sequence[_Averages]) -> list[tuple[int, slice]]:
+def _places(target: Target, averages: Sequence[Averages]) -> list[tuple[int, slice]]:
     """Of each term of a target: the number of its state point, and where its values are there."""
     return [
         next((k, a.slice_of(o)) for k, a in enumerate(averages) if a.sight.state_point is point)
@@ -429,13 +248,13 @@ def _places(target: Target, averages: Sequence[_Averages]) -> list[tuple[int, sl
     ]
 
 
-def _values(target: Target, averages: Sequence[_Averages]) -> Array:
+def _values(target: Target, averages: Sequence[Averages]) -> Array:
     """All values of the observable of a target, [n_values]."""
     means = [torch.from_numpy(averages[k].mean[where]) for k, where in _places(target, averages)]
     return target.observable.combine(*means).double().numpy()
 
 
-def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianNoise | None:
+def _jacobian_noise(operator: Array, averages: Sequence[Averages]) -> JacobianNoise | None:
     """Of all state points, with respect to the coefficients at all of them."""
     sizes = np.array([a.jacobian.shape for a in averages])
     starts = np.cumsum(sizes, axis=0) - sizes
@@ -447,7 +266,7 @@ def _jacobian_noise(operator: Array, averages: Sequence[_Averages]) -> JacobianN
     return JacobianNoise(operator, np.concatenate(parts)) if parts else None
 
 
-def _growth(averages: Sequence[_Averages]) -> Array | None:
+def _growth(averages: Sequence[Averages]) -> Array | None:
     """Of all state points, with respect to the coefficients at all of them."""
     if all(a.growth is None for a in averages):
         return None
@@ -467,22 +286,6 @@ def _propagated(operator: Array, covariance: Array, if_unknown: Array) -> LowRan
     unknown = (operator[:, ~known] != 0).any(axis=1)
     finite = np.where(np.outer(known, known), covariance, 0.0)
     return LowRank.made(np.where(unknown, if_unknown, 0.0) ** 2, operator, finite)
-
-
-def _volume_modes(view: View, weights: Array, deviations: Array) -> tuple[Array, Array]:
-    """What fluctuates along with the volume: of all values, and of the features.
-
-    Liquid-state theory speaks of a fixed volume. At constant pressure every covariance has a
-    second part, Cov(A, B) = <Cov(A, B | V)> + Cov(A, V) Cov(V, B) / Var(V).
-    """
-    samples = view.samples
-    n_coefficients = len(view.coefficients)
-    if samples.pressure is None or np.ptp(samples.volume) == 0:
-        return np.zeros(deviations.shape[1]), np.zeros(n_coefficients)
-    volume = samples.volume - weights @ samples.volume
-    scaled = weights * volume / np.sqrt(weights @ volume**2)
-    features = samples.learned.linear(view.coefficients, virials=False).energies
-    return scaled @ deviations, scaled @ (features - weights @ features)
 
 
 def _target_noise(

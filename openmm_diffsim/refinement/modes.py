@@ -93,15 +93,12 @@ class Seen:
     deviations : array [frames, values], value - mean
     weights : array [frames], normalised
     blocks : Blocks
-    prior_frames : float
-        M_0 that is expected, of theory for a mode that it knows, of independence for another.
     """
 
     modes: Modes
     deviations: Array
     weights: Array
     blocks: Blocks
-    prior_frames: float
 
     @cached_property
     def coordinates(self) -> Array:
@@ -121,33 +118,36 @@ class Seen:
     @cached_property
     def inefficiency(self) -> Array:
         """Frames per independent one, of each mode, [modes]."""
-        influence = self.weights[:, None] * self.coordinates
-        error = error_of_sum(self.blocks.sums(influence), self.blocks, self.weights)
-        alone = np.sum(influence**2, axis=0)
-        found = error.spread**2 / np.where(alone > 0, alone, 1.0)
-        return np.clip(found, 1.0, len(influence))
+        return inefficiency(self.coordinates, self.weights, self.blocks)
 
-    @cached_property
-    def share(self) -> Array:
-        """How much of each mode is left to the frames, n / (n + M_0), [modes].
+    @property
+    def n_independent(self) -> Array:
+        """Frames that are independent in each mode, [modes]."""
+        return self.n_frames / self.inefficiency
+
+    def share(self, prior_frames: float) -> Array:
+        """How much of each mode is left to the frames, n / (n + M_0), [modes]."""
+        return np.asarray(self.n_independent / (self.n_independent + prior_frames))
+
+    def share_by_evidence(self, prior_frames: float) -> Array:
+        """As ``share``, of modes that theory knows, by how well the frames agree, [modes].
 
         A mode that theory gives variance 1, and n independent frames r, has the evidence
 
             p(r | M_0) = F(r; n, M_0),
 
         that of an inverse-chi-squared variance of M_0 frames' worth. Taken is the mean of the
-        share over M_0, of which the logarithm is normal beforehand.
+        share over M_0, of which the logarithm is normal beforehand, about ``prior_frames``; but a
+        wave that is amplified to many times what independent counts would do is known the less.
         """
-        n = self.n_frames / self.inefficiency
+        n, found = self.n_independent[:, None], np.diag(self.covariance)[:, None]
         amplified = np.maximum(np.nan_to_num(self.modes.strength), 1.0)
-        m = (self.prior_frames / amplified**2)[:, None] * np.exp(_SPREAD * _GRID)
-        found = np.diag(self.covariance)
-        evidence = variance_ratio.logpdf(found[:, None], n[:, None], m) - 0.5 * _GRID**2
+        m = (prior_frames / amplified**2)[:, None] * np.exp(_SPREAD * _GRID)
+        evidence = variance_ratio.logpdf(found, n, m) - 0.5 * _GRID**2
         evidence[~np.isfinite(evidence)] = -np.inf
         evidence -= evidence.max(axis=1, keepdims=True)
         odds = np.exp(np.where(self.modes.known[:, None], evidence, -0.5 * _GRID**2))
-        shares = n[:, None] / (n[:, None] + m)
-        return np.asarray((odds * shares).sum(axis=1) / odds.sum(axis=1))
+        return np.asarray((odds * n / (n + m)).sum(axis=1) / odds.sum(axis=1))
 
     def mixed_covariance(self, share: Array) -> Array:
         """Of the coordinates, [modes, modes]: (1 - s) + s^1/2 C s^1/2 with the frames' C."""
@@ -159,19 +159,31 @@ class Seen:
         basis = self.modes.basis * np.sqrt(self.inefficiency)
         return np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
 
-    def jacobian(self, of_frames: Array, of_theory: Array, share: Array) -> Array:
-        """Derivatives of the values [values, coefficients], of frames J and of theory J_0, mixed.
+    def jacobian(
+        self, of_frames: Array, of_prior: Array, share: Array, linked: Mask | None = None
+    ) -> Array:
+        """Derivatives of the values [values, coefficients], of frames J and beforehand J_0, mixed.
 
-        Features are by theory S = L a + e with the coordinates a of its modes, e going with none
-        of them. So J = C J_0 + R, in the basis of the modes; C is mixed as for the values, the
-        rest R, small and known to be zero by theory, has the share of the frames. So a large and
-        slow fluctuation, which all features share and few frames tell of, spoils no other mode.
+        Features are thought to be S = L a + e with the coordinates a of the modes that are
+        ``linked`` (those that theory knows), e going with none of them. So J = C J_0 + R, in the
+        basis of the modes; C is mixed as for the values, the rest R, small and thought to be zero,
+        has the share of the frames. So a large and slow fluctuation, which all features share and
+        few frames tell of, spoils no other mode.
         """
-        own, theory = self.modes.inverse @ of_frames, self.modes.inverse @ of_theory
-        known = self.modes.known
-        found = theory + share[:, None] * (own - theory)
+        own, prior = self.modes.inverse @ of_frames, self.modes.inverse @ of_prior
+        known = self.modes.known if linked is None else linked
+        found = prior + share[:, None] * (own - prior)
         block = np.ix_(known, known)
-        rest = own[known] - self.covariance[block] @ theory[known]
-        mixed = self.mixed_covariance(share)[block] @ theory[known]
+        rest = own[known] - self.covariance[block] @ prior[known]
+        mixed = self.mixed_covariance(share)[block] @ prior[known]
         found[known] = mixed + share[known, None] * rest
         return np.asarray(self.modes.basis @ found)
+
+
+def inefficiency(series: Array, weights: Array, blocks: Blocks) -> Array:
+    """Frames per independent one, of the average of each series of deviations [frames, series]."""
+    influence = weights[:, None] * series
+    error = error_of_sum(blocks.sums(influence), blocks, weights)
+    alone = np.sum(influence**2, axis=0)
+    found = error.spread**2 / np.where(alone > 0, alone, 1.0)
+    return np.asarray(np.clip(found, 1.0, len(influence)))

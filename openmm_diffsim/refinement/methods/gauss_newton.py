@@ -16,6 +16,8 @@ coefficients minimize
   approximate. M_0 has to be large against the number of coefficients: the smallest eigenvalues of
   a sampled covariance come out too small, and they are those of the soft modes, along which a
   step from few frames overshoots.
+- Where there is no theory, as of molecules, the covariance is shrunk toward that of independent
+  waves of g(r), as far as the frames say: see ``refinement.waves``.
 - There is no theory of a network. In its place stand points that fluctuate independently: fewer
   frames than points give a singular covariance, whose inverse would weigh most what no frame shows.
 - The prior says that c differs from the potential of mean force c_0 by something smooth:
