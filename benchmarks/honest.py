@@ -147,8 +147,7 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
     liquid = simulation(pair, case, seed)
     liquid.simulation.step(1500)
     rdf = rdf_of(case)
-    error = np.maximum(data["e"], data["e"][data["e"] > 0].min())
-    targets = [diffsim.Target(liquid, rdf, data["r"], data["g"], uncertainty=error)]
+    targets = [diffsim.Target(liquid, rdf, data["r"], data["g"], uncertainty=data["e"])]
     if mode == "gp":
         p, pe = float(data["p"]), float(data["pe"])
         targets.append(diffsim.Target(liquid, diffsim.Pressure(), p, uncertainty=pe))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def agreement(view: FitView, knowledge: Knowledge, covariance: Array | None) -> 
     ``covariance`` [parameters, parameters] is that of the fit, None where it is not known.
     """
     is_known = covariance is not None and view.potential.energy_is_linear
-    comparisons = view.compare(replace(knowledge, theory=False), jacobian=is_known)
+    comparisons = view.compare(knowledge, jacobian=is_known)
     found: list[Agreement] = []
     for comparison, (_, members) in zip(comparisons, view.groups, strict=True):
         sensitivity = None

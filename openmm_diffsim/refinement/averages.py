@@ -57,7 +57,7 @@ class Averages:
     frame_covariance: Array  # [values, values], in one frame; zero of what is no value of a frame
     n_effective: float
     deviations: Array | None = None  # [blocks, values, coefficients], of the Jacobian
-    growth: Array | None = None  # d ln det S(k)/dc, [wave numbers, coefficients]
+    growth: Array | None = None  # see LiquidStructure.growth, [wave numbers, coefficients]
     theory_weight: float = 0.0
 
     def slice_of(self, observable: Observable) -> slice:
@@ -216,8 +216,8 @@ def _beforehand(
 ) -> _Beforehand:
     """Of theory where it has a say; else of pair counts, else of the values alone."""
     covariance = (frames.inner * frames.weights[:, None]).T @ frames.inner
-    if known.theory and wants_jacobian and sight.theory is not None:
-        return _by_theory(frames, sight.theory, covariance)
+    if known.theory and sight.theory is not None:
+        return _by_theory(frames, sight.theory, covariance, wants_jacobian)
     is_linear = frames.view.samples.potential.energy_is_linear
     if known.waves and is_linear and any(o.is_structure for o in frames.observables):
         return _by_waves(frames, sight.state_point.n_particles, covariance, wants_jacobian)
@@ -227,19 +227,23 @@ def _beforehand(
     return _Beforehand(Modes.of(covariance, unit, [o.n_values for o in frames.observables]))
 
 
-def _by_theory(frames: _Deviations, theory: LiquidTheory, covariance: Array) -> _Beforehand:
+def _by_theory(
+    frames: _Deviations, theory: LiquidTheory, covariance: Array, wants_jacobian: bool
+) -> _Beforehand:
     view, observables = frames.view, frames.observables
     structure = theory.structure(view)
     c = view.coefficients.numpy(force=True)
     prior, counting = theory.covariance(structure, observables)
     rows = np.isfinite(counting)
     reference = np.where(np.outer(rows, rows), prior, covariance)
+    modes = Modes.of(reference, counting, [o.n_values for o in observables])
+    if not wants_jacobian:
+        return _Beforehand(modes)
     answer, answered = theory.jacobian(structure, observables, c)
     answer[np.ix_(~answered, theory.columns)] = np.nan
     answer[:, ~theory.columns] = np.nan
     growth = np.zeros((len(structure.structure_factor), len(c)))
     growth[:, theory.columns] = structure.growth()
-    modes = Modes.of(reference, counting, [o.n_values for o in observables])
     return _Beforehand(modes, answer, modes.known, growth)
 
 

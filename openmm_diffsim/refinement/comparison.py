@@ -58,7 +58,7 @@ class Comparison:
     n_effective: float  # least of all state points
     jacobian_noise: JacobianNoise | None = None  # None: J is exact
     growth: Array | None = None
-    """d ln det S(k)/dc of all liquids, [wave numbers, coefficients]; None without theory."""
+    """How waves of all liquids grow, [wave numbers, coefficients]; None without theory."""
     theory_weight: float = 0.0
     """Mean over the modes of g(r) of the weight that theory has beside the frames."""
     nuisances: Sequence[Sequence[Nuisance]] = ()  # of each target, what is common to its points

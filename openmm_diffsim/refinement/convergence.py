@@ -141,6 +141,10 @@ def largest_mode(change: Array, covariance: Array | None) -> float | None:
     """
     if covariance is None:
         return None
+    moves = np.diag(covariance) > 0  # what is given, not learned, has no error
+    if not moves.any():
+        return 0.0
+    change, covariance = change[moves], covariance[np.ix_(moves, moves)]
     error = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(error, error))
     known = values > len(values) * np.finfo(float).eps * values[-1]

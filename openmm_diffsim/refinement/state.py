@@ -358,7 +358,7 @@ class FitView:
 
 def compared(view: FitView, knowledge: Knowledge) -> list[Comparison]:
     """What the frames alone say of the targets: for a misfit, without a Jacobian."""
-    return view.compare(replace(knowledge, theory=False), jacobian=False)
+    return view.compare(knowledge, jacobian=False)
 
 
 def misfit_of(comparisons: Sequence[Comparison]) -> float:

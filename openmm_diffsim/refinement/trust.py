@@ -120,16 +120,24 @@ class Trust:
 
 
 def _structure_rms(states: Sequence[State], fresh: Sequence[Samples]) -> float | None:
-    """Of the g(r) of these frames alone, against all targets; None without one."""
-    residuals = []
+    """Of the g(r) of these frames alone, against all targets; None without one.
+
+    Points of which the target says little (near r = 0 hardly a pair is counted) count little.
+    """
+    squares, weights = [], []
     for state, samples in zip(states, fresh, strict=True):
         with torch.no_grad():
             view = samples.at()
         for target in state.targets:
             if target.observable.is_structure:
-                own = view.average(target.observable).numpy(force=True)
-                residuals.append(target.response(own) - target.values)
-    return float(np.sqrt(np.mean(np.concatenate(residuals) ** 2))) if residuals else None
+                own = view.average(target.observable)
+                residual = target.response(own.numpy(force=True)) - target.values
+                error = target.uncertainty
+                squares.append(residual**2)
+                weights.append(1 / (error**2 + np.median(error) ** 2))
+    if not squares:
+        return None
+    return float(np.sqrt(np.average(np.concatenate(squares), weights=np.concatenate(weights))))
 
 
 def _spread(before: FitView, after: FitView) -> float:

@@ -53,7 +53,7 @@ from .options import GaussNewtonOptions
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
-_MOST_GROWTH = 0.5  # of ln det S(k) in a step
+_MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
 
 
@@ -101,8 +101,8 @@ def _bounded(
 ) -> Array:
     """As much of a change of parameters as the linear model is good for.
 
-    Where theory knows the liquid, long waves must not grow much; else, where frames alone say how
-    it answers, u(r) must not change by more than about kT.
+    Where theory knows the liquid, waves must not grow or decay by much; else, where frames alone
+    say how it answers, u(r) must not change by more than about kT.
     """
     size = view.step_size(change) or 0.0
     excess = [1.0]
@@ -110,7 +110,8 @@ def _bounded(
         if comparison.growth is None:
             excess.append(size / _MOST_ALONE)
         else:
-            excess.append(float(np.max(comparison.growth @ (chain @ change))) / _MOST_GROWTH)
+            growth = comparison.growth @ (chain @ change)
+            excess += [float(growth.max()), -float(growth.min()) / _MOST_DECAY]
     return change / max(excess)
 
 

@@ -46,6 +46,7 @@ Array = NDArray[np.float64]
 
 _LEAST_STRUCTURE_FACTOR = 0.02  # of the starting guess
 _MOST_ITERATIONS = 60
+_SMALL_WAVE = 0.3  # S(k) of a wave that may grow
 _NODES = 4  # of the quadrature over a bin
 
 
@@ -135,10 +136,11 @@ class LiquidStructure:
         return np.asarray(np.einsum("p,pbk->bk", shares, direct + grid @ self._indirect))
 
     def growth(self) -> Array:
-        """d ln det S(k)/dc, mol/kJ, [wave numbers, coefficients].
+        """d ln det S(k)/dc over what of it is bearable, mol/kJ, [wave numbers, coefficients].
 
-        A response is that of S at the present potential, but 1/S is what changes linearly: a step
-        that is to double a long wave of S may as well have it diverge.
+        A response is that of S at the present potential, but 1/S is what changes linearly: with
+        x = d ln S, S becomes S / (1 - x). Bearable is x = 1/2, twice S; or up to 0.3, where a wave
+        is still small.
         """
         forward, _ = self._transforms
         n_types, n = len(self.n_of_type), len(self.r)
@@ -147,7 +149,9 @@ class LiquidStructure:
         times = np.where(rows == columns, 1.0, 2.0) * self._root_density
         weight = times[:, None] * inverse
         response = forward[:, :n] @ self.rdf_response()
-        return np.asarray(np.einsum("pk,pkc->kc", weight, response))
+        largest = np.linalg.eigvalsh(self.structure_factor)[:, -1]
+        bearable = np.maximum(0.5, 1 - largest / _SMALL_WAVE)
+        return np.asarray(np.einsum("pk,pkc->kc", weight, response) / bearable[:, None])
 
     def rdf_covariance(self) -> Array:
         """Covariance of g_p(r) and g_q(r') in one frame, shape [pairs, bins, pairs, bins].
