@@ -82,11 +82,34 @@ def test_another_learned_potential_is_a_force_like_any(backend: str) -> None:
     liquids.lennard_jones(name="other").attach(system, atoms=FIRST, backend=backend)
     assert nonbonded_between(system, FIRST, FIRST) == ["other"]
     assert nonbonded_between(system, FIRST, FIRST, {"other"}) == []
+    nothing = system_of()
+    liquids.lennard_jones(epsilon=0.0, name="nothing").attach(nothing, backend=backend)
+    assert nonbonded_between(nothing, FIRST, SECOND) == []
     if backend == "native":
         assert nonbonded_between(system, FIRST, SECOND) == []
-        nothing = system_of()
-        liquids.lennard_jones(epsilon=0.0, name="nothing").attach(nothing, backend=backend)
-        assert nonbonded_between(nothing, FIRST, SECOND) == []
+
+
+def with_inner() -> openmm.CustomCVForce:
+    outer = openmm.CustomCVForce("x")
+    outer.addCollectiveVariable("x", nonbonded(IONS, NOTHING))
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("make", "acts"),
+    [
+        (lambda: openmm.PythonForce(lambda state: (0.0, np.zeros((N, 3)))), True),
+        (lambda: openmm.CustomManyParticleForce(3, "distance(p1,p2)"), True),
+        (with_inner, True),
+        (lambda: openmm.CustomCVForce("0"), False),
+        (lambda: openmm.CustomExternalForce("x"), False),
+        (lambda: openmm.CustomCentroidBondForce(2, "distance(g1,g2)"), False),
+        (lambda: openmm.MonteCarloBarostat(1.0, 300.0), False),
+    ],
+)
+def test_what_acts_in_a_way_that_nobody_knows_counts(make: Any, acts: bool) -> None:
+    system = system_of(make())
+    assert bool(nonbonded_between(system, FIRST, FIRST)) == acts
 
 
 def fit_beside(pair: SplinePair, *forces: openmm.Force, **options: Any) -> Refinement:
@@ -124,7 +147,11 @@ def test_the_prior_is_about_a_correction_beside_another_force() -> None:
 def test_an_inverted_g_beside_another_force_is_warned_of() -> None:
     inverted = boltzmann_inversion(spline(), R, G, KELVIN)
     with pytest.warns(UserWarning, match="NonbondedForce also acts on: .* described twice"):
-        fit_beside(inverted, nonbonded(np.ones(N), NOTHING))
+        fit = fit_beside(inverted, nonbonded(np.ones(N), NOTHING))
+    mean = fit.states[0].prior_mean
+    assert mean is not None
+    r = np.linspace(SIGMA, CUTOFF, 50)
+    np.testing.assert_array_equal(inverted.basis.values(r) @ mean, 0.0)  # about no correction
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit_beside(inverted)

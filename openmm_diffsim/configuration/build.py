@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -75,10 +74,11 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     _check_cutoff(configuration, system, box)
     _tell_cost(observables, configuration.refine.every, warn)
     n_types = max(1, len(configuration.system.types))
-    section = _beside_others(configuration.potential, system, site.atoms, warn)
+    section = configuration.potential
+    corrections = _corrections(section, system, type_of, n_types, warn)
     measured, borrowed = _structures(observables, curves, type_of, n_types)
-    _tell_borrowed(section, measured, borrowed, n_types, warn)
-    potential = build_potential(section, measured, dynamics.temperature, n_types)
+    _tell_borrowed(section, measured, sorted(set(borrowed) - set(corrections)), n_types, warn)
+    potential = build_potential(section, measured, dynamics.temperature, n_types, corrections)
     check_energies(potential, configuration.potential, dynamics.temperature)
     potential.learn_only(section.learn)
     backend = "native" if native.supports(find_platform(dynamics.platform)) else "table"
@@ -137,20 +137,25 @@ def told_warnings(tell: Any) -> Iterator[None]:
         tell(f"warning: {warning.message}")
 
 
-def _beside_others(
-    section: PotentialSection, system: openmm.System, atoms: IntArray | None, warn: Any
-) -> PotentialSection:
-    """A correction to what already acts between these particles begins at zero."""
-    chosen = np.arange(system.getNumParticles()) if atoms is None else atoms
-    others = nonbonded_between(system, chosen, chosen)
-    if section.initial != "boltzmann-inversion" or not others:
-        return section
-    warn(
-        f"potential.initial: {' and '.join(others)} of the System acts between these particles "
-        "already, so the potential begins at zero, as a correction, and not at the potential of "
-        "mean force"
-    )
-    return replace(section, initial="zero")
+def _corrections(
+    section: PotentialSection, system: openmm.System, type_of: IntArray, n_types: int, warn: Any
+) -> list[int]:
+    """Pairs of types that other forces act between: a correction to these begins at zero."""
+    if section.initial != "boltzmann-inversion":
+        return []
+    members = [np.flatnonzero(type_of == kind) for kind in range(n_types)]
+    pairs = [(a, b) for a in range(n_types) for b in range(a, n_types)]
+    others = [nonbonded_between(system, members[a], members[b]) for a, b in pairs]
+    found = [k for k, names in enumerate(others) if names]
+    if found:
+        names = " and ".join(dict.fromkeys(name for names in others for name in names))
+        which = ", ".join("{}-{}".format(*pairs[k]) for k in found)
+        of = "these particles" if len(found) == len(pairs) else f"particles of types {which}"
+        warn(
+            f"potential.initial: {names} of the System acts between {of} already, so the potential "
+            "begins at zero there, as a correction, and not at the potential of mean force"
+        )
+    return found
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,7 @@ def build_potential(
     measured: Sequence[Structure | None],
     temperature: float,
     n_types: int = 1,
+    corrections: Collection[int] = (),
 ) -> PairPotential:
     """The potential of a configuration at its first guess.
 
@@ -147,6 +148,7 @@ def build_potential(
     measured : of each pair of types the g(r) that it starts from
     temperature : K
     n_types : of particles
+    corrections : pairs of types that begin at zero, not at the potential of mean force
 
     Raises
     ------
@@ -165,7 +167,7 @@ def build_potential(
             got=section.cutoff,
         )
     if kind.guess is None:
-        return _first_spline(section, measured, r_min, temperature, n_types)
+        return _first_spline(section, measured, r_min, temperature, n_types, corrections)
     peaks = [r if m is None else m.peak for r, m in zip(rises, measured, strict=True)]
     thermal = MOLAR_GAS_CONSTANT * temperature
     guesses = [kind.guess(*pair, thermal) for pair in zip(rises, peaks, strict=True)]
@@ -175,7 +177,7 @@ def build_potential(
     potential = kind.make(**parameters, **common, n_types=n_types)
     if section.initial == "parameters":
         return potential
-    spline = _first_spline(section, measured, r_min, temperature, n_types)
+    spline = _first_spline(section, measured, r_min, temperature, n_types, corrections)
     return match_potential(potential, spline, rise, temperature)
 
 
@@ -191,12 +193,13 @@ def _first_spline(
     r_min: float,
     temperature: float,
     n_types: int,
+    corrections: Collection[int],
 ) -> SplinePair:
     """A spline as ``section.initial`` says, of each pair of types."""
     spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
-    if section.initial == "zero":
-        return spline
     for pair, structure in enumerate(measured):
+        if pair in corrections:
+            continue
         if section.initial == "boltzmann-inversion":
             assert structure is not None
             invert(spline, structure.curve, temperature, pair)

@@ -75,7 +75,8 @@ class Refinement:
         frames of a network lie beside it, in a folder of its name that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
         c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
-        where there is one for a pair of types, else the first guess. A fit that is resumed keeps
+        where there is one for a pair of types; no correction, of a spline beside another force
+        between the same particles; else the first guess. A fit that is resumed keeps
         the one that it began with.
     executor : concurrent.futures.Executor, optional
         Where state points are sampled, all of a round at once; see ``SamplingJob``, also for what

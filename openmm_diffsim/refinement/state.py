@@ -170,7 +170,7 @@ def _mean_force(
     """Potential of mean force of the targets, or the present coefficients where they lack it.
 
     Where other forces act between the same particles, they are part of the mean force already: what
-    is learned is a correction, which differs from the present one by something smooth.
+    is learned of a spline is a correction, which is none, but for its core, as far as is known.
     """
     mean = _present(potential, point)
     pairs = potential.pairs()
@@ -189,13 +189,17 @@ def _mean_force(
         others = _other_forces(point, found)
         if not others:
             rows[row] = inverted
-        elif _is_like(basis, rows[row], inverted, scratch.core_radius[row].item(), point):
+            continue
+        if _is_like(basis, rows[row], inverted, scratch.core_radius[row].item(), point):
             warnings.warn(
                 f"{pair.name} begins as the potential of mean force of a g(r) between particles "
-                f"that {' and '.join(others)} also acts on: these pairs are described twice. Begin "
-                "at zero, as a new SplinePair does, to learn a correction",
+                f"that {' and '.join(others)} also acts on: these pairs are described twice. The "
+                "prior is about no correction; begin there too, as a new SplinePair does",
                 stacklevel=6,
             )
+        if pair.is_linear:
+            none = torch.zeros(pair.n_pairs, basis.n_coefficients, dtype=torch.float64)
+            rows[row] = pair.with_core(none)[row].numpy(force=True)
     return mean
 
 

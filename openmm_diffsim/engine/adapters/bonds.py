@@ -71,7 +71,7 @@ def bonds_of(system: openmm.System) -> Bonds:
     """All bonds of a System."""
     own = [(*pair, False) for pair in (*_constraints(system), *_virtual_sites(system))]
     found: tuple[list[tuple[int, int, bool]], ...] = (own, [], [], [])
-    for force in _with_inner(system.getForces()):
+    for force in with_inner(system.getForces()):
         for rows, kinds in zip(found, (_OWN, _GROUPS, _COMPOUND, _JOINT), strict=True):
             if type(force) in kinds:
                 periodic = bool(force.usesPeriodicBoundaryConditions())
@@ -84,16 +84,16 @@ def _links(rows: list[tuple[int, int, bool]]) -> Links:
     return Links(table[:, :2], table[:, 2].astype(bool))
 
 
-def _with_inner(forces: Iterable[Any]) -> Iterator[Any]:
+def with_inner(forces: Iterable[Any]) -> Iterator[Any]:
     """Forces, and those that stand in them."""
     for force in forces:
         yield force
         if isinstance(force, openmm.CustomCVForce):
             n = force.getNumCollectiveVariables()
-            yield from _with_inner(map(force.getCollectiveVariable, range(n)))
+            yield from with_inner(map(force.getCollectiveVariable, range(n)))
         elif isinstance(force, openmm.ATMForce):
             inner = map(force.getForce, range(force.getNumForces()))
-            yield from _with_inner(map(openmm.XmlSerializer.clone, inner))  # with its own class
+            yield from with_inner(map(openmm.XmlSerializer.clone, inner))  # with its own class
 
 
 def _first_two(force: Any) -> Pairs:

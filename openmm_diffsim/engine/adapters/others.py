@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..context import masses_of
 from ..native import SplinePairForce
 from .base import Adapter
+from .bonds import with_inner
 from .pair_force import is_zero_table, pair_force, particle_types
 from .system import has_energy
 
@@ -18,8 +19,25 @@ IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _TERMS = ("getNumParticles", "getNumBonds", "getNumAngles", "getNumTorsions")
-# All particles of these act on each other, in a way that only their expression knows.
-_ANY_PAIR = (openmm.CustomNonbondedForce, openmm.CustomGBForce, openmm.GayBerneForce)
+# These act on particles that they list together, or on each by itself. All else that has an energy
+# counts as acting between any two particles, in a way that only its expression or its code knows.
+_LISTED = (
+    openmm.HarmonicBondForce,
+    openmm.CustomBondForce,
+    openmm.HarmonicAngleForce,
+    openmm.CustomAngleForce,
+    openmm.PeriodicTorsionForce,
+    openmm.RBTorsionForce,
+    openmm.CustomTorsionForce,
+    openmm.CMAPTorsionForce,
+    openmm.CustomCompoundBondForce,
+    openmm.CustomCentroidBondForce,
+    openmm.DrudeForce,
+    openmm.CustomExternalForce,
+    openmm.RMSDForce,
+    openmm.CustomCVForce,  # what stands in it is asked itself
+    openmm.ATMForce,
+)
 
 
 def nonbonded_between(
@@ -33,7 +51,8 @@ def nonbonded_between(
     for force in system.getForces():
         if force.getName() not in names and any(
             (a[first].any() and b[second].any()) or (b[first].any() and a[second].any())
-            for a, b in _acting(force, system.getNumParticles())
+            for part in with_inner([force])
+            for a, b in _acting(part, system.getNumParticles())
         ):
             found.append(force.getName())
     return found
@@ -93,5 +112,5 @@ def _acting(force: openmm.Force, n: int) -> Iterator[tuple[Mask, Mask]]:
         for k in range(force.getNumInteractionGroups()):
             a, b = (np.isin(np.arange(n), g) for g in force.getInteractionGroupParameters(k))
             yield a, b
-    elif isinstance(force, _ANY_PAIR):
+    elif has_energy(force) and not isinstance(force, _LISTED):
         yield everything, everything
