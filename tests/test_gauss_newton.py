@@ -240,11 +240,11 @@ def test_the_noise_of_correlated_frames_is_that_of_repeated_runs(
         for _ in range(repeats)
     ]
     means = np.array([view.prediction for view in views])
-    claimed = np.mean([np.diag(view.own_covariance) for view in views], axis=0)
-    # a variance from 150 repeats is known to (2 / 150)^1/2 = 12 %; and some bias is allowed for
+    claimed = np.median([np.diag(view.own_covariance) for view in views], axis=0)
+    # a variance from 150 repeats is known to (2 / 150)^1/2 = 12 %; Student's factor is in the claim
     ratio = claimed / means.var(axis=0, ddof=1)
     assert np.abs(ratio - 1).max() < 4 * (2 / repeats) ** 0.5
-    assert np.mean(ratio) == pytest.approx(1.0, abs=0.25)
+    assert np.mean(ratio) == pytest.approx(1.1, abs=0.25)
 
 
 def test_a_view_refuses_frames_that_do_not_reach(harmonic: Harmonic) -> None:
