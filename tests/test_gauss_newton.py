@@ -383,7 +383,8 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
     ]
     scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
     claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
-    assert claimed.mean() / scatter.mean() == pytest.approx(1.0, abs=0.15)
+    # the sum of correlations, up to the first that is not positive, is up to a tenth too large
+    assert claimed.mean() / scatter.mean() == pytest.approx(1.05, abs=0.15)
     assert np.abs(claimed / scatter - 1).max() < 5 * 0.14
 
 
