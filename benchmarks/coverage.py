@@ -57,7 +57,7 @@ def repeats(n: int, frames: int, phis: tuple[float, float], runs: list[float]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--frames", type=int, nargs="*", default=[400, 2000])
+    parser.add_argument("--frames", type=int, nargs="*", default=[2000, 4000])
     given = parser.parse_args()
     print("| frames | correlation of x, y | runs | of | 1 error | 2 errors | claim / spread |")
     print("|---|---|---|---|---|---|---|")

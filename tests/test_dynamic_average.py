@@ -105,7 +105,7 @@ def test_without_the_ensemble_term_it_is_wrong() -> None:
 
 
 def test_the_errors_cover() -> None:
-    """In 200 short runs, the 95 % interval contains the truth between 90 and 99 % of the time.
+    """In 200 short runs, the 95 % interval contains the truth between 90 and 99.5 % of the time.
 
     Of the value, both parts and their sum, for the position correlation of eight oscillators, from
     frames of MD. The ensemble term is known by itself: <x(0).x(t)> is proportional to the variance
@@ -139,7 +139,7 @@ def test_the_errors_cover() -> None:
             ]
         )
     coverage = np.mean(inside, axis=0)
-    assert np.all((coverage > 0.90) & (coverage < 0.99)), coverage
+    assert np.all((coverage > 0.90) & (coverage < 0.995)), coverage
 
 
 def contains(found: Derivative, exact: Array) -> NDArray[np.bool_]:

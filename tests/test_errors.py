@@ -120,7 +120,7 @@ def test_bootstrap_says_where_frames_do_not_reach(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(theta, flat_parameters(fit.potential).numpy())
     reached = np.array([True, False])
     found = Bootstrap(fit.potential, ["a"], np.zeros(1), np.ones((2, 1)), reached, np.ones(1))
-    assert "the frames did not reach 1" in str(found)
+    assert "1 of which the frames did not reach" in str(found)
 
 
 def test_an_interrupted_bootstrap_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,14 +85,17 @@ class SumError:
 
     @property
     def spread(self) -> Array:
-        """The standard error without Student's factor, [...]: the root of a variance."""
-        return self.standard_error / student_factor(np.maximum(self.freedom, _LEAST_FREEDOM))
+        """The standard errors without Student's factor: of the estimate, were g known, [...]."""
+        return np.asarray(self.standard_error / student_factor(self._nu))
 
     def interval(self, value: Array, confidence: float = 0.95) -> tuple[Array, Array]:
         """Both ends of the confidence interval, by Student's t."""
-        nu = np.maximum(self.freedom, _LEAST_FREEDOM)
-        quantile = t.ppf(0.5 + confidence / 2, nu) / student_factor(nu)
-        return value - quantile * self.standard_error, value + quantile * self.standard_error
+        wide = t.ppf(0.5 + confidence / 2, self._nu) * self.spread
+        return value - wide, value + wide
+
+    @property
+    def _nu(self) -> Array:
+        return np.maximum(self.freedom, _LEAST_FREEDOM)
 
 
 def student_factor(freedom: Array) -> Array:

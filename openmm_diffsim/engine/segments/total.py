@@ -105,7 +105,7 @@ def jacobian_deviations(view: View, observable: SegmentObservable) -> Array:
         return total.value[None]
     centered = parts.blocks.centered(parts.influence(path=True, ensemble=True))
     size = np.linalg.norm(centered, axis=0)
-    return np.asarray(centered * (total.standard_error / np.where(size > 0, size, 1.0)))
+    return np.asarray(centered * (total.error.spread / np.where(size > 0, size, 1.0)))
 
 
 def _parts(
