@@ -74,6 +74,7 @@ def state_with(is_structure: bool = True) -> Any:
         observable=SimpleNamespace(is_structure=is_structure),
         response=lambda own: own,
         values=np.ones(4),
+        uncertainty=np.full(4, 0.01),
     )
     return SimpleNamespace(targets=[target], nearest_distance=lambda: 0.4)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from .comparison import Comparison, Knowledge
+from .averages import Knowledge
+from .comparison import Comparison
 from .low_rank import LowRank
 from .nuisance import Nuisance
 from .state import FitView

@@ -192,7 +192,7 @@ def _shares(
         return np.where(beforehand.modes.known, expected, 1.0), expected
     if beforehand.is_waves:
         n = seen.n_frames / float(np.median(seen.inefficiency))
-        share = seen.share(prior_frames(np.linalg.eigvalsh(seen.covariance), n))
+        share = seen.share(prior_frames(np.asarray(np.linalg.eigvalsh(seen.covariance)), n))
     else:
         is_linear = view.samples.potential.energy_is_linear
         share = seen.share(0.0 if is_linear else known.prior_frames)

@@ -57,11 +57,11 @@ class Comparison:
     target_noise: LowRank  # [points, points], without what is common to all points
     n_effective: float  # least of all state points
     jacobian_noise: JacobianNoise | None = None  # None: J is exact
+    nuisances: Sequence[Sequence[Nuisance]] = ()  # of each target, what is common to its points
     growth: Array | None = None
     """How waves of all liquids grow, [wave numbers, coefficients]; None without theory."""
     theory_weight: float = 0.0
     """Mean over the modes of g(r) of the weight that theory has beside the frames."""
-    nuisances: Sequence[Sequence[Nuisance]] = ()  # of each target, what is common to its points
 
     @property
     def residual(self) -> Array:
@@ -139,6 +139,7 @@ class Comparison:
 
     def each(self) -> list[Comparison]:
         """One of each target alone, without a Jacobian."""
+        each = self.nuisances or [[] for _ in self.targets]
         return [
             Comparison(
                 [target],
@@ -147,8 +148,9 @@ class Comparison:
                 self.own_noise.part(here),
                 self.target_noise.part(here),
                 self.n_effective,
+                nuisances=[own],
             )
-            for target, here in self.places()
+            for (target, here), own in zip(self.places(), each, strict=True)
         ]
 
     @property

@@ -73,7 +73,9 @@ class Progress:
         """
         believed = [entry.excess for entry in self.history if not entry.was_rolled_back]
         before, since = believed[:-_PATIENCE], believed[-_PATIENCE:]
-        if self.converged or not before or min(since) < max(_PROGRESS * min(before), 1.0):
+        if self.converged or not before or min(believed) < 1.0:
+            return False
+        if min(since) < _PROGRESS * min(before):
             return False
         last = self.history[-1]
         event = (

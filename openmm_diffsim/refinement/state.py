@@ -20,7 +20,8 @@ from ..observables import Observable
 from ..potentials import Potential, SplinePair
 from ..samples import Samples, View
 from ..units import MOLAR_GAS_CONSTANT
-from .comparison import Comparison, Knowledge, Sight, compare, groups_of
+from .averages import Knowledge, Sight
+from .comparison import Comparison, compare, groups_of
 from .initial import invert
 from .species import Species
 from .target import Target

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from ...errors import TargetError
 from ...limits import checked_number, checked_whole
-from ..comparison import Knowledge
+from ..averages import Knowledge
 
 
 @dataclass(frozen=True)
