@@ -177,7 +177,7 @@ def judged(fit: diffsim.Refinement, case: Case, data: dict[str, Any]) -> dict[st
         "misfit": summary["misfit"],
         "converged": fit.converged,
         "steps": fit.md_steps,
-        "rolled_back": sum(bool(item.event) for item in fit.history),
+        "rolled_back": sum(item.was_rolled_back for item in fit.history),
         "u_rms": float(np.sqrt(np.mean(off**2))),
         "claim_rms": float(np.sqrt(np.mean(claim**2))),
         "within_1": float(np.mean(np.abs(off) < claim)),

@@ -73,13 +73,11 @@ class Progress:
         """
         believed = [entry.excess for entry in self.history if not entry.was_rolled_back]
         before, since = believed[:-_PATIENCE], believed[-_PATIENCE:]
-        if self.converged or not before or min(believed) < 1.0:
-            return False
-        if min(since) < _PROGRESS * min(before):
+        if self.converged or not before or min(since) < max(_PROGRESS * min(before), 1.0):
             return False
         last = self.history[-1]
         event = (
-            f"{_STALLED}: what is off most, {min(believed):.2f} of its limit at best, has come no "
+            f"{_STALLED}: what is off most, {min(since):.2f} of its limit at best, has come no "
             f"nearer for {_PATIENCE} rounds; it is {last.worst} now. The potential may not be able "
             "to follow the targets as it is, or they exclude each other: take a freer one (a "
             "network on a spline from boltzmann_inversion, say), longer rounds, or larger "
