@@ -2,6 +2,7 @@
 
     taskset -c 1 python benchmarks/honest.py fit --systems lj-0.845 wca --seeds 0 5
     python benchmarks/honest.py table
+    python benchmarks/honest.py figure --file docs/honest.png
 
 Each seed has a target of its own (2000 frames every 50 steps), from which the potential is
 recovered, from a disordered start: from g(r) alone ("g"), or with the pressure ("gp"). All results
@@ -80,6 +81,11 @@ class Case:
     def kelvin(self) -> float:
         return self.temperature * EPSILON / MOLAR_GAS_CONSTANT
 
+    @property
+    def knots(self) -> int:
+        """35 to a sigma, about as many as the bins of g(r)."""
+        return round(35 * (self.cutoff - self.r_min)) + 1
+
     def truth(self) -> Known:
         return Known(self.form, self.core, self.cutoff)
 
@@ -137,7 +143,7 @@ def target_of(name: str, seed: int) -> dict[str, Any]:
 
 
 def first_guess(case: Case, data: dict[str, Any]) -> diffsim.SplinePair:
-    pair = diffsim.SplinePair(case.r_min * SIGMA, case.cutoff * SIGMA, knots=60)
+    pair = diffsim.SplinePair(case.r_min * SIGMA, case.cutoff * SIGMA, knots=case.knots)
     return diffsim.boltzmann_inversion(pair, data["r"], data["g"], case.kelvin)
 
 
@@ -166,23 +172,46 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
 
 
 def judged(fit: diffsim.Refinement, case: Case, data: dict[str, Any]) -> dict[str, Any]:
+    """How far u(r) is off where g > 0.1, in kT and in claimed errors; each target likewise."""
     r = np.linspace(case.r_min * SIGMA, case.cutoff * SIGMA, 400)
     r = r[np.interp(r, data["r"], data["g"]) > 0.1]
     u, error = fit.potential_table(r)
     truth = case.truth().energy(r).detach().numpy()[0]
     kt = case.temperature * EPSILON
     off, claim = (u[0] - truth) / kt, error[0] / kt
-    summary = fit.summary()
+    verdict = fit.verdict()
     return {
-        "misfit": summary["misfit"],
+        "misfit": fit.summary()["misfit"],
         "converged": fit.converged,
         "steps": fit.md_steps,
         "rolled_back": sum(item.was_rolled_back for item in fit.history),
-        "u_rms": float(np.sqrt(np.mean(off**2))),
-        "claim_rms": float(np.sqrt(np.mean(claim**2))),
+        "u_rms": rms(off),
+        "claim_rms": rms(claim),
         "within_1": float(np.mean(np.abs(off) < claim)),
         "within_2": float(np.mean(np.abs(off) < 2 * claim)),
+        "theory": float(np.mean([c.theory_weight for c in fit.view().compare()])),
+        "targets": {target.name: target.misfit for target in verdict.targets},
+        "fresh": fresh(fit) if fit.converged else {},
+        "r": (r[::8] / SIGMA).tolist(),
+        "off": off[::8].tolist(),
+        "claim": claim[::8].tolist(),
     }
+
+
+def rms(x: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def fresh(fit: diffsim.Refinement) -> dict[str, float]:
+    """Each target against new frames, which nothing was fitted to: rms in combined errors."""
+    liquid = fit.targets[0].state_point
+    samples = liquid.sample(20_000, 50, [t.observable for t in fit.targets], equilibration=1000)
+    found = {}
+    for target in fit.targets:
+        estimate = samples.estimate(target.observable)
+        error = np.sqrt(target.uncertainty**2 + estimate.standard_error**2)
+        found[target.observable.label] = rms((estimate.value - target.values) / error)
+    return found
 
 
 def run(options: argparse.Namespace) -> None:
@@ -210,27 +239,74 @@ def _key(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def rounded(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}
+    numbers = {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}
+    return {k: v for k, v in numbers.items() if not isinstance(v, list)}
+
+
+def results(label: str | None = None) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
+    return [line for line in lines if label is None or line["label"] == label]
 
 
 def table(options: argparse.Namespace) -> None:
-    lines = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
-    print("label | system | targets | seeds | misfit | u rms | claim | within 1, 2 | steps | back")
-    for key in dict.fromkeys((x["label"], x["name"], x["mode"]) for x in lines):
-        mine = [x for x in lines if (x["label"], x["name"], x["mode"]) == key and "u_rms" in x]
-        if not mine:
-            continue
-        m = {
-            k: np.array([x[k] for x in mine], float)
-            for k in mine[0]
-            if k[0] not in "ln" and not isinstance(mine[0][k], str)
-        }
-        print(
-            f"{' | '.join(key)} | {len(mine)} | {np.median(m['misfit']):.2f} | "
-            f"{np.median(m['u_rms']):.3f} | {np.median(m['claim_rms']):.3f} | "
-            f"{m['within_1'].mean():.2f}, {m['within_2'].mean():.2f} | "
-            f"{np.median(m['steps']):.0f} | {m['rolled_back'].mean():.1f}"
-        )
+    print(
+        "| system | targets | seeds | misfit | u off, kT | claimed | within 1, 2 errors | "
+        "targets off, most | theory | steps | roll-backs | converged, fresh |"
+    )
+    print("|" + "---|" * 12)
+    lines = results(options.label)
+    for name, mode in dict.fromkeys((x["name"], x["mode"]) for x in lines):
+        mine = [x for x in lines if (x["name"], x["mode"]) == (name, mode) and "u_rms" in x]
+        failed = [x for x in lines if (x["name"], x["mode"]) == (name, mode) and x["outcome"]]
+        print(f"| {name} | {mode} | {row(mine)} |" + f" {len(failed)} failed" * bool(failed))
+
+
+def row(mine: list[dict[str, Any]]) -> str:
+    def median(key: str) -> float:
+        return float(np.median([x[key] for x in mine]))
+
+    def mean(key: str) -> float:
+        return float(np.mean([x[key] for x in mine]))
+
+    worst = max(max(x["targets"].values()) for x in mine)
+    anew = [z for x in mine for z in x["fresh"].values()]
+    return (
+        f"{len(mine)} | {median('misfit'):.2f} | {median('u_rms'):.3f} | "
+        f"{median('claim_rms'):.3f} | {mean('within_1'):.2f}, {mean('within_2'):.3f} | "
+        f"{worst:.2f} | {mean('theory'):.2f} | {median('steps'):.0f} | {mean('rolled_back'):.1f} | "
+        f"{sum(x['converged'] for x in mine)}" + (f", {max(anew):.2f}" if anew else "")
+    )
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Of each system, how far u(r) is off in each seed, and two claimed errors about zero."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    lines = [x for x in results(options.label) if x["mode"] == "gp" and "off" in x]
+    names = list(dict.fromkeys(x["name"] for x in lines))
+    columns = 4
+    rows = -(-len(names) // columns)
+    shape = {"figsize": (3.2 * columns, 2.3 * rows), "squeeze": False}
+    drawn, axes = plt.subplots(rows, columns, **shape)
+    for axis, name in zip(axes.flat, names, strict=False):
+        mine = [x for x in lines if x["name"] == name]
+        band = 2 * np.median([x["claim"] for x in mine], axis=0)
+        axis.fill_between(mine[0]["r"], -band, band, color="#1f6fb4", alpha=0.2, lw=0)
+        for one in mine:
+            axis.plot(one["r"], one["off"], lw=0.9, color="#222222", alpha=0.7)
+        axis.set(title=name, ylim=(-0.12, 0.12))
+        axis.axhline(0, lw=0.5, color="#888888")
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("r / sigma")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("u off, kT")
+    drawn.tight_layout()
+    drawn.savefig(options.file, dpi=110)
 
 
 def main() -> None:
@@ -245,7 +321,12 @@ def main() -> None:
     command.add_argument("--options", type=json.loads, default={}, help="GaussNewtonOptions, JSON")
     command.set_defaults(run=run)
     command = commands.add_parser("table")
+    command.add_argument("--label", default="default")
     command.set_defaults(run=table)
+    command = commands.add_parser("figure")
+    command.add_argument("--label", default="default")
+    command.add_argument("--file", type=Path, default=FOLDER / "honest.png")
+    command.set_defaults(run=figure)
     torch.set_num_threads(1)
     options = parser.parse_args()
     options.run(options)

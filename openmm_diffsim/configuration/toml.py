@@ -87,7 +87,7 @@ class RefineSection:
     every: int
     seed: int
     output: Path
-    largest_step: float  # kT
+    largest_step: float | None  # kT
     gauss_newton: GaussNewtonOptions
 
 
@@ -328,7 +328,7 @@ def _refine(section: _Section) -> RefineSection:
         every=section.integer("every", 50),
         seed=section.integer("seed", 1),
         output=section.output("output"),
-        largest_step=section.number("largest_step", 4.0),
+        largest_step=section.number("largest_step", None),
         gauss_newton=_gauss_newton(section),
     )
     if made.steps < 20 * made.every:

@@ -43,6 +43,7 @@ from .trust import Trust
 Array = NDArray[np.float64]
 
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
+_BOUNDED_STEP = 4.0  # kT, of a method that knows itself how far it can see
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
@@ -66,9 +67,9 @@ class Refinement:
     method : str or Method
         "gauss-newton", "ibi", "relative-entropy", "adam", or an object such as
         ``TorchOptimizer(...)``.
-    largest_step : float
-        Most that u(r) of a pair potential may change per round where g > 0.1, in kT. Methods bound
-        their steps themselves, by what they know of their reach.
+    largest_step : float, optional
+        Most that u(r) of a pair potential may change per round where g > 0.1, in kT. Default: 4 for
+        Gauss-Newton, which bounds its steps itself by what the linear model is good for; else 1.
     checkpoint : path, optional
         Written after every round; never in place of one that this fit neither wrote nor resumed.
         A file of its name that ends in .lock keeps other processes from it during ``run``. The
@@ -102,7 +103,7 @@ class Refinement:
         targets: Sequence[Target],
         method: str | Method = "gauss-newton",
         *,
-        largest_step: float = 4.0,
+        largest_step: float | None = None,
         checkpoint: str | Path | None = None,
         prior: Any = "auto",
         executor: Executor | None = None,
@@ -127,6 +128,8 @@ class Refinement:
         self.potential = potential
         self.targets = list(targets)
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
+        if largest_step is None:
+            largest_step = _BOUNDED_STEP if isinstance(self.method, GaussNewton) else 1.0
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor

@@ -10,22 +10,24 @@ coefficients minimize
   known 1/S(k)^2 times better than independent counts would be, and they decide the soft modes.
   With that C, the minimum is the maximum-likelihood one: for noise like that of the model's own
   frames, J^T C^-1 J = beta^2 Cov(S, S), the Hessian of the relative entropy.
-- J and the one-frame covariance in C are (1 - a) times the covariance of the frames, plus a times
-  that of liquid-state theory, a = M_0 / (M_0 + n_effective): the Bayesian estimate of a covariance
-  with M_0 frames' worth of prior knowledge. Few frames give noise; theory has none but is
-  approximate. M_0 has to be large against the number of coefficients: the smallest eigenvalues of
-  a sampled covariance come out too small, and they are those of the soft modes, along which a
-  step from few frames overshoots.
-- Where there is no theory, as of molecules, the covariance is shrunk toward that of independent
-  waves of g(r), as far as the frames say: see ``refinement.waves``.
+- J and C are judged mode by mode, see ``refinement.modes``: each mode of g(r) is known as well as
+  its own correlation time lets it, and is that of the frames or that of liquid-state theory as far
+  as either can be believed. Few frames give noise, of which the smallest eigenvalues come out too
+  small: those of the soft modes, along which a step then overshoots. Theory has no noise but is
+  approximate. It keeps the weight of M_0 frames where the frames agree with it, and loses it mode
+  by mode where they do not.
+- Where there is no theory, as of molecules, pair counts are taken to fluctuate by wave number, as
+  far as the frames say so: see ``refinement.waves``.
 - There is no theory of a network. In its place stand points that fluctuate independently: fewer
   frames than points give a singular covariance, whose inverse would weigh most what no frame shows.
 - The prior says that c differs from the potential of mean force c_0 by something smooth:
   beta (w - u) = ln y(r) up to a constant, and the cavity function y is smooth, through the core
-  too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
-  prior alone decides.
-
-- The Jacobian of a dynamic observable is measured on few segments. Its noise damps the step: see
+  too. Its second derivative is white noise of spectral density q. The default leaves u(r) free at
+  the distance of knots wherever pairs are: a stronger one would count as data, and c_0 has the
+  noise of these already. Where no pair ever was, the prior alone decides.
+- A step goes as far as the linear model is good for: no wave of the liquid may grow much, which is
+  what happens near phase separation; without theory, u(r) changes by kT at most.
+ of a dynamic observable is measured on few segments. Its noise damps the step: see
   ``damping``.
 
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
