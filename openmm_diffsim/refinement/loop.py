@@ -274,15 +274,9 @@ class Refinement:
         return self._progress.verdict
 
     def summary(self) -> dict[str, float]:
-        """Misfit, rdf_rms and n_effective of the present parameters, and the MD steps so far."""
-        views = self.comparisons()
-        return {
-            "misfit": misfit_of(views),
-            "rdf_rms": rdf_rms(views),
-            "n_effective": min(view.n_effective for view in views),
-            "md_steps": self.md_steps,
-            "seconds": self._progress.seconds,
-        }
+        """Of the present parameters, as in ``Round``, and MD steps and seconds so far."""
+        so_far = {"md_steps": self.md_steps, "seconds": self._progress.seconds}
+        return _numbers_of(self.comparisons()) | so_far
 
     def agreement(self) -> list[Agreement]:
         """Is each target reached within its errors, and what are its scale, offset, ...?"""
@@ -405,14 +399,14 @@ class Refinement:
         verdict = self._judged(views)
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
-        misfit, effective = misfit_of(views), min(view.n_effective for view in views)
+        numbers = _numbers_of(views)
         self._progress.seconds += time.perf_counter() - start
-        self._progress.record(misfit, rdf_rms(views), effective, change, verdict)
+        self._progress.record(numbers, change, verdict)
         self._tell_stall()
         worst = verdict.worst
         bar.set_postfix_str(
-            f"round {len(self.history)}, misfit {misfit:.2f}, worst {worst.name} "
-            f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {effective:.0f}"
+            f"round {len(self.history)}, misfit {numbers['misfit']:.2f}, worst {worst.name} "
+            f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
     def _judged(self, pooled: Sequence[Comparison]) -> Verdict:
@@ -579,6 +573,15 @@ class Refinement:
     def identity(self) -> dict[str, Any]:
         """Which fit this is, as plain data: two with the same are the same fit."""
         return identity_of(self.potential, self.method, self.targets, self.states)
+
+
+def _numbers_of(views: Sequence[Comparison]) -> dict[str, float]:
+    return {
+        "misfit": misfit_of(views),
+        "rdf_rms": rdf_rms(views),
+        "n_effective": min(view.n_effective for view in views),
+        "theory_weight": float(np.mean([view.theory_weight for view in views])),
+    }
 
 
 def unused_targets(method: Any, view: FitView) -> list[Target]:

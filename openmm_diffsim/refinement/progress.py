@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ class Round:
     largest_change: float  # kT, of u(r) where g > 0.1, in the update that followed
     excess: float  # of the target that is off most: its misfit over what a right model may have
     worst: str  # which one that is
+    theory_weight: float  # of liquid-state theory beside the frames, mean over the modes of g(r)
     event: str = ""  # why the round was rolled back, if it was, or that the fit has stalled
 
     @property
@@ -55,15 +57,11 @@ class Progress:
         """Was there nothing against the last round?"""
         return self.verdict is not None and self.verdict.converged
 
-    def record(
-        self, misfit: float, rms: float, effective: float, change: float, verdict: Verdict
-    ) -> None:
-        """A round that was believed."""
+    def record(self, found: Mapping[str, float], change: float, verdict: Verdict) -> None:
+        """A round that was believed; ``found`` has its misfit, rdf_rms, n_effective, ..."""
         self.verdict, worst = verdict, verdict.worst
-        so_far = (self.md_steps, self.seconds)
-        self.history.append(
-            Round(misfit, rms, effective, *so_far, change, worst.excess, worst.name)
-        )
+        so_far = {"md_steps": self.md_steps, "seconds": self.seconds, "largest_change": change}
+        self.history.append(Round(**found, **so_far, excess=worst.excess, worst=worst.name))  # type: ignore[arg-type]
 
     def mark_stall(self) -> bool:
         """Say so in the last round's event where the fit no longer comes nearer; does it?
