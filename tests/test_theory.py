@@ -97,7 +97,7 @@ def response_of(structure: LiquidStructure) -> Array:
 
 def pressure_response_of(structure: LiquidStructure, c: Array) -> Array:
     """dP/dc at coefficients c [pairs of types, coefficients], of the same shape."""
-    found = structure.pressure_response(c.ravel(), structure.rdf_response())
+    found = structure.pressure_response(c.ravel())
     return found.reshape(c.shape)
 
 
@@ -125,7 +125,9 @@ BUMPS = [(0, 9), (0, 20), (1, 9), (1, 14), (2, 10), (2, 30)]  # pair of types, c
 @pytest.fixture
 def points(monkeypatch: pytest.MonkeyPatch) -> None:
     """g(r) at points, as the exact one is here, and not in bins."""
-    monkeypatch.setattr(liquid_theory, "_binned", lambda basis, r, width: basis.values(r))
+    monkeypatch.setattr(
+        liquid_theory, "_nodes", lambda r, width: (r[:, None], np.full((len(r), 1), width))
+    )
 
 
 @pytest.mark.usefixtures("points")

@@ -47,7 +47,9 @@ Array = NDArray[np.float64]
 _LEAST_STRUCTURE_FACTOR = 0.02  # of the starting guess
 _MOST_ITERATIONS = 60
 _SMALL_WAVE = 0.3  # S(k) of a wave that may grow
-_NODES = 4  # of the quadrature over a bin
+_NODES = 6  # of the quadrature over a bin
+_MOST_BOLTZMANN = 100.0  # of -beta u
+_LEAST_G = 1e-3  # of the largest
 
 
 @dataclass(frozen=True)
@@ -184,24 +186,52 @@ class LiquidStructure:
         inverse = np.linalg.solve(system, np.diag(g))
         return np.asarray(inverse.reshape(n_pairs, n, n_pairs, n))
 
-    def pressure_response(self, coefficients: Array, rdf_response: Array) -> Array:
+    def pressure_response(self, coefficients: Array) -> Array:
         """dP/dc in bar mol/kJ, shape [coefficients], by the virial equation.
 
-        P = rho kT - (2 pi / 3) sum_ab rho_a rho_b int r^3 u'_ab g_ab dr.
+        P = rho kT - (2 pi / 3) sum_ab rho_a rho_b int r^3 u'_ab g_ab dr. On the wall u' and g
+        change a lot within a bin: there y = g exp(beta u) is taken as constant, and so is dg / g of
+        what other particles do.
         """
-        width = self.r[1] - self.r[0]
+        r, weight = _nodes(self.r, self.r[1] - self.r[0])
         rows, columns = np.triu_indices(len(self.n_of_type))
         density = self.n_of_type / self.volume
         multiplicity = np.where(rows == columns, 1.0, 2.0) * density[rows] * density[columns]
-        measure = -2 * np.pi / 3 * BAR * width * multiplicity[:, None]
-        direct, force, start = [], np.zeros_like(self.g), 0
+        measure = -2 * np.pi / 3 * BAR * multiplicity[:, None, None] * weight * r**3
+        parts, start, flat = [], 0, r.ravel()
+        u, slope = np.zeros((2, len(self.g), r.size))
         for each in self.interactions:
-            slopes = each.basis.derivatives(self.r)
-            direct.append(each.spread(measure * ((self.g * self.r**3) @ slopes)))
-            own = coefficients[start : start + len(direct[-1])]
-            start += len(own)
-            force += measure * (each.gather(own) @ slopes.T * self.r**3)
-        return np.concatenate(direct) + np.einsum("pb,pbk->k", force, rdf_response)
+            values, slopes = each.basis.values(flat), each.basis.derivatives(flat)
+            size = each.n_rows * each.basis.n_coefficients
+            own = each.gather(coefficients[start : start + size])
+            u, slope, start = u + own @ values.T, slope + own @ slopes.T, start + size
+            parts.append((each, values, slopes))
+        shape = (len(self.g), *r.shape)
+        g, gained = self._within_bins(u.reshape(shape), r**2 * weight)
+        force = measure * slope.reshape(shape) * g
+        direct = [
+            each.spread(
+                np.einsum("pbn,bnk->pk", measure * g, slopes.reshape(*r.shape, -1))
+                - self.beta * np.einsum("pbn,bnk->pk", force, values.reshape(*r.shape, -1))
+            )
+            for each, values, slopes in parts
+        ]
+        return np.concatenate(direct) + np.einsum("pbn,pbk->k", force, gained)
+
+    def _within_bins(self, u: Array, weight: Array) -> tuple[Array, Array]:
+        """g at nodes in each bin, [pairs, bins, nodes], and dg/g without the direct response.
+
+        u [pairs, bins, nodes]; weight [bins, nodes]. Where g is too small to say, y is as outside.
+        """
+        boltzmann = np.exp(np.minimum(-self.beta * u, _MOST_BOLTZMANN))
+        mean = (boltzmann * weight).sum(axis=-1) / weight.sum(axis=-1)
+        seen = (self.g > _LEAST_G * self.g.max()) & (mean > 0)
+        y = np.where(seen, self.g, 1.0) / np.where(seen, mean, 1.0)
+        gained = self._indirect / np.where(seen, self.g, 1.0)[..., None]
+        for pair, found in enumerate(seen):
+            first = int(np.argmax(found))
+            y[pair, :first], gained[pair, :first] = y[pair, first], gained[pair, first]
+        return y[..., None] * boltzmann, gained
 
     @property
     def _cutoff(self) -> float:
@@ -336,10 +366,16 @@ class LiquidStructure:
         return out
 
 
+def _nodes(r: Array, width: Array | float) -> tuple[Array, Array]:
+    """Nodes of a quadrature over bins and their weights, each [len(r), nodes]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    half = 0.5 * np.broadcast_to(width, r.shape)[:, None]
+    return np.maximum(r[:, None] + half * nodes, 0.0), half * weights
+
+
 def _binned(basis: SplineBasis, r: Array, width: Array | float) -> Array:
     """Mean of each basis function over a bin, weighted by r^2, [len(r), functions]."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    points = np.maximum(r[:, None] + 0.5 * np.broadcast_to(width, r.shape)[:, None] * nodes, 0.0)
+    points, weights = _nodes(r, width)
     share = weights * points**2
     share /= share.sum(axis=1, keepdims=True)
     values = basis.values(points.ravel()).reshape(*points.shape, -1)

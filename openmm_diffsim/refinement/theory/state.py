@@ -175,8 +175,7 @@ class _Liquid:
         return self._structure.response_at(shares, r)
 
     def of_pressure(self) -> Array:
-        response = self._structure.rdf_response()
-        return self._structure.pressure_response(self._coefficients, response)[None]
+        return self._structure.pressure_response(self._coefficients)[None]
 
 
 def _bins(state_point: Any, grids: Sequence[Array]) -> tuple[float, int, int]:
