@@ -36,7 +36,7 @@ targets = [
     for rdf, m in zip(rdfs, measured, strict=True)
 ]
 fit = diffsim.Refinement(pair, targets)
-fit.run(rounds=5, steps=4000, every=50)
+fit.run(rounds=8, steps=4000, every=50)
 
 r = np.linspace(0.34, 0.75, 50)
 u, error = fit.potential_table(r)

@@ -28,7 +28,7 @@ observable = "pressure"
 value = {pressure}
 uncertainty = {error}
 [refine]
-rounds = 6
+rounds = 20
 steps = 10000
 largest_step = 3.0
 output = "out"

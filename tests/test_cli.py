@@ -582,7 +582,7 @@ def test_measured_liquid_is_refined_by_one_command(
     measured = shared_data(f"experiment/{data}")
     shipped = Path(__file__).resolve().parents[1] / "examples" / f"{name}.toml"
     text = shipped.read_text().replace(f"../../shared/data/experiment/{data}", str(measured))
-    for long, short in (("particles = 500", "particles = 300"), ("rounds = 15", "rounds = 3")):
+    for long, short in (("particles = 500", "particles = 300"), ("rounds = 15", "rounds = 6")):
         assert long in text
         text = text.replace(long, short)
     (here / "fit.toml").write_text(text.replace("cutoff = 0.9", "cutoff = 0.85"))

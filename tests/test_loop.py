@@ -223,7 +223,7 @@ def test_a_difference_between_two_temperatures_is_fitted() -> None:
         return float(np.sqrt(np.mean((exact[0] - exact[1] - values) ** 2)))
 
     before = off()
-    run(fit, 12)
+    run(fit, 30)
     assert fit.converged and len(fit.comparisons()) == 1
     assert off() < 0.2 * before and before > 1.5 * UNCERTAINTY
     assert fit.last_step is not None and fit.last_step.covariance is not None

@@ -79,7 +79,7 @@ def test_each_of_two_potentials_is_found_from_the_g_of_its_particles() -> None:
     truth = np.array([SIGMA, EPSILON, 1.05 * SIGMA, 0.7 * EPSILON])
     z = (flat_parameters(both).numpy() - truth) / error
     assert np.abs(z).max() < 5, z
-    assert (error < 0.1 * truth).all()
+    assert (error < 0.15 * truth).all()
     assert fit.summary()["rdf_rms"] < 0.6 * fit.history[0].rdf_rms
     assert fit.summary()["misfit"] < 1.4
     for term, exact in enumerate(true):

@@ -69,7 +69,8 @@ class Refinement:
         ``TorchOptimizer(...)``.
     largest_step : float, optional
         Most that u(r) of a pair potential may change per round where g > 0.1, in kT. Default: 4 for
-        Gauss-Newton, which bounds its steps itself by what the linear model is good for; else 1.
+        Gauss-Newton, which bounds its steps itself by what the linear model is good for; else, and
+        beside a network, 1.
     checkpoint : path, optional
         Written after every round; never in place of one that this fit neither wrote nor resumed.
         A file of its name that ends in .lock keeps other processes from it during ``run``. The
@@ -129,7 +130,8 @@ class Refinement:
         self.targets = list(targets)
         self.method: Method = METHODS[method]() if isinstance(method, str) else method
         if largest_step is None:
-            largest_step = _BOUNDED_STEP if isinstance(self.method, GaussNewton) else 1.0
+            is_bound = isinstance(self.method, GaussNewton) and potential.energy_is_linear
+            largest_step = _BOUNDED_STEP if is_bound else 1.0
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
