@@ -38,7 +38,7 @@ from openmm_diffsim.potentials import (
     flat_parameters,
     set_flat_parameters,
 )
-from openmm_diffsim.refinement import Comparison, FitView, Step
+from openmm_diffsim.refinement import Comparison, FitView, Step, jackknife
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.gauss_newton import (
@@ -702,6 +702,43 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
         inside.append(np.abs(z) < 1.96)
     coverage = np.mean(inside, axis=0)
     assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
+
+
+def z_of_repeats(frames: int, n_values: int, memory: float, repeats: int) -> tuple[Array, Array]:
+    """Steps from the truth over their errors, rms [parameters]: as the Hessian has them, and all.
+
+    Frames and data are drawn anew each time.
+    """
+    rng = np.random.default_rng(8)
+    harmonic, matrix = Harmonic(1, n_values), rng.normal(size=(N, 2))
+    potential = Linear(matrix, np.array([0.3, -0.2]))
+    values, error = harmonic.mean(matrix @ np.array([0.3, -0.2])), np.full(n_values, 0.005)
+    found = []
+    for _ in range(repeats):
+        samples = harmonic.sample(potential, frames, rng, memory)
+        goal = target(harmonic.observable, values + error * rng.normal(size=n_values), error)
+        state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+        view = FitView(potential, (state,), flat_parameters(potential))
+        step = GaussNewton().propose(view)
+        assert step.covariance is not None
+        more = jackknife.excess(view, GaussNewtonOptions(), step.covariance)
+        for covariance in (step.covariance, step.covariance + more):
+            found.append(step.change / np.sqrt(np.diag(covariance)))
+    return np.sqrt(np.mean(np.square(found[::2]), axis=0)), np.sqrt(
+        np.mean(np.square(found[1::2]), axis=0)
+    )
+
+
+def test_stretches_left_out_show_the_noise_that_a_fit_to_it_hides() -> None:
+    """About 15 independent frames of 30 values make Jacobian and weights; rms known to 9 %."""
+    by_hessian, found = z_of_repeats(300, 30, 0.9, 60)
+    assert np.all(by_hessian > 1.3), by_hessian
+    assert np.all(found < 1.25), found
+
+
+def test_where_the_hessian_is_right_leaving_stretches_out_adds_little() -> None:
+    by_hessian, found = z_of_repeats(1000, 8, 0.0, 40)
+    assert np.all(found > 0.9 * by_hessian), found / by_hessian
 
 
 def test_the_method_moves_a_potential_to_the_closed_form_and_says_the_covariance() -> None:
