@@ -394,6 +394,45 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
     assert np.abs(claimed / scatter - 1.1).max() < 5 * 0.14
 
 
+class Box(Recorded):
+    """The volume, beside what was recorded."""
+
+    def values(self, records: Tensor, conditions: Any) -> Tensor:
+        return torch.as_tensor(conditions.volume)[:, None] + 0.0 * records
+
+
+def breathing(harmonic: Harmonic, rng: np.random.Generator, memory: float) -> Samples:
+    """400 frames at 1 bar, of which the features go with a volume of memory^|lag|."""
+    samples = harmonic.sample(Linear(np.eye(N), np.zeros(N)), 400, rng, 0.0)
+    volume = autoregressive(rng, 400, 1, memory)
+    features = samples.features + 2.0 * volume * np.arange(N)
+    return replace(
+        samples,
+        runs=(replace(samples.runs[0], pressure=1.0),),
+        pressure=1.0,
+        volume=20.0 + volume[:, 0],
+        learned=Features(features, np.zeros((400, N))),
+        records={BOX: np.zeros((400, 1))},
+    )
+
+
+BOX = Box(1)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.8])
+def test_how_a_box_answers_is_known_as_well_as_repeated_runs_agree(memory: float) -> None:
+    """120 runs: variances to 13 %; ten to a hundred stretches, to as much again."""
+    rng = np.random.default_rng(36)
+    harmonic, goal = Harmonic(6), target(BOX, np.array([20.0]), 0.1)
+    views = [
+        view_state([goal], breathing(harmonic, rng, memory), None, GaussNewtonOptions())
+        for _ in range(120)
+    ]
+    scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
+    claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
+    assert np.all((claimed / scatter > 0.6) & (claimed / scatter < 1.5)), claimed / scatter
+
+
 def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     views, *_ = random_problem(36, 3, 1)
     rng = np.random.default_rng(36)

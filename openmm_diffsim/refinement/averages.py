@@ -16,7 +16,7 @@ from ..engine.segments import jacobian_deviations
 from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
-from ..statistics.correlated import assign_blocks
+from ..statistics.correlated import MOST_BLOCKS, assign_blocks
 from ..units import beta
 from .modes import Modes, Seen, inefficiency
 from .target import Target
@@ -25,6 +25,8 @@ from .waves import counted_by, prior_frames, reach_of, wave_modes
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+_FEWEST_STRETCHES = 10  # of frames, for a spread
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class _Deviations:
         deviations = samples.volume - self.weights @ samples.volume
         return np.asarray(deviations / np.sqrt(self.weights @ deviations**2))
 
+    @property
+    def is_free(self) -> bool:
+        """Does the volume fluctuate, with features that go along?"""
+        return bool(self.volume.any()) and self.view.samples.potential.energy_is_linear
+
     @cached_property
     def along(self) -> Array:
         """What values do along with the volume, [values]."""
@@ -135,9 +142,25 @@ class _Deviations:
         """Of the Jacobian what comes with the volume, [values, coefficients]."""
         if not self.volume.any():
             return np.zeros((len(self.along), len(self.view.coefficients)))
+        return np.outer(self.along, self._of_volume.sum(axis=0))
+
+    def noise_along(self, slow: float) -> Array:
+        """Its deviations in stretches of ``slow`` frames, [stretches, values, coefficients].
+
+        How features go with the volume, <v S>, is what is uncertain: a box is slow.
+        """
+        most = min(round(len(self.weights) / slow), MOST_BLOCKS)
+        series = self._of_volume - np.outer(self.weights, self._of_volume.sum(axis=0))
+        stretches = assign_blocks([len(self.weights)], max(most, _FEWEST_STRETCHES))
+        return np.einsum("v,bc->bvc", self.along, stretches.sums(series))
+
+    @cached_property
+    def _of_volume(self) -> Array:
+        """-beta w v S of each frame, [frames, coefficients]."""
         energies = self.view.samples.learned.linear(self.view.coefficients, virials=False).energies
-        along = (self.weights * self.volume) @ energies
-        return np.asarray(-beta(self.view.samples.temperature) * np.outer(self.along, along))
+        deviations = energies - self.weights @ energies
+        share = -beta(self.view.samples.temperature) * self.weights * self.volume
+        return np.asarray(share[:, None] * deviations)
 
 
 @dataclass(frozen=True)
@@ -178,6 +201,7 @@ def _static(
         frame_covariance / seen.n_frames,
         frame_covariance,
         view.n_effective,
+        frames.noise_along(slow) if wants_jacobian and frames.is_free else None,
         growth=beforehand.growth,
         theory_weight=float(np.mean(1 - share[by_theory])) if by_theory.any() else 0.0,
     )
@@ -287,7 +311,8 @@ def _dynamic(observables: list[Observable], sight: Sight, wants_jacobian: bool) 
 def _side_by_side(first: Averages, second: Averages) -> Averages:
     """Both, with noise that is independent."""
     n, m = len(first.mean), len(second.mean)
-    deviations = None if second.deviations is None else _padded(second.deviations, n, n + m)
+    each = [(first.deviations, 0), (second.deviations, n)]
+    known = [_padded(own, start, n + m) for own, start in each if own is not None]
     return Averages(
         first.sight,
         [*first.observables, *second.observables],
@@ -296,7 +321,7 @@ def _side_by_side(first: Averages, second: Averages) -> Averages:
         block_diag(first.covariance, second.covariance),
         block_diag(first.frame_covariance, second.frame_covariance),
         min(first.n_effective, second.n_effective),
-        deviations,
+        np.concatenate(known) if known else None,
         first.growth,
         first.theory_weight,
     )

@@ -25,8 +25,8 @@ coefficients minimize
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
   prior alone decides.
 
-- The Jacobian of a dynamic observable is measured on few segments. Its noise damps the step: see
-  ``damping``.
+- The Jacobian of a dynamic observable is measured on few segments, and how a box at constant
+  pressure answers on few independent volumes. Its noise damps the step: see ``damping``.
 
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
