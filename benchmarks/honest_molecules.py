@@ -274,7 +274,7 @@ class WaterNPT(Water):
     """The same at 1 bar, with the density in place of the pressure."""
 
     pressure = 1.0
-    rounds, steps, fit_every = 7, 17_000, 25
+    rounds, steps, fit_every = 6, 17_000, 25
     relaxing = 0.2  # a box follows slowly
 
     def rdfs(self) -> list[diffsim.RDF]:

@@ -994,6 +994,21 @@ def test_without_theory_a_gas_is_nearer_its_response_by_waves(
     assert waves < 0.85 * bare
 
 
+def test_without_theory_the_response_of_a_gas_has_the_noise_of_its_frames(
+    gas: dict[str, Any],
+) -> None:
+    """Of five parts of 40 frames; not all of it, as waves are known from the frames, too."""
+    goal, samples = [rdf_target(gas)], gas["samples"]
+    place = np.arange(len(samples)) * 5 // len(samples)
+    views = [
+        view_state(goal, samples.without(place != k), None, GaussNewtonOptions()) for k in range(5)
+    ]
+    scatter = np.var([view.jacobian for view in views], axis=0, ddof=1).sum()
+    claimed = np.mean([(measured(view) ** 2).sum() for view in views])
+    assert 0.3 < claimed / scatter < 1.5, claimed / scatter
+    assert view_state(goal, samples, gas["theory"], GaussNewtonOptions()).jacobian_noise is None
+
+
 def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) -> None:
     samples, theory, rdf = gas["samples"], gas["theory"], gas["rdf"]
     goal = [rdf_target(gas)]

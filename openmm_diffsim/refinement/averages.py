@@ -16,7 +16,7 @@ from ..engine.segments import jacobian_deviations
 from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
-from ..statistics.correlated import MOST_BLOCKS, assign_blocks
+from ..statistics.correlated import MOST_BLOCKS, Blocks, assign_blocks
 from ..units import beta
 from .modes import Modes, Seen, inefficiency
 from .target import Target
@@ -144,15 +144,33 @@ class _Deviations:
             return np.zeros((len(self.along), len(self.view.coefficients)))
         return np.outer(self.along, self._of_volume.sum(axis=0))
 
-    def noise_along(self, slow: float) -> Array:
-        """Its deviations in stretches of ``slow`` frames, [stretches, values, coefficients].
+    @cached_property
+    def slow(self) -> float:
+        """Frames per independent volume."""
+        whole = assign_blocks([len(self.weights)])
+        return float(inefficiency(self.volume[:, None], self.weights, whole)[0])
+
+    def noise_along(self) -> Array:
+        """Its deviations in stretches, [stretches, values, coefficients].
 
         How features go with the volume, <v S>, is what is uncertain: a box is slow.
         """
-        most = min(round(len(self.weights) / slow), MOST_BLOCKS)
         series = self._of_volume - np.outer(self.weights, self._of_volume.sum(axis=0))
-        stretches = assign_blocks([len(self.weights)], max(most, _FEWEST_STRETCHES))
-        return np.einsum("v,bc->bvc", self.along, stretches.sums(series))
+        return np.einsum("v,bc->bvc", self.along, self._stretches(self.slow).sums(series))
+
+    def noise_inside(self, slow: float) -> Array:
+        """As ``noise_along``, of the Jacobian at a fixed volume, of so many ``slow`` frames."""
+        place = self._stretches(slow).of_frame
+        share = -beta(self.view.samples.temperature) * self.weights[:, None] * self.inner
+        each = np.array(
+            [share[place == b].T @ self.features[place == b] for b in range(place[-1] + 1)]
+        )
+        weight = np.bincount(place, self.weights)
+        return np.asarray(each - weight[:, None, None] * each.sum(axis=0))
+
+    def _stretches(self, slow: float) -> Blocks:
+        most = min(round(len(self.weights) / slow), MOST_BLOCKS)
+        return assign_blocks([len(self.weights)], max(most, _FEWEST_STRETCHES))
 
     @cached_property
     def _of_volume(self) -> Array:
@@ -190,8 +208,8 @@ def _static(
     share, share_of_response = _shares(seen, beforehand, view, known)
     if beforehand.jacobian is not None:
         jacobian = _mixed(jacobian, frames, beforehand, seen, share_of_response)
-    slow = inefficiency(frames.volume[:, None], frames.weights, blocks)[0]
-    frame_covariance = seen.frame_covariance(share) + slow * np.outer(frames.along, frames.along)
+    along = np.outer(frames.along, frames.along)
+    frame_covariance = seen.frame_covariance(share) + frames.slow * along
     by_theory = beforehand.modes.known
     return Averages(
         sight,
@@ -201,10 +219,27 @@ def _static(
         frame_covariance / seen.n_frames,
         frame_covariance,
         view.n_effective,
-        frames.noise_along(slow) if wants_jacobian and frames.is_free else None,
+        _jacobian_noise(frames, beforehand, seen, share_of_response) if wants_jacobian else None,
         growth=beforehand.growth,
         theory_weight=float(np.mean(1 - share[by_theory])) if by_theory.any() else 0.0,
     )
+
+
+def _jacobian_noise(
+    frames: _Deviations, beforehand: _Beforehand, seen: Seen, share: Array
+) -> Array | None:
+    """Deviations of the Jacobian of frames, [stretches, values, coefficients], or None.
+
+    Of the answer of the volume, and where pair counts are waves, of that at a fixed one; elsewhere
+    theory has no noise.
+    """
+    each = []
+    if frames.is_free:
+        each.append(frames.noise_along())
+    if beforehand.is_waves:
+        left = (beforehand.modes.basis * share) @ beforehand.modes.inverse
+        each.append(left @ frames.noise_inside(float(np.max(seen.inefficiency))))
+    return np.concatenate(each) if each else None
 
 
 def _shares(

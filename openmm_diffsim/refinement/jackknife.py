@@ -59,7 +59,7 @@ def _spread(view: FitView, options: GaussNewtonOptions) -> Array:
         pools = [w.without(place == number) for w, place in zip(whole, places, strict=True)]
         states = [replace(s, pool=p) for s, p in zip(view.states, pools, strict=True)]
         left = FitView(view.potential, tuple(states), view.parameters)
-        found.append(LinearModel.of(left, options).step().change)
+        found.append(LinearModel.of(left, options).undamped().step().change)
     each = np.array(found).T
     share = np.sqrt((_STRETCHES - 1) / _STRETCHES)
     return np.asarray(share * (each - each.mean(axis=1, keepdims=True)))

@@ -25,8 +25,9 @@ coefficients minimize
   too. Its second derivative is white noise of spectral density q. Where no pair ever was, the
   prior alone decides.
 
-- The Jacobian of a dynamic observable is measured on few segments, and how a box at constant
-  pressure answers on few independent volumes. Its noise damps the step: see ``damping``.
+- The Jacobian of a dynamic observable is measured on few segments, without theory that of a g(r)
+  on few frames, and how a box at constant pressure answers on few independent volumes. Its noise
+  damps the step: see ``damping``.
 
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
@@ -107,6 +108,11 @@ class LinearModel:
             [np.concatenate([view.from_prior(k) for k in members]) for members in groups],
             [_precision(view, members, options.roughness) for members in groups],
         )
+
+    def undamped(self) -> LinearModel:
+        """The same as if the Jacobian had no noise: what the frames say, not how far to go."""
+        exact = [replace(c, jacobian_noise=None) for c in self.comparisons]
+        return replace(self, comparisons=exact)
 
     def step(self) -> Step:
         """To the minimum."""
