@@ -775,6 +775,23 @@ def test_stretches_left_out_show_the_noise_that_a_fit_to_it_hides() -> None:
     assert np.all(found < 1.25), found
 
 
+def test_an_answer_that_other_frames_do_not_confirm_widens_the_error() -> None:
+    """Of 15 independent frames of 30 values much is lost, of 3000 nothing."""
+    rng, harmonic = np.random.default_rng(8), Harmonic(1, 30)
+    potential = Linear(np.eye(N), np.zeros(N))
+    ratio = []
+    for frames, memory in ((300, 0.9), (3000, 0.0)):
+        samples = harmonic.sample(potential, frames, rng, memory)
+        goal = target(harmonic.observable, harmonic.mean(np.zeros(N)), 0.005)
+        state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+        view = FitView(potential, (state,), flat_parameters(potential))
+        covariance = GaussNewton().propose(view).covariance
+        assert covariance is not None
+        more = jackknife.excess(view, GaussNewtonOptions(), covariance)
+        ratio.append(np.trace(covariance + more) / np.trace(covariance))
+    assert ratio[0] > 1.5 and ratio[1] < 1.3, ratio
+
+
 def test_where_the_hessian_is_right_leaving_stretches_out_adds_little() -> None:
     by_hessian, found = z_of_repeats(1000, 8, 0.0, 40)
     assert np.all(found > 0.9 * by_hessian), found / by_hessian
