@@ -25,7 +25,7 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.errors import OverlapError, StatePointError, TargetError
 from openmm_diffsim.potentials import flat_parameters
-from openmm_diffsim.refinement import Bootstrap
+from openmm_diffsim.refinement import Bootstrap, jackknife
 from openmm_diffsim.refinement.bootstrap import minimum
 from openmm_diffsim.refinement.errors import parameter_table
 from openmm_diffsim.samples import View
@@ -65,7 +65,8 @@ def test_error_has_what_a_fit_has_still_to_go_in_it() -> None:
     step = GaussNewton(fit._options).propose(fit.view())
     table = fit.parameter_table()
     assert step.covariance is not None
-    expected = np.diag(step.covariance) + step.change**2
+    more = jackknife.excess(fit.view(), fit._options, step.covariance)
+    expected = np.diag(step.covariance + more) + step.change**2
     np.testing.assert_allclose(table.standard_error**2, expected)
     assert np.any(step.change**2 > 0.05 * np.diag(step.covariance))
 
@@ -94,13 +95,13 @@ def test_bootstrap_agrees_with_the_claim_and_is_seeded() -> None:
     before = flat_parameters(fit.potential)
     found = fit.bootstrap(40, seed=1, progress=False)
     assert found.parameters.shape == (40, 2) and found.reached.all()
-    # each spread to 11 %; the claim has the last step in it, too
-    assert np.all((found.ratio > 0.5) & (found.ratio < 1.5)), str(found)
+    # each spread to 11 %; the claim has the last step in it, too, and what a jackknife adds
+    assert np.all((found.ratio > 0.4) & (found.ratio < 1.5)), str(found)
     assert torch.equal(flat_parameters(fit.potential), before)
     r = np.array([1.1, 1.3]) * SIGMA
     spread = found.potential_spread(r, fit.states[0].temperature)
     claimed = fit.potential_table(r)[1]
-    assert np.all((spread / claimed > 0.5) & (spread / claimed < 1.5))
+    assert np.all((spread / claimed > 0.4) & (spread / claimed < 1.5))
     again = fit.bootstrap(3, seed=1, progress=False)
     np.testing.assert_array_equal(again.parameters, found.parameters[:3])
     assert "sigma: spread" in str(found)

@@ -38,7 +38,7 @@ from openmm_diffsim.potentials import (
     flat_parameters,
     set_flat_parameters,
 )
-from openmm_diffsim.refinement import Comparison, FitView, Step
+from openmm_diffsim.refinement import Comparison, FitView, Step, jackknife
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.gauss_newton import (
@@ -394,6 +394,45 @@ def test_the_deviations_of_a_jacobian_are_those_of_repeated_runs() -> None:
     assert np.abs(claimed / scatter - 1.1).max() < 5 * 0.14
 
 
+class Box(Recorded):
+    """The volume, beside what was recorded."""
+
+    def values(self, records: Tensor, conditions: Any) -> Tensor:
+        return torch.as_tensor(conditions.volume)[:, None] + 0.0 * records
+
+
+def breathing(harmonic: Harmonic, rng: np.random.Generator, memory: float) -> Samples:
+    """400 frames at 1 bar, of which the features go with a volume of memory^|lag|."""
+    samples = harmonic.sample(Linear(np.eye(N), np.zeros(N)), 400, rng, 0.0)
+    volume = autoregressive(rng, 400, 1, memory)
+    features = samples.features + 2.0 * volume * np.arange(N)
+    return replace(
+        samples,
+        runs=(replace(samples.runs[0], pressure=1.0),),
+        pressure=1.0,
+        volume=20.0 + volume[:, 0],
+        learned=Features(features, np.zeros((400, N))),
+        records={BOX: np.zeros((400, 1))},
+    )
+
+
+BOX = Box(1)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.8])
+def test_how_a_box_answers_is_known_as_well_as_repeated_runs_agree(memory: float) -> None:
+    """120 runs: variances to 13 %; ten to a hundred stretches, to as much again."""
+    rng = np.random.default_rng(36)
+    harmonic, goal = Harmonic(6), target(BOX, np.array([20.0]), 0.1)
+    views = [
+        view_state([goal], breathing(harmonic, rng, memory), None, GaussNewtonOptions())
+        for _ in range(120)
+    ]
+    scatter = np.var([view.jacobian for view in views], axis=0, ddof=1)
+    claimed = np.mean([(measured(view) ** 2).sum(axis=0) for view in views], axis=0)
+    assert np.all((claimed / scatter > 0.6) & (claimed / scatter < 1.5)), claimed / scatter
+
+
 def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     views, *_ = random_problem(36, 3, 1)
     rng = np.random.default_rng(36)
@@ -704,6 +743,60 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
     assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
 
 
+def z_of_repeats(frames: int, n_values: int, memory: float, repeats: int) -> tuple[Array, Array]:
+    """Steps from the truth over their errors, rms [parameters]: as the Hessian has them, and all.
+
+    Frames and data are drawn anew each time.
+    """
+    rng = np.random.default_rng(8)
+    harmonic, matrix = Harmonic(1, n_values), rng.normal(size=(N, 2))
+    potential = Linear(matrix, np.array([0.3, -0.2]))
+    values, error = harmonic.mean(matrix @ np.array([0.3, -0.2])), np.full(n_values, 0.005)
+    found = []
+    for _ in range(repeats):
+        samples = harmonic.sample(potential, frames, rng, memory)
+        goal = target(harmonic.observable, values + error * rng.normal(size=n_values), error)
+        state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+        view = FitView(potential, (state,), flat_parameters(potential))
+        step = GaussNewton().propose(view)
+        assert step.covariance is not None
+        more = jackknife.excess(view, GaussNewtonOptions(), step.covariance)
+        for covariance in (step.covariance, step.covariance + more):
+            found.append(step.change / np.sqrt(np.diag(covariance)))
+    return np.sqrt(np.mean(np.square(found[::2]), axis=0)), np.sqrt(
+        np.mean(np.square(found[1::2]), axis=0)
+    )
+
+
+def test_stretches_left_out_show_the_noise_that_a_fit_to_it_hides() -> None:
+    """About 15 independent frames of 30 values make Jacobian and weights; rms known to 9 %."""
+    by_hessian, found = z_of_repeats(300, 30, 0.9, 60)
+    assert np.all(by_hessian > 1.3), by_hessian
+    assert np.all(found < 1.25), found
+
+
+def test_an_answer_that_other_frames_do_not_confirm_widens_the_error() -> None:
+    """Of 15 independent frames of 30 values much is lost, of 3000 nothing."""
+    rng, harmonic = np.random.default_rng(8), Harmonic(1, 30)
+    potential = Linear(np.eye(N), np.zeros(N))
+    ratio = []
+    for frames, memory in ((300, 0.9), (3000, 0.0)):
+        samples = harmonic.sample(potential, frames, rng, memory)
+        goal = target(harmonic.observable, harmonic.mean(np.zeros(N)), 0.005)
+        state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+        view = FitView(potential, (state,), flat_parameters(potential))
+        covariance = GaussNewton().propose(view).covariance
+        assert covariance is not None
+        more = jackknife.excess(view, GaussNewtonOptions(), covariance)
+        ratio.append(np.trace(covariance + more) / np.trace(covariance))
+    assert ratio[0] > 1.5 and ratio[1] < 1.3, ratio
+
+
+def test_where_the_hessian_is_right_leaving_stretches_out_adds_little() -> None:
+    by_hessian, found = z_of_repeats(1000, 8, 0.0, 40)
+    assert np.all(found > 0.9 * by_hessian), found / by_hessian
+
+
 def test_the_method_moves_a_potential_to_the_closed_form_and_says_the_covariance() -> None:
     rng = np.random.default_rng(9)
     harmonic = Harmonic(2)
@@ -916,6 +1009,21 @@ def test_without_theory_a_gas_is_nearer_its_response_by_waves(
         for on in (False, True)
     )
     assert waves < 0.85 * bare
+
+
+def test_without_theory_the_response_of_a_gas_has_the_noise_of_its_frames(
+    gas: dict[str, Any],
+) -> None:
+    """Of five parts of 40 frames; not all of it, as waves are known from the frames, too."""
+    goal, samples = [rdf_target(gas)], gas["samples"]
+    place = np.arange(len(samples)) * 5 // len(samples)
+    views = [
+        view_state(goal, samples.without(place != k), None, GaussNewtonOptions()) for k in range(5)
+    ]
+    scatter = np.var([view.jacobian for view in views], axis=0, ddof=1).sum()
+    claimed = np.mean([(measured(view) ** 2).sum() for view in views])
+    assert 0.3 < claimed / scatter < 1.5, claimed / scatter
+    assert view_state(goal, samples, gas["theory"], GaussNewtonOptions()).jacobian_noise is None
 
 
 def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ..engine.segments import jacobian_deviations
 from ..errors import ObservableError
 from ..observables import Observable
 from ..samples import View
-from ..statistics.correlated import assign_blocks
+from ..statistics.correlated import MOST_BLOCKS, Blocks, assign_blocks
 from ..units import beta
 from .modes import Modes, Seen, inefficiency
 from .target import Target
@@ -25,6 +25,8 @@ from .waves import counted_by, prior_frames, reach_of, wave_modes
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+_FEWEST_STRETCHES = 10  # of frames, for a spread
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class _Deviations:
         deviations = samples.volume - self.weights @ samples.volume
         return np.asarray(deviations / np.sqrt(self.weights @ deviations**2))
 
+    @property
+    def is_free(self) -> bool:
+        """Does the volume fluctuate, with features that go along?"""
+        return bool(self.volume.any()) and self.view.samples.potential.energy_is_linear
+
     @cached_property
     def along(self) -> Array:
         """What values do along with the volume, [values]."""
@@ -135,9 +142,43 @@ class _Deviations:
         """Of the Jacobian what comes with the volume, [values, coefficients]."""
         if not self.volume.any():
             return np.zeros((len(self.along), len(self.view.coefficients)))
+        return np.outer(self.along, self._of_volume.sum(axis=0))
+
+    @cached_property
+    def slow(self) -> float:
+        """Frames per independent volume."""
+        whole = assign_blocks([len(self.weights)])
+        return float(inefficiency(self.volume[:, None], self.weights, whole)[0])
+
+    def noise_along(self) -> Array:
+        """Its deviations in stretches, [stretches, values, coefficients].
+
+        How features go with the volume, <v S>, is what is uncertain: a box is slow.
+        """
+        series = self._of_volume - np.outer(self.weights, self._of_volume.sum(axis=0))
+        return np.einsum("v,bc->bvc", self.along, self._stretches(self.slow).sums(series))
+
+    def noise_inside(self, slow: float) -> Array:
+        """As ``noise_along``, of the Jacobian at a fixed volume, of so many ``slow`` frames."""
+        place = self._stretches(slow).of_frame
+        share = -beta(self.view.samples.temperature) * self.weights[:, None] * self.inner
+        each = np.array(
+            [share[place == b].T @ self.features[place == b] for b in range(place[-1] + 1)]
+        )
+        weight = np.bincount(place, self.weights)
+        return np.asarray(each - weight[:, None, None] * each.sum(axis=0))
+
+    def _stretches(self, slow: float) -> Blocks:
+        most = min(round(len(self.weights) / slow), MOST_BLOCKS)
+        return assign_blocks([len(self.weights)], max(most, _FEWEST_STRETCHES))
+
+    @cached_property
+    def _of_volume(self) -> Array:
+        """-beta w v S of each frame, [frames, coefficients]."""
         energies = self.view.samples.learned.linear(self.view.coefficients, virials=False).energies
-        along = (self.weights * self.volume) @ energies
-        return np.asarray(-beta(self.view.samples.temperature) * np.outer(self.along, along))
+        deviations = energies - self.weights @ energies
+        share = -beta(self.view.samples.temperature) * self.weights * self.volume
+        return np.asarray(share[:, None] * deviations)
 
 
 @dataclass(frozen=True)
@@ -167,8 +208,8 @@ def _static(
     share, share_of_response = _shares(seen, beforehand, view, known)
     if beforehand.jacobian is not None:
         jacobian = _mixed(jacobian, frames, beforehand, seen, share_of_response)
-    slow = inefficiency(frames.volume[:, None], frames.weights, blocks)[0]
-    frame_covariance = seen.frame_covariance(share) + slow * np.outer(frames.along, frames.along)
+    along = np.outer(frames.along, frames.along)
+    frame_covariance = seen.frame_covariance(share) + frames.slow * along
     by_theory = beforehand.modes.known
     return Averages(
         sight,
@@ -178,9 +219,27 @@ def _static(
         frame_covariance / seen.n_frames,
         frame_covariance,
         view.n_effective,
+        _jacobian_noise(frames, beforehand, seen, share_of_response) if wants_jacobian else None,
         growth=beforehand.growth,
         theory_weight=float(np.mean(1 - share[by_theory])) if by_theory.any() else 0.0,
     )
+
+
+def _jacobian_noise(
+    frames: _Deviations, beforehand: _Beforehand, seen: Seen, share: Array
+) -> Array | None:
+    """Deviations of the Jacobian of frames, [stretches, values, coefficients], or None.
+
+    Of the answer of the volume, and where pair counts are waves, of that at a fixed one; elsewhere
+    theory has no noise.
+    """
+    each = []
+    if frames.is_free:
+        each.append(frames.noise_along())
+    if beforehand.is_waves:
+        left = (beforehand.modes.basis * share) @ beforehand.modes.inverse
+        each.append(left @ frames.noise_inside(float(np.max(seen.inefficiency))))
+    return np.concatenate(each) if each else None
 
 
 def _shares(
@@ -287,7 +346,8 @@ def _dynamic(observables: list[Observable], sight: Sight, wants_jacobian: bool) 
 def _side_by_side(first: Averages, second: Averages) -> Averages:
     """Both, with noise that is independent."""
     n, m = len(first.mean), len(second.mean)
-    deviations = None if second.deviations is None else _padded(second.deviations, n, n + m)
+    each = [(first.deviations, 0), (second.deviations, n)]
+    known = [_padded(own, start, n + m) for own, start in each if own is not None]
     return Averages(
         first.sight,
         [*first.observables, *second.observables],
@@ -296,7 +356,7 @@ def _side_by_side(first: Averages, second: Averages) -> Averages:
         block_diag(first.covariance, second.covariance),
         block_diag(first.frame_covariance, second.frame_covariance),
         min(first.n_effective, second.n_effective),
-        deviations,
+        np.concatenate(known) if known else None,
         first.growth,
         first.theory_weight,
     )

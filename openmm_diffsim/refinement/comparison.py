@@ -62,6 +62,8 @@ class Comparison:
     """How waves of all liquids grow, [wave numbers, coefficients]; None without theory."""
     theory_weight: float = 0.0
     """Mean over the modes of g(r) of the weight that theory has beside the frames."""
+    like_frames: Sequence[bool] = ()
+    """Of each target: is its noise that of so many frames of the model? Empty: of none."""
 
     @property
     def residual(self) -> Array:
@@ -154,6 +156,11 @@ class Comparison:
         ]
 
     @property
+    def is_sampled(self) -> Array:
+        """1 for points of which the noise is that of so many frames, else 0, [points]."""
+        return _each_point(self.targets, self.like_frames or [0.0] * len(self.targets))
+
+    @property
     def _scale(self) -> Array:
         return _each_point(self.targets, [t.weight for t in self.targets])
 
@@ -209,6 +216,7 @@ def compare(
         jacobian_noise=_jacobian_noise(of_values, averages) if jacobian else None,
         growth=_growth(averages),
         theory_weight=float(np.mean([a.theory_weight for a in averages])),
+        like_frames=is_sampled,
     )
 
 

@@ -6,9 +6,10 @@ C says, so about the present parameters it is within
 
     C + d d^T.
 
-At the minimum d is noise; where a fit was stopped before, or by a method of which the fixed point
-is another one, d is what is missing. The model has to be linear up to there, so of a fit that is
-far from its targets this is a rough bound.
+C is the inverse of the Hessian, and what a ``jackknife`` of the frames finds above it. At the
+minimum d is noise; where a fit was stopped before, or by a method of which the fixed point is
+another one, d is what is missing. The model has to be linear up to there, so of a fit that is far
+from its targets this is a rough bound.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TargetError
 from ..potentials import Potential
+from . import jackknife
 from .methods import GaussNewton, GaussNewtonOptions
 from .state import FitView
 
@@ -65,7 +67,8 @@ def parameter_covariance(view: FitView, options: GaussNewtonOptions) -> Array:
         return np.full((len(view.parameters),) * 2, np.nan)
     step = GaussNewton(options).propose(view)
     assert step.covariance is not None
-    return np.asarray(step.covariance + np.outer(step.change, step.change))
+    more = jackknife.excess(view, options, step.covariance)
+    return np.asarray(step.covariance + more + np.outer(step.change, step.change))
 
 
 def potential_with_error(

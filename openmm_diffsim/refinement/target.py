@@ -237,6 +237,7 @@ class Target:
         if self.covariance is not None:
             return None
         seen = self.values > _SEEN * (self.observable.tends_to or self.values.max())
+        seen &= one_frame > 0
         if seen.sum() < (20 if self.noise == "auto" else 1):
             return None
         if self.noise == "auto" and np.ptp(self.uncertainty[seen]) == 0:

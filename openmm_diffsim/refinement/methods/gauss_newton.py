@@ -27,8 +27,9 @@ coefficients minimize
   noise of these already. Where no pair ever was, the prior alone decides.
 - A step goes as far as the linear model is good for: no wave of the liquid may grow much, which is
   what happens near phase separation; without theory, u(r) changes by kT at most.
- of a dynamic observable is measured on few segments. Its noise damps the step: see
-  ``damping``.
+- The Jacobian of a dynamic observable is measured on few segments, without theory that of a g(r)
+  on few frames, and how a box at constant pressure answers on few independent volumes. Its noise
+  damps the step: see ``damping``.
 
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
@@ -74,22 +75,63 @@ class GaussNewton:
         """The minimum of the linear model of all targets."""
         if not view.potential.energy_is_linear:
             return Step(frame_space.change(view, self.options))
-        comparisons = view.compare(self.options)
-        members = [indices for _, indices in view.groups]
-        chains = [np.concatenate([view.chain(k) for k in indices]) for indices in members]
-        offsets = [np.concatenate([view.from_prior(k) for k in indices]) for indices in members]
-        precisions = [_precision(view, indices, self.options.roughness) for indices in members]
-        step = solve(comparisons, chains, offsets, precisions)
+        model = LinearModel.of(view, self.options)
+        step = model.step()
         if view.potential.is_linear:
-            return replace(step, change=_bounded(step.change, view, comparisons, chains))
+            return replace(step, change=_bounded(step.change, view, model))
         models = []
-        for comparison, offset, precision in zip(comparisons, offsets, precisions, strict=True):
+        parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
+        for comparison, offset, precision in parts:
             hessian, slope = linear_model(comparison, offset, precision)
             models.append((hessian + damping(comparison), slope))
-        temperatures = [[view.states[k].temperature for k in indices] for indices in members]
+        groups = [members for _, members in view.groups]
+        temperatures = [[view.states[k].temperature for k in members] for members in groups]
         theta = follow(view.potential, view.parameters, temperatures, models)
         change = (theta - view.parameters).numpy()
-        return Step(_bounded(change, view, comparisons, chains), step.covariance)
+        return Step(_bounded(change, view, model), step.covariance)
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """All groups of targets as linear functions of the parameters, and the prior; see ``solve``."""
+
+    comparisons: Sequence[Comparison]
+    chains: Sequence[Array]
+    from_prior: Sequence[Array]
+    precisions: Sequence[Array | None]
+
+    @classmethod
+    def of(cls, view: FitView, options: GaussNewtonOptions) -> LinearModel:
+        """At the parameters of a view, of which the energy is linear in the coefficients."""
+        groups = [members for _, members in view.groups]
+        return cls(
+            view.compare(options),
+            [np.concatenate([view.chain(k) for k in members]) for members in groups],
+            [np.concatenate([view.from_prior(k) for k in members]) for members in groups],
+            [_precision(view, members, options.roughness) for members in groups],
+        )
+
+    def undamped(self) -> LinearModel:
+        """The same as if the Jacobian had no noise: what the frames say, not how far to go."""
+        exact = [replace(c, jacobian_noise=None) for c in self.comparisons]
+        return replace(self, comparisons=exact)
+
+    def step(self) -> Step:
+        """To the minimum."""
+        return solve(self.comparisons, self.chains, self.from_prior, self.precisions)
+
+    def noise(self, covariance: Array) -> tuple[Array, Array]:
+        """What the noise of frames, and of targets like frames, is of a covariance of the step.
+
+        G N G^T with G = H^-1 J^T W, for either noise N, [parameters, parameters] each.
+        """
+        own, like_own = np.zeros_like(covariance), np.zeros_like(covariance)
+        for comparison, chain in zip(self.comparisons, self.chains, strict=True):
+            pull = (comparison.weighting @ (comparison.jacobian @ chain)) @ covariance
+            own += pull.T @ (comparison.own_noise @ pull)
+            sampled = comparison.is_sampled[:, None] * pull
+            like_own += sampled.T @ (comparison.target_noise @ sampled)
+        return own, like_own
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
@@ -98,9 +140,7 @@ def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array
     return None if found[0] is None else np.asarray(block_diag(*found))
 
 
-def _bounded(
-    change: Array, view: FitView, comparisons: Sequence[Comparison], chains: Sequence[Array]
-) -> Array:
+def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
     """As much of a change of parameters as the linear model is good for.
 
     Where theory knows the liquid, waves must not grow or decay by much; else, where frames alone
@@ -108,7 +148,7 @@ def _bounded(
     """
     size = view.step_size(change) or 0.0
     excess = [1.0]
-    for comparison, chain in zip(comparisons, chains, strict=True):
+    for comparison, chain in zip(model.comparisons, model.chains, strict=True):
         if comparison.growth is None:
             excess.append(size / _MOST_ALONE)
         else:
