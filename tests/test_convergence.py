@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,3 +165,13 @@ def test_a_step_is_measured_along_the_modes_of_its_covariance() -> None:
     scaled = covariance * np.outer(units, units)
     assert largest_mode(0.5 * stiff * units, scaled) == pytest.approx(50)
     assert largest_mode(soft, None) is None
+
+
+def test_a_target_that_is_not_reached_keeps_a_fit_from_converging() -> None:
+    good = verdict(off())
+    assert good.converged
+    missed = replace(good, missed=("g(r) is not reached within its errors: chi^2 121.0",))
+    assert not missed.converged and "chi^2 121.0" in missed.sentence()
+    data = {**missed.as_data(), "missed": list(missed.missed)}  # as JSON has it
+    del data["reasons"]
+    assert Verdict.restore(data) == missed

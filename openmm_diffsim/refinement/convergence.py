@@ -55,6 +55,8 @@ class Verdict:
     moved: float = float("inf")
     """How far particles moved in any round, over the distance of neighbours; of the state point
     where that is least; infinite where that is not known."""
+    missed: tuple[str, ...] = ()
+    """What ``agreement`` says of targets that are not reached within their full covariance."""
 
     @property
     def converged(self) -> bool:
@@ -73,6 +75,7 @@ class Verdict:
             found += _off(target, min(_STRICT, target.limit) if self.step is None else target.limit)
         for target in sorted(self.targets, key=lambda target: -target.noise):
             found += _noisy(target)
+        found += self.missed
         if self.step is not None and not self.step <= _MOST_STEP:
             found.append(
                 f"the potential still moves by {self.step:.1f} of its standard errors along one "
@@ -98,7 +101,8 @@ class Verdict:
         names = {field.name for field in fields(Verdict)}
         if state.keys() != names:
             raise TypeError(f"a verdict has {sorted(names)}, got {sorted(state)}")
-        return Verdict(**{**state, "targets": tuple(TargetVerdict(**t) for t in state["targets"])})
+        targets = tuple(TargetVerdict(**t) for t in state["targets"])
+        return Verdict(**{**state, "targets": targets, "missed": tuple(state["missed"])})
 
 
 def judge(

@@ -419,7 +419,11 @@ class Refinement:
         alone = compared(replace(self.view(), states=last), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
-        return judge(self.targets, pooled, alone, size, moved, self.unused_targets)
+        verdict = judge(self.targets, pooled, alone, size, moved, self.unused_targets)
+        if not verdict.converged:
+            return verdict
+        missed = [str(each) for each in self.agreement() if not each.is_reached]
+        return replace(verdict, missed=tuple(missed))
 
     def _tell_stall(self) -> None:
         """Mark the round, and say so once, where the fit no longer comes nearer."""
