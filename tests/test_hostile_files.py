@@ -19,6 +19,7 @@ import forked
 import malformed
 import numpy as np
 import pytest
+from interrupted import ENDED
 from test_fuzz import complaints, contents
 
 from openmm_diffsim.errors import FramesError
@@ -152,7 +153,7 @@ def test_files_to_be_read_may_lie_anywhere(folder: Path) -> None:
     for place in ("../elsewhere.csv", str(folder.parent / "elsewhere.csv")):
         targets = [malformed.RDF | {"file": place}]
         (folder / "fit.toml").write_text(malformed.toml(malformed.FLUID | {"target": targets}))
-        assert forked.run(folder, ["refine", "fit.toml"])["code"] == 0
+        assert forked.run(folder, ["refine", "fit.toml"])["code"] in ENDED
         shutil.rmtree(folder / "out")
 
 
@@ -198,7 +199,7 @@ CHECKPOINTS = [pickled, bomb, huge_header, truncated, altered, device]
 
 @pytest.mark.parametrize("attack", CHECKPOINTS, ids=lambda attack: attack.__name__)
 def test_a_checkpoint_of_others_does_no_harm(attack: Callable[[Path], None], folder: Path) -> None:
-    assert forked.run(folder, ["refine", "fit.toml"])["code"] == 0
+    assert forked.run(folder, ["refine", "fit.toml"])["code"] in ENDED
     attack(folder / "out/checkpoint.npz")
     assert not refused(folder, ["refine", "fit.toml", "--resume"], ("checkpoint.npz",))
 
