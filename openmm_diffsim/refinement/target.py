@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class Target:
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
         self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
-        self.measurement = Measurement(**measurement)
+        self.measurement = Measurement.of(measurement, signature(Target).parameters)
         if self.measurement.covariance is not None and uncertainty is not None:
             raise TargetError("covariance: got an uncertainty as well; give one of them")
         self.axis = observable.axis(self.state_point.timestep)
@@ -275,7 +276,7 @@ class Target:
         self.response = response_of(how, observable, axis, points).at(kept)
         digitised = observable.is_histogram and self.covariance is None
         variants = variants_of(how, observable, axis, points)
-        variants = [replace(v, response=v.response.at(kept)) for v in variants]
+        variants = [variant.at(kept) for variant in variants]
         self.unknowns = unknowns_of(how, observable, points.at(kept), digitised, variants)
 
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Curve, Points]:
