@@ -165,7 +165,9 @@ def test_a_view_too_far_away_is_refused() -> None:
 
 def test_what_was_not_recorded_is_named() -> None:
     _, samples, theta = drawn("pair")
-    with pytest.raises(KeyError, match="RDF was not recorded"):
+    with pytest.raises(ObservableError, match=r"^Pressure was not recorded: pass it to sample\("):
+        samples.at(theta).average(Pressure())
+    with pytest.raises(ObservableError, match=r"another RDF was.* the same object"):
         samples.at(theta).average(RDF(0.4, 3))
 
 

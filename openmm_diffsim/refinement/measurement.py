@@ -30,6 +30,7 @@ NORMALISATION = ("ideal gas", "unit integral")
 
 _OPERATOR = ("resolution", "smear", "points", "shells", "normalisation")
 _OF_CURVES = (*_OPERATOR, "background", "broadening", "shift")  # what a value without axis lacks
+_HIDES = ("offset", "background", "systematic", "resolution", "broadening")
 WIDEST = 0.25  # of the axis: a broader resolution leaves nothing to compare
 
 
@@ -138,6 +139,10 @@ class Measurement:
             raise TargetError(
                 f"{name}: only a curve has one, got {getattr(self, name)!r} for a value"
             )
+
+    def hides_small_values(self) -> bool:
+        """May what is small be no pairs at all, but an offset or the foot of a peak?"""
+        return bool(self._said(_HIDES))
 
     def is_ideal(self) -> bool:
         """Are the values those of the model at their places, as far as is said?"""

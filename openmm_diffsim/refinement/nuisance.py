@@ -24,6 +24,7 @@ DIGITISED_SCALE = 0.01
 _LEAST_VARIANCE = 1e-10  # of the largest mode of a background: smaller ones are left out
 _MOST_PLACES = 1000  # of a background: between them it is interpolated
 _STEP = 0.25  # share of the smallest bin, and of a variance: how far to see what a change does
+_SINGULAR = 1e-10  # of the largest eigenvalue
 _ROUNDING = 1e-8  # relative: what may be wrong with a covariance that was written and read
 
 
@@ -226,6 +227,19 @@ def _smooth(name: str, given: Any, observable: Observable, x: Array, kind: str) 
     shapes = vectors[:, seen] / np.sqrt(variances[seen])
     near = np.exp(-0.5 * ((x[:, None] - places) / length) ** 2)
     return Nuisance(name, amplitude * near @ shapes, amplitude)
+
+
+def check_regular(covariance: Array) -> None:
+    """TargetError where some combination of the points has next to no variance of its own."""
+    error = np.sqrt(np.diag(covariance))
+    least, *_, most = np.linalg.eigvalsh(covariance / np.outer(error, error))
+    if not least > _SINGULAR * most:
+        raise TargetError(
+            f"covariance: is singular: of its correlations the smallest eigenvalue is {least:.2g}, "
+            f"expected more than {_SINGULAR:g} of the largest, {most:.2g}; nothing is measured "
+            "without error: add the variance of independent noise to its diagonal, and give what "
+            "is common to all points as systematic, offset or scale"
+        )
 
 
 def covariance_of(how: Measurement, points: Points) -> Array | None:

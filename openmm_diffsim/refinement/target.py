@@ -22,7 +22,7 @@ from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
 from .measurement import Measurement, Points, response_of
-from .nuisance import covariance_of, unknowns_of, variants_of
+from .nuisance import check_regular, covariance_of, unknowns_of, variants_of
 from .response import Response
 
 Array = NDArray[np.float64]
@@ -349,6 +349,8 @@ class Target:
                 "uncertainty: expected positive numbers, got a smallest of "
                 f"{self.uncertainty.min()}"
             )
+        if self.covariance is not None and len(self.values) > 1:
+            check_regular(self.covariance)
         for name, numbers in (("value", self.values), ("uncertainty", self.uncertainty)):
             limit = LIMITS[name]
             wrong = ~((numbers >= limit.least) & (numbers <= limit.most))
