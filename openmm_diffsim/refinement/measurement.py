@@ -244,7 +244,10 @@ def response_of(how: Measurement, observable: Observable, axis: Axis, points: Po
     if isinstance(how.normalisation, str):
         whole = float(model.volume_below(np.array(top))) if observable.tends_to else 1.0
     else:
-        whole = checked_number("integral", how.normalisation, TargetError) / _solid_angle(growth)
+        whole = checked_number(
+            "normalisation", how.normalisation, TargetError, limit_of("integral")
+        )
+        whole /= _solid_angle(growth)
     return found.over_integral(volumes, whole)
 
 

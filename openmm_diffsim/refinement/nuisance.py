@@ -220,7 +220,9 @@ def _smooth(name: str, given: Any, observable: Observable, x: Array, kind: str) 
     if name == "scale":
         limit = replace(limit_of("scale"), least=limit.least)
     checked_number(f"{name}: amplitude", amplitude, TargetError, limit)
-    checked_number("correlation_length", length, TargetError)
+    checked_number(
+        f"{name}: correlation_length", length, TargetError, limit_of("correlation_length")
+    )
     places = x if len(x) <= _MOST_PLACES else np.linspace(x[0], x[-1], _MOST_PLACES)
     variances, vectors = np.linalg.eigh(np.exp(-0.5 * ((places[:, None] - places) / length) ** 2))
     seen = variances > _LEAST_VARIANCE * variances[-1]
