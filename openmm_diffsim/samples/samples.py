@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ObservableError, StatePointError
+from ..errors import StatePointError
 from ..io.archive import Arrays
 from ..observables import Observable
 from ..potentials import Potential, learned_parameters
@@ -231,16 +231,6 @@ class Samples(Recorded):
         return cls.from_arrays(
             potential, observables, store.SAMPLES.read(Path(path)), Path(path).parent
         )
-
-    def not_recorded(self, observable: Observable) -> ObservableError:
-        """What to say of an observable that is not among the records, which go by the object."""
-        name = type(observable).__name__
-        if any(type(known) is type(observable) for known in self.records):
-            return ObservableError(
-                f"{name} was not recorded as this object, another {name} was: keep the one passed "
-                "to sample(record=[...]) and pass the same object here"
-            )
-        return ObservableError(f"{name} was not recorded: pass it to sample(record=[...])")
 
     def arrays(self, observables: Sequence[Observable], folder: Path) -> Arrays:
         """All of it, and the records of these observables, for a file in a folder."""
