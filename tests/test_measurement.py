@@ -321,6 +321,16 @@ def test_a_shift_is_the_slope_of_the_model_whatever_its_size(points: Any) -> Non
         np.testing.assert_allclose(mode.modes[:, 0] / size, slope, atol=0.035 * slope.max())
 
 
+def test_the_slope_by_a_shift_is_not_that_of_a_peak_broadened_by_the_models_bins() -> None:
+    coarse = RDF(1.2, 40)  # half a peak's width: lines between centres are 4 % too flat
+    r = coarse.r
+    made = Target(ANYWHERE, coarse, r, np.ones(40), uncertainty=0.02, scale=0, shift=1.0,
+                  as_it_is=True)  # fmt: skip
+    (mode,) = made.unknowns.at(np.ones(40), 1 + bump(r), is_sampled=False)
+    slope = -bump(r) * (r - PEAK) / SPREAD**2
+    np.testing.assert_allclose(mode.modes[:, 0], slope, atol=0.01 * slope.max())
+
+
 @pytest.mark.parametrize("by", [-0.004, 0.004])
 def test_a_shift_and_a_broadening_are_found_with_their_sign(by: float) -> None:
     made = target(scale=0, shift=0.01)

@@ -186,7 +186,11 @@ def _broader(
 def _shift(
     how: Measurement, observable: Observable, axis: Axis, points: Points, spread: float
 ) -> Variant:
-    """By a quarter of a bin of the model, or of the narrowest that was measured, to both sides."""
+    """By a quarter of a bin of the model, or of the narrowest that was measured, to both sides.
+
+    The slope is that of a spline: of lines between bin centres it would be that of a broader peak.
+    """
+    axis = replace(axis, between="spline")
     widths = [np.diff(axis.values).min()]
     if not isinstance(how.points, str):
         widths.append(np.diff(edges_of("points", how.points, len(points.x), axis)).min())
