@@ -322,7 +322,7 @@ def test_a_shift_is_the_slope_of_the_model_whatever_its_size(points: Any) -> Non
 
 
 def test_the_slope_by_a_shift_is_not_that_of_a_peak_broadened_by_the_models_bins() -> None:
-    coarse = RDF(1.2, 40)  # half a peak's width: lines between centres are 4 % too flat
+    coarse = RDF(1.2, 40)  # half a peak's width: lines between centres are too flat
     r = coarse.r
     made = Target(ANYWHERE, coarse, r, np.ones(40), uncertainty=0.02, scale=0, shift=1.0,
                   as_it_is=True)  # fmt: skip
