@@ -283,6 +283,50 @@ def test_a_value_may_have_an_offset_and_no_resolution(tmp_path: Path) -> None:
         build(tmp_path, DIFFUSION | {"resolution": 0.1})
 
 
+def test_what_lies_along_the_axis_is_in_the_unit_of_the_file(tmp_path: Path) -> None:
+    theta = np.linspace(0, 180, 31)
+    np.savetxt(tmp_path / "d.csv", np.stack([theta, np.sin(np.radians(theta)) * np.pi / 360], 1))
+    np.savetxt(tmp_path / "beam.txt", np.linspace(2.0, 3.0, 31))
+    more: dict[str, Any] = {
+        "file": "d.csv",
+        "angle_unit": "degree",
+        "resolution": "beam.txt",
+        "points": "bin",
+        "shells": [0.0, 183.0],
+        "scale": [0.02, 30.0],
+        "background": [0.01, 20.0],
+        "broadening": 2.0,
+        "shift": 1.0,
+    }
+    how = build(tmp_path, angles(tmp_path, **more)).targets[0].measurement
+    np.testing.assert_allclose(how.resolution, np.radians(np.linspace(2.0, 3.0, 31)))
+    np.testing.assert_allclose(how.shells, np.radians([0.0, 183.0]))
+    np.testing.assert_allclose([how.broadening, how.shift], np.radians([2.0, 1.0]))
+    np.testing.assert_allclose(how.scale, (0.02, np.radians(30.0)))
+    np.testing.assert_allclose(how.background, (0.01, np.radians(20.0)))
+
+
+def test_what_a_target_refuses_has_its_key(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "one.txt", np.full((31, 31), 1e-4))
+    (tmp_path / "words.txt").write_text("no numbers\n")
+    wrong: list[dict[str, Any]] = [
+        {"covariance": "one.txt"},
+        {"covariance": "words.txt"},
+        {"systematic": "words.txt"},
+        {"normalisation": -1.0},
+        {"shift": 50.0},
+        {"smear": "counts"},
+    ]
+    for options in wrong:
+        entry = angles(tmp_path, **options)
+        if "covariance" in options:
+            del entry["uncertainty"]
+        key = f"target[0].{next(iter(options))}"
+        with pytest.raises(TargetError, match=f"^{re.escape(key)}: ") as caught:
+            build(tmp_path, entry)
+        assert caught.value.key == key
+
+
 MISMEASURED: dict[str, tuple[dict[str, Any], str]] = {
     "resolution": ({"resolution": -1.0}, "got -1.0, expected a number from"),
     "no file": ({"resolution": "none.txt"}, "there is no file"),

@@ -21,11 +21,13 @@ KT = MOLAR_GAS_CONSTANT * KELVIN
 LENGTH = 2.05 * CUTOFF
 
 
-def fit_of(pair: SplinePair, truth: SplinePair, uncertainty: float = 0.1) -> Refinement:
+def fit_of(
+    pair: SplinePair, truth: SplinePair, uncertainty: float = 0.1, **measured: Any
+) -> Refinement:
     rdf = RDF(1.02 * CUTOFF, 60, r_min=0.3 * SIGMA)
     g = FakeStatePoint(truth, KELVIN, LENGTH).g(rdf)
     point: Any = FakeStatePoint(pair, KELVIN, LENGTH)
-    return Refinement(pair, [Target(point, rdf, rdf.r, g, uncertainty=uncertainty)])
+    return Refinement(pair, [Target(point, rdf, rdf.r, g, uncertainty=uncertainty, **measured)])
 
 
 def shallow(r_min: float) -> SplinePair:
@@ -40,6 +42,15 @@ def test_pairs_below_the_first_knot_are_told_of_before_any_md() -> None:
         fit = fit_of(shallow(0.8 * SIGMA), shallow(0.3 * SIGMA))
     (said,) = fit.warnings()
     assert "goes on as a straight line: take r_min below" in said
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [{"offset": 0.1}, {"background": (0.1, 0.2)}, {"systematic": np.full(60, 0.1)}],
+    ids=["offset", "background", "systematic"],
+)
+def test_pairs_that_may_be_an_offset_are_not_told_of(measured: dict[str, Any]) -> None:
+    assert fit_of(shallow(0.8 * SIGMA), shallow(0.3 * SIGMA), **measured).warnings() == []
 
 
 def test_a_first_knot_below_all_pairs_is_not_told_of(recwarn: pytest.WarningsRecorder) -> None:
@@ -103,7 +114,7 @@ def test_a_potential_that_is_cut_off_while_it_acts_is_told_of() -> None:
 
     (said,) = caveats.after_sampling(view, comparisons, table(-0.1 * KT, 0.01 * KT))
     assert "before its cutoff" in said and "take a longer cutoff" in said
-    for size, error in ((0.1, 0.05), (0.005, 0.0001)):  # not clearly; next to nothing
+    for size, error in ((0.1, 0.05), (0.005, 0.0001), (0.1, 0)):  # unclear; nothing; not learned
         assert caveats.after_sampling(view, comparisons, table(size * KT, error * KT)) == []
 
 

@@ -13,6 +13,7 @@ from liquids import Array
 from openmm_diffsim import Comparison
 from openmm_diffsim.refinement.convergence import (
     Verdict,
+    apart,
     independent_points,
     judge,
     largest_mode,
@@ -58,7 +59,7 @@ def test_one_number_does_not_drown_among_the_points_of_a_curve() -> None:
     assert drowned.misfit() < 1
     found = verdict(off(scalar=4.0))
     assert not found.converged and found.worst.name == "Pressure"
-    assert "Pressure is off by 4.0 combined errors, at most 2.0 wanted" in found.sentence()
+    assert "Pressure is off by 4 combined errors, at most 2 wanted" in found.sentence()
     assert verdict(off(scalar=1.9)).converged and not verdict(off(scalar=-2.1)).converged
 
 
@@ -83,13 +84,31 @@ def test_the_noise_has_to_be_small_for_each_target() -> None:
     found = verdict(GOOD, noise=of_scalar)
     assert "own error of Pressure is 2 of the target's, at most 0.5" in found.sentence()
     assert "about 16 times the frames" in found.sentence()
+    close = verdict(GOOD, noise=np.append(np.full(75, 0.1), 0.502)).sentence()
+    assert "is 0.502 of the target's, at most 0.5 wanted: about 1.01 times" in close
     assert not verdict(GOOD, noise=np.append(np.full(75, 1.1), 0.1)).converged
     assert verdict(GOOD, noise=np.append(np.full(75, 0.9), 0.45)).converged
 
 
+@pytest.mark.parametrize(
+    "found, wanted, texts",
+    [
+        (4.0, 2.0, ("4", "2")),
+        (1.04, 1.0, ("1.04", "1")),
+        (1.3812, 1.3804, ("1.381", "1.38")),
+        (1.0000002, 1.0, ("1.0000002", "1")),
+        (123.0, 1.0, ("123", "1")),
+    ],
+)
+def test_numbers_that_differ_are_written_apart(
+    found: float, wanted: float, texts: tuple[str, str]
+) -> None:
+    assert apart(found, wanted) == texts
+
+
 def test_a_soft_mode_that_still_moves_is_no_convergence() -> None:
     assert not verdict(GOOD, step=1.1).converged
-    assert "still moves by 3.0 of its standard errors" in verdict(GOOD, step=3.0).sentence()
+    assert "still moves by 3 of its standard errors" in verdict(GOOD, step=3.0).sentence()
 
 
 def test_where_no_error_of_the_step_is_known_targets_have_to_agree_better() -> None:

@@ -53,6 +53,7 @@ def target(observable: Any = G, x: Array = R, **options: Any) -> Target:
 SHARP = 1e-4  # bins of 5 pm: the mean over one is not the value at its centre
 
 MODEL = 1 + counted(bump, G.edges)
+MODEL_AT_R = 1 + bump(R)
 
 
 # What the instrument does ------------------------------------------------------------------------
@@ -295,21 +296,83 @@ def test_nuisances_are_found_again() -> None:
 def test_an_unknown_resolution_or_zero_is_what_it_would_do_to_the_model() -> None:
     made = target(scale=0, resolution=0.02, broadening=0.03, shift=0.01)
     broad, moved = made.unknowns.at(made.response(MODEL), MODEL, is_sampled=False)
-    width, wider = np.hypot(SPREAD, 0.02), np.hypot(SPREAD, np.hypot(0.02, 0.03))
+    variance = SPREAD**2 + 0.02**2
 
-    def peak(r: Array, w: float) -> Array:
-        return SPREAD / w * np.exp(-0.5 * ((r - PEAK) / w) ** 2)
+    def peak(r: Array, v: float = variance) -> Array:
+        return SPREAD / np.sqrt(v) * np.exp(-0.5 * (r - PEAK) ** 2 / v)
 
-    expected = peak(R, wider) - peak(R, width)
-    np.testing.assert_allclose(broad.modes[:, 0], expected, atol=2 * SHARP)
-    expected = peak(R + 0.01, width) - peak(R, width)
-    np.testing.assert_allclose(moved.modes[:, 0], expected, atol=2 * SHARP)
+    expected = 0.03**2 * peak(R) * ((R - PEAK) ** 2 / variance - 1) / (2 * variance)
+    np.testing.assert_allclose(broad.modes[:, 0], expected, atol=5 * SHARP)
+    expected = -0.01 * peak(R) * (R - PEAK) / variance
+    np.testing.assert_allclose(moved.modes[:, 0], expected, atol=5 * SHARP)
     assert (broad.name, broad.spread) == ("broadening", pytest.approx(9e-4))
     assert (moved.name, moved.spread) == ("shift", 0.01)
-    edges = np.append(R - 0.0125, R[-1] + 0.0125)
-    for options in ({}, {"points": "bin"}, {"points": edges}, {"resolution": 0.02}):
-        found = target(scale=0, shift=0.01, **options).unknowns.at(np.ones(48), MODEL, False)
-        assert np.abs(found[0].modes[:, 0] - peak(R + 0.01, SPREAD)).max() < 0.12
+    # of Gaussians: rms(f1) / rms(f2) is sqrt(2 / 3) widths, rms(f2) / rms(f3) sqrt(2 / 5)
+    assert moved.reach == pytest.approx(0.5 * np.sqrt(2 / 3 * variance), rel=0.1)
+    assert broad.reach == pytest.approx(2 / 5 * variance, rel=0.25)
+
+
+@pytest.mark.parametrize("points", ["point", "bin", np.append(R - 0.0125, R[-1] + 0.0125)])
+def test_a_shift_is_the_slope_of_the_model_whatever_its_size(points: Any) -> None:
+    slope = -bump(R) * (R - PEAK) / SPREAD**2
+    for size in (0.001, 0.05):
+        made = target(scale=0, shift=size, points=points)
+        (mode,) = made.unknowns.at(np.ones(48), MODEL, is_sampled=False)
+        np.testing.assert_allclose(mode.modes[:, 0] / size, slope, atol=0.035 * slope.max())
+
+
+def test_the_slope_by_a_shift_is_not_that_of_a_peak_broadened_by_the_models_bins() -> None:
+    coarse = RDF(1.2, 40)  # half a peak's width: lines between centres are too flat
+    r = coarse.r
+    made = Target(ANYWHERE, coarse, r, np.ones(40), uncertainty=0.02, scale=0, shift=1.0,
+                  as_it_is=True)  # fmt: skip
+    (mode,) = made.unknowns.at(np.ones(40), 1 + bump(r), is_sampled=False)
+    slope = -bump(r) * (r - PEAK) / SPREAD**2
+    np.testing.assert_allclose(mode.modes[:, 0], slope, atol=0.01 * slope.max())
+
+
+@pytest.mark.parametrize("by", [-0.004, 0.004])
+def test_a_shift_and_a_broadening_are_found_with_their_sign(by: float) -> None:
+    made = target(scale=0, shift=0.01)
+    view = seen(made, MODEL, 1 + bump(R + by))
+    (shift,) = compared(view)[0].nuisances
+    assert shift.value == pytest.approx(by, rel=0.03)
+    assert compared(view)[0].is_sound
+    width = np.sqrt(SPREAD**2 + 0.02**2)
+    broad = 1 + SPREAD / width * np.exp(-0.5 * ((R - PEAK) / width) ** 2)
+    (found,) = compared(seen(target(scale=0, broadening=0.02), MODEL, broad))[0].nuisances
+    assert found.value == pytest.approx(0.02**2, rel=0.2)
+
+
+def seen(goal: Target, model: Array, values: Array) -> Comparison:
+    """A target of these values, known well, beside a model."""
+    prediction = goal.response(model)
+    made = goal.unknowns.at(prediction, model, is_sampled=False)
+    goal.values = values
+    noise = LowRank.made(np.zeros(len(R))), LowRank.made(np.full(len(R), 1e-6))
+    return Comparison([goal], prediction, np.zeros((len(R), 1)), *noise, 1e3, None, [made])
+
+
+def test_what_is_further_off_than_was_thought_possible_is_told() -> None:
+    far, near = 1 + bump(R + 0.012), 1 + bump(R + 0.004)
+    for shift, values, told in ((0.004, far, True), (0.01, far, False), (0.004, near, False)):
+        (agreed,) = compared(seen(target(scale=0, shift=shift), MODEL, values))
+        assert ("its shift is further off than was thought possible" in str(agreed)) is told
+        assert not (agreed.is_sound and told)
+    (agreed,) = compared(seen(target(scale=0, shift=0.1), MODEL, 1 + bump(R + 0.05)))
+    assert "too large to be followed linearly: correct the axis by it" in str(agreed)
+    (agreed,) = compared(seen(target(scale=0, offset=0.01), MODEL, MODEL_AT_R + 0.05))
+    assert "its offset is further off" in str(agreed)
+    sharp = target(scale=0, resolution=0.04, broadening=0.04)
+    (agreed,) = compared(seen(sharp, MODEL, 1 + bump(R)))
+    assert "stated too broad" in str(agreed)
+    wide = target(scale=0, broadening=0.01)
+    width = np.hypot(SPREAD, 0.03)
+    (agreed,) = compared(
+        seen(wide, MODEL, 1 + SPREAD / width * bump(PEAK + (R - PEAK) * SPREAD / width))
+    )
+    assert "its broadening is further off" in str(agreed)
+    assert "give it as resolution" in str(agreed)
 
 
 def test_the_scale_of_a_digitised_curve_is_known_to_a_per_cent_unless_said() -> None:
@@ -355,6 +418,7 @@ class Both(Pressure):
     n_values = 2
 
 
+SHORT = np.random.default_rng(6).normal(size=(48, 20))  # fewer causes than points
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "resolution of text": ({"resolution": "nowhere.txt"}, "nowhere.txt: cannot be read"),
     "negative resolution": ({"resolution": -0.1}, "resolution: got -0.1, expected a number from"),
@@ -370,15 +434,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "shells": ({"shells": "upper"}, "shells: expected 'exact' or 'centre' or 'lower'"),
     "empty shell": ({"shells": "lower"}, "shells: expected volumes above zero"),
     "norm": ({"normalisation": "one"}, "normalisation: expected 'ideal gas' or 'unit integral'"),
-    "integral": ({"normalisation": -1.0}, "integral: got -1.0"),
+    "integral": ({"normalisation": -1.0}, "normalisation: got -1.0"),
     "scale": ({"scale": 1.5}, "scale: got 1.5, expected a number from 0 to 1; a relative"),
-    "drift": ({"scale": (0.1, 0.0)}, "correlation_length: got 0.0"),
+    "drift": ({"scale": (0.1, 0.0)}, "scale: correlation_length: got 0.0"),
+    "smears": ({"smear": "counts"}, "smear: got 'counts' and nothing that smears"),
+    "shift": ({"shift": 5.0}, "shift: got 5.0, expected .*less than the axis is long"),
+    "wide": ({"broadening": 0.5}, "broadening: got 0.5, expected .*a quarter of the axis at most"),
+    "drifts": ({"scale": (5.0, 0.2)}, "scale: amplitude: got 5.0, expected .*a relative"),
+    "amplitudes": ({"background": ([0.1], 0.2)}, r"background: expected one number, got an array"),
+    **{
+        f"array of {name}": ({name: np.ones(2)}, f"{name}: .*(one|a) number")
+        for name in ("offset", "shift", "broadening", "scale")
+    },
+    "words": ({"shift": "far"}, "shift: "),
     "offset": ({"offset": -1.0}, "offset: got -1.0"),
     "background": ({"background": 0.1}, r"background: expected \(amplitude, length\), got 0.1"),
-    "no length": ({"background": (0.1, 0.0)}, "correlation_length: got 0.0"),
+    "no length": ({"background": (0.1, 0.0)}, "background: correlation_length: got 0.0"),
     "systematic": ({"systematic": [0.1]}, "systematic: expected one row for each of the 48"),
     "shape": ({"covariance": np.eye(3)}, r"covariance: expected a matrix \(48, 48\) for 48"),
     "asymmetric": ({"covariance": np.tri(48)}, "covariance: expected a symmetric matrix"),
+    "rank one": ({"covariance": np.full((48, 48), 1e-4)}, "covariance: is singular: .*systematic"),
+    "few rows": ({"covariance": SHORT @ SHORT.T}, "covariance: is singular"),
     "negative": ({"covariance": 1 - np.eye(48)}, "covariance: got an eigenvalue of -1, expected"),
 }
 
@@ -397,8 +473,16 @@ def test_an_error_and_a_covariance_are_one_too_many() -> None:
         target(covariance=np.eye(48))
     with pytest.raises(TargetError, match="points: only a curve has one, got 'bin'"):
         Target(ANYWHERE, Pressure(), 1.0, uncertainty=5.0, points="bin")
-    with pytest.raises(TypeError, match="resolutoin"):
-        target(resolutoin=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, meant", [("resolutoin", "resolution"), ("uncertanty", "uncertainty")]
+)
+def test_an_unknown_keyword_is_named_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(TargetError, match=f"^{name}: a target has no .*did you mean {meant}\\?$"):
+        target(**{name: 0.1})
+    with pytest.raises(TargetError, match=r"^zzz: a target has no .*expected one of resolution, "):
+        target(zzz=0.1)
 
 
 BAD_FILES = {

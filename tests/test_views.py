@@ -13,7 +13,15 @@ from networks import CUTOFF, Embedded, embedded, fluid
 from systems import argon, assert_parameter_gradient
 from torch import Tensor
 
-from openmm_diffsim import RDF, LennardJones, NetworkPotential, Pressure, Samples, SplinePair
+from openmm_diffsim import (
+    RDF,
+    AngleDistribution,
+    LennardJones,
+    NetworkPotential,
+    Pressure,
+    Samples,
+    SplinePair,
+)
 from openmm_diffsim.errors import ObservableError, OverlapError, PotentialError
 from openmm_diffsim.potentials import Potential, flat_parameters, set_flat_parameters
 from openmm_diffsim.samples import View
@@ -165,7 +173,11 @@ def test_a_view_too_far_away_is_refused() -> None:
 
 def test_what_was_not_recorded_is_named() -> None:
     _, samples, theta = drawn("pair")
-    with pytest.raises(KeyError, match="RDF was not recorded"):
+    with pytest.raises(
+        ObservableError, match=r"^AngleDistribution was not recorded: pass it to sample"
+    ):
+        samples.at(theta).average(AngleDistribution(0.4, 9))
+    with pytest.raises(ObservableError, match=r"another RDF was.* the same object"):
         samples.at(theta).average(RDF(0.4, 3))
 
 

@@ -35,9 +35,10 @@ from ..io import read_curve
 from ..limits import LIMITS
 from ..observables import Observable, Site
 from ..potentials import Potential, n_pairs_of_types
-from ..refinement import GaussNewton, Method, Refinement, Target
+from ..refinement import GaussNewton, Method, Refinement
 from ..statistics.kernels import largest_range
 from ..statistics.molecules import parts_of
+from .measured import build_target
 from .potentials import PotentialSection, Structure, build_potential, check_energies
 from .toml import Configuration, RefineSection, SystemSection, TargetSection
 
@@ -98,7 +99,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
         start_from(simulation, state, positions, seed, warn)
     point = _state_point(simulation, potential)
     parts = zip(configuration.targets, observables, curves, strict=True)
-    targets = [_target(point, *part) for part in parts]
+    targets = [build_target(number, point, *part) for number, part in enumerate(parts)]
     with told_warnings(warn):
         fit = Refinement(
             potential,
@@ -318,31 +319,6 @@ def _tell_borrowed(
     warn(
         f"potential.initial: the pairs of types {names} have no g(r) of their own and start from "
         f"that of {structure.curve.path}; types are numbered from 0, as in system.types"
-    )
-
-
-def _target(
-    point: StatePoint, entry: TargetSection, observable: Observable, curve: Curve | None
-) -> Target:
-    if curve is None:
-        return Target(
-            point,
-            observable,
-            entry.value,
-            uncertainty=entry.uncertainty,
-            weight=entry.weight,
-            **entry.measurement,
-        )
-    return Target(
-        point,
-        observable,
-        curve,
-        uncertainty=entry.uncertainty,
-        weight=entry.weight,
-        window=entry.window,
-        noise=entry.noise,
-        as_it_is=entry.as_it_is,
-        **entry.measurement,
     )
 
 

@@ -19,6 +19,12 @@ from .target import Target
 Array = NDArray[np.float64]
 
 _UNLIKELY = 0.0027  # three standard errors of a normal distribution
+_PRIORS = 2.0  # standard deviations of a nuisance: further off is told
+_TO_DO = {
+    "shift": "correct the axis by it and fit again",
+    "broadening": "give it as resolution and fit again",
+    "scale": "correct the scale by it, or give a larger uncertainty of it",
+}
 _LEAST_FREE = 0.5  # share of the points that is left to chance however many parameters there are
 
 
@@ -35,11 +41,36 @@ class Estimate:
     """Standard error of it."""
     prior: float
     """Standard error before the fit."""
+    reach: float | None = None
+    """How far it may be off while the model follows it linearly; None: any distance."""
 
     @property
     def is_found(self) -> bool:
         """Is it more than two standard errors off its prior mean?"""
-        return abs(self.value - (self.name == "scale")) > 2 * self.error
+        return abs(self._off) > 2 * self.error
+
+    @property
+    def is_beyond(self) -> bool:
+        """Is it found where its prior did not expect it, or its linear form does not hold?"""
+        return self.is_found and bool(self.remark)
+
+    @property
+    def remark(self) -> str:
+        """What is wrong with a value so far off; empty where it may be."""
+        if self.name == "broadening" and self._off < -2 * self.error:
+            return (
+                "a broadening below zero: the resolution was stated too broad; give a smaller one"
+            )
+        to_do = _TO_DO.get(self.name, "give it a larger standard error, or correct the values")
+        if abs(self._off) > _PRIORS * self.prior:
+            return f"its {self.name} is further off than was thought possible: {to_do}"
+        if self.reach is not None and abs(self._off) > self.reach:
+            return f"its {self.name} is too large to be followed linearly: {to_do}"
+        return ""
+
+    @property
+    def _off(self) -> float:
+        return self.value - (self.name == "scale")
 
 
 @dataclass(frozen=True)
@@ -60,14 +91,29 @@ class Agreement:
         """Is it within the errors, to three standard errors?"""
         return self.p_value > _UNLIKELY
 
+    @property
+    def is_sound(self) -> bool:
+        """Is it reached, with nothing further off than was thought possible?"""
+        return self.is_reached and not self._remarks
+
+    @property
+    def _remarks(self) -> list[str]:
+        return [
+            f"{each.remark} ({each.name} {each.value:.3g} +/- {each.error:.1g}, expected within "
+            f"{each.prior:.2g})"
+            for each in self.nuisances
+            if each.is_beyond
+        ]
+
     def __str__(self) -> str:
-        if self.is_reached:
-            return f"{self.target.observable.label} is reached within its errors"
-        return (
-            f"{self.target.observable.label} is not reached within its errors: chi^2 "
-            f"{self.chi_squared:.1f}, expected {self.expected:.1f}; its errors are larger than "
-            "said, it was measured in another way (resolution, scale, ...), or the model cannot"
-        )
+        found = f"{self.target.observable.label} is reached within its errors"
+        if not self.is_reached:
+            found = (
+                f"{self.target.observable.label} is not reached within its errors: chi^2 "
+                f"{self.chi_squared:.1f}, expected {self.expected:.1f}; its errors are larger than "
+                "said, it was measured in another way (resolution, scale, ...), or the model cannot"
+            )
+        return "; ".join([found, *self._remarks])
 
 
 @dataclass(frozen=True)
@@ -159,7 +205,9 @@ def _estimate(nuisance: Nuisance, mean: Array, covariance: Array) -> Estimate:
     if len(mean) == 1:
         about = 1.0 if nuisance.name == "scale" else 0.0
         error = float(np.sqrt(max(covariance[0, 0], 0.0)))
-        return Estimate(nuisance.name, about + spread * float(mean[0]), spread * error, spread)
+        value = about + spread * float(mean[0])
+        reach = nuisance.reach if np.isfinite(nuisance.reach) else None
+        return Estimate(nuisance.name, value, spread * error, spread, reach)
     added = nuisance.modes @ mean
     variance = np.einsum("pk,kl,pl->p", nuisance.modes, covariance, nuisance.modes)
     rms = float(np.sqrt(np.mean(added**2)))

@@ -28,11 +28,11 @@ _POINTS = 300  # of a table
 
 def before_sampling(potential: Potential, states: Sequence[State]) -> list[str]:
     """What the targets tell alone: pairs below ``r_min``."""
-    measured = [(s, t.observable, t.curve) for s in states for t in s.targets]
+    measured = [(s, t.observable, t.curve, t.measurement) for s in states for t in s.targets]
     found = [
         _below(potential, state, observable, curve, "the target")
-        for state, observable, curve in measured
-        if curve is not None
+        for state, observable, curve, measurement in measured
+        if curve is not None and not measurement.hides_small_values()
     ]
     return _once(found)
 
@@ -86,6 +86,8 @@ def _of_potential(view: FitView, term: int, table: Table) -> list[str]:
     found = []
     for label, *row in zip(_labels(pair.n_types), u, error, g, strict=True):
         values, spread, structure = row
+        if not spread.any():  # what is given, not learned
+            continue
         found.append(_open(label, r, spread, structure, thermal))
         found.append(_cut(label, pair, r, values, spread, thermal))
     return found

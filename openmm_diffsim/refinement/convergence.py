@@ -78,8 +78,8 @@ class Verdict:
         found += self.missed
         if self.step is not None and not self.step <= _MOST_STEP:
             found.append(
-                f"the potential still moves by {self.step:.1f} of its standard errors along one "
-                f"mode, at most {_MOST_STEP:g} wanted: more rounds"
+                "the potential still moves by {} of its standard errors along one mode, at most "
+                "{} wanted: more rounds".format(*apart(self.step, _MOST_STEP))
             )
         return found
 
@@ -219,7 +219,8 @@ def _off(target: TargetVerdict, limit: float) -> list[str]:
         if target.is_used
         else "the method does not use it: take the default method"
     )
-    return [f"{what} {size:.1f} combined errors, at most {most:.1f} wanted: {to_do}"]
+    found, wanted = apart(size, most)
+    return [f"{what} {found} combined errors, at most {wanted} wanted: {to_do}"]
 
 
 def _alone(target: TargetVerdict) -> tuple[float, float]:
@@ -230,8 +231,21 @@ def _noisy(target: TargetVerdict) -> list[str]:
     if target.noise <= target.noise_limit:
         return []
     more = (target.noise / target.noise_limit) ** 2
-    frames = f"about {more:.2g} times the frames" if more < 1000 else "many more frames"
+    times, _ = apart(more, 1.0)
+    frames = f"about {times} times the frames" if more < 1000 else "many more frames"
+    noise, wanted = apart(target.noise, target.noise_limit)
     return [
-        f"the model's own error of {target.name} is {target.noise:.2g} of the target's, at most "
-        f"{target.noise_limit:g} wanted: {frames}, or a larger uncertainty"
+        f"the model's own error of {target.name} is {noise} of the target's, at most {wanted} "
+        f"wanted: {frames}, or a larger uncertainty"
     ]
+
+
+def apart(found: float, wanted: float) -> tuple[str, str]:
+    """Two numbers that differ, to two digits or as many as it takes to see it."""
+    texts = ((_written(found, n), _written(wanted, n)) for n in range(2, 17))
+    return next((pair for pair in texts if pair[0] != pair[1]), (repr(found), repr(wanted)))
+
+
+def _written(number: float, digits: int) -> str:
+    """Without an exponent where it may be."""
+    return f"{number:.{digits}g}" if number < 10**digits else f"{number:.0f}"

@@ -306,7 +306,7 @@ class Refinement:
             found += caveats.after_sampling(
                 self.view(), self.comparisons(), lambda r, k: self.potential_table(r, kelvin, k)
             )
-            found += [str(each) for each in self.agreement() if not each.is_reached]
+            found += [str(each) for each in self.agreement() if not each.is_sound]
         return found
 
     def potential_table(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..curve import Axis
-from ..errors import TargetError
+from ..errors import TargetError, UnitError
 from ..io import read_matrix
 from ..limits import Limit, checked_number, limit_of
 from ..observables import Observable
@@ -29,7 +30,8 @@ NORMALISATION = ("ideal gas", "unit integral")
 
 _OPERATOR = ("resolution", "smear", "points", "shells", "normalisation")
 _OF_CURVES = (*_OPERATOR, "background", "broadening", "shift")  # what a value without axis lacks
-_WIDEST = 0.25  # of the axis: a broader resolution leaves nothing to compare
+_HIDES = ("offset", "background", "systematic", "resolution", "broadening")
+WIDEST = 0.25  # of the axis: a broader resolution leaves nothing to compare
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,14 @@ class Measurement:
         and correlation length (unit of the axis).
     broadening : float
         Of the resolution, in the unit of the axis: so broad a Gaussian may have been at work, or
-        not, besides ``resolution``. p is what it would do to the model.
+        not, besides ``resolution``. The unknown is its variance, with the prior standard deviation
+        ``broadening``^2; p is that times the derivative of the model's values by the variance at
+        ``resolution`` (0.7 bins of the model at least). Only a positive variance can be: a
+        negative one says that the stated resolution is too broad.
     shift : float
-        Standard uncertainty of the zero of the axis; p is what it would do to the model.
+        Standard uncertainty of the zero of the axis: measured(x) = model(x + s), so that s is what
+        has to be added to the measured places. p is ``shift`` times the derivative of the model's
+        values along the axis.
     systematic : array [points] or [points, k]
         One standard error of each of k causes, fully correlated between points.
     covariance : matrix [points, points], or a file of one
@@ -109,8 +116,22 @@ class Measurement:
                 raise _not_one_of(name, value, known)
         if self.smear not in SMEAR:
             raise _not_one_of("smear", self.smear, SMEAR)
+        if self.smear == "counts" and self.resolution is None and not self._said(["broadening"]):
+            raise TargetError(
+                "smear: got 'counts' and nothing that smears: give a resolution or a broadening"
+            )
         if self.scale is not None and not isinstance(self.scale, Sequence):
             checked_number("scale", self.scale, TargetError)
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any], others: Iterable[str]) -> Measurement:
+        """From keywords; TargetError names one that is neither of these nor of the ``others``."""
+        own = [field.name for field in fields(cls)]
+        for name in keywords.keys() - set(own):
+            near = difflib.get_close_matches(name, [*own, *others], 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(own)}"
+            raise TargetError(f"{name}: a target has no such keyword; {hint}", got=name)
+        return cls(**keywords)
 
     def check_scalar(self) -> None:
         """TargetError where something is said that a value without an axis has not."""
@@ -118,6 +139,10 @@ class Measurement:
             raise TargetError(
                 f"{name}: only a curve has one, got {getattr(self, name)!r} for a value"
             )
+
+    def hides_small_values(self) -> bool:
+        """May what is small be no pairs at all, but an offset or the foot of a peak?"""
+        return bool(self._said(_HIDES))
 
     def is_ideal(self) -> bool:
         """Are the values those of the model at their places, as far as is said?"""
@@ -219,7 +244,10 @@ def response_of(how: Measurement, observable: Observable, axis: Axis, points: Po
     if isinstance(how.normalisation, str):
         whole = float(model.volume_below(np.array(top))) if observable.tends_to else 1.0
     else:
-        whole = checked_number("integral", how.normalisation, TargetError) / _solid_angle(growth)
+        whole = checked_number(
+            "normalisation", how.normalisation, TargetError, limit_of("integral")
+        )
+        whole /= _solid_angle(growth)
     return found.over_integral(volumes, whole)
 
 
@@ -248,7 +276,7 @@ def _by_kernel(
     if resolution.ndim:
         sigma = points.each("resolution", resolution.reshape(len(resolution)))
     limit = limit_of("resolution")
-    widest = _WIDEST * float(model.axis.values[-1])
+    widest = WIDEST * float(model.axis.values[-1])
     limit = Limit(limit.least, widest, f"in {model.axis.unit}; a quarter of the axis at most")
     for number in (sigma.min(), sigma.max()):
         checked_number("resolution", float(number), TargetError, limit)
@@ -306,6 +334,19 @@ def numbers_of(name: str, given: Any, kind: str) -> Array | None:
     return found
 
 
+def number_of(name: str, given: Any, kind: str) -> float:
+    """One number, in md units; TargetError where it is none."""
+    try:
+        found = np.asarray(value_in_md_units(given, kind))
+    except UnitError as error:
+        raise TargetError(f"{name}: {error}", got=given) from error
+    if found.ndim:
+        raise TargetError(
+            f"{name}: expected one number, got an array of shape {found.shape}", got=given
+        )
+    return float(found)
+
+
 def _not_one_of(name: str, value: Any, known: Sequence[str]) -> TargetError:
     return TargetError(
         f"{name}: expected {' or '.join(map(repr, known))}, got {value!r}", got=value
@@ -316,4 +357,4 @@ def _amplitude_and_length(given: Any, kind: str, x_kind: str) -> list[float] | N
     """In md units."""
     if given is None:
         return None
-    return [float(value_in_md_units(*pair)) for pair in zip(given, (kind, x_kind), strict=True)]
+    return [number_of("length", *pair) for pair in zip(given, (kind, x_kind), strict=True)]

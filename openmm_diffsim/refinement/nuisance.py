@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from ..curve import Axis
 from ..errors import TargetError
-from ..limits import checked_number
+from ..limits import Limit, checked_number, limit_of
 from ..observables import Observable
-from ..units import value_in_md_units
-from .measurement import Measurement, Points, edges_of, numbers_of, response_of
+from .measurement import WIDEST, Measurement, Points, edges_of, number_of, numbers_of, response_of
 from .response import Response
 
 Array = NDArray[np.float64]
@@ -24,6 +23,8 @@ DIGITISED_SCALE = 0.01
 
 _LEAST_VARIANCE = 1e-10  # of the largest mode of a background: smaller ones are left out
 _MOST_PLACES = 1000  # of a background: between them it is interpolated
+_STEP = 0.25  # share of the smallest bin, and of a variance: how far to see what a change does
+_SINGULAR = 1e-10  # of the largest eigenvalue
 _ROUNDING = 1e-8  # relative: what may be wrong with a covariance that was written and read
 
 
@@ -36,15 +37,46 @@ class Nuisance:
     """[points, k]; the k numbers z have standard normal priors."""
     spread: float
     """Prior standard deviation: of the scale or the offset; else of the values, rms."""
+    reach: float = np.inf
+    """How large the number may be and the values still follow it linearly."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Another response that might be the right one."""
+    """A number that the response depends on: the shift, or the variance of a broadening."""
 
     name: str
-    response: Response
+    lower: Response
+    upper: Response
+    step: float | Array
+    """Of the number, between the two; [points] or one for all."""
     spread: float
+    """Prior standard deviation of the number."""
+    x: Array
+    """[points]."""
+
+    def at(self, places: NDArray[np.bool_]) -> Variant:
+        """The points where ``places``, bool [points], is true."""
+        lower, upper = self.lower.at(places), self.upper.at(places)
+        step = np.broadcast_to(self.step, self.x.shape)[places]
+        return replace(self, lower=lower, upper=upper, step=step, x=self.x[places])
+
+    def nuisance(self, values: Array) -> Nuisance:
+        """The central difference at the model's values [n_values], times ``spread``."""
+        slope = (self.upper(values) - self.lower(values)) / self.step
+        return Nuisance(self.name, self.spread * slope[:, None], self.spread, self._reach(slope))
+
+    def _reach(self, slope: Array) -> float:
+        """Half the length over which the slope changes, its square twofold for a variance.
+
+        Along the axis that is L = rms(p) / rms(dp/dx). The slope by a variance is half a second
+        derivative, and its own slope half that of p again: it changes over 2 L^2.
+        """
+        if len(slope) < 2 or not slope.any():
+            return np.inf
+        bend = np.gradient(slope, self.x)
+        length = np.sqrt(np.mean(slope**2) / max(np.mean(bend**2), np.finfo(float).tiny))
+        return float(0.5 * length if self.name == "shift" else length**2)
 
 
 @dataclass(frozen=True)
@@ -68,10 +100,7 @@ class Unknowns:
         found = [Nuisance("scale", scale * prediction[:, None], scale)] if scale else []
         if self.drift is not None:
             found.append(replace(self.drift, modes=prediction[:, None] * self.drift.modes))
-        for variant in self.variants:
-            mode = variant.response(values) - prediction
-            found.append(Nuisance(variant.name, mode[:, None], variant.spread))
-        return [*found, *self.fixed]
+        return [*found, *(variant.nuisance(values) for variant in self.variants), *self.fixed]
 
 
 def unknowns_of(
@@ -90,7 +119,7 @@ def unknowns_of(
     """
     kind, n = observable.kind, len(points.x)
     fixed = []
-    offset = float(value_in_md_units(how.offset, kind))
+    offset = number_of("offset", how.offset, kind)
     if checked_number("offset", offset, TargetError):
         fixed.append(Nuisance("offset", np.full((n, 1), offset), offset))
     if how.background is not None:
@@ -113,7 +142,7 @@ def unknowns_of(
 def variants_of(
     how: Measurement, observable: Observable, axis: Axis, points: Points
 ) -> list[Variant]:
-    """What else the response at all points may be: broader, or shifted.
+    """What the response at all points depends on: a broadening, a shift.
 
     Raises
     ------
@@ -121,29 +150,65 @@ def variants_of(
         If an argument cannot be, or the resolution is a matrix and said to be uncertain.
     """
     found = []
-    broadening = float(value_in_md_units(how.broadening, axis.kind))
-    if checked_number("broadening", broadening, TargetError):
-        sigma = numbers_of("resolution", how.resolution, axis.kind)
-        if sigma is not None and sigma.ndim == 2:
-            raise TargetError("broadening: a matrix says all of the resolution; leave one out")
-        broader = replace(how, resolution=np.hypot(0.0 if sigma is None else sigma, broadening))
-        response = response_of(broader, observable, axis, points)
-        found.append(Variant("broadening", response, broadening**2))
-    shift = float(value_in_md_units(how.shift, axis.kind))
-    if checked_number("shift", shift, TargetError):
-        response = response_of(*_shifted(how, points, axis, shift, observable))
-        found.append(Variant("shift", response, shift))
+    end = float(axis.values[-1])
+    most = f"in {axis.unit}; "
+    broadening = number_of("broadening", how.broadening, axis.kind)
+    limit = Limit(0, WIDEST * end, f"{most}a quarter of the axis at most")
+    if checked_number("broadening", broadening, TargetError, limit):
+        found.append(_broader(how, observable, axis, points, broadening))
+    shift = number_of("shift", how.shift, axis.kind)
+    limit = Limit(0, end - float(axis.values[0]), f"{most}less than the axis is long")
+    if checked_number("shift", shift, TargetError, limit):
+        found.append(_shift(how, observable, axis, points, shift))
+    sigma = numbers_of("resolution", how.resolution, axis.kind)
+    if found and sigma is not None and sigma.ndim == 2 and sigma.shape[1] > 1:
+        raise TargetError(f"{found[0].name}: a matrix says all of the resolution; leave one out")
     return found
+
+
+def _broader(
+    how: Measurement, observable: Observable, axis: Axis, points: Points, broadening: float
+) -> Variant:
+    """By the variance; where less than 0.7 bins of the model are stated, there."""
+    sigma = numbers_of("resolution", how.resolution, axis.kind)
+    least = _STEP * float(np.diff(axis.values).mean()) ** 2
+    variance = np.maximum(0.0 if sigma is None else sigma**2, 2 * least)
+    lower, upper = (
+        response_of(replace(how, resolution=np.sqrt(share * variance)), observable, axis, points)
+        for share in (1 - _STEP, 1 + _STEP)
+    )
+    step = np.broadcast_to(
+        points.each("resolution", variance) if variance.ndim else variance, len(points.x)
+    )
+    return Variant("broadening", lower, upper, 2 * _STEP * step, broadening**2, points.x)
+
+
+def _shift(
+    how: Measurement, observable: Observable, axis: Axis, points: Points, spread: float
+) -> Variant:
+    """By a quarter of a bin of the model, or of the narrowest that was measured, to both sides.
+
+    The slope is that of a spline: of lines between bin centres it would be that of a broader peak.
+    """
+    axis = replace(axis, between="spline")
+    widths = [np.diff(axis.values).min()]
+    if not isinstance(how.points, str):
+        widths.append(np.diff(edges_of("points", how.points, len(points.x), axis)).min())
+    step = _STEP * float(min(widths))
+    lower, upper = (
+        response_of(*_shifted(how, points, axis, by, observable)) for by in (-step, step)
+    )
+    return Variant("shift", lower, upper, 2 * step, spread, points.x)
 
 
 def _shifted(
     how: Measurement, points: Points, axis: Axis, shift: float, observable: Observable
 ) -> tuple[Measurement, Observable, Axis, Points]:
-    """The arguments of ``response_of`` with all points shifted."""
-    x = np.minimum(points.x + shift, np.maximum(points.x, axis.ends[1]))
+    """The arguments of ``response_of`` with all points shifted, none of them below zero."""
+    x = np.clip(points.x + shift, 0.0, np.maximum(points.x, axis.ends[1]))
     if not isinstance(how.points, str):
         edges = edges_of("points", how.points, len(x), axis) + shift
-        how, x = replace(how, points=edges), points.x + shift
+        how, x = replace(how, points=np.maximum(edges, 0.0)), np.maximum(points.x + shift, 0.0)
     return how, observable, axis, replace(points, x=x)
 
 
@@ -153,16 +218,34 @@ def _smooth(name: str, given: Any, observable: Observable, x: Array, kind: str) 
         raise TargetError(f"{name}: a value has no correlation length, got {given!r}")
     if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != 2:
         raise TargetError(f"{name}: expected (amplitude, length), got {given!r}")
-    amplitude = float(value_in_md_units(given[0], kind))
-    length = float(value_in_md_units(given[1], observable.rules.x_kind))
-    checked_number("amplitude", amplitude, TargetError)
-    checked_number("correlation_length", length, TargetError)
+    amplitude = number_of(name, given[0], kind)
+    length = number_of("correlation_length", given[1], observable.rules.x_kind)
+    limit = limit_of("amplitude")
+    if name == "scale":
+        limit = replace(limit_of("scale"), least=limit.least)
+    checked_number(f"{name}: amplitude", amplitude, TargetError, limit)
+    checked_number(
+        f"{name}: correlation_length", length, TargetError, limit_of("correlation_length")
+    )
     places = x if len(x) <= _MOST_PLACES else np.linspace(x[0], x[-1], _MOST_PLACES)
     variances, vectors = np.linalg.eigh(np.exp(-0.5 * ((places[:, None] - places) / length) ** 2))
     seen = variances > _LEAST_VARIANCE * variances[-1]
     shapes = vectors[:, seen] / np.sqrt(variances[seen])
     near = np.exp(-0.5 * ((x[:, None] - places) / length) ** 2)
     return Nuisance(name, amplitude * near @ shapes, amplitude)
+
+
+def check_regular(covariance: Array) -> None:
+    """TargetError where some combination of the points has next to no variance of its own."""
+    error = np.sqrt(np.diag(covariance))
+    least, *_, most = np.linalg.eigvalsh(covariance / np.outer(error, error))
+    if not least > _SINGULAR * most:
+        raise TargetError(
+            f"covariance: is singular: of its correlations the smallest eigenvalue is {least:.2g}, "
+            f"expected more than {_SINGULAR:g} of the largest, {most:.2g}; nothing is measured "
+            "without error: add the variance of independent noise to its diagonal, and give what "
+            "is common to all points as systematic, offset or scale"
+        )
 
 
 def covariance_of(how: Measurement, points: Points) -> Array | None:

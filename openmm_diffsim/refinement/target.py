@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..observables import Observable
 from ..observables.identity import plain
 from ..units import value_in_md_units
 from .measurement import Measurement, Points, response_of
-from .nuisance import covariance_of, unknowns_of, variants_of
+from .nuisance import check_regular, covariance_of, unknowns_of, variants_of
 from .response import Response
 
 Array = NDArray[np.float64]
@@ -126,7 +127,7 @@ class Target:
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
         self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
-        self.measurement = Measurement(**measurement)
+        self.measurement = Measurement.of(measurement, signature(Target).parameters)
         if self.measurement.covariance is not None and uncertainty is not None:
             raise TargetError("covariance: got an uncertainty as well; give one of them")
         self.axis = observable.axis(self.state_point.timestep)
@@ -276,7 +277,7 @@ class Target:
         self.response = response_of(how, observable, axis, points).at(kept)
         digitised = observable.is_histogram and self.covariance is None
         variants = variants_of(how, observable, axis, points)
-        variants = [replace(v, response=v.response.at(kept)) for v in variants]
+        variants = [variant.at(kept) for variant in variants]
         self.unknowns = unknowns_of(how, observable, points.at(kept), digitised, variants)
 
     def _taken_curve(self, data: tuple[Any, ...], uncertainty: Any) -> tuple[Curve, Points]:
@@ -349,6 +350,8 @@ class Target:
                 "uncertainty: expected positive numbers, got a smallest of "
                 f"{self.uncertainty.min()}"
             )
+        if self.covariance is not None and len(self.values) > 1:
+            check_regular(self.covariance)
         for name, numbers in (("value", self.values), ("uncertainty", self.uncertainty)):
             limit = LIMITS[name]
             wrong = ~((numbers >= limit.least) & (numbers <= limit.most))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import ObservableError
 from ..observables import Observable
 from ..potentials import Potential
 from ..statistics.correlated import Blocks, assign_blocks
@@ -53,6 +54,16 @@ class Recorded:
 
     def __len__(self) -> int:
         return len(self.learned)
+
+    def not_recorded(self, observable: Observable) -> ObservableError:
+        """What to say of an observable that is not among the records, which go by the object."""
+        name = type(observable).__name__
+        if any(type(known) is type(observable) for known in self.records):
+            return ObservableError(
+                f"{name} was not recorded as this object, another {name} was: keep the one passed "
+                "to sample(record=[...]) and pass the same object here"
+            )
+        return ObservableError(f"{name} was not recorded: pass it to sample(record=[...])")
 
     @property
     def least_effective(self) -> float:

@@ -187,9 +187,7 @@ class View:
     def _values(self, observable: Observable, coefficients: Tensor) -> Tensor:
         samples = self.samples
         if observable not in samples.records:
-            raise KeyError(
-                f"{type(observable).__name__} was not recorded: pass it to sample(record=[...])"
-            )
+            raise samples.not_recorded(observable)
         conditions = Conditions(
             coefficients=coefficients,
             temperature=samples.temperature,

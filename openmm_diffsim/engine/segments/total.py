@@ -69,9 +69,7 @@ def dynamic_average(observable: SegmentObservable, samples: Samples) -> DynamicA
         If the frames, or their dynamics, do not reach the present parameters.
     """
     if observable not in samples.records:
-        raise SegmentError(
-            f"{type(observable).__name__} was not recorded: pass it to sample(record=[...])"
-        )
+        raise SegmentError(str(samples.not_recorded(observable)))
     with torch.no_grad():
         part = samples.at().near(observable)
     estimate = part.estimate(observable)

@@ -1,0 +1,76 @@
+"""From a [[target]] to a Target: its measurement in md units, and the key of what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..curve import Curve
+from ..engine.statepoint import StatePoint
+from ..errors import TargetError
+from ..io import read_matrix
+from ..observables import Observable
+from ..refinement import Target
+from .toml import TargetSection
+
+_ALONG = {"resolution", "points", "shells", "broadening", "shift"}  # the axis: in its unit
+_SMOOTH = {"scale", "background"}  # a tuple's second number is a length along the axis
+
+
+def build_target(number: int, point: StatePoint, entry: TargetSection, *given: Any) -> Target:
+    """A target; what is wrong with it is said with its key."""
+    try:
+        return _target(point, entry, *given)
+    except TargetError as error:
+        by_path = [key for key, value in entry.measurement.items() if value == error.path]
+        key, *_ = [*by_path, str(error).partition(":")[0]]
+        if key not in entry.measurement.keys() | {"uncertainty", "window", "value"}:
+            raise
+        full, words = f"target[{number}].{key}", str(error).removeprefix(f"{key}: ")
+        raise TargetError(f"{full}: {words}", **{**vars(error), "key": full}) from error
+
+
+def _measured(entry: TargetSection) -> dict[str, Any]:
+    """How it was measured, what lies along the axis being in its unit of the file until now."""
+    how, rules = dict(entry.measurement), entry.observable.rules
+    factor = 1.0 if rules is None or not entry.unit else rules.accepted[entry.unit][0]
+    if factor == 1.0:
+        return how
+    for key in _ALONG.intersection(how):
+        if isinstance(how[key], Path):
+            numbers = read_matrix(how[key])
+            how[key] = factor * numbers[:, 0] if numbers.shape[1] == 1 else how[key]
+        elif not isinstance(how[key], str):
+            number = factor * np.asarray(how[key])
+            how[key] = number if number.ndim else float(number)
+    for key in _SMOOTH.intersection(how):
+        if isinstance(how[key], tuple):
+            how[key] = (how[key][0], factor * how[key][1])
+    return how
+
+
+def _target(
+    point: StatePoint, entry: TargetSection, observable: Observable, curve: Curve | None
+) -> Target:
+    if curve is None:
+        return Target(
+            point,
+            observable,
+            entry.value,
+            uncertainty=entry.uncertainty,
+            weight=entry.weight,
+            **_measured(entry),
+        )
+    return Target(
+        point,
+        observable,
+        curve,
+        uncertainty=entry.uncertainty,
+        weight=entry.weight,
+        window=entry.window,
+        noise=entry.noise,
+        as_it_is=entry.as_it_is,
+        **_measured(entry),
+    )
