@@ -277,8 +277,9 @@ def verdict_of(excess: float, limit: float = 1.3) -> Verdict:
 
 def progress_of(excesses: list[float]) -> Progress:
     found = Progress([], Trust())
+    numbers = {"misfit": 1.0, "rdf_rms": 0.1, "n_effective": 100.0, "theory_weight": 0.8}
     for excess in excesses:
-        found.record(1.0, 0.1, 100.0, 1.0, verdict_of(excess))
+        found.record(numbers, 1.0, verdict_of(excess))
         found.mark_stall()
     return found
 
