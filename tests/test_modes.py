@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from openmm_diffsim.refinement.modes import Modes, Seen
+from openmm_diffsim.refinement.modes import Modes, Seen, inefficiency
 from openmm_diffsim.statistics.correlated import assign_blocks
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ def covariance_of(rng: np.random.Generator) -> Array:
 
 def seen(modes: Modes, values: Array) -> Seen:
     weights = np.full(len(values), 1 / len(values))
-    return Seen(modes, values - values.mean(axis=0), weights, assign_blocks([len(values)]))
+    return Seen(modes, values - values.mean(axis=0), weights, assign_blocks([len(values)]), weights)
 
 
 def test_the_inefficiency_of_each_mode_is_its_own() -> None:
@@ -116,3 +116,33 @@ def test_one_large_fluctuation_does_not_spoil_the_response_of_all_others() -> No
         errors.append([np.abs(j - exact)[1:].mean() for j in (mixed, plain)])
     ours, plainly = np.mean(errors, axis=0)
     assert ours < 0.5 * plainly
+
+
+def test_what_is_slower_than_a_run_shows_between_runs() -> None:
+    """Eight runs of 100, one series of memory 80 frames: far more than what is seen within them."""
+    rng = np.random.default_rng(6)
+    memory = np.array([np.exp(-1 / 80)] * 10 + [0.0] * 10)
+    found = []
+    for _ in range(5):
+        x = autoregressive(memory, 800, rng)
+        runs = assign_blocks([100] * 8)
+        found.append(
+            inefficiency(x - x.mean(axis=0), np.full(800, 1 / 800), runs, np.full(800, 0.01))
+        )
+    slow, white = np.mean(found, axis=0).reshape(2, 10).mean(axis=1)
+    assert 40 < slow < 200 and 1 <= white < 1.5  # 160 and 1
+
+
+def test_runs_of_other_parameters_make_no_noise() -> None:
+    """Each has its own share of the average, which is not by chance."""
+    rng = np.random.default_rng(7)
+    n, shift = 2000, 0.7
+    centre = np.repeat([-shift, shift], 2 * n)
+    x = rng.normal(size=4 * n) + centre
+    density = np.exp(-((x + shift) ** 2) / 2) + np.exp(-((x - shift) ** 2) / 2)
+    weights = np.exp(-(x**2) / 2) / density
+    weights /= weights.sum()
+    deviations = (x - weights @ x)[:, None]
+    alone = np.exp(((x - centre) ** 2 - x**2) / 2).reshape(4, n)
+    alone = (alone / alone.sum(axis=1, keepdims=True)).ravel()
+    assert inefficiency(deviations, weights, assign_blocks([n] * 4), alone)[0] < 1.5

@@ -304,7 +304,8 @@ def test_a_fit_that_no_longer_comes_nearer_says_so(
     assert found == ([] if stalled is None else [stalled])
     assert not any(entry.was_rolled_back for entry in history)
     if stalled is not None:
-        said = f"{min(excesses[-4:]):.2f} of its limit at best, has come no nearer for 4 rounds; it is g"
+        best = min(excesses[-4:])
+        said = f"{best:.2f} of its limit at best, has come no nearer for 4 rounds; it is g"
         assert said in history[-1].event
 
 

@@ -44,7 +44,7 @@ def shrunk(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     n = len(values)
     a = values - values.mean(axis=0)
     modes = modes_of(a.T @ a / n)
-    seen = Seen(modes, a, np.full(n, 1 / n), assign_blocks([n]))
+    seen = Seen(modes, a, np.full(n, 1 / n), assign_blocks([n]), np.full(n, 1 / n))
     share = seen.share(prior_frames(np.linalg.eigvalsh(seen.covariance), n))
     target = modes.basis @ modes.basis.T @ reach.T
     linked = np.ones(len(modes.inverse), dtype=bool)
@@ -143,6 +143,6 @@ def test_what_is_slow_shows_beneath_what_is_fast() -> None:
     weights = np.full(2000, 1 / 2000)
     white = rng.normal(size=(2000, 60))
     series = white + np.concatenate([0.33 * slow, np.zeros((2000, 30))], axis=1)
-    found = inefficiency(series - weights @ series, weights, assign_blocks([2000]))
+    found = inefficiency(series - weights @ series, weights, assign_blocks([2000]), weights)
     assert 6 < np.mean(found[:30]) < 16
     assert 1 <= np.mean(found[30:]) < 1.5

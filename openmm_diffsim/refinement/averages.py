@@ -147,8 +147,17 @@ class _Deviations:
     @cached_property
     def slow(self) -> float:
         """Frames per independent volume."""
-        whole = assign_blocks([len(self.weights)])
-        return float(inefficiency(self.volume[:, None], self.weights, whole)[0])
+        series, blocks = self.volume[:, None], self.view.samples.blocks
+        return float(inefficiency(series, self.weights, blocks, self.alone)[0])
+
+    @cached_property
+    def alone(self) -> Array:
+        """Weights of each run by itself, [frames], which add up to 1 in each."""
+        samples = self.view.samples
+        energy = self.view.learned_energy.numpy(force=True) + samples.rest_energy
+        change = beta(samples.temperature) * (energy - samples.run_energies())
+        weights = [np.exp(part.min() - part) for part in samples.split(change)]
+        return np.concatenate([w / w.sum() for w in weights])
 
     def noise_along(self) -> Array:
         """Its deviations in stretches, [stretches, values, coefficients].
@@ -202,9 +211,7 @@ def _static(
     mean, jacobian = _means(view, observables, wants_jacobian)
     frames = _Deviations.of(view, observables)
     beforehand = _beforehand(frames, sight, known, wants_jacobian)
-    # rounds go on from each other: what is slow shows across them
-    blocks = assign_blocks([len(frames.weights)])
-    seen = Seen(beforehand.modes, frames.inner, frames.weights, blocks)
+    seen = Seen(beforehand.modes, frames.inner, frames.weights, view.samples.blocks, frames.alone)
     share, share_of_response = _shares(seen, beforehand, view, known)
     if beforehand.jacobian is not None:
         jacobian = _mixed(jacobian, frames, beforehand, seen, share_of_response)

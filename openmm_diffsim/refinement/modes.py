@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 from scipy.stats import f as variance_ratio
 
 from ..statistics.correlated import Blocks, error_of_sum
@@ -24,6 +25,8 @@ Mask = NDArray[np.bool_]
 
 _LEAST_UNIT = 1e-6  # of the largest: a bin that is hardly ever counted has no mode
 _LEAST_STRENGTH = 1e-6  # of a mode that theory may be right about
+_FEWEST_OF_RUN, _FEWEST_RUNS = 10.0, 3  # effective frames, and runs that have them
+_CHANCE = 0.99  # of what scatters no more than independent frames
 _SPREAD = 1.5  # of ln M_0 beforehand
 _GRID = np.linspace(-4.0, 2.0, 25)  # ln M_0 about what is expected of it, in units of its spread
 
@@ -93,12 +96,15 @@ class Seen:
     deviations : array [frames, values], value - mean
     weights : array [frames], normalised
     blocks : Blocks
+    alone : array [frames]
+        Weights of each run by itself, see ``inefficiency``.
     """
 
     modes: Modes
     deviations: Array
     weights: Array
     blocks: Blocks
+    alone: Array
 
     @cached_property
     def coordinates(self) -> Array:
@@ -118,7 +124,7 @@ class Seen:
     @cached_property
     def inefficiency(self) -> Array:
         """Frames per independent one, of each mode, [modes]."""
-        return inefficiency(self.coordinates, self.weights, self.blocks)
+        return inefficiency(self.coordinates, self.weights, self.blocks, self.alone)
 
     @property
     def n_independent(self) -> Array:
@@ -180,10 +186,37 @@ class Seen:
         return np.asarray(self.modes.basis @ found)
 
 
-def inefficiency(series: Array, weights: Array, blocks: Blocks) -> Array:
-    """Frames per independent one, of the average of each series of deviations [frames, series]."""
+def inefficiency(series: Array, weights: Array, blocks: Blocks, alone: Array) -> Array:
+    """Frames per independent one, of the average of each series of deviations [frames, series].
+
+    Within runs, by the correlations of influences; and where it is more, between runs, by what is
+    as slow as a run is long: the average of each by itself, which has n_k = 1 / sum w^2 frames,
+    scatters with the variance g / n_k.
+
+    Parameters
+    ----------
+    weights : array [frames], of the average of all runs
+    alone : array [frames], of the averages of each run by itself, which add up to 1 in each
+    """
     influence = weights[:, None] * series
     error = error_of_sum(blocks.sums(influence), blocks, weights)
-    alone = np.sum(influence**2, axis=0)
-    found = error.spread**2 / np.where(alone > 0, alone, 1.0)
-    return np.asarray(np.clip(found, 1.0, len(influence)))
+    independent = np.sum(influence**2, axis=0)
+    within = error.spread**2 / np.where(independent > 0, independent, 1.0)
+    variance = weights @ series**2
+    between = _between_runs(series / np.sqrt(np.where(variance > 0, variance, 1.0)), blocks, alone)
+    return np.asarray(np.clip(np.maximum(within, between), 1.0, len(influence)))
+
+
+def _between_runs(series: Array, blocks: Blocks, alone: Array) -> Array:
+    """g of series of unit variance; zero where they may scatter as independent frames do."""
+    run = blocks.run[blocks.of_frame]
+    frames = 1 / np.bincount(run, alone**2)
+    used = frames > _FEWEST_OF_RUN
+    if used.sum() < _FEWEST_RUNS:
+        return np.zeros(series.shape[1])
+    means = np.zeros((len(frames), series.shape[1]))
+    np.add.at(means, run, alone[:, None] * series)
+    means, frames = means[used], frames[used]
+    scatter = frames @ (means - frames @ means / frames.sum()) ** 2
+    freedom = used.sum() - 1
+    return np.where(scatter > chi2.ppf(_CHANCE, freedom), scatter / freedom, 0.0)
