@@ -177,7 +177,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "roughness": (
         {"method": GaussNewton(GaussNewtonOptions(roughness=100.0))},
-        "method, options: the roughness was 200, is 100",
+        "method, options: the roughness was 200000, is 100",
     ),
 }
 AT_PRESSURE: dict[str, tuple[dict[str, Any], str]] = {

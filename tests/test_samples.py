@@ -18,7 +18,7 @@ from systems import FreePair, argon, assert_parameter_gradient, numerical_deriva
 from torch import Tensor
 
 from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
-from openmm_diffsim.errors import FramesError, OverlapError, StatePointError
+from openmm_diffsim.errors import FramesError, ObservableError, OverlapError, StatePointError
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Features, Run, View
@@ -347,7 +347,7 @@ def test_pool_takes_its_state_from_the_last_part_and_what_all_recorded() -> None
     assert set(pool.records) == {shared}
     np.testing.assert_array_equal(pool.last_run().features, last.features)
     assert pool.last_run().runs == last.runs
-    with pytest.raises(KeyError, match="Recorded"):
+    with pytest.raises(ObservableError, match="was not recorded"):
         pool.average(extra)
 
 
