@@ -96,6 +96,7 @@ LIMITS = {
     # of Gauss-Newton, one for each field of its options
     "prior_frames": Limit(0, 1e15, "how many frames theory is trusted like"),
     "roughness": Limit(1e-9, 1e15, "in (kT)^2 / (distance of nearest neighbours)^3"),
+    "digitised_roughness": Limit(1e-9, 1e15, "in (kT)^2 / (distance of nearest neighbours)^3"),
     "network_steps": Limit(1, 10_000, "steps of one update of a network"),
     "stride": Limit(1e-9, 1e6, "a variance of U/kT, per particle"),
 }

@@ -41,6 +41,7 @@ from openmm_diffsim.potentials import (
 from openmm_diffsim.refinement import Comparison, FitView, Step, jackknife
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
+from openmm_diffsim.refinement.methods import gauss_newton
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
     follow,
@@ -1301,3 +1302,10 @@ def test_a_potential_of_two_functions_has_a_prior_for_each() -> None:
     np.testing.assert_allclose(sum(precisions_at(pair, nearly[:1])), once, rtol=1e-7)
     np.testing.assert_allclose(sum(precisions_at(pair, nearly[:2])), 2 * once, rtol=1e-7)
     np.testing.assert_allclose(sum(precisions_at(pair, nearly)), 2 * once, rtol=1e-7)
+
+
+def test_the_prior_is_stronger_between_digitised_points(gas: dict[str, Any]) -> None:
+    options = GaussNewtonOptions()
+    for noise, expected in (("sampled", 2e5), ("independent", 2e3)):
+        view = view_state([rdf_target(gas, noise=noise)], gas["samples"], gas["theory"], options)
+        assert gauss_newton._roughness(view, options) == expected

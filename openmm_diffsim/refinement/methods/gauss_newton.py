@@ -24,7 +24,8 @@ coefficients minimize
   beta (w - u) = ln y(r) up to a constant, and the cavity function y is smooth, through the core
   too. Its second derivative is white noise of spectral density q. The default leaves u(r) free at
   the distance of knots wherever pairs are: a stronger one would count as data, and c_0 has the
-  noise of these already. Where no pair ever was, the prior alone decides.
+  noise of these already. Where no pair ever was, the prior alone decides. A digitised g(r), of
+  independent points, leaves more open between them, and the prior is stronger.
 - A step goes as far as the linear model is good for: no wave of the liquid may grow much, which is
   what happens near phase separation; without theory, u(r) changes by kT at most.
 - The Jacobian of a dynamic observable is measured on few segments, without theory that of a g(r)
@@ -104,11 +105,13 @@ class LinearModel:
     def of(cls, view: FitView, options: GaussNewtonOptions) -> LinearModel:
         """At the parameters of a view, of which the energy is linear in the coefficients."""
         groups = [members for _, members in view.groups]
+        comparisons = view.compare(options)
+        pairs = zip(groups, comparisons, strict=True)
         return cls(
-            view.compare(options),
+            comparisons,
             [np.concatenate([view.chain(k) for k in members]) for members in groups],
             [np.concatenate([view.from_prior(k) for k in members]) for members in groups],
-            [_precision(view, members, options.roughness) for members in groups],
+            [_precision(view, members, _roughness(c, options)) for members, c in pairs],
         )
 
     def undamped(self) -> LinearModel:
@@ -132,6 +135,14 @@ class LinearModel:
             sampled = comparison.is_sampled[:, None] * pull
             like_own += sampled.T @ (comparison.target_noise @ sampled)
         return own, like_own
+
+
+def _roughness(view: Comparison, options: GaussNewtonOptions) -> float:
+    """That of a group: digitised points may be far apart, and say little of what is between."""
+    like_frames = view.like_frames or [True] * len(view.targets)
+    pairs = zip(view.targets, like_frames, strict=True)
+    known = [like for target, like in pairs if target.observable.is_structure]
+    return options.roughness if all(known) else options.digitised_roughness
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
