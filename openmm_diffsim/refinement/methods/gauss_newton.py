@@ -142,7 +142,9 @@ def _roughness(view: Comparison, options: GaussNewtonOptions) -> float:
     like_frames = view.like_frames or [True] * len(view.targets)
     pairs = zip(view.targets, like_frames, strict=True)
     known = [like for target, like in pairs if target.observable.is_structure]
-    return options.roughness if all(known) else options.digitised_roughness
+    if all(known):
+        return options.roughness
+    return min(options.roughness, options.digitised_roughness)
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:

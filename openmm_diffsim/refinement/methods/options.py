@@ -21,7 +21,7 @@ class GaussNewtonOptions(Knowledge):
         If a number is beyond the range of that name, see ``limits``.
     """
 
-    digitised_roughness: float = 2e3  # the same, where the noise of g(r) is independent by points
+    digitised_roughness: float = 2e3  # at most, where points of g(r) are independent
     roughness: float = 2e5  # q, (kT)^2 / (distance of nearest neighbours)^3
     network_steps: int = 5  # most steps of an update of a network
     stride: float = 0.03  # variance of the change of U/kT of a network in a round, per particle
