@@ -133,9 +133,8 @@ class _Deviations:
     @cached_property
     def features(self) -> Array:
         """Of the features, at a fixed volume, [frames, coefficients]."""
-        energies = self.view.samples.learned.linear(self.view.coefficients, virials=False).energies
-        along = (self.weights * self.volume) @ energies
-        return np.asarray(energies - self.weights @ energies - np.outer(self.volume, along))
+        along = (self.weights * self.volume) @ self._of_features
+        return np.asarray(self._of_features - np.outer(self.volume, along))
 
     @cached_property
     def response_along(self) -> Array:
@@ -184,10 +183,14 @@ class _Deviations:
     @cached_property
     def _of_volume(self) -> Array:
         """-beta w v S of each frame, [frames, coefficients]."""
-        energies = self.view.samples.learned.linear(self.view.coefficients, virials=False).energies
-        deviations = energies - self.weights @ energies
         share = -beta(self.view.samples.temperature) * self.weights * self.volume
-        return np.asarray(share[:, None] * deviations)
+        return np.asarray(share[:, None] * self._of_features)
+
+    @cached_property
+    def _of_features(self) -> Array:
+        """Of the features, whatever the volume, [frames, coefficients]."""
+        energies = self.view.samples.learned.linear(self.view.coefficients, virials=False).energies
+        return np.asarray(energies - self.weights @ energies)
 
 
 @dataclass(frozen=True)
