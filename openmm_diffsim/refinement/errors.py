@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import TargetError
 from ..potentials import Potential
 from . import jackknife
-from .methods import GaussNewton, GaussNewtonOptions
+from .methods import GaussNewton, GaussNewtonOptions, Step
 from .state import FitView
 
 Array = NDArray[np.float64]
@@ -48,9 +48,8 @@ class ParameterTable:
     correlation: Array
 
 
-def parameter_table(view: FitView, options: GaussNewtonOptions) -> ParameterTable:
-    """At the parameters of a view."""
-    covariance = parameter_covariance(view, options)
+def parameter_table(view: FitView, covariance: Array) -> ParameterTable:
+    """At the parameters of a view, with their covariance."""
     error = np.sqrt(np.diag(covariance))
     size = np.where(error > 0, error, 1.0)
     return ParameterTable(
@@ -61,14 +60,18 @@ def parameter_table(view: FitView, options: GaussNewtonOptions) -> ParameterTabl
     )
 
 
-def parameter_covariance(view: FitView, options: GaussNewtonOptions) -> Array:
-    """C + d d^T, [parameters, parameters]; NaN of what is no function of features, a network."""
-    if not view.potential.energy_is_linear:
+def solution_of(view: FitView, options: GaussNewtonOptions) -> Step | None:
+    """The Gauss-Newton solution from here; None of what is no function of features, a network."""
+    return GaussNewton(options).propose(view) if view.potential.energy_is_linear else None
+
+
+def covariance_about(view: FitView, options: GaussNewtonOptions, solution: Step | None) -> Array:
+    """C + d d^T, [parameters, parameters]; NaN where there is no solution."""
+    if solution is None:
         return np.full((len(view.parameters),) * 2, np.nan)
-    step = GaussNewton(options).propose(view)
-    assert step.covariance is not None
-    more = jackknife.excess(view, options, step.covariance)
-    return np.asarray(step.covariance + more + np.outer(step.change, step.change))
+    assert solution.covariance is not None
+    more = jackknife.excess(view, options, solution.covariance)
+    return np.asarray(solution.covariance + more + np.outer(solution.change, solution.change))
 
 
 def potential_with_error(
@@ -76,14 +79,16 @@ def potential_with_error(
     r: ArrayLike,
     temperature: float,
     term: int,
-    options: GaussNewtonOptions,
+    covariance: Array,
 ) -> tuple[Array, Array]:
-    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol."""
+    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol.
+
+    ``covariance`` [parameters, parameters] is that about the parameters of the view.
+    """
     where, pair = pair_of(view.potential, term)
     c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
     values = pair.basis.values(r)
     u = c[where].reshape(pair.n_pairs, -1) @ values.T
-    covariance = parameter_covariance(view, options)
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
     return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
