@@ -32,6 +32,7 @@ from openmm_diffsim import (
     Target,
     TorchOptimizer,
     boltzmann_inversion,
+    reweighted_loss,
 )
 from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError, TargetError
 from openmm_diffsim.potentials import (
@@ -229,6 +230,52 @@ def test_a_difference_between_two_temperatures_is_fitted() -> None:
     assert fit.last_step is not None and fit.last_step.covariance is not None
     error = np.sqrt(np.diag(fit.last_step.covariance))
     assert np.all(np.abs(parameters(fit) - [SIGMA, EPSILON]) < 4 * error)
+
+
+@pytest.mark.parametrize("unknown", [{}, {"offset": 0.2}, {"scale": 0.1, "offset": 0.2}])
+def test_the_loss_of_an_optimizer_marginalises_what_is_unknown(unknown: dict[str, float]) -> None:
+    point: Any = point_of(wrong())
+    rdf, rng = g_of_two(), np.random.default_rng(4)
+    root = 0.05 * rng.normal(size=(20, 20)) + 0.1 * np.eye(20)
+    data = (point, rdf, rdf.r, true_g())
+    targets = [
+        Target(*data, uncertainty=rng.uniform(0.05, 0.2, 20), weight=2.0, **unknown),
+        Target(*data, covariance=root @ root.T, **unknown),
+    ]
+    fit = run(Refinement(point.potential, targets, "adam"), 1)
+    view = fit.view()
+    g = view.averages(targets[0])[0].detach().numpy()
+    off, ones = g - targets[0].values, np.ones(20)
+    expected = 0.0
+    for target, own in zip(
+        targets, (np.diag(targets[0].uncertainty ** 2), root @ root.T), strict=True
+    ):
+        modes = np.stack([unknown.get("scale", 0) * g, unknown.get("offset", 0) * ones])
+        expected += target.weight * off @ np.linalg.solve(own + modes.T @ modes, off) / 20
+    theta = view.parameters.clone().requires_grad_(True)
+    loss = reweighted_loss(view.at(theta))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-9)
+    if "scale" not in unknown:  # of which the mode follows the parameters, and no step does
+        (slope,) = torch.autograd.grad(loss, theta)
+        for k in range(2):
+            h = torch.zeros(2, dtype=torch.float64)
+            h[k] = 1e-5 * float(view.parameters[k])
+            up, down = (float(reweighted_loss(view.at(view.parameters + s * h))) for s in (1, -1))
+            assert float(slope[k]) == pytest.approx((up - down) / (2 * float(h[k])), rel=1e-6)
+
+
+def test_an_optimizer_finds_the_truth_of_values_of_unknown_scale() -> None:
+    """A tenth too high, which is known to be possible: counted as an error it would be followed."""
+
+    def found(**unknown: Any) -> Array:
+        point: Any = point_of(wrong())
+        target = Target(
+            point, g_of_two(), g_of_two().r, 1.1 * true_g(), uncertainty=0.02, **unknown
+        )
+        fit = Refinement(point.potential, [target], "adam")
+        return np.abs(parameters(run(fit, 8)) / [SIGMA, EPSILON] - 1)
+
+    assert found(scale=0.2)[1] < 0.12 < 0.2 < found(scale=0)[1]
 
 
 PURE: dict[str, Callable[[], Any]] = {
