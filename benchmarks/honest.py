@@ -13,10 +13,7 @@ sigma, energies in kT, where g > 0.1.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from honest_results import FOLDER, fit_all, fit_arguments, read, timed
 from torch import Tensor
 
 import openmm_diffsim as diffsim
@@ -37,7 +35,8 @@ SIGMA, EPSILON, MASS = 0.34, 0.996, 39.948  # nm, kJ/mol, amu
 TAU = SIGMA * (MASS / EPSILON) ** 0.5  # ps
 N = 500
 FRAMES, EVERY = 2000, 50
-FOLDER = Path(__file__).parent / "honest"
+ROUNDS = 8
+RESULTS = FOLDER / "results.jsonl"
 
 
 class Known(AnalyticPair):
@@ -159,13 +158,7 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
         targets.append(diffsim.Target(liquid, diffsim.Pressure(), p, uncertainty=pe))
     method = diffsim.GaussNewton(diffsim.GaussNewtonOptions(**options.options))
     fit = diffsim.Refinement(pair, targets, method=method)
-    start = time.process_time()
-    outcome = ""
-    try:
-        fit.run(options.rounds, 4250, 50, 250, progress=False)
-    except diffsim.errors.DiffsimError as failure:
-        outcome = f"{type(failure).__name__}: {failure}"
-    found = {"outcome": outcome, "seconds": time.process_time() - start}
+    found = timed(lambda: fit.run(options.rounds or ROUNDS, 4250, 50, 250, progress=False))
     if fit.history:
         found |= judged(fit, case, data)
     return found
@@ -214,47 +207,13 @@ def fresh(fit: diffsim.Refinement) -> dict[str, float]:
     return found
 
 
-def run(options: argparse.Namespace) -> None:
-    path = FOLDER / "results.jsonl"
-    done = set()
-    if path.exists():
-        done = {_key(json.loads(line)) for line in path.read_text().splitlines()}
-    for seed in range(*options.seeds):
-        for name in options.systems:
-            for mode in options.modes:
-                line: dict[str, Any] = {"label": options.label, "name": name}
-                line |= {"mode": mode, "seed": seed}
-                if _key(line) in done:
-                    continue
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    line |= fit_one(name, seed, mode, options)
-                with path.open("a") as stream:
-                    stream.write(json.dumps(line) + "\n")
-                print(json.dumps(rounded(line)), flush=True)
-
-
-def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return line["label"], line["name"], line["mode"], line["seed"]
-
-
-def rounded(line: dict[str, Any]) -> dict[str, Any]:
-    numbers = {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}
-    return {k: v for k, v in numbers.items() if not isinstance(v, list)}
-
-
-def results(label: str | None = None) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (FOLDER / "results.jsonl").read_text().splitlines()]
-    return [line for line in lines if label is None or line["label"] == label]
-
-
 def table(options: argparse.Namespace) -> None:
     print(
         "| system | targets | seeds | misfit | u off, kT | claimed | within 1, 2 errors | "
         "targets off, most | theory | steps | roll-backs | converged, fresh |"
     )
     print("|" + "---|" * 12)
-    lines = results(options.label)
+    lines = read(RESULTS, options.label)
     for name, mode in dict.fromkeys((x["name"], x["mode"]) for x in lines):
         mine = [x for x in lines if (x["name"], x["mode"]) == (name, mode) and "u_rms" in x]
         failed = [x for x in lines if (x["name"], x["mode"]) == (name, mode) and x["outcome"]]
@@ -285,7 +244,7 @@ def figure(options: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = [x for x in results(options.label) if x["mode"] == "gp" and "off" in x]
+    lines = [x for x in read(RESULTS, options.label) if x["mode"] == "gp" and "off" in x]
     names = list(dict.fromkeys(x["name"] for x in lines))
     columns = 4
     rows = -(-len(names) // columns)
@@ -313,13 +272,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("fit")
-    command.add_argument("--systems", nargs="+", default=list(CASES), choices=list(CASES))
-    command.add_argument("--seeds", type=int, nargs=2, default=(0, 5))
-    command.add_argument("--modes", nargs="+", default=["g", "gp"], choices=["g", "gp"])
-    command.add_argument("--rounds", type=int, default=8)
-    command.add_argument("--label", default="default")
-    command.add_argument("--options", type=json.loads, default={}, help="GaussNewtonOptions, JSON")
-    command.set_defaults(run=run)
+    fit_arguments(command, CASES, ROUNDS)
+    command.set_defaults(run=lambda options: fit_all(RESULTS, fit_one, options))
     command = commands.add_parser("table")
     command.add_argument("--label", default="default")
     command.set_defaults(run=table)

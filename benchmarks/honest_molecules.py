@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import time
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import openmm
 import torch
+from honest_results import FOLDER, fit_all, fit_arguments, read, timed
 from openmm import app, unit
 from torch import Tensor
 
@@ -35,7 +32,7 @@ from openmm_diffsim.fluid import Dynamics, fluid, start_disordered
 from openmm_diffsim.potentials.pair.analytic import AnalyticPair
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
-FOLDER = Path(__file__).parent / "honest"
+RESULTS = FOLDER / "molecules.jsonl"
 
 
 class Case:
@@ -340,14 +337,8 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
     targets = case.targets(liquid, mode, data)
     method = diffsim.GaussNewton(diffsim.GaussNewtonOptions(**options.options))
     fit = diffsim.Refinement(pair, targets, method=method)
-    start, outcome = time.process_time(), ""
-    try:
-        rounds = options.rounds or case.rounds
-        relaxing = round(case.relaxing * case.steps)
-        fit.run(rounds, case.steps, case.fit_every, relaxing, progress=False)
-    except diffsim.errors.DiffsimError as failure:
-        outcome = f"{type(failure).__name__}: {failure}"
-    found = {"outcome": outcome, "seconds": time.process_time() - start}
+    rounds, relaxing = options.rounds or case.rounds, round(case.relaxing * case.steps)
+    found = timed(lambda: fit.run(rounds, case.steps, case.fit_every, relaxing, progress=False))
     if fit.history:
         found |= {
             "misfits": [round(h.misfit, 2) for h in fit.history],
@@ -368,36 +359,8 @@ def scalar_of(fit: diffsim.Refinement) -> dict[str, Any]:
     return {"scalar_z": float((view.residual / error)[-1]), "scalar_error": float(error[-1])}
 
 
-def run(options: argparse.Namespace) -> None:
-    path = FOLDER / "molecules.jsonl"
-    done = set()
-    if path.exists():
-        done = {_key(json.loads(line)) for line in path.read_text().splitlines()}
-    for seed in range(*options.seeds):
-        for name in options.systems:
-            for mode in options.modes:
-                line: dict[str, Any] = {"label": options.label, "name": name}
-                line |= {"mode": mode, "seed": seed}
-                if _key(line) in done:
-                    continue
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    line |= fit_one(name, seed, mode, options)
-                with path.open("a") as stream:
-                    stream.write(json.dumps(line) + "\n")
-                print(json.dumps(_rounded(line)), flush=True)
-
-
-def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-    return line["label"], line["name"], line["mode"], line["seed"]
-
-
-def _rounded(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()}
-
-
 def table(options: argparse.Namespace) -> None:
-    lines = [json.loads(x) for x in (FOLDER / "molecules.jsonl").read_text().splitlines()]
+    lines = read(RESULTS)
     print(
         "label | system | targets | seeds | misfit | u rms | claim | within 1, 2 | scalar z | "
         "steps | back | s"
@@ -430,13 +393,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("fit")
-    command.add_argument("--systems", nargs="+", default=list(CASES), choices=list(CASES))
-    command.add_argument("--seeds", type=int, nargs=2, default=(0, 5))
-    command.add_argument("--modes", nargs="+", default=["g", "gp"], choices=["g", "gp"])
-    command.add_argument("--rounds", type=int, default=0, help="0: as the system has it")
-    command.add_argument("--label", default="default")
-    command.add_argument("--options", type=json.loads, default={}, help="GaussNewtonOptions, JSON")
-    command.set_defaults(run=run)
+    fit_arguments(command, CASES, rounds=0)
+    command.set_defaults(run=lambda options: fit_all(RESULTS, fit_one, options))
     command = commands.add_parser("table")
     command.set_defaults(run=table)
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import durations
 import native_systems
@@ -17,6 +18,9 @@ import pytest
 from native_systems import PLATFORMS, Live, Where
 
 from openmm_diffsim.engine import native
+
+if TYPE_CHECKING:
+    from forked import Forked
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 
@@ -130,6 +134,15 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forked]:
+    """The command line, each time in a process of its own that costs no imports."""
+    from forked import Forked
+
+    with Forked() as runner:
+        yield runner
 
 
 @pytest.fixture

@@ -126,7 +126,8 @@ def test_units_import_openmm_only_when_needed() -> None:
 # Kinds of potential, force and observable ---------------------------------------------------------
 
 KINDS = [
-    "PairPotential", "AnalyticPair", "LennardJones", "Mie", "Morse", "SoftSphere", "Yukawa",
+    "PairPotential", "AnalyticPair", "SigmaEpsilonPair", "LennardJones", "Mie", "Morse",
+    "SoftSphere", "Yukawa",
     "SplinePair", "NeuralPair", "PairSum", "TemperatureDependent", "NetworkPotential", "Sum",
     "SplinePairForce", "CustomNonbondedForce", "NonbondedForce", "PythonForce", "TorchForce",
     "PythonTorchForce",

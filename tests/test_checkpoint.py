@@ -126,7 +126,7 @@ def run(fit: Refinement, rounds: int) -> Refinement:
 
 def everything(fit: Refinement) -> dict[str, Any]:
     """All that a fit consists of but the time it took, comparable to the last bit."""
-    state = fit.states[0]
+    state, believed = fit.states[0], fit._position.believed
     context = state.state_point.simulation.context.getState(getPositions=True, getVelocities=True)
     found: dict[str, Any] = {
         "history": [asdict(entry) | {"seconds": 0} for entry in fit.history],
@@ -136,7 +136,7 @@ def everything(fit: Refinement) -> dict[str, Any]:
         "velocities": context.getVelocities(asNumpy=True)._value.tobytes(),
         "force": openmm.XmlSerializer.serialize(state.state_point.attached.force),
         "method": moments(fit),
-        "previous": None if fit._previous is None else fit._previous.numpy().tobytes(),
+        "believed": None if believed is None else believed.numpy().tobytes(),
     }
     for name, value in [*fit.potential.named_parameters(), *fit.potential.named_buffers()]:
         found[name] = value.detach().numpy().tobytes()

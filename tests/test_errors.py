@@ -27,7 +27,7 @@ from openmm_diffsim.errors import OverlapError, StatePointError, TargetError
 from openmm_diffsim.potentials import flat_parameters
 from openmm_diffsim.refinement import Bootstrap
 from openmm_diffsim.refinement.bootstrap import minimum
-from openmm_diffsim.refinement.errors import parameter_table
+from openmm_diffsim.refinement.errors import covariance_about, parameter_table, solution_of
 from openmm_diffsim.samples import View
 
 WEAK = GaussNewtonOptions(roughness=2e5)
@@ -85,7 +85,7 @@ def test_a_network_has_no_known_errors() -> None:
     potential = liquids.lennard_jones().as_network()
     n = len(flat_parameters(potential))
     view = FitView(potential, (), torch.zeros(n, dtype=torch.float64))
-    table = parameter_table(view, WEAK)
+    table = parameter_table(view, covariance_about(view, WEAK, solution_of(view, WEAK)))
     assert np.isnan(table.standard_error).all() and len(table.names) == n
 
 

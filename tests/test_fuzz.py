@@ -8,9 +8,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import forked
 import malformed
 import pytest
+from forked import BYTES, SECONDS, Forked
 from malformed import FAMILIES, Case
 
 from openmm_diffsim import cli
@@ -44,22 +44,20 @@ def complaints(case: Case, done: dict[str, Any], untouched: bool) -> list[str]:
         "not one line": "\n" in said or not said,
         f"names none of {case.names}": not any(name in said for name in case.names),
         "files were changed": not untouched,
-        f"{done['seconds']:.0f} s": done["seconds"] > forked.SECONDS,
-        f"{done['bytes'] / 2**30:.1f} GB": done["bytes"] > forked.BYTES,
+        f"{done['seconds']:.0f} s": done["seconds"] > SECONDS,
+        f"{done['bytes'] / 2**30:.1f} GB": done["bytes"] > BYTES,
         "too long a line": len(said) > 1000,
     }
     return [what for what, holds in wrong.items() if holds]
 
 
-def refusal(
-    runner: forked.Forked, folder: Path, valid: Path, make: Callable[[], Case]
-) -> str | None:
+def refusal(commands: Forked, folder: Path, valid: Path, make: Callable[[], Case]) -> str | None:
     """A line on how a malformed input was not refused as it should be; None if all is well."""
     shutil.copytree(valid, folder)
     malformed.special_files(folder)
     case = make()
     before = contents(folder)
-    done = runner.run(folder, case.arguments)
+    done = commands.run(folder, case.arguments)
     wrong = complaints(case, done, contents(folder) == before)
     shutil.rmtree(folder)
     return f"{case.what}: {', '.join(wrong)}: {done['err'].strip()[-300:]!r}" if wrong else None
@@ -67,29 +65,30 @@ def refusal(
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_malformed_input_is_refused_in_one_line(
-    family: Callable[..., Case], valid: Path, tmp_path: Path
+    commands: Forked, family: Callable[..., Case], valid: Path, tmp_path: Path
 ) -> None:
     random = Random(f"{SEED} {family.__name__}")
     wrong = []
-    with forked.Forked() as runner:
-        for n in range(FAMILIES[family]):
-            folder = tmp_path / str(n)
-            found = refusal(runner, folder, valid, lambda here=folder: family(random, here))
-            if found is not None:
-                wrong.append(found)
+    for n in range(FAMILIES[family]):
+        folder = tmp_path / str(n)
+        found = refusal(commands, folder, valid, lambda here=folder: family(random, here))
+        if found is not None:
+            wrong.append(found)
     assert not wrong, "\n".join([f"{len(wrong)} of {FAMILIES[family]}", *wrong])
 
 
 @pytest.mark.parametrize("name", ["fit", "own", "table"])
-def test_what_the_malformed_are_made_of_is_right(name: str, valid: Path, tmp_path: Path) -> None:
+def test_what_the_malformed_are_made_of_is_right(
+    commands: Forked, name: str, valid: Path, tmp_path: Path
+) -> None:
     shutil.copytree(valid, tmp_path / "here")
-    done = forked.run(tmp_path / "here", ["refine", f"{name}.toml"])
+    done = commands.run(tmp_path / "here", ["refine", f"{name}.toml"])
     assert done["code"] in ENDED, done["err"]
 
 
-def test_the_trajectory_is_right(valid: Path, tmp_path: Path) -> None:
+def test_the_trajectory_is_right(commands: Forked, valid: Path, tmp_path: Path) -> None:
     shutil.copytree(valid, tmp_path / "here")
-    done = forked.run(tmp_path / "here", malformed.RDF_COMMAND)
+    done = commands.run(tmp_path / "here", malformed.RDF_COMMAND)
     assert done["code"] == cli.FINISHED, done["err"]
 
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forked
 import malformed
 import numpy as np
 import pytest
+from forked import Forked
 from interrupted import ENDED
 from test_fuzz import complaints, contents
 
@@ -125,16 +125,21 @@ CONFIGURATIONS: dict[Callable[[Path], str], tuple[str, ...]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "here"
+    return valid(tmp_path)
+
+
+def valid(parent: Path) -> Path:
+    """A folder of files that are right."""
+    made = parent / "here"
     made.mkdir()
     malformed.write_valid(made)
     return made
 
 
-def refused(folder: Path, arguments: list[str], names: Any) -> list[str]:
+def refused(commands: Forked, folder: Path, arguments: list[str], names: Any) -> list[str]:
     """What is wrong about how it was refused."""
     before = contents(folder.parent)
-    done = forked.run(folder, arguments)
+    done = commands.run(folder, arguments)
     case = malformed.Case("", arguments, names)
     wrong = complaints(case, done, contents(folder.parent) == before)
     return [*wrong, done["err"][-400:]] if wrong else []
@@ -142,18 +147,18 @@ def refused(folder: Path, arguments: list[str], names: Any) -> list[str]:
 
 @pytest.mark.parametrize("attack", CONFIGURATIONS, ids=lambda attack: attack.__name__)
 def test_a_configuration_of_others_does_no_harm(
-    attack: Callable[[Path], str], folder: Path
+    commands: Forked, attack: Callable[[Path], str], folder: Path
 ) -> None:
     name = attack(folder)
-    assert not refused(folder, ["refine", name], CONFIGURATIONS[attack])
+    assert not refused(commands, folder, ["refine", name], CONFIGURATIONS[attack])
 
 
-def test_files_to_be_read_may_lie_anywhere(folder: Path) -> None:
+def test_files_to_be_read_may_lie_anywhere(commands: Forked, folder: Path) -> None:
     shutil.move(folder / "g.csv", folder.parent / "elsewhere.csv")
     for place in ("../elsewhere.csv", str(folder.parent / "elsewhere.csv")):
         targets = [malformed.RDF | {"file": place}]
         (folder / "fit.toml").write_text(malformed.toml(malformed.FLUID | {"target": targets}))
-        assert forked.run(folder, ["refine", "fit.toml"])["code"] in ENDED
+        assert commands.run(folder, ["refine", "fit.toml"])["code"] in ENDED
         shutil.rmtree(folder / "out")
 
 
@@ -197,11 +202,23 @@ def device(path: Path) -> None:
 CHECKPOINTS = [pickled, bomb, huge_header, truncated, altered, device]
 
 
+@pytest.fixture(scope="module")
+def fitted(commands: Forked, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit that has ended; a copy of it goes on, so what stops one is what was done to it."""
+    folder = valid(tmp_path_factory.mktemp("fitted"))
+    assert commands.run(folder, ["refine", "fit.toml"])["code"] in ENDED
+    other = shutil.copytree(folder, folder.parent / "other")
+    assert commands.run(other, ["refine", "fit.toml", "--resume"])["code"] in ENDED
+    return folder
+
+
 @pytest.mark.parametrize("attack", CHECKPOINTS, ids=lambda attack: attack.__name__)
-def test_a_checkpoint_of_others_does_no_harm(attack: Callable[[Path], None], folder: Path) -> None:
-    assert forked.run(folder, ["refine", "fit.toml"])["code"] in ENDED
+def test_a_checkpoint_of_others_does_no_harm(
+    commands: Forked, fitted: Path, attack: Callable[[Path], None], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(fitted, tmp_path / "here")
     attack(folder / "out/checkpoint.npz")
-    assert not refused(folder, ["refine", "fit.toml", "--resume"], ("checkpoint.npz",))
+    assert not refused(commands, folder, ["refine", "fit.toml", "--resume"], ("checkpoint.npz",))
 
 
 def gro(folder: Path) -> list[str]:
@@ -231,10 +248,10 @@ TRAJECTORIES = [gro, dcd, gzipped]
 
 @pytest.mark.parametrize("attack", TRAJECTORIES, ids=lambda attack: attack.__name__)
 def test_a_trajectory_of_others_does_no_harm(
-    attack: Callable[[Path], list[str]], folder: Path
+    commands: Forked, attack: Callable[[Path], list[str]], folder: Path
 ) -> None:
     arguments = ["rdf", *attack(folder), "--output", "found.csv"]
-    assert not refused(folder, arguments, ("a.",))
+    assert not refused(commands, folder, arguments, ("a.",))
 
 
 @pytest.mark.parametrize("count", [-1, 0, 2**20, 2**28, 2**31 - 1])
@@ -250,7 +267,9 @@ def test_stored_frames_that_claim_other_particles_are_refused(tmp_path: Path, co
 
 
 @pytest.mark.parametrize("name", ["box.pdb", "box.pdb.gz", "box.cif"])
-def test_a_topology_that_fills_the_memory_is_not_read(folder: Path, name: str) -> None:
+def test_a_topology_that_fills_the_memory_is_not_read(
+    commands: Forked, folder: Path, name: str
+) -> None:
     if name.endswith("gz"):
         (folder / name).write_bytes(gzip.compress(b"\n" * 2**26) * 64)
     else:
@@ -258,6 +277,6 @@ def test_a_topology_that_fills_the_memory_is_not_read(folder: Path, name: str) -
         (folder / "box.pdb").rename(folder / name)
     text = (folder / "own.toml").read_text().replace("box.pdb", name)
     (folder / "own.toml").write_text(text)
-    done = forked.run(folder, ["refine", "own.toml"])
+    done = commands.run(folder, ["refine", "own.toml"])
     case = malformed.Case("", [], (name,))
     assert not complaints(case, done, not (folder / "out").exists()), done["err"]

@@ -23,7 +23,7 @@ from ..limits import checked_whole
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.correlated import error_of_sum
-from .errors import names_of, pair_of, parameter_covariance
+from .errors import covariance_about, names_of, pair_of, solution_of
 from .methods import GaussNewton, GaussNewtonOptions
 from .state import FitView
 from .target import Target
@@ -112,7 +112,8 @@ def bootstrap(
             f"{type(view.potential).__name__}: its energy is not linear in coefficients, so it has "
             "no Gauss-Newton solution to repeat; expected a pair potential"
         )
-    claimed = np.sqrt(np.diag(parameter_covariance(view, options)))
+    covariance = covariance_about(view, solution_of(view, options))
+    claimed = np.sqrt(np.diag(covariance))
     rng = np.random.default_rng(seed)
     draw = Synthetic.at(view, options)
     found: list[tuple[Array, bool]] = []

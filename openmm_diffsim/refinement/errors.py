@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TargetError
 from ..potentials import Potential
-from .methods import GaussNewton, GaussNewtonOptions
+from .methods import GaussNewton, GaussNewtonOptions, Step
 from .methods.gauss_newton import LinearModel
 from .state import FitView
 
@@ -48,9 +48,8 @@ class ParameterTable:
     correlation: Array
 
 
-def parameter_table(view: FitView, options: GaussNewtonOptions) -> ParameterTable:
-    """At the parameters of a view."""
-    covariance = parameter_covariance(view, options)
+def parameter_table(view: FitView, covariance: Array) -> ParameterTable:
+    """At the parameters of a view, with their covariance."""
     error = np.sqrt(np.diag(covariance))
     size = np.where(error > 0, error, 1.0)
     return ParameterTable(
@@ -61,15 +60,22 @@ def parameter_table(view: FitView, options: GaussNewtonOptions) -> ParameterTabl
     )
 
 
-def parameter_covariance(view: FitView, options: GaussNewtonOptions) -> Array:
-    """C + d d^T, [parameters, parameters]; NaN of what is no function of features, a network."""
+def solution_of(view: FitView, options: GaussNewtonOptions) -> Step | None:
+    """The Gauss-Newton solution from here; None of what is no function of features, a network."""
     if not view.potential.energy_is_linear:
-        return np.full((len(view.parameters),) * 2, np.nan)
+        return None
     step = LinearModel.of(view, options).step(is_damped=False)
-    assert step.covariance is not None
-    if not view.potential.is_linear:
-        step = replace(step, change=GaussNewton(options).propose(view).change)
-    return np.asarray(step.covariance + np.outer(step.change, step.change))
+    if view.potential.is_linear:
+        return step
+    return replace(step, change=GaussNewton(options).propose(view).change)
+
+
+def covariance_about(view: FitView, solution: Step | None) -> Array:
+    """C + d d^T, [parameters, parameters]; NaN where there is no solution."""
+    if solution is None:
+        return np.full((len(view.parameters),) * 2, np.nan)
+    assert solution.covariance is not None
+    return np.asarray(solution.covariance + np.outer(solution.change, solution.change))
 
 
 def potential_with_error(
@@ -77,14 +83,16 @@ def potential_with_error(
     r: ArrayLike,
     temperature: float,
     term: int,
-    options: GaussNewtonOptions,
+    covariance: Array,
 ) -> tuple[Array, Array]:
-    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol."""
+    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol.
+
+    ``covariance`` [parameters, parameters] is that about the parameters of the view.
+    """
     where, pair = pair_of(view.potential, term)
     c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
     values = pair.basis.values(r)
     u = c[where].reshape(pair.n_pairs, -1) @ values.T
-    covariance = parameter_covariance(view, options)
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
     rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
     return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))

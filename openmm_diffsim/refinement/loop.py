@@ -14,41 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import EquilibrationError, SamplingError, StatePointError, TargetError
+from ..errors import EquilibrationError, SamplingError, TargetError
 from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
-from ..potentials import Potential, flat_parameters, set_flat_parameters
+from ..potentials import Potential, flat_parameters
 from ..samples import Samples, bars
 from . import caveats
 from . import checkpoint as files
-from .agreement import Agreement, agreement
-from .bootstrap import Bootstrap, bootstrap
-from .comparison import Comparison
 from .convergence import Verdict, judge, largest_mode
-from .errors import ParameterTable, pair_of, parameter_table, potential_with_error
 from .identity import identity as identity_of
-from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
-from .progress import Progress, Round
+from .methods import Method, Step, can, largest_step_of, method_of, unused_targets
+from .position import Position
+from .progress import Progress
+from .result import Results
 from .sampling import Frames, sample
 from .schedule import Schedule
-from .state import FitView, State, check_targets, compared, make_states, misfit_of, rdf_rms
+from .state import FitView, State, check_targets, compared, make_states
 from .target import Target
 from .trust import Trust
 
-Array = NDArray[np.float64]
-
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
-_BOUNDED_STEP = 4.0  # kT, of a method that knows itself how far it can see
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 _ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
-class Refinement:
+class Refinement(Results):
     """Refines a potential until the simulation agrees with all targets.
 
         fit = Refinement(pair, [Target(liquid, rdf, r, g, uncertainty=error)])
@@ -115,52 +108,28 @@ class Refinement:
                 f"the frames of {type(potential).__name__}, sampled elsewhere, need a place: give "
                 "checkpoint=, beside which they are kept"
             )
-        if isinstance(method, str) and method not in METHODS:
-            raise TargetError(f"method: expected one of {sorted(METHODS)}, got {method!r}")
-        if not isinstance(method, str) and not _can(method, "propose"):
-            raise TargetError(
-                f"method: expected an object with propose(view), such as GaussNewton(), got "
-                f"{method!r}"
-            )
-        if executor is not None and not _can(executor, "submit"):
+        if executor is not None and not can(executor, "submit"):
             raise TargetError(
                 f"executor: expected a concurrent.futures.Executor, got {executor!r}", got=executor
             )
         self.potential = potential
         self.targets = list(targets)
-        self.method: Method = METHODS[method]() if isinstance(method, str) else method
+        self.method = method_of(method)
         if largest_step is None:
-            is_bound = isinstance(self.method, GaussNewton) and potential.energy_is_linear
-            largest_step = _BOUNDED_STEP if is_bound else 1.0
+            largest_step = largest_step_of(self.method, potential)
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
         self.states = make_states(potential, self.targets, prior, self._options.theory)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
-        self._previous: Tensor | None = None  # parameters of the last accepted round
-        self._settled: tuple[Tensor, Tensor] | None = None  # parameters after settle(), before it
+        self._position = Position(potential)
         self._memory: Any = {}
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
         self.unused_targets = unused_targets(self.method, self.view())
         for text in self.warnings():
             warnings.warn(text, stacklevel=2)
-
-    @property
-    def history(self) -> list[Round]:
-        """All rounds so far."""
-        return self._progress.history
-
-    @property
-    def converged(self) -> bool:
-        """Does every target agree within its own error, and is the next step small? See verdict."""
-        return self._progress.converged
-
-    @property
-    def md_steps(self) -> int:
-        """MD steps so far, equilibration included."""
-        return self._progress.md_steps
 
     def run(
         self,
@@ -200,7 +169,7 @@ class Refinement:
             is.
         """
         schedule = Schedule(rounds, steps, every, equilibration)
-        self._unsettle()
+        self._position.unsettle()
         total = schedule.steps_after(len(self.history)) * len(self.states)
         with bars(progress):
             with (
@@ -244,49 +213,6 @@ class Refinement:
         theta = flat_parameters(self.potential)
         return FitView(self.potential, tuple(self.states), theta, self._memory)
 
-    def comparisons(self) -> list[Comparison]:
-        """How the frames compare with the targets, at the present parameters.
-
-        One for each group of targets that share state points.
-
-        Raises
-        ------
-        OverlapError
-            If the frames sampled so far do not reach the present parameters.
-        """
-        return compared(self.view(), self._options)
-
-    def verdict(self) -> Verdict:
-        """Of the last round that was believed: every target by its own error, and why not.
-
-        A single value may be off by 1.96 combined errors of target and model, a curve by an rms
-        that 19 of 20 right models stay below; by the last round alone, which nothing was fitted
-        to, by three, or what 997 of 1000 stay below. The model's own error is at most half of that
-        of a single value, and that of a curve. The next step moves no mode of the parameters by
-        more than its standard error, where the method knows it; where it does not, no misfit is
-        above 1. And the particles move.
-
-        Raises
-        ------
-        StatePointError
-            If there was none yet.
-        """
-        if self._progress.verdict is None:
-            raise StatePointError("nothing was sampled yet: a fit knows no verdict before run()")
-        return self._progress.verdict
-
-    def summary(self) -> dict[str, float]:
-        """Of the present parameters, as in ``Round``, and MD steps and seconds so far."""
-        so_far = {"md_steps": self.md_steps, "seconds": self._progress.seconds}
-        return _numbers_of(self.comparisons()) | so_far
-
-    def agreement(self) -> list[Agreement]:
-        """Is each target reached within its errors, and what are its scale, offset, ...?"""
-        view, covariance = self.view(), None
-        if view.potential.energy_is_linear:
-            covariance = GaussNewton(self._options).propose(view).covariance
-        return agreement(view, self._options, covariance)
-
     def warnings(self) -> list[str]:
         """What has to be known of this fit besides its verdict, a sentence each.
 
@@ -302,86 +228,8 @@ class Refinement:
                 "will not meet what it says, take the default method for that"
             )
         if self.history:
-            kelvin = min(state.temperature for state in self.states)
-            found += caveats.after_sampling(
-                self.view(), self.comparisons(), lambda r, k: self.potential_table(r, kelvin, k)
-            )
-            found += [str(each) for each in self.agreement() if not each.is_sound]
+            found += self.result.remarks
         return found
-
-    def potential_table(
-        self, r: ArrayLike, temperature: float | None = None, term: int = 0
-    ) -> tuple[Array, Array]:
-        """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
-
-        The error is that of the Gauss-Newton solution, whatever the method: noise of the targets
-        and of the frames, what the data leave to the prior, and how far away that solution is.
-        Beside a network it is not known, NaN. Of pairs of types that ``learn_only`` leaves out it
-        is zero: u is given there, not estimated. ``term`` counts the pair potentials of a sum.
-
-        Raises
-        ------
-        TargetError
-            If the potential is no function of a distance, or has no such term.
-        StatePointError
-            If nothing was sampled yet.
-        """
-        kelvin = self.states[0].temperature if temperature is None else temperature
-        return potential_with_error(self.view(), r, kelvin, term, self._options)
-
-    def parameter_table(self) -> ParameterTable:
-        """Names, values, standard errors and correlations of all parameters; see ``errors``.
-
-        Raises
-        ------
-        StatePointError
-            If nothing was sampled yet.
-        """
-        return parameter_table(self.view(), self._options)
-
-    def bootstrap(self, n: int, seed: int = 0, progress: bool = True) -> Bootstrap:
-        """The errors once more, in a way of their own: n fits to synthetic data, without any MD.
-
-        Each has targets drawn about the model's prediction by the noise that the targets are taken
-        to have, and frames resampled in stretches of independent length; it starts from the present
-        parameters, by Gauss-Newton on reweighted frames, until it no longer moves or the frames no
-        longer reach. The spread is that of noise alone: what a prior holds back does not spread.
-
-        Parameters
-        ----------
-        n : int
-            Two at least; a hundred tell the errors to seven per cent.
-        seed : int
-        progress : bool
-            Show a bar. An interrupt (Ctrl-C) ends it with the replicates so far, if two are done.
-
-        Raises
-        ------
-        TargetError
-            If n is less than two, or the energy of the potential is not linear in coefficients, as
-            that of a network.
-        StatePointError
-            If nothing was sampled yet.
-        OverlapError
-            If the frames do not reach the present parameters.
-        """
-        return bootstrap(self.view(), self._options, n, seed, progress)
-
-    def first_contact(self) -> float:
-        """Where g(r) of the targets rises above 0.1, nm: below, the potential was not seen."""
-        basis = self.pair_potential().basis
-        found = [state.contact() for state in self.states]
-        return min(min(basis.r_min if r is None else r, 0.9 * basis.cutoff) for r in found)
-
-    def pair_potential(self, term: int = 0) -> Any:
-        """The potential, or a term of a sum, where it is one of pairs.
-
-        Raises
-        ------
-        TargetError
-            If it is a network, or has no such term.
-        """
-        return pair_of(self.potential, term)[1]
 
     def _round(self, schedule: Schedule, bar: Any) -> None:
         start = time.perf_counter()
@@ -395,13 +243,12 @@ class Refinement:
             if not self.potential.energy_is_linear:
                 state.pool = state.frames.relevant(_LEAST_SHARE)
         self._progress.trust.accept()
-        views = self.comparisons()
-        self._previous = flat_parameters(self.potential)
+        numbers = self.result.numbers()
+        self._position.believe()
         theta, size = self._proposed()
-        verdict = self._judged(views)
+        verdict = self._judged()
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
-        numbers = _numbers_of(views)
         self._progress.seconds += time.perf_counter() - start
         self._progress.record(numbers, change, verdict)
         self._tell_stall()
@@ -411,7 +258,7 @@ class Refinement:
             f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
-    def _judged(self, pooled: Sequence[Comparison]) -> Verdict:
+    def _judged(self) -> Verdict:
         """By all frames, and by those of the last round alone: at the parameters it ran with."""
         step = self.last_step
         assert step is not None
@@ -419,7 +266,7 @@ class Refinement:
         alone = compared(replace(self.view(), states=last), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
-        verdict = judge(self.targets, pooled, alone, size, moved, self.unused_targets)
+        verdict = judge(self.targets, self.comparisons(), alone, size, moved, self.unused_targets)
         if not verdict.converged:
             return verdict
         missed = [str(each) for each in self.agreement() if not each.is_reached]
@@ -454,10 +301,9 @@ class Refinement:
 
     def _roll_back(self, problem: str, before: Sequence[Any], start: float) -> None:
         """Back to the positions before the round, and half the step that led to it."""
-        assert self._previous is not None
         for state, snapshot in zip(self.states, before, strict=True):
             state.state_point.restore(snapshot)
-        self._halve_toward(self._previous)
+        self._position.go_back_half()
         self._progress.trust.reject(problem)
         self._progress.seconds += time.perf_counter() - start
         tqdm.write(f"round {len(self.history) + 1} rolled back: {problem}", file=sys.stderr)
@@ -474,7 +320,7 @@ class Refinement:
     def _move(self, theta: Tensor, size: float) -> float:
         """Follow the last step as far as that."""
         assert self.last_step is not None
-        set_flat_parameters(self.potential, theta)
+        self._position.move(theta)
         self._memory = self.last_step.memory
         return size
 
@@ -483,28 +329,7 @@ class Refinement:
 
         A fit that goes on, by ``run``, does so from where it was before.
         """
-        self._unsettle()
-        before = flat_parameters(self.potential)
-        for _ in range(10):
-            if self._previous is None or self._reach():
-                break
-            self._halve_toward(self._previous)
-        self._settled = flat_parameters(self.potential), before
-
-    def _going_on_from(self) -> Tensor:
-        """The parameters before ``settle``; the present ones, where a user gave others since."""
-        now = flat_parameters(self.potential)
-        if self._settled is not None and torch.equal(now, self._settled[0]):
-            return self._settled[1]
-        return now
-
-    def _unsettle(self) -> None:
-        set_flat_parameters(self.potential, self._going_on_from())
-        self._settled = None
-
-    def _halve_toward(self, goal: Tensor) -> None:
-        now = flat_parameters(self.potential)
-        set_flat_parameters(self.potential, goal + 0.5 * (now - goal))
+        self._position.settle(self._reach)
 
     def _reach(self) -> bool:
         """Are the averages at the present parameters worth having?"""
@@ -536,8 +361,8 @@ class Refinement:
         kept = files.Kept(
             self.identity,
             self._progress,
-            self._going_on_from(),
-            self._previous,
+            self._position.going_on_from(),
+            self._position.believed,
             self._memory,
             tuple(buffer for _, buffer in self.potential.named_buffers()),
             tuple(state.prior_mean for state in self.states),
@@ -561,19 +386,10 @@ class Refinement:
         """
         kept, pools, contexts = files.load(Path(path), self.identity, self.potential, self.states)
         files.restore(kept, self.potential, self.states, pools, contexts)
-        self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
-        self._settled = None
+        self._progress, self._memory = kept.progress, kept.memory
+        self._position = Position(self.potential, kept.previous)
         self._written.add(checksum_of(Path(path)))
         return self
-
-    @property
-    def _options(self) -> GaussNewtonOptions:
-        """What the method takes to be known besides the frames, as far as it says so."""
-        options = getattr(self.method, "options", None)
-        if isinstance(options, GaussNewtonOptions):
-            return options
-        roughness = getattr(self.method, "roughness", GaussNewtonOptions.roughness)
-        return GaussNewtonOptions(roughness=roughness)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -581,27 +397,5 @@ class Refinement:
         return identity_of(self.potential, self.method, self.targets, self.states)
 
 
-def _numbers_of(views: Sequence[Comparison]) -> dict[str, float]:
-    return {
-        "misfit": misfit_of(views),
-        "rdf_rms": rdf_rms(views),
-        "n_effective": min(view.n_effective for view in views),
-        "theory_weight": float(np.mean([view.theory_weight for view in views])),
-    }
-
-
-def unused_targets(method: Any, view: FitView) -> list[Target]:
-    """Targets that a method does not use: none where it does not say which it uses."""
-    if not _can(method, "used_targets"):
-        return []
-    used = {id(target) for target in method.used_targets(view)}
-    return [target for target in view.targets if id(target) not in used]
-
-
 def _names(targets: Sequence[Target]) -> str:
     return " and ".join(f"the target {target.observable.label}" for target in targets)
-
-
-def _can(thing: Any, method: str) -> bool:
-    """Is it an instance, not a class, that has this method?"""
-    return not isinstance(thing, type) and callable(getattr(thing, method, None))

@@ -294,12 +294,22 @@ class FitView:
     def compare(
         self, knowledge: Knowledge | None = None, jacobian: bool = True
     ) -> list[Comparison]:
-        """How each group of targets compares with the frames; see ``comparison.compare``."""
-        found = []
-        for targets, members in self.groups:
-            sights = [self._sight(k) for k in members]
-            found.append(compare(targets, sights, knowledge, jacobian))
-        return found
+        """How each group of targets compares with the frames; see ``comparison.compare``.
+
+        Found once, however often it is asked.
+        """
+        asked = knowledge, jacobian
+        if asked not in self._compared:
+            self._compared[asked] = [
+                compare(targets, [self._sight(k) for k in members], knowledge, jacobian)
+                for targets, members in self.groups
+            ]
+        return self._compared[asked]
+
+    @cached_property
+    def _compared(self) -> dict[tuple[Knowledge | None, bool], list[Comparison]]:
+        """What ``compare`` has found."""
+        return {}
 
     def _sight(self, index: int) -> Sight:
         state = self.states[index]

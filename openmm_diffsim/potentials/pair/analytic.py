@@ -169,11 +169,11 @@ class AnalyticPair(PairPotential):
         self.given = self.given.new_zeros(self.n_pairs, self.basis.n_coefficients)
 
 
-class LennardJones(AnalyticPair):
-    """u(r) = 4 epsilon [(sigma/r)^12 - (sigma/r)^6]; sigma in nm, epsilon in kJ/mol.
+class SigmaEpsilonPair(AnalyticPair):
+    """A form with sigma, nm, and epsilon, kJ/mol, of each pair of types."""
 
-    ``r_min`` defaults to 0.8 sigma, where u is about 43 epsilon.
-    """
+    first_knot = 0.8
+    """Of sigma: where ``r_min`` is by default."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class LennardJones(AnalyticPair):
         name: str | None = None,
     ) -> None:
         super().__init__(
-            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
+            _first_knot(r_min, cutoff, "sigma", sigma, self.first_knot),
             cutoff,
             knots,
             n_types,
@@ -197,13 +197,20 @@ class LennardJones(AnalyticPair):
         self.sigma = self.per_pair("sigma", sigma)
         self.epsilon = self.per_pair("epsilon", epsilon)
 
+
+class LennardJones(SigmaEpsilonPair):
+    """u(r) = 4 epsilon [(sigma/r)^12 - (sigma/r)^6]; sigma in nm, epsilon in kJ/mol.
+
+    ``r_min`` defaults to 0.8 sigma, where u is about 43 epsilon.
+    """
+
     def closed_form(self, r: Tensor) -> Tensor:
         """u(r) in kJ/mol before switching, for r of shape [n] in nm; shape [pairs, n]."""
         x6 = (self.sigma[:, None] / r) ** 6
         return 4 * self.epsilon[:, None] * (x6**2 - x6)
 
 
-class Mie(AnalyticPair):
+class Mie(SigmaEpsilonPair):
     """u(r) = C epsilon [(sigma/r)^n - (sigma/r)^m], C = n/(n-m) (n/m)^(m/(n-m)).
 
     sigma in nm, epsilon (the well depth) in kJ/mol; the exponents n > m > 0 are learnable too.
@@ -222,16 +229,7 @@ class Mie(AnalyticPair):
         switch_distance: float | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            _first_knot(r_min, cutoff, "sigma", sigma, 0.8),
-            cutoff,
-            knots,
-            n_types,
-            switch_distance,
-            name,
-        )
-        self.sigma = self.per_pair("sigma", sigma)
-        self.epsilon = self.per_pair("epsilon", epsilon)
+        super().__init__(sigma, epsilon, cutoff, r_min, knots, n_types, switch_distance, name)
         self.repulsive = self.per_pair("repulsive", repulsive)
         self.attractive = self.per_pair("attractive", attractive)
         if not bool((self.repulsive > self.attractive).all() and (self.attractive > 0).all()):
@@ -308,8 +306,10 @@ class Yukawa(AnalyticPair):
         return self.strength[:, None] * torch.exp(-self.kappa[:, None] * r) / r
 
 
-class SoftSphere(AnalyticPair):
+class SoftSphere(SigmaEpsilonPair):
     """u(r) = epsilon (sigma/r)^exponent; kJ/mol, nm."""
+
+    first_knot = 0.7
 
     def __init__(
         self,
@@ -323,16 +323,7 @@ class SoftSphere(AnalyticPair):
         switch_distance: float | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            _first_knot(r_min, cutoff, "sigma", sigma, 0.7),
-            cutoff,
-            knots,
-            n_types,
-            switch_distance,
-            name,
-        )
-        self.sigma = self.per_pair("sigma", sigma)
-        self.epsilon = self.per_pair("epsilon", epsilon)
+        super().__init__(sigma, epsilon, cutoff, r_min, knots, n_types, switch_distance, name)
         self.exponent = self.per_pair("exponent", exponent)
 
     def closed_form(self, r: Tensor) -> Tensor:

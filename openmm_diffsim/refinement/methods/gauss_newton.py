@@ -61,6 +61,7 @@ Array = NDArray[np.float64]
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
+_LARGEST_STEP = 4.0  # kT, with it
 _LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
 _RIDGE = 1e-9  # of the largest entry of a Hessian
 
@@ -75,6 +76,10 @@ class GaussNewton:
     """
 
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
+
+    def largest_step(self, potential: Potential) -> float:
+        """kT: more where the linear model bounds the step, see ``_bounded``."""
+        return _LARGEST_STEP if potential.energy_is_linear else 1.0
 
     def propose(self, view: FitView) -> Step:
         """The minimum of the linear model of all targets."""

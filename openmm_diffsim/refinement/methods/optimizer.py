@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import OverlapError
 from ...observables.identity import plain
 from ...potentials.parameters import split
+from ..low_rank import LowRank
 from ..state import FitView
+from ..target import Target
 from .base import Step
 
 
 class TorchOptimizer:
     """Any ``torch.optim`` optimizer on the reweighted misfit.
 
-    The loss is sum_t weight_t mean((<A> - t)^2 / uncertainty^2), differentiated by the covariance
-    formula; each round takes up to ``steps`` steps, until the frames no longer overlap.
+    The loss is ``reweighted_loss``, differentiated by the covariance formula; each round takes up
+    to ``steps`` steps, until the frames no longer overlap.
 
     Parameters
     ----------
@@ -83,13 +86,34 @@ class TorchOptimizer:
 
 
 def reweighted_loss(view: FitView) -> Tensor:
-    """sum_t weight_t mean((<A> - t)^2 / uncertainty^2), with a graph to the view's parameters."""
+    """The misfit of all targets, with a graph to the view's parameters.
+
+        sum_t weight_t r^T C^-1 r / n,    C = D + P P^T
+
+    with the residuals r of the n points of a target, D its ``uncertainty`` squared, or its
+    ``covariance``, and P what was said to be unknown of all its points together (scale, offset,
+    ...): marginalised as in Gauss-Newton, at the present averages. A scale of digitised points that
+    nobody spoke of is left out; without P, points count by their own errors alone.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for target in view.targets:
-        off = target.predict(*view.averages(target)) - torch.from_numpy(target.values)
-        scaled = off / torch.from_numpy(target.uncertainty)
-        total = total + target.weight * (scaled**2).mean()
+        averages = view.averages(target)
+        prediction = target.predict(*averages)
+        off = prediction - torch.from_numpy(target.values)
+        weighted = _precision(target, prediction, averages) @ off
+        total = total + target.weight * (off @ weighted) / len(off)
     return total
+
+
+def _precision(target: Target, prediction: Tensor, averages: Sequence[Tensor]) -> Tensor:
+    """C^-1, [points, points], without a graph."""
+    with torch.no_grad():
+        values = target.observable.combine(*averages).double().numpy(force=True)
+    unknown = target.unknowns.at(prediction.numpy(force=True), values, is_sampled=True)
+    modes = np.concatenate([np.zeros((len(prediction), 0)), *(u.modes for u in unknown)], axis=1)
+    own = target.uncertainty**2 if target.covariance is None else target.covariance
+    noise = LowRank.made(own, modes, np.eye(modes.shape[1]))
+    return torch.from_numpy(noise.inverse().dense())
 
 
 def _at(view: FitView, leaves: list[Tensor]) -> FitView:
