@@ -85,7 +85,7 @@ def test_a_network_has_no_known_errors() -> None:
     potential = liquids.lennard_jones().as_network()
     n = len(flat_parameters(potential))
     view = FitView(potential, (), torch.zeros(n, dtype=torch.float64))
-    table = parameter_table(view, covariance_about(view, WEAK, solution_of(view, WEAK)))
+    table = parameter_table(view, covariance_about(view, solution_of(view, WEAK)))
     assert np.isnan(table.standard_error).all() and len(table.names) == n
 
 

@@ -31,7 +31,7 @@ from .target import Target
 Array = NDArray[np.float64]
 
 _MOST_ITERATIONS = 12
-_CONVERGED = 0.02  # of a standard error, that a parameter still moves
+_CONVERGED = 0.1  # of a standard error, that a parameter still moves
 _LARGEST_STEP = 0.5  # kT, on the way
 
 
