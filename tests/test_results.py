@@ -21,7 +21,7 @@ from openmm_diffsim import (
     Pressure,
     Target,
 )
-from openmm_diffsim.refinement import Comparison
+from openmm_diffsim.refinement import Comparison, TargetVerdict, Verdict
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.report import figures, tables
 
@@ -209,6 +209,14 @@ def test_a_repulsive_potential_is_drawn_where_its_g_has_no_peak(
     figure = figures.fit_figure(points, u, 0.1 * u, [comparison], [{"misfit": 2.0}])
     low, high = figure.axes[0].get_ylim()
     assert low < 0 < np.interp(0.45, points, u) < high
+
+
+def test_what_the_verdict_says_stands_in_the_title_once() -> None:
+    target = TargetVerdict("g(r)", 0.5, 1.0, 0.5, 1.0, 0.1, 1.0)
+    missed, other = "g(r) is not reached within its errors: chi^2 90", "u(r) is not determined"
+    verdict = Verdict((target,), 0.5, missed=(missed,))
+    assert tables._notes(verdict, [other, missed]) == [f"not converged: {missed}", other]
+    assert tables._notes(Verdict((target,), 0.5), [other]) == [other]
 
 
 def test_a_unit_without_a_name_leaves_the_name_of_the_observable() -> None:

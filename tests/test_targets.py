@@ -783,6 +783,15 @@ def test_auto_takes_errors_that_vary_like_those_of_a_simulation_for_sampled_ones
     assert found == pytest.approx(1 / 400, rel=4 * 0.30 * 1.25 / 70**0.5)
 
 
+@pytest.mark.parametrize("noise", ["auto", "sampled"])
+def test_bins_that_the_model_never_counted_say_nothing_of_the_noise(noise: str) -> None:
+    made = counted(400, 0.15, noise=noise)
+    one_frame = np.where(np.arange(100) % 3 == 0, 0.0, ONE_FRAME)
+    with np.errstate(all="raise"):
+        assert made.frames_share(one_frame) == pytest.approx(1 / 400, rel=4 * 0.38 / 47**0.5)
+        assert made.frames_share(np.zeros(100)) is None
+
+
 def test_auto_takes_a_constant_uncertainty_for_independent_noise() -> None:
     made = Target(ANYWHERE, FINE, FINE.r, curve(FINE.r), uncertainty=0.02)
     assert made.frames_share(ONE_FRAME) is None

@@ -223,9 +223,10 @@ class Refinement(Results):
         """
         found = caveats.before_sampling(self.potential, self.states)
         if self.unused_targets:
+            names = " and ".join(f"the target {t.observable.label}" for t in self.unused_targets)
             found.append(
-                f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
-                "will not meet what it says, take the default method for that"
+                f"{type(self.method).__name__} does not use {names}: the fit will not meet what it "
+                "says, take the default method for that"
             )
         if self.history:
             found += self.result.remarks
@@ -395,7 +396,3 @@ class Refinement(Results):
     def identity(self) -> dict[str, Any]:
         """Which fit this is, as plain data: two with the same are the same fit."""
         return identity_of(self.potential, self.method, self.targets, self.states)
-
-
-def _names(targets: Sequence[Target]) -> str:
-    return " and ".join(f"the target {target.observable.label}" for target in targets)

@@ -296,8 +296,9 @@ def _title(final: Mapping[str, Any]) -> str:
 
 
 def _notes(verdict: Verdict, warnings: Sequence[str]) -> list[str]:
-    """What a figure has to say of a fit, a line each."""
-    return [*([] if verdict.converged else [verdict.sentence()]), *warnings]
+    """What a figure has to say of a fit, a line each; what the verdict says is no warning more."""
+    first = [] if verdict.converged else [verdict.sentence()]
+    return first + [text for text in warnings if not any(text in said for said in first)]
 
 
 def _with_error(value: float, error: float) -> str:
