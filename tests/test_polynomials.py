@@ -50,6 +50,21 @@ def test_one_function_of_several_that_is_none_is_enough():
     assert polynomial_of(lambda p: np.array([p[0], np.exp(p[0])]), CENTRE, SCALE) is None
 
 
+def test_blocks_have_nothing_to_do_with_each_other():
+    """As the bonds k (r - r_0)^2 / 2 of many kinds."""
+    n, r = 20, np.linspace(0.1, 0.2, 20)
+    blocks = [(2 * i, 2 * i + 1) for i in range(n)]
+
+    def bonds(p):
+        return np.array([np.sum(p[::2] * (r - p[1::2]) ** 2)])
+
+    found = polynomial_of(bonds, np.tile([3.0, 0.15], n), np.tile([1.0, 0.05], n), blocks)
+    assert len(found) == 5 * n
+    p = np.random.default_rng(0).uniform(0, 5, size=2 * n)
+    values = np.array([bonds(node)[0] for node in found.nodes])
+    assert found.at(values, p) == pytest.approx(bonds(p)[0], rel=1e-9)
+
+
 def test_many_parameters_are_linear_or_not_at_all():
     n = 40
     zero, one = np.zeros(n), np.ones(n)

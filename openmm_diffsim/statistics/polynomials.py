@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations_with_replacement, product
@@ -17,7 +17,8 @@ IntArray = NDArray[np.int64]
 
 _ALONG = np.array([0.0, 1.0, -1.0, 0.5, -0.5])  # where along a parameter values are taken
 _TRIALS = 4  # points that decide whether a polynomial holds
-_ROUNDING = 1e-9  # of the largest value: what a polynomial may miss
+_MISSED = 1e-8  # of how much a function varies: what a polynomial may miss of it
+_ROUNDING = 1e-13  # of the function itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +76,17 @@ class Polynomial:
 
 
 def polynomial_of(
-    f: Callable[[Array], Array], centre: Array, scale: Array, most: int = 128, seed: int = 0
+    f: Callable[[Array], Array],
+    centre: Array,
+    scale: Array,
+    blocks: Sequence[Sequence[int]] = (),
+    most: int = 128,
+    seed: int = 0,
 ) -> Polynomial | None:
     """The simplest polynomial that f is of its parameters, or None if it is none with few terms.
 
-    Tried are: linear; quadratic; products of powers of each, up to the fourth.
+    Tried are: linear; products of powers within each block, up to the fourth of each parameter;
+    quadratic; products of powers of all.
 
     Parameters
     ----------
@@ -87,13 +94,15 @@ def polynomial_of(
         From parameters [parameters] to values [functions]: all have to be such polynomials.
     centre, scale : arrays [parameters]
         Where, and how far from there, f is evaluated.
+    blocks : sequence of sequences of int
+        Parameters that may have to do with each other, such as those of one bond.
     most : int
         Monomials, at most.
     """
     rng = np.random.default_rng(seed)
     points = centre + scale * rng.uniform(-1, 1, size=(_TRIALS, len(centre)))
     found = np.array([f(p) for p in points])
-    for exponents in _candidates(f, points[0], scale, most):
+    for exponents in _candidates(f, points[0], scale, blocks, most):
         polynomial = Polynomial(centre, scale, exponents)
         if _holds(polynomial, f, points, found):
             return polynomial
@@ -101,18 +110,33 @@ def polynomial_of(
 
 
 def _candidates(
-    f: Callable[[Array], Array], point: Array, scale: Array, most: int
+    f: Callable[[Array], Array],
+    point: Array,
+    scale: Array,
+    blocks: Sequence[Sequence[int]],
+    most: int,
 ) -> Iterator[IntArray]:
     n = len(point)
     unit = np.eye(n, dtype=np.int64)
     yield unit
+    degrees = [_degree(f, point, scale, i) for i in range(n)]
+    if not all(degrees):
+        return
+    if blocks:
+        yield np.concatenate([_products(degrees, block) for block in blocks])
     if n + n * (n + 1) // 2 <= most:
         products = [unit[i] + unit[j] for i, j in combinations_with_replacement(range(n), 2)]
         yield np.concatenate([unit, products])
-    if 2**n <= most + 1:
-        degrees = [_degree(f, point, scale, i) for i in range(n)]
-        if all(degrees) and np.prod([d + 1 for d in degrees]) <= most + 1:
-            yield np.array(list(product(*(range(d + 1) for d in degrees))))[1:]
+    if np.prod([d + 1.0 for d in degrees]) <= most + 1:
+        yield _products(degrees, range(n))
+
+
+def _products(degrees: Sequence[int], block: Sequence[int]) -> IntArray:
+    """Exponents of all products of powers of the parameters of a block, but for 1."""
+    powers = list(product(*(range(degrees[i] + 1) for i in block)))[1:]
+    exponents = np.zeros((len(powers), len(degrees)), dtype=np.int64)
+    exponents[:, list(block)] = powers
+    return exponents
 
 
 def _degree(f: Callable[[Array], Array], point: Array, scale: Array, i: int) -> int:
@@ -140,5 +164,6 @@ def _holds(
     if not (np.all(np.isfinite(values)) and np.all(np.isfinite(found))):
         return False
     said = np.array([[polynomial.at(column, p) for column in values.T] for p in points])
-    largest = np.maximum(np.abs(values).max(axis=0), np.abs(found).max(axis=0))
-    return bool(np.all(np.abs(said - found) <= _ROUNDING * largest))
+    every = np.concatenate([values, found])
+    within = _MISSED * np.ptp(every, axis=0) + _ROUNDING * np.abs(every).max(axis=0)
+    return bool(np.all(np.abs(said - found) <= within))

@@ -1,6 +1,7 @@
 """Parameters of forces that are in a System already: terms, and the potential made of them."""
 
 from .adapter import SystemParametersAdapter
+from .atom_types import atom_types
 from .lennard_jones import LennardJonesTerm
 from .system import SystemParameters
 from .term import ForcePlace, Term
@@ -11,4 +12,5 @@ __all__ = [
     "SystemParameters",
     "SystemParametersAdapter",
     "Term",
+    "atom_types",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...statistics.molecules import molecule_centres
 from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
 from ..adapters.scaling import SCALING, scaled
 from .system import SystemParameters
-from .term import FrameFeatures, system_key
+from .term import ForcePlace, FrameFeatures, Term, system_key
 
 
 @adapts(SystemParameters)
@@ -66,8 +66,12 @@ class SystemParametersAdapter(Adapter):
     @property
     def forces(self) -> list[openmm.Force]:
         """Those that hold what is learned, each once."""
-        places = dict.fromkeys(term.place for term in self.potential)
+        places = dict.fromkeys(place for place, _ in self._placed())
         return [place.find(self._system) for place in places]
+
+    def _placed(self) -> Iterator[tuple[ForcePlace, Term]]:
+        """Each Force of each term."""
+        return ((place, term) for term in self.potential for place in term.places)
 
     @property
     def is_periodic(self) -> bool:
@@ -83,23 +87,23 @@ class SystemParametersAdapter(Adapter):
         """Write the present parameters to the Forces, and bring them to the Context."""
         if not np.all(np.isfinite(self.potential.coefficients(temperature).numpy(force=True))):
             raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")
-        for term in self.potential:
-            term.write(term.place.find(self._system), term.layouts[self._key])
+        for place, term in self._placed():
+            term.write(place.find(self._system), term.layouts[self._key])
         if context is not None:
-            # One term a Force is enough to bring it: what it holds goes there as a whole.
-            for term in {term.place: term for term in self.potential}.values():
-                term.bring(term.place.find(self._system), context)
+            # Once a Force and way: what it holds goes to the Context as a whole.
+            ways = {(place, type(term).bring): term for place, term in self._placed()}
+            for (place, _), term in ways.items():
+                term.bring(place.find(self._system), context)
 
     def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
         """A copy of a Force, with constants in place of what is learned; itself if nothing is."""
-        for term in self.potential:
-            if term.place.find(system).this == force.this:
-                copy = openmm.XmlSerializer.clone(force)
-                for own in self.potential:
-                    if own.place == term.place:
-                        own.hide(copy, own.layouts[self._key])
-                return copy
-        return force
+        holding = [t for place, t in self._placed() if place.find(system).this == force.this]
+        if not holding:
+            return force
+        copy = openmm.XmlSerializer.clone(force)
+        for term in holding:
+            term.hide(copy, term.layouts[self._key])
+        return copy
 
     def recorder(
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None

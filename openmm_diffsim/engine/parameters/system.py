@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import openmm
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ...errors import PotentialError
 from ...potentials import Potential
+from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
+from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
 from .term import Term, system_key
 
 
@@ -46,6 +48,94 @@ class SystemParameters(Potential):
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
         return self.add(LennardJonesTerm.of(self.system, atoms, **options))
 
+    def bonds(self, select: Any = None, **options: Any) -> BondTerm:
+        """Learn k and r0 of a HarmonicBondForce.
+
+        Parameters
+        ----------
+        select : None, sequence of int, sequence of tuples of str, or mapping of names to either
+            Which entries of the Force: their indices, or the ``types`` of their particles, as
+            [("CT", "HC"), ("CT", "*")], in either direction. Those of one name of a mapping are one
+            group, which has one k and one r0. Default: all.
+        types : sequence of str, optional
+            Of each particle of the System, such as ``atom_types`` gives; entries whose particles
+            have the same types are then one group. Default: those with equal parameters are.
+        each : bool
+            Each entry is a group of its own.
+        learn : tuple of str
+            Which parameters; the others stay.
+        force : str or openmm.Force, optional
+            Which one, where there are several.
+        name : str
+            Of the term, unique. Two calls may learn different entries.
+
+        Raises
+        ------
+        AttachError
+            If the Force or what is selected is not there, or a group differs in itself.
+        """
+        return self._listed(BondTerm, "bonds", ("k", "r0"), select, options)
+
+    def angles(self, select: Any = None, **options: Any) -> AngleTerm:
+        """Learn k and theta0 of a HarmonicAngleForce; see ``bonds``."""
+        return self._listed(AngleTerm, "angles", ("k", "theta0"), select, options)
+
+    def torsions(self, select: Any = None, **options: Any) -> TorsionTerm:
+        """Learn k of a PeriodicTorsionForce, and phases too if learn=("k", "phase"); see ``bonds``.
+
+        Entries of several periodicities on the same particles are groups of their own.
+        """
+        return self._listed(TorsionTerm, "torsions", ("k",), select, options)
+
+    def rb_torsions(self, select: Any = None, **options: Any) -> RBTorsionTerm:
+        """Learn c0 .. c5 of an RBTorsionForce; see ``bonds``."""
+        learn = RBTorsionTerm.learnable
+        return self._listed(RBTorsionTerm, "rb_torsions", learn, select, options)
+
+    def cmap(self, select: Any = None, **options: Any) -> MapTerm:
+        """Learn a factor, 1 at the start, for each map of a CMAPTorsionForce.
+
+        ``select``: indices of maps, or a mapping of names to those that share one factor; with
+        each=False all have one. Further options: ``force``, ``bounds``, ``scale``, ``name``.
+        """
+        return self.add(MapTerm.of(self.system, select, **{"name": "cmap", **options}))
+
+    def global_parameters(self, *names: str, **options: Any) -> GlobalTerm:
+        """Learn global parameters that forces declare: custom forces, offsets of a NonbondedForce.
+
+        The energy may be a polynomial of them, such as k (r - r0)^2 of k and r0: then what is
+        recorded is exact. Otherwise frames are stored and evaluated anew. Which it is is found by
+        evaluations and logged. Parameters that have to do with each other go into one call.
+
+        Parameters
+        ----------
+        names : str
+        linear : bool, optional
+            False: do not look for a polynomial.
+        positive : bool, bounds : (float, float), scale : float
+            See ``Values``: what they may be.
+        name : str
+            Of the term. Default: the first parameter's.
+
+        Raises
+        ------
+        AttachError
+            If no force has such a parameter.
+        """
+        return self.add(GlobalTerm.of(self.system, names, **{"name": _plain(names), **options}))
+
+    def custom(self, *names: str, select: Any = None, **options: Any) -> CustomTerm:
+        """Learn parameters per particle, bond, angle, torsion, donor, ... of a custom force.
+
+        ``select``, ``types``, ``each`` and ``force`` say which, see ``bonds``; other options are
+        those of ``global_parameters``.
+        """
+        of = {"name": _plain(names), **options}
+        return self.add(CustomTerm.of(self.system, names, select, **of))
+
+    def _listed(self, kind: Any, name: str, learn: Any, select: Any, options: Any) -> Any:
+        return self.add(kind.of(self.system, select, **{"name": name, "learn": learn, **options}))
+
     def add(self, term: Any) -> Any:
         """Add a term that was made for this System; returns it.
 
@@ -59,6 +149,12 @@ class SystemParameters(Potential):
                 f"name: there is a term {term.name!r} already, give this one another name=",
                 got=term.name,
             )
+        for other in self:
+            if not (term.is_apart_from(other) and other.is_apart_from(term)):
+                raise PotentialError(
+                    f"{term.name}: {other.name!r} learns parameters of the same Force, with which "
+                    "these have to do: learn all of them in one call, or what is left in another"
+                )
         self.terms[term.name] = term
         self.energy_is_linear = all(t.energy_is_linear for t in self)
         return term
@@ -100,3 +196,10 @@ class SystemParameters(Potential):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_system": None}
+
+
+def _plain(names: Sequence[str]) -> str:
+    """A term's name from that of its first parameter."""
+    if not names:
+        raise PotentialError("expected names of parameters, got none")
+    return names[0].replace(".", "_")

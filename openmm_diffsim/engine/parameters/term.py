@@ -84,6 +84,15 @@ class Term(nn.Module):
 
     # OpenMM ---------------------------------------------------------------------------------------
 
+    @property
+    def places(self) -> tuple[ForcePlace, ...]:
+        """All Forces that the parameters are in."""
+        return (self.place,)
+
+    def is_apart_from(self, other: Term) -> bool:
+        """Is the energy of both the sum of those that each of them knows?"""
+        return True
+
     def layout_like(self, system: openmm.System) -> Any:
         """The layout in another System, which has the parameters of the first one at the start.
 
