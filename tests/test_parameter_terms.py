@@ -214,7 +214,7 @@ CUSTOM: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], int]] = {
             **dict.fromkeys(("x0", "y0", "z0"), "Particle"),
         ),
         lambda p: p.custom("x0", "z0"),
-        4,
+        8,
     ),
     "angles of triples": (
         lambda: custom(

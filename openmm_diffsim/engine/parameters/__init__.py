@@ -2,11 +2,13 @@
 
 from .adapter import SystemParametersAdapter
 from .atom_types import atom_types
+from .charges import ChargesTerm
 from .lennard_jones import LennardJonesTerm
 from .system import SystemParameters
 from .term import ForcePlace, Term
 
 __all__ = [
+    "ChargesTerm",
     "ForcePlace",
     "LennardJonesTerm",
     "SystemParameters",

@@ -44,6 +44,9 @@ class Probe:
         self._forces = list(system.getForces())
         self._derivatives = [_differentiate(f, term.global_names) for f in self._forces]
         self._context = openmm.Context(system, openmm.VerletIntegrator(0.001), *_platform(like))
+        theirs = {} if like is None else like.getParameters()
+        self._fixed = [n for n in self._context.getParameters() if n in theirs]
+        self._like = like
 
     @property
     def is_single(self) -> bool:
@@ -56,7 +59,9 @@ class Probe:
         return bool(self._term.global_names) and all(self._derivatives)
 
     def place(self, positions: Array, box: Array | None) -> None:
-        """Look at this configuration from now on."""
+        """Look at this configuration from now on, with the Context's parameters that are fixed."""
+        for name in self._fixed:
+            self._context.setParameter(name, self._like.getParameter(name))
         if box is not None:
             self._context.setPeriodicBoxVectors(*box)
         self._context.setPositions(positions)

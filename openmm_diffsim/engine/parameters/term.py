@@ -48,6 +48,8 @@ class Term(nn.Module):
     """
 
     energy_is_linear = True
+    is_alone = False
+    """Is one of this kind all that a Force can have, because it acts on pairs of what it learns?"""
 
     def __init__(self, name: str, force: ForcePlace) -> None:
         super().__init__()
