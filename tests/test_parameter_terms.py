@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 from peptides import alanine_dipeptide, folded, villin
-from systems import BOXES, context_of, energy_and_forces
+from systems import BOXES, context_of, empty_system, energy_and_forces, lattice, simulate
 from test_system_parameters import features_of
 
 import openmm_diffsim as diffsim
@@ -410,3 +410,59 @@ def drawn(rng: np.random.Generator, n: int, k: float, r0: float) -> Array:
     r = np.linspace(1e-6, r0 + 12 * (KT / k) ** 0.5, 200_001)
     p = np.cumsum(r**2 * np.exp(-k * (r - r0) ** 2 / (2 * KT)))
     return np.interp(rng.uniform(size=n), p / p[-1], r)
+
+
+# What is no polynomial ---------------------------------------------------------------------------
+
+
+def buckingham(n: int = 27, side: float = 1.4) -> tuple[openmm.System, Array]:
+    """exp-6 particles in a periodic box, whose steepness b is no power of anything."""
+    force = openmm.CustomNonbondedForce("A*exp(-b*r) - (s1*s2/r)^6")
+    force.addGlobalParameter("A", 4e5)
+    force.addGlobalParameter("b", 38.0)
+    force.addPerParticleParameter("s")
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.65)
+    system = empty_system(n, side * np.eye(3))
+    for _ in range(n):
+        force.addParticle([0.55])
+    system.addForce(force)
+    return system, lattice(n, side * np.eye(3), 0.02)
+
+
+@pytest.mark.parametrize(
+    "learn", [lambda p: p.global_parameters("b"), lambda p: p.custom("s", linear=False)]
+)
+def test_frames_are_evaluated_anew(learn: Callable[[Any], Any], tmp_path: Any) -> None:
+    """Energies and virials at other parameters are OpenMM's, and gradients those of differences."""
+    system, x = buckingham()
+    potential = diffsim.SystemParameters(system)
+    learn(potential)
+    assert not potential.energy_is_linear
+    point = diffsim.StatePoint(simulate(system, x), potential)
+    pressure = diffsim.Pressure()
+    samples = point.sample(40, 10, [pressure], trajectory=tmp_path / "run.dcd")
+    start = flat_parameters(potential)
+    theta = 1.02 * start
+    view = samples.at(theta)
+    context = context_of(system, x, "Reference")
+    set_flat_parameters(potential, theta)
+    attached(potential, system).update(context, None)
+    ((run, indices),) = samples.learned.terms[0].runs
+    frames = run.frames.read(indices)[0]
+    for energy, frame in zip(view.learned_energy.tolist(), frames, strict=True):
+        context.setPositions(frame)
+        assert energy == pytest.approx(energy_and_forces(context)[0], rel=1e-9)
+    set_flat_parameters(potential, start)
+
+    def loss(at: torch.Tensor) -> torch.Tensor:
+        return samples.at(at).average(pressure).sum()
+
+    leaf = theta.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(loss(leaf), leaf)
+    h = 1e-5 * theta
+    difference = (loss(theta + h) - loss(theta - h)).item() / (2 * h.item())
+    assert slope.item() == pytest.approx(difference, rel=1e-5)
+    samples.save(tmp_path / "samples.npz")
+    again = diffsim.Samples.load(tmp_path / "samples.npz", potential, [pressure])
+    assert torch.allclose(again.at(theta).learned_energy, view.learned_energy, rtol=1e-12)

@@ -98,7 +98,7 @@ class SumAdapter(Adapter):
             part.recorder(context, particles, _own_path(part, trajectory)) for part in self.parts
         ]
         periodic = [part.is_periodic for part in self.parts]
-        return _SumRecorder(recorders, periodic, tuple(self.potential.slices()))
+        return SumRecorder(recorders, periodic, tuple(self.potential.slices()))
 
     def types(self) -> IntArray:
         """Zero for particles that any term acts on, else -1."""
@@ -132,7 +132,7 @@ class _Sums:
     parts: list[Any]
 
 
-class _SumRecorder(FeatureRecorder):
+class SumRecorder(FeatureRecorder):
     """Has each term keep what that needs; one that is not periodic sees no box."""
 
     def __init__(

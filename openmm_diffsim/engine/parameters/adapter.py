@@ -15,6 +15,8 @@ from ...potentials import AttachOptions, adapts
 from ...statistics.molecules import molecule_centres
 from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
 from ..adapters.scaling import SCALING, scaled
+from ..adapters.sum import SumRecorder
+from .frames import ProbedRecorder
 from .system import SystemParameters
 from .term import ForcePlace, FrameFeatures, Term, system_key
 
@@ -109,9 +111,27 @@ class SystemParametersAdapter(Adapter):
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
     ) -> FeatureRecorder:
         """What finds the features of all terms."""
-        refuse_trajectory(trajectory)
-        found = [term.features(context, term.layouts[self._key]) for term in self.potential]
-        c = self.potential.coefficients().numpy(force=True).copy()
+        if self.potential.energy_is_linear:
+            refuse_trajectory(trajectory)
+            return self._linear(list(self.potential), context, particles)
+        path = None if trajectory is None else Path(trajectory)
+        recorders = [self._recorder_of(term, context, particles, path) for term in self.potential]
+        return SumRecorder(recorders, [True] * len(recorders), tuple(self.potential.slices()))
+
+    def _recorder_of(
+        self, term: Any, context: openmm.Context, particles: Particles, path: Path | None
+    ) -> FeatureRecorder:
+        """Of one term; one that is no polynomial keeps frames in a file with its name."""
+        if term.energy_is_linear:
+            return self._linear([term], context, particles)
+        own = path and path.with_stem(f"{path.stem}_{term.name}")
+        return ProbedRecorder(term, self._key, context, particles, own)
+
+    def _linear(
+        self, terms: Sequence[Term], context: openmm.Context, particles: Particles
+    ) -> FeatureRecorder:
+        found = [term.features(context, term.layouts[self._key]) for term in terms]
+        c = np.concatenate([term.coefficients().numpy(force=True) for term in terms])
         return _ParametersRecorder(found, c, particles.molecule_of)
 
 

@@ -15,7 +15,8 @@ from ..context import platform_properties
 
 Array = NDArray[np.float64]
 
-_STEP = 1e-4  # of a parameter's scale, for a central difference
+# Of a parameter's scale, for a central difference: in double precision, and in single.
+_STEP, _STEP_SINGLE = 1e-4, 1e-2
 _SPACINGS = (0.12, 0.25)  # nm, between the particles of trial configurations
 _SHAKES = 3  # of each lattice
 _SHAKEN = 0.05  # nm
@@ -66,6 +67,12 @@ class Probe:
             self._context.setPeriodicBoxVectors(*box)
         self._context.setPositions(positions)
 
+    def freeze(self) -> None:
+        """Let the fixed parameters stay as they are in the other Context by now."""
+        for name in self._fixed:
+            self._context.setParameter(name, self._like.getParameter(name))
+        self._fixed, self._like = [], None
+
     def energy(self, numbers: Array) -> float:
         """U, kJ/mol, at these parameters [parameters]."""
         self._bring(numbers)
@@ -83,7 +90,7 @@ class Probe:
             found = self._context.getState(getParameterDerivatives=True)
             slopes = found.getEnergyParameterDerivatives()
             return np.array([slopes[name] for name in self._term.global_names])
-        steps = np.diag(_STEP * scale)
+        steps = np.diag((_STEP_SINGLE if self.is_single else _STEP) * scale)
         both = [(self.energy(numbers + h), self.energy(numbers - h)) for h in steps]
         return np.array([a - b for a, b in both]) / (2 * np.diag(steps))
 

@@ -60,6 +60,8 @@ class ProbedTerm(Term):
         super().__init__(name, place)
         self.own = own
         self.polynomial: Polynomial | None = None
+        self.by_differences = False
+        """Is OpenMM's own dU/dp not to be had, or not what differences say?"""
 
     # To give --------------------------------------------------------------------------------------
 
@@ -95,19 +97,40 @@ class ProbedTerm(Term):
         """Find out what the energy of this System is of the parameters."""
         layout = self.layout_of(system, own)
         self.layouts[system_key(system)] = layout
-        probe = Probe(self, own, layout.xml)
+        probe, trials = Probe(self, own, layout.xml), trial_configurations(system)
         if linear is not False:
-            self.polynomial = self._polynomial(probe, trial_configurations(system))
+            self.polynomial = self._polynomial(probe, trials)
         self.energy_is_linear = self.polynomial is not None
         if self.polynomial is None:
-            by = "OpenMM's derivative" if probe.knows_derivatives else "differences"
-            how = f"no polynomial of it: evaluated anew from stored frames, derivatives by {by}"
-        else:
-            degree = self.polynomial.exponents.sum(axis=1).max()
-            how = (
-                f"a polynomial of degree {degree} of it: exact, by {len(self.polynomial)} features"
-            )
-        _LOG.info("%s: the energy is %s", self.name, how)
+            self.by_differences = not self._derivatives_hold(probe, trials)
+        _LOG.info("%s: %s", self.name, self._route())
+
+    def _route(self) -> str:
+        if self.polynomial is not None:
+            degree, n = self.polynomial.exponents.sum(axis=1).max(), len(self.polynomial)
+            return f"the energy is a polynomial of degree {degree}: exact, from {n} features"
+        by = "differences" if self.by_differences else "OpenMM's own derivatives"
+        return f"the energy is no polynomial: evaluated anew from stored frames, with {by}"
+
+    def _derivatives_hold(self, probe: Probe, trials: list[tuple[Array, Array]]) -> bool:
+        """Does OpenMM give dU/dp, and is it what differences say?"""
+        if not probe.knows_derivatives:
+            return False
+        centre, scale = trial_range(self.own)
+        for trial in trials:
+            probe.place(*trial)
+            given, found = (probe.slopes(centre, scale, how) for how in (False, True))
+            if not np.allclose(given, found, rtol=1e-4, atol=1e-6 * np.abs(given).max()):
+                _LOG.warning(
+                    "%s: dU/dp is %s by OpenMM and %s by differences: differences are taken",
+                    self.name, given, found,
+                )  # fmt: skip
+                return False
+        return True
+
+    def slopes(self, probe: Probe, numbers: Array) -> Array:
+        """dU/dp of a frame, [values], by the route that was chosen."""
+        return probe.slopes(numbers, trial_range(self.own)[1], self.by_differences)
 
     def is_apart_from(self, other: Term) -> bool:
         """Nothing else of its Forces is learned: what that has to do with this is not known."""

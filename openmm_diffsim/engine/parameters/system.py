@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import openmm
 import torch
 from torch import Tensor, nn
@@ -196,6 +197,11 @@ class SystemParameters(Potential):
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Those of the terms, behind their names."""
         return {f"{t.name}.{block}": shape for t in self for block, shape in t.blocks.items()}
+
+    def slices(self) -> list[slice]:
+        """Where the coefficients of each term are."""
+        ends = np.cumsum([len(term.coefficients()) for term in self]).tolist()
+        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """c of all terms, one after the other, [coefficients]."""
