@@ -115,6 +115,10 @@ class AngleDistribution(TupleDistribution):
             return super().recorder(particles)
         return _AngleRecorder(self, particles.n_particles)
 
+    def counted_tuples(self, particles: Particles) -> IntArray | None:
+        """The triples; None of neighbours, which differ from frame to frame."""
+        return None if self.triples is None else super().counted_tuples(particles)
+
     @classmethod
     def settings(cls, section: Section) -> dict[str, Any]:
         """How far a neighbour may be or which triples count, the bins, and a selection."""

@@ -71,11 +71,14 @@ class TupleDistribution(Observable):
 
     def recorder(self, particles: Particles) -> Recorder:
         """Counts tuples; ObservableError where there are none, or an index is out of range."""
-        return TupleRecorder(self.label, self.tuples_of(particles), self.edges)
+        return TupleRecorder(self._chosen(particles), self.edges)
 
-    def tuples_of(self, particles: Particles) -> IntArray:
-        """Which tuples are counted, [tuples, n]."""
-        return counted_tuples(self._tuples, self.size, self.atoms, self.tuples_key, particles)
+    def counted_tuples(self, particles: Particles) -> IntArray | None:
+        """Those that are given, or all that bonds make, [tuples, n]."""
+        return self._chosen(particles)
+
+    def _chosen(self, particles: Particles) -> IntArray:
+        return tuples_among(self._tuples, self.size, self.atoms, self.tuples_key, particles)
 
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """p(q) of each frame, shape [frames, bins]."""
@@ -283,7 +286,7 @@ class TupleRecorder:
 
     histograms: tuple[PairHistogram, ...] = ()
 
-    def __init__(self, name: str, tuples: IntArray, edges: Array) -> None:
+    def __init__(self, tuples: IntArray, edges: Array) -> None:
         self.tuples = tuples
         self._edges = edges
         self._coordinate = COORDINATES[tuples.shape[1]]
@@ -294,7 +297,7 @@ class TupleRecorder:
         return np.asarray(np.histogram(q, self._edges)[0] * self._norm)
 
 
-def counted_tuples(
+def tuples_among(
     given: Any, size: int, atoms: IntArray | None, key: str, particles: Particles
 ) -> IntArray:
     """The tuples that are given, or all that bonds between ``atoms`` make, [tuples, size].

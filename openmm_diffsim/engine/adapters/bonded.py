@@ -89,10 +89,11 @@ class BondedAdapter(Adapter):
         plain = AttachOptions(periodic=self.is_periodic)
         return replace(plain, tuples=tuples, tuple_types=types)
 
-    def distributions(self) -> list[IntArray]:
-        """The tuples of each type."""
+    def tuples(self) -> dict[str, list[IntArray]]:
+        """Those of each type."""
         tuples, types = self.content_of()
-        return [tuples[types == kind] for kind in range(self.potential.n_types)]
+        rows = [tuples[types == kind] for kind in range(self.potential.n_types)]
+        return {self.potential.name: rows}
 
     def part(self, context: openmm.Context) -> FieldPart:
         """Forces of the Context; their derivatives by differences."""

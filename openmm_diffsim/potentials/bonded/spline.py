@@ -15,7 +15,7 @@ from ...units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
 from ..adapter import AttachOptions, adapter_of
 from ..base import Potential
 from .basis import BondedBasis
-from .table import from_distribution, from_table
+from .table import between, from_distribution, from_table
 
 Array = NDArray[np.float64]
 Self = TypeVar("Self", bound="BondedSpline")
@@ -189,6 +189,18 @@ class BondedSpline(Potential):
         moved = change.reshape(self.values.shape) @ self.basis.values(q).T
         sizes = [np.ptp(row[here]) / 2 for row, here in zip(moved, found, strict=True)]
         return float(np.max(sizes) / thermal)
+
+    def acts_at(self, q: Array) -> NDArray[np.bool_]:
+        """Everywhere, [len(q)]."""
+        return np.ones(len(q), dtype=bool)
+
+    def change_of(self, q: Array, change: Array) -> Array:
+        """Coefficients [knots] of a change of u that is known at places q, kJ/mol at nm or rad.
+
+        It is what it is at the first and the last beyond these; of a dihedral angle between them.
+        """
+        smooth = between(self.basis, q, change)
+        return np.asarray((self.basis.interpolation @ torch.from_numpy(smooth)).numpy())
 
     def functions(self) -> list[tuple[slice, Any]]:
         """Itself."""

@@ -58,7 +58,7 @@ def from_distribution(
     order = np.argsort(q)
     q, u, weight = q[order], u[order] - u.min(), weight[order]
     if basis.ends == "periodic":
-        return np.asarray(np.interp(basis.centers, *_around(q, u)))
+        return between(basis, q, u)
     centre = q.mean()
     second, first, _ = np.polyfit(q - centre, u, 2, w=np.sqrt(weight))
     second = max(2 * second, curvature)
@@ -67,6 +67,13 @@ def from_distribution(
     beyond = x - inside
     outward = np.maximum((first + second * (inside - centre)) * np.sign(beyond), 0)
     return np.asarray(np.interp(inside, q, u) + outward * np.abs(beyond) + second * beyond**2 / 2)
+
+
+def between(basis: BondedBasis, q: Array, u: Array) -> Array:
+    """u at the knots, [knots], in straight lines between places q and flat beyond them."""
+    if basis.ends == "periodic":
+        q, u = _around(q, u)
+    return np.asarray(np.interp(basis.centers, q, u))
 
 
 def _around(q: Array, u: Array) -> tuple[Array, Array]:
