@@ -13,7 +13,7 @@ from torch import Tensor
 from ..curve import Axis, Curve, CurveRules
 from ..errors import ConfigurationError, ObservableError
 from ..limits import checked_number, checked_whole
-from ..statistics.internal import COORDINATES, steps_between
+from ..statistics.internal import COORDINATES
 from ..statistics.kernels import PairHistogram
 from ..statistics.molecules import chains_of
 from ..units import value_in_md_units
@@ -293,7 +293,7 @@ class TupleRecorder:
         self._norm = 1 / (len(tuples) * (edges[1] - edges[0]))
 
     def record(self, frame: Frame, counts: Sequence[IntArray]) -> Array:
-        q = self._coordinate(steps_between(frame.positions, self.tuples, frame.box))
+        q = self._coordinate(frame.positions, self.tuples, frame.box)
         return np.asarray(np.histogram(q, self._edges)[0] * self._norm)
 
 

@@ -1,4 +1,4 @@
-"""Internal coordinates of pairs, triples and quadruples of particles."""
+"""Internal coordinates: distances, angles and dihedrals of listed particles."""
 
 from __future__ import annotations
 
@@ -13,38 +13,51 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def steps_between(positions: Array, tuples: IntArray, box: Array | None) -> Array:
-    """From each particle of a tuple to the next, nm, [tuples, n - 1, 3].
+def distances(positions: Array, pairs: IntArray, box: Array | None = None) -> Array:
+    """|r_j - r_i| of pairs i, j, nm, [..., pairs].
 
-    To its nearest image where there is a ``box``, [3, 3] in nm and OpenMM's reduced form.
-    ``positions`` are [particles, 3] in nm, ``tuples`` int [tuples, n].
+    Parameters
+    ----------
+    positions : array [..., particles, 3], nm
+    pairs : int array [pairs, 2]
+    box : array [3, 3], nm, optional
+        Where vectors are those to nearest images; reduced form.
     """
-    steps = np.diff(positions[tuples], axis=1)
-    return steps if box is None else minimum_image(steps, box)
+    return np.asarray(np.linalg.norm(_vector(positions, pairs, 0, 1, box), axis=-1))
 
 
-def distance(steps: Array) -> Array:
-    """Length of a step, nm, [tuples], of steps [tuples, 1, 3]."""
-    return np.asarray(np.linalg.norm(steps[:, 0], axis=-1))
+def angles(positions: Array, triples: IntArray, box: Array | None = None) -> Array:
+    """The angle i-j-k at j, rad, 0 .. pi, [..., triples]; arguments as for ``distances``.
 
-
-def angle(steps: Array) -> Array:
-    """Angle at the second particle, rad from 0 to pi, [tuples], of steps [tuples, 2, 3]."""
-    back, on = -steps[:, 0], steps[:, 1]
-    sine = np.linalg.norm(np.cross(back, on), axis=-1)
-    return np.asarray(np.arctan2(sine, np.sum(back * on, axis=-1)))
-
-
-def dihedral(steps: Array) -> Array:
-    """Dihedral angle, rad from -pi to pi, 0 for cis, [tuples], of steps [tuples, 3, 3].
-
-    Its sign is IUPAC's, which OpenMM and mdtraj have too.
+    From both sine and cosine, so that it is as good near 0 and pi as elsewhere.
     """
-    first, middle, last = steps[:, 0], steps[:, 1], steps[:, 2]
-    there, here = np.cross(first, middle), np.cross(middle, last)
-    sine = np.linalg.norm(middle, axis=-1) * np.sum(first * here, axis=-1)
-    return np.asarray(np.arctan2(sine, np.sum(there * here, axis=-1)))
+    a = _vector(positions, triples, 1, 0, box)
+    b = _vector(positions, triples, 1, 2, box)
+    sine = np.linalg.norm(np.cross(a, b), axis=-1)
+    return np.asarray(np.arctan2(sine, np.sum(a * b, axis=-1)))
 
 
-COORDINATES: dict[int, Callable[[Array], Array]] = {2: distance, 3: angle, 4: dihedral}
+def dihedrals(positions: Array, quadruples: IntArray, box: Array | None = None) -> Array:
+    """The dihedral of i-j-k-l about j-k, rad, -pi .. pi, zero for cis, [..., quadruples].
+
+    The sign is IUPAC's and OpenMM's: positive where, seen along j-k, l is clockwise of i.
+    """
+    a = _vector(positions, quadruples, 0, 1, box)
+    b = _vector(positions, quadruples, 1, 2, box)
+    c = _vector(positions, quadruples, 2, 3, box)
+    first, second = np.cross(a, b), np.cross(b, c)
+    sine = np.linalg.norm(b, axis=-1) * np.sum(a * second, axis=-1)
+    return np.asarray(np.arctan2(sine, np.sum(first * second, axis=-1)))
+
+
+COORDINATES: dict[int, Callable[[Array, IntArray, Array | None], Array]] = {
+    2: distances,
+    3: angles,
+    4: dihedrals,
+}
 """What is measured of a tuple, by the number of its particles."""
+
+
+def _vector(positions: Array, atoms: IntArray, start: int, end: int, box: Array | None) -> Array:
+    vector = positions[..., atoms[:, end], :] - positions[..., atoms[:, start], :]
+    return vector if box is None else minimum_image(vector, box)

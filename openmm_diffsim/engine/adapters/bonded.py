@@ -14,11 +14,12 @@ import openmm
 from ...errors import AttachError
 from ...observables import Particles
 from ...potentials import AttachOptions, BondedBasis, BondedSpline, BondSpline, adapts
-from ...statistics.internal import COORDINATES, steps_between
+from ...statistics.internal import COORDINATES
 from ...statistics.molecules import molecule_centres, parts_of
 from .base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory, unknown_to_context
 from .bonds import bonds_of
 from .part import FieldPart, displacement
+from .scaling import scaled
 from .system import is_periodic
 from .tuples import tuples_for
 
@@ -152,25 +153,27 @@ class BondedSums(FeatureRecorder):
 
     def features(self, positions: Array, box: Array | None) -> tuple[Array, Array]:
         """S and dW/dc, [types * knots] each."""
-        steps = steps_between(positions, self._tuples, box)
-        return self._sums(steps, self._types), self._virial(steps[self._apart], positions)
+        return self.sums_of(positions, box), self._virial(positions, box)
 
     def sums_of(self, positions: Array, box: Array | None) -> Array:
         """S alone."""
-        return self._sums(steps_between(positions, self._tuples, box), self._types)
+        return self._sums(positions, box, slice(None))
 
-    def _sums(self, steps: Array, types: IntArray) -> Array:
-        return self._basis.sums(self._coordinate(steps), types, self._n_types).ravel()
+    def _sums(self, positions: Array, box: Array | None, chosen: Any) -> Array:
+        q = self._coordinate(positions, self._tuples[chosen], box)
+        return self._basis.sums(q, self._types[chosen], self._n_types).ravel()
 
-    def _virial(self, steps: Array, positions: Array) -> Array:
-        """-dS/d ln(side of the box), by differences: steps grow as the centres of molecules do."""
-        if not len(steps):
+    def _virial(self, positions: Array, box: Array | None) -> Array:
+        """-dS/d ln(side of the box), by differences: the centres of molecules move with the box."""
+        if not len(self._apart):
             return np.zeros(self._n_types * self._basis.knots)
         centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
-        own = np.diff((positions - centres)[self._tuples[self._apart]], axis=1)
-        growth, types = _SCALING * (steps - own), self._types[self._apart]
-        larger, smaller = self._sums(steps + growth, types), self._sums(steps - growth, types)
-        return np.asarray((smaller - larger) / (2 * _SCALING))
+        sides = np.eye(3) if box is None else box
+        found = []
+        for scale in (1 - _SCALING, 1 + _SCALING):
+            moved, larger = scaled(positions, centres, sides, scale)
+            found.append(self._sums(moved, None if box is None else larger, self._apart))
+        return np.asarray((found[0] - found[1]) / (2 * _SCALING))
 
 
 class _BondedPart(FieldPart):
