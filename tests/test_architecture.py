@@ -129,9 +129,11 @@ def test_units_import_openmm_only_when_needed() -> None:
 KINDS = [
     "PairPotential", "AnalyticPair", "LennardJones", "Mie", "Morse", "SoftSphere", "Yukawa",
     "SplinePair", "NeuralPair", "PairSum", "TemperatureDependent", "NetworkPotential", "Sum",
+    "BondedSpline", "BondSpline", "AngleSpline", "DihedralSpline",
     "SplinePairForce", "CustomNonbondedForce", "NonbondedForce", "PythonForce", "TorchForce",
     "PythonTorchForce",
-    "RDF", "AngleDistribution", "Pressure", "Configurations", "FunctionOfAverages",
+    "RDF", "TupleDistribution", "AngleDistribution", "BondDistribution", "DihedralDistribution",
+    "Pressure", "Configurations", "FunctionOfAverages",
     "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
     "SelfVanHove", "SmoothRDF",
 ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,6 +48,14 @@ def dihedrals(positions: Array, quadruples: IntArray, box: Array | None = None) 
     first, second = np.cross(a, b), np.cross(b, c)
     sine = np.linalg.norm(b, axis=-1) * np.sum(a * second, axis=-1)
     return np.asarray(np.arctan2(sine, np.sum(first * second, axis=-1)))
+
+
+COORDINATES: dict[int, Callable[[Array, IntArray, Array | None], Array]] = {
+    2: distances,
+    3: angles,
+    4: dihedrals,
+}
+"""What is measured of a tuple, by the number of its particles."""
 
 
 def _vector(positions: Array, atoms: IntArray, start: int, end: int, box: Array | None) -> Array:

@@ -145,6 +145,10 @@ class Adapter:
         """``types`` of each of the potential's ``pairs``."""
         return []
 
+    def tuples(self) -> dict[str, list[IntArray]]:
+        """Of a bonded potential, by its name, the tuples of each type, [tuples, n] each."""
+        return {}
+
     def options(self, temperature: float) -> AttachOptions:
         """What ``attach`` would have to be given to make the same Force again, at that many K."""
         types = self.types()

@@ -109,6 +109,10 @@ class SumAdapter(Adapter):
         """Those of all terms."""
         return [types for part in self.parts for types in part.pair_types()]
 
+    def tuples(self) -> dict[str, list[IntArray]]:
+        """Those of all terms."""
+        return {name: types for part in self.parts for name, types in part.tuples().items()}
+
     def exclusions(self) -> list[IntArray]:
         """Those of all terms."""
         return [pairs for part in self.parts for pairs in part.exclusions()]
