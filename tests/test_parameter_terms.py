@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 from peptides import alanine_dipeptide, folded, villin
-from systems import BOXES, context_of, empty_system, energy_and_forces, lattice, simulate
+from systems import (
+    BOXES,
+    TEMPERATURE,
+    context_of,
+    empty_system,
+    energy_and_forces,
+    lattice,
+    simulate,
+)
 from test_system_parameters import features_of
 
 import openmm_diffsim as diffsim
@@ -462,7 +470,96 @@ def test_frames_are_evaluated_anew(learn: Callable[[Any], Any], tmp_path: Any) -
     (slope,) = torch.autograd.grad(loss(leaf), leaf)
     h = 1e-5 * theta
     difference = (loss(theta + h) - loss(theta - h)).item() / (2 * h.item())
-    assert slope.item() == pytest.approx(difference, rel=1e-5)
+    assert slope.item() == pytest.approx(difference, rel=1e-6)
     samples.save(tmp_path / "samples.npz")
     again = diffsim.Samples.load(tmp_path / "samples.npz", potential, [pressure])
     assert torch.allclose(again.at(theta).learned_energy, view.learned_energy, rtol=1e-12)
+
+
+# In water, and in a fit --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def solvated(dipeptide: Any) -> tuple[openmm.System, Array]:
+    """The dipeptide in a small box of four-site water: constraints, virtual sites, PME."""
+    topology, x = dipeptide
+    forcefield = app.ForceField("amber14-all.xml", "amber14/tip4pew.xml")
+    modeller = app.Modeller(topology, (x + 0.75) * unit.nanometer)
+    size = openmm.Vec3(1.5, 1.5, 1.5) * unit.nanometer
+    modeller.addSolvent(forcefield, "tip4pew", boxSize=size, neutralize=False)
+    system = forcefield.createSystem(
+        modeller.topology,
+        nonbondedMethod=app.PME,
+        nonbondedCutoff=0.7 * unit.nanometer,
+        constraints=app.HBonds,
+    )
+    return system, np.array(modeller.positions.value_in_unit(unit.nanometer))
+
+
+def test_a_peptide_in_water(solvated: Any) -> None:
+    system, x = solvated
+    potential = diffsim.SystemParameters(system)
+    for what in ("bonds", "angles", "torsions"):
+        getattr(potential, what)()
+    check_features(potential, system, x, tries=5)
+    context = context_of(system, x, "Reference")
+    recorder = attached(potential, system).recorder(
+        context, describe_particles(context, bonds_of(system)), None
+    )
+    energies, virials = recorder.features(x, 1.5 * np.eye(3))
+    size = np.abs(energies * potential.coefficients().detach().numpy()).max()
+    assert np.abs(virials).max() < 1e-6 * size  # molecules move whole: what is in them stays
+
+
+def test_virial_of_a_chain_through_the_box() -> None:
+    """Its bonds are between nearest images, so that it is stretched with the box."""
+    n, side = 6, 1.2
+    system, force = empty_system(n, side * np.eye(3)), openmm.HarmonicBondForce()
+    for i in range(n):
+        force.addBond(i, (i + 1) % n, 0.15, 900.0)
+    force.setUsesPeriodicBoundaryConditions(True)
+    system.addForce(force)
+    potential = diffsim.SystemParameters(system)
+    potential.bonds()
+    x = np.zeros((n, 3))
+    x[:, 0] = np.arange(n) * side / n
+    context = context_of(system, x, "Reference")
+    molecule = describe_particles(context, bonds_of(system))
+    recorder = attached(potential, system).recorder(context, molecule, None)
+    _, virials = recorder.features(x, side * np.eye(3))
+    # One bond alone, 5/6 of the molecule left behind, takes up all that the box grows by.
+    assert potential.coefficients().detach().numpy() @ virials == pytest.approx(
+        -900.0 * (side / n - 0.15) * side, rel=2e-2
+    )
+
+
+def test_gradient_and_hessian_of_an_average(dipeptide: Any) -> None:
+    """Against differences on the same frames."""
+    topology, x = dipeptide
+    system = amber(topology)
+    potential = diffsim.SystemParameters(system)
+    potential.torsions([0, 5, 9], learn=("k", "phase"), each=True)
+    potential.angles([0, 1])
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 5, 0.001)
+    integrator.setRandomNumberSeed(1)
+    point = diffsim.StatePoint(simulate(system, x, integrator), potential)
+    angle = diffsim.AngleDistribution(0.2, 4)
+    samples = point.sample(300, 10, [angle])
+    start = flat_parameters(potential) + 0.01
+
+    def value(theta: torch.Tensor) -> torch.Tensor:
+        return samples.at(theta).average(angle)[2]
+
+    def gradient(theta: torch.Tensor) -> torch.Tensor:
+        leaf = theta.clone().requires_grad_(True)
+        return torch.autograd.grad(value(leaf), leaf)[0]
+
+    hessian = torch.autograd.functional.hessian(value, start)
+    for k in range(len(start)):
+        h = torch.zeros_like(start)
+        h[k] = 1e-5 * max(1.0, abs(start[k].item()))
+        step = 2 * h[k].item()
+        slope = (value(start + h) - value(start - h)) / step
+        assert slope.item() == pytest.approx(gradient(start)[k].item(), rel=1e-6, abs=1e-9)
+        row = (gradient(start + h) - gradient(start - h)) / step
+        assert torch.allclose(row, hessian[k], rtol=1e-5, atol=1e-8)
