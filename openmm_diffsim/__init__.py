@@ -6,6 +6,7 @@ from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
+from .engine.parameters import SystemParameters, atom_types
 from .engine.recorder import SampleReporter
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
@@ -16,8 +17,10 @@ from .observables import (
     RDF,
     VACF,
     AngleDistribution,
+    BondDistribution,
     Configurations,
     Diffusion,
+    DihedralDistribution,
     FunctionOfAverages,
     IncoherentScattering,
     Observable,
@@ -29,6 +32,9 @@ from .observables import (
     SmoothRDF,
 )
 from .potentials import (
+    AngleSpline,
+    BondSpline,
+    DihedralSpline,
     LennardJones,
     Mie,
     Morse,
@@ -75,12 +81,17 @@ __all__ = [
     "VACF",
     "Adapter",
     "AngleDistribution",
+    "AngleSpline",
     "Axis",
+    "BondDistribution",
+    "BondSpline",
     "Comparison",
     "Configurations",
     "Curve",
     "CurveRules",
     "Diffusion",
+    "DihedralDistribution",
+    "DihedralSpline",
     "DynamicAverage",
     "Estimate",
     "FeatureRecorder",
@@ -123,6 +134,7 @@ __all__ = [
     "StatePoint",
     "Step",
     "Sum",
+    "SystemParameters",
     "Target",
     "TargetVerdict",
     "TemperatureDependent",
@@ -132,6 +144,7 @@ __all__ = [
     "View",
     "Yukawa",
     "adapts",
+    "atom_types",
     "boltzmann_inversion",
     "errors",
     "portable_system",

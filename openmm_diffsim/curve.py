@@ -122,9 +122,11 @@ class CurveRules:
     """What messages call one that came from no file, such as "g(r)"."""
     x: str
     y: str
-    """Names of the columns; x is never negative."""
+    """Names of the columns."""
     x_kind: str
     """Kind of number that x is, see ``units``."""
+    least_x: float = 0.0
+    """Smaller x are refused."""
     least_y: float = -np.inf
     expected_y: str = "a number"
     """What a message expects in place of a smaller y."""

@@ -45,6 +45,8 @@ LIMITS = {
     # of potentials
     "n_types": Limit(1, 100, "pairs of types have the square of it"),
     "core_slope": Limit(1e-9, 1e12, "in kJ/mol/nm"),
+    "wall_slope": Limit(1e-9, 1e12, "in kJ/mol/nm"),
+    "prior_length": Limit(1e-6, 1e6, "in nm or rad"),
     "centers": Limit(2, 500, "there are 24 knots for each"),
     "hidden": Limit(1, 100_000, "counts neurons of a layer"),
     "tolerance": Limit(1e-12, 1.0, "of an energy in kJ/mol, and relative of a force"),

@@ -295,7 +295,7 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
     assert rules is not None
     read = {
         "file": section.path("file"),
-        "window": section.pair("window", UNIT_NAMES[rules.x_kind]),
+        "window": section.pair("window", UNIT_NAMES[rules.x_kind], rules.least_x),
         "unit": rules.default_unit,
         "columns": section.integers("columns"),
         "block": section.integer("block", None, at_least=-1000),
@@ -472,6 +472,23 @@ class _Section:
             )
         return tuple((places[a], places[b]) for a, b in value)
 
+    def tuples(self, key: str, size: int) -> Any:
+        """Lists of so many whole numbers each, from 0 on, or "bonded"; None where not given."""
+        value = self._take(key, None)
+        if value is None or value == "bonded":
+            return value
+        is_list = isinstance(value, list) and all(isinstance(v, list) for v in value) and value
+        if not is_list or not all(
+            len(row) == size and all(type(v) is int and v >= 0 for v in row) for row in value
+        ):
+            example = list(range(size))
+            raise self.error(
+                key,
+                f"got {shown(value)}, expected lists of {size} whole numbers, as [{example}], or "
+                "'bonded'",
+            )
+        return [list(row) for row in value]
+
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         def check(value: Any) -> str:
             if value not in allowed:
@@ -510,17 +527,18 @@ class _Section:
         )
         return amplitude, length
 
-    def pair(self, key: str, unit: str) -> tuple[float, float] | None:
+    def pair(self, key: str, unit: str, least: float = 0.0) -> tuple[float, float] | None:
         value = self._take(key, None)
         if value is None:
             return None
         numbers = isinstance(value, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) for v in value
         )
-        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= LIMITS["window"].most:
-            raise self.error(
-                key, f"got {shown(value)}, expected [low, high] in {unit}, 0 <= low < high"
-            )
+        most = LIMITS["window"].most
+        least = max(least, -most)
+        if not numbers or len(value) != 2 or not least <= value[0] < value[1] <= most:
+            order = "0 <= low < high" if least == 0 else "low < high"
+            raise self.error(key, f"got {shown(value)}, expected [low, high] in {unit}, {order}")
         return float(value[0]), float(value[1])
 
     def path(self, key: str) -> Path:

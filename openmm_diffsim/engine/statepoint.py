@@ -21,12 +21,12 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached, beyond_pairs, nonbonded_between
+from .adapters import attached, beyond_pairs, bonds_of, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .identity import system_identity
-from .recorder import SampleReporter, molecules_of
+from .recorder import SampleReporter, describe_particles, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
@@ -162,6 +162,19 @@ class StatePoint:
     def pair_types(self) -> list[NDArray[np.int64]]:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
         return self.attached.pair_types()
+
+    def type_of_tuples(self, observable: Observable) -> tuple[str, int] | None:
+        """The bonded potential, by its name, and the type of it that a distribution is of alone."""
+        context = self.simulation.context
+        particles = describe_particles(context, bonds_of(context.getSystem()))
+        counted = observable.counted_tuples(particles)
+        if counted is None:
+            return None
+        for name, types in self.attached.tuples().items():
+            for kind, tuples in enumerate(types):
+                if _same_tuples(counted, tuples):
+                    return name, kind
+        return None
 
     def other_forces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[str]:
         """Names of nonbonded forces besides the potential's own between two sets of particles."""
@@ -398,6 +411,15 @@ class StatePoint:
 
 def _given(value: Any, kind: str) -> float | None:
     return None if value is None else number_in_md_units(value, kind)
+
+
+def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
+    """Are they the same, in any order, forward or backward?"""
+
+    def once(tuples: NDArray[np.int64]) -> set[tuple[int, ...]]:
+        return {min(tuple(row), tuple(row[::-1])) for row in tuples.tolist()}
+
+    return first.shape == second.shape and once(first) == once(second)
 
 
 def begin_anew(context: openmm.Context, text: str) -> None:

@@ -141,7 +141,7 @@ def _check_rows(table: Table, kept: NDArray[np.intp], rules: CurveRules) -> None
             f"columns appear to be swapped: the second is in order; expected {rules.x} first"
         )
     wanted: list[tuple[NDArray[np.bool_], int, str, str]] = [
-        (x >= 0, 0, rules.x, f"{rules.x} >= 0"),
+        (x >= rules.least_x, 0, rules.x, f"{rules.x} >= {rules.least_x:g}"),
         (y >= rules.least_y, 1, rules.y, rules.expected_y),
     ]
     if values.shape[1] == 3:

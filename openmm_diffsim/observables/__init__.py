@@ -2,6 +2,7 @@
 
 from .angles import AngleDistribution
 from .base import ENTRIES, Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .bonded import BondDistribution, DihedralDistribution
 from .configurations import Configurations
 from .dynamics import (
     MSD,
@@ -24,9 +25,11 @@ __all__ = [
     "RDF",
     "VACF",
     "AngleDistribution",
+    "BondDistribution",
     "Conditions",
     "Configurations",
     "Diffusion",
+    "DihedralDistribution",
     "Frame",
     "FunctionOfAverages",
     "IncoherentScattering",

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ObservableError
+from ..limits import shown
 
 IntArray = NDArray[np.int64]
 
@@ -33,6 +34,38 @@ def check_atoms(atoms: ArrayLike | None, name: str = "atoms") -> IntArray | None
             f"{name}: expected one or more indices >= 0, each of them once, got {atoms!r}"
         )
     return chosen
+
+
+def check_tuples(name: str, tuples: ArrayLike, size: int) -> IntArray:
+    """Indices of several tuples, int [tuples, size].
+
+    Raises
+    ------
+    ObservableError
+        If there is none, one has another number of indices, one of them twice or below 0, or comes
+        twice, forward or backward.
+    """
+    try:
+        table = np.array(tuples)
+    except ValueError:  # of different lengths
+        table = np.zeros(0)
+    whole = table.ndim == 2 and table.shape[1] == size and table.dtype.kind in "iu"
+    example = tuple(range(size))
+    if not whole or not len(table):
+        raise ObservableError(
+            f"{name}: got {shown(tuples)}, expected a list of {size} indices each, as [{example}]",
+            got=tuples,
+        )
+    ordered = np.sort(table, axis=1)
+    bad = (ordered[:, 0] < 0) | (np.diff(ordered, axis=1) == 0).any(axis=1)
+    backward = np.where((table[:, 0] > table[:, -1])[:, None], table[:, ::-1], table)
+    if bad.any() or len(np.unique(backward, axis=0)) < len(table):
+        wrong = tuple(table[np.argmax(bad)].tolist()) if bad.any() else "one that comes twice"
+        raise ObservableError(
+            f"{name}: got {wrong}, expected {size} different indices >= 0, each tuple once",
+            got=wrong,
+        )
+    return np.asarray(table.astype(np.int64))
 
 
 def whole_numbers(name: str, values: ArrayLike) -> IntArray:

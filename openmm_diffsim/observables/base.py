@@ -275,6 +275,13 @@ class Observable:
         """
         return None
 
+    def counted_tuples(self, particles: Particles) -> IntArray | None:
+        """The bonds, angles or dihedral angles that it is the distribution of; None if it is none.
+
+        [tuples, n]. ObservableError where there are none, or an index is out of range.
+        """
+        return None
+
     def liquid_response(self, liquid: Liquid) -> Array | None:
         """d<A>/dc as theory knows it, [values, coefficients]; None if it does not."""
         counted = self.counted_pairs(liquid.species_of)

@@ -32,6 +32,9 @@ class Section(Protocol):
     def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
         """One of several strings."""
 
+    def tuples(self, key: str, size: int) -> Any:
+        """Lists of so many whole numbers >= 0 each, or "bonded"; None where not given."""
+
     def pair(self, key: str, unit: str) -> tuple[float, float] | None:
         """[low, high], 0 <= low < high; the unit is for the message."""
 

@@ -1,7 +1,9 @@
-"""What is learned: pair potentials and networks, as torch modules."""
+"""What is learned: pair potentials, bonded ones and networks, as torch modules."""
 
 from .adapter import AttachOptions, adapter_of, adapts, all_adapters
 from .base import Potential, Sum
+from .bonded.basis import BondedBasis
+from .bonded.spline import AngleSpline, BondedSpline, BondSpline, DihedralSpline
 from .network.neighbors import NeighborPairs
 from .network.network import NetworkPotential
 from .network.torchmdnet import TorchMDNet
@@ -23,7 +25,12 @@ from .parameters import (
 
 __all__ = [
     "AnalyticPair",
+    "AngleSpline",
     "AttachOptions",
+    "BondSpline",
+    "BondedBasis",
+    "BondedSpline",
+    "DihedralSpline",
     "LennardJones",
     "Mie",
     "Morse",

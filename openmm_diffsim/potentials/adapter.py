@@ -30,6 +30,10 @@ class AttachOptions:
     backend: str | None = None
     precision: str | None = None
     exclude_bonds: int | None = None
+    tuples: Any = None
+    """Bonds, triples or quadruples of a bonded potential; see ``BondSpline.attach``."""
+    tuple_types: ArrayLike | None = None
+    """Type of each."""
 
 
 def adapts(kind: type) -> Callable[[Kind], Kind]:

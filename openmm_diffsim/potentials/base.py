@@ -126,6 +126,13 @@ class Potential(nn.Module):
         """The functions of a distance that it consists of, and where their coefficients are."""
         return []
 
+    def functions(self) -> list[tuple[slice, Any]]:
+        """The functions of one coordinate that it consists of, and where their coefficients are.
+
+        Those of a distance between any two particles are ``pairs``.
+        """
+        return self.pairs()
+
     def form(self) -> dict[str, Any]:
         """What a fit of it depends on besides the learned parameters, as plain data.
 
@@ -336,6 +343,14 @@ class Sum(Potential):
             (_within(where, part), pair)
             for term, where in zip(self, self.slices(), strict=True)
             for part, pair in term.pairs()
+        ]
+
+    def functions(self) -> list[tuple[slice, Any]]:
+        """Those of all terms."""
+        return [
+            (_within(where, part), function)
+            for term, where in zip(self, self.slices(), strict=True)
+            for part, function in term.functions()
         ]
 
     def form(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..limits import checked_whole
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.correlated import error_of_sum
-from .errors import covariance_about, names_of, pair_of, solution_of
+from .errors import covariance_about, function_of, names_of, solution_of
 from .methods import GaussNewton, GaussNewtonOptions
 from .state import FitView
 from .target import Target
@@ -75,14 +75,17 @@ class Bootstrap:
         """Of the parameters, [parameters, parameters]."""
         return np.asarray(np.atleast_2d(np.cov(self.parameters.T)))
 
-    def potential_spread(self, r: ArrayLike, temperature: float, term: int = 0) -> Array:
-        """Standard deviation of u(r), [pairs of types, len(r)], kJ/mol, for r in nm."""
-        where, pair = pair_of(self.potential, term)
-        values = pair.basis.values(r)
+    def potential_spread(self, r: ArrayLike, temperature: float, term: int | str = 0) -> Array:
+        """Standard deviation of u(r), [pairs of types, len(r)], kJ/mol, for r in nm.
+
+        ``term`` as of ``Refinement.potential_table``.
+        """
+        where, function = function_of(self.potential, term)
+        values = function.basis.values(r)
         each = []
         for theta in torch.from_numpy(self.parameters):
             c = self.potential.coefficients_at(theta, temperature).numpy(force=True)
-            each.append(c[where].reshape(pair.n_pairs, -1) @ values.T)
+            each.append(c[where].reshape(-1, values.shape[1]) @ values.T)
         return np.asarray(np.std(each, axis=0, ddof=1))
 
     def __str__(self) -> str:

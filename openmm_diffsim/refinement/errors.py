@@ -80,22 +80,40 @@ def covariance_about(view: FitView, solution: Step | None) -> Array:
 
 def potential_with_error(
     view: FitView,
-    r: ArrayLike,
+    q: ArrayLike,
     temperature: float,
-    term: int,
+    term: int | str,
     covariance: Array,
 ) -> tuple[Array, Array]:
-    """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol.
+    """u(q) and its standard error, each [types or pairs of types, len(q)], kJ/mol.
 
     ``covariance`` [parameters, parameters] is that about the parameters of the view.
     """
-    where, pair = pair_of(view.potential, term)
+    where, function = function_of(view.potential, term)
     c = view.potential.coefficients_at(view.parameters, temperature).numpy(force=True)
-    values = pair.basis.values(r)
-    u = c[where].reshape(pair.n_pairs, -1) @ values.T
+    values = function.basis.values(q)
+    u = c[where].reshape(-1, values.shape[1]) @ values.T
     chain = view.potential.pull_back(np.eye(len(c)), view.parameters, temperature)[where]
-    rows = np.stack([values @ part for part in np.split(chain, pair.n_pairs)])
+    rows = np.stack([values @ part for part in np.split(chain, len(u))])
     return u, np.sqrt(np.maximum(np.einsum("pri,ij,prj->pr", rows, covariance, rows), 0))
+
+
+def function_of(potential: Potential, term: int | str) -> tuple[slice, Any]:
+    """A function of one coordinate by its name, or a pair potential by its number, and where its
+    coefficients are.
+
+    Raises
+    ------
+    TargetError
+        If there is none.
+    """
+    if not isinstance(term, str):
+        return pair_of(potential, term)
+    functions = {function.name: (where, function) for where, function in potential.functions()}
+    if term not in functions:
+        known = ", ".join(map(repr, functions)) or "none"
+        raise TargetError(f"term: got {term!r}, expected one of {known}", got=term)
+    return functions[term]
 
 
 def pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
@@ -108,7 +126,9 @@ def pair_of(potential: Potential, term: int) -> tuple[slice, Any]:
     """
     pairs = potential.pairs()
     if not pairs:
-        raise TargetError(f"{type(potential).__name__} is no function of a distance")
+        named = [function.name for _, function in potential.functions()]
+        hint = f"; of a bonded one say its name, {named[0]!r}" if named else ""
+        raise TargetError(f"{type(potential).__name__} is no function of a distance{hint}")
     if not 0 <= term < len(pairs):
         raise TargetError(f"term: expected 0 .. {len(pairs) - 1}, got {term}", got=term)
     return pairs[term]

@@ -87,7 +87,7 @@ class Result:
         """With what is known of them."""
         return parameter_table(self.view, self.covariance)
 
-    def potential(self, r: ArrayLike, temperature: float, term: int) -> tuple[Array, Array]:
+    def potential(self, r: ArrayLike, temperature: float, term: int | str) -> tuple[Array, Array]:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm."""
         return potential_with_error(self.view, r, temperature, term, self.covariance)
 
@@ -200,14 +200,16 @@ class Results:
         return list(self.result.agreement)
 
     def potential_table(
-        self, r: ArrayLike, temperature: float | None = None, term: int = 0
+        self, r: ArrayLike, temperature: float | None = None, term: int | str = 0
     ) -> tuple[Array, Array]:
         """u(r) and its standard error, each [pairs of types, len(r)], kJ/mol, for r in nm.
 
         The error is that of the Gauss-Newton solution, whatever the method: noise of the targets
         and of the frames, what the data leave to the prior, and how far away that solution is.
         Beside a network it is not known, NaN. Of pairs of types that ``learn_only`` leaves out it
-        is zero: u is given there, not estimated. ``term`` counts the pair potentials of a sum.
+        is zero: u is given there, not estimated. ``term`` counts the pair potentials of a sum, or
+        is the name of any term: of a bonded one r is its coordinate, in nm or rad, and each row is
+        of a type, with errors of differences to its minimum.
 
         Raises
         ------

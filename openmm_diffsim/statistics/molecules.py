@@ -59,6 +59,26 @@ def pairs_within(bonds: ArrayLike, n_particles: int, most: int) -> IntArray:
     return np.stack([key // n_particles, key % n_particles], axis=1)
 
 
+def chains_of(bonds: ArrayLike, size: int) -> IntArray:
+    """All chains of ``size`` (2, 3 or 4) bonded particles, each once, int [chains, size].
+
+    Bonds, angles and dihedral angles, the end with the smaller index first. Three particles that
+    are all bonded make no angle: that is how a rigid one is held.
+    """
+    pairs = {(int(a), int(b)) for a, b in np.asarray(bonds).reshape(-1, 2) if a != b}
+    near: dict[int, set[int]] = {}
+    for a, b in pairs:
+        near.setdefault(a, set()).add(b)
+        near.setdefault(b, set()).add(a)
+    chains = [(a,) for a in near]
+    for _ in range(size - 1):
+        chains = [(*chain, b) for chain in chains for b in near[chain[-1]] if b not in chain]
+    once = [chain for chain in chains if chain[0] < chain[-1]]
+    if size == 3:
+        once = [chain for chain in once if chain[2] not in near[chain[0]]]
+    return np.array(sorted(once), dtype=np.int64).reshape(-1, size)
+
+
 def _graph(bonds: IntArray, n: int) -> csr_array:
     both = np.concatenate([bonds, bonds[:, ::-1]])
     graph = csr_array((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(n, n))

@@ -1,6 +1,7 @@
 """From a potential to an OpenMM Force, and back: one adapter a kind."""
 
 from .base import Adapter, FeatureRecorder, attached
+from .bonded import BondAdapter, BondedAdapter
 from .bonds import Bonds, bonds_of
 from .network import NetworkAdapter, chosen_backend
 from .others import beyond_pairs, nonbonded_between
@@ -12,6 +13,8 @@ from .system import has_energy, has_native_force, other_forces, portable_system,
 
 __all__ = [
     "Adapter",
+    "BondAdapter",
+    "BondedAdapter",
     "Bonds",
     "FeatureRecorder",
     "FieldPart",

@@ -79,6 +79,22 @@ def bonds_of(system: openmm.System) -> Bonds:
     return Bonds(*map(_links, found))
 
 
+def chemical_bonds(system: openmm.System, constrained: bool) -> IntArray:
+    """Bonds between atoms, [bonds, 2]: without virtual sites, Drude particles and, unless
+    ``constrained``, bonds of fixed length."""
+    drude = [f for f in system.getForces() if isinstance(f, openmm.DrudeForce)]
+    others = [*_virtual_sites(system), *chain.from_iterable(map(_drude, drude))]
+    others += [] if constrained else _constraints(system)
+    left_out = {(min(pair), max(pair)) for pair in others}
+    found = {(min(pair), max(pair)) for pair in bonds_of(system).pairs.tolist()}
+    return np.array(sorted(found - left_out), dtype=np.int64).reshape(-1, 2)
+
+
+def constrained_pairs(system: openmm.System) -> set[tuple[int, int]]:
+    """Pairs of fixed length, the smaller index first."""
+    return {(min(pair), max(pair)) for pair in _constraints(system)}
+
+
 def _links(rows: list[tuple[int, int, bool]]) -> Links:
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return Links(table[:, :2], table[:, 2].astype(bool))

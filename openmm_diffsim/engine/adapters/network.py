@@ -26,7 +26,7 @@ from ...io import FrameWriter
 from ...io.checksum import brief
 from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
-from ...samples import EvaluatedFrames, LearnedEnergy
+from ...samples import EvaluatedFrames
 from ...samples.evaluated import NetworkParticles, StoredRun
 from ...statistics.kernels import PairSums
 from ...statistics.molecules import molecule_centres
@@ -124,7 +124,7 @@ class NetworkAdapter(Adapter):
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
     ) -> FeatureRecorder:
         """The configurations themselves."""
-        return _FramesRecorder(self.potential, self.types(), particles.molecule_of, trajectory)
+        return FramesRecorder(self.potential, self.types(), particles.molecule_of, trajectory)
 
     def types(self) -> IntArray:
         """Type of each particle, int [particles], -1 for those left out."""
@@ -187,12 +187,12 @@ class NetworkAdapter(Adapter):
                 raise interrupt
 
 
-class _FramesRecorder(FeatureRecorder):
+class FramesRecorder(FeatureRecorder):
     """Keeps configurations in a DCD file."""
 
     def __init__(
         self,
-        potential: NetworkPotential,
+        potential: Any,
         types: IntArray,
         molecule_of: IntArray,
         trajectory: str | Path | None,
@@ -213,7 +213,7 @@ class _FramesRecorder(FeatureRecorder):
             positions = _wrapped(positions, box, self._particles.molecule_of)
         self._writer.write(positions, box)
 
-    def learned(self) -> LearnedEnergy:
+    def learned(self) -> EvaluatedFrames:
         frames = self._writer.frames()
         run = StoredRun(frames, self._particles)
         return EvaluatedFrames(self._potential, ((run, np.arange(len(frames))),))

@@ -60,7 +60,7 @@ def has_native_force(system: openmm.System) -> bool:
 
 
 def has_energy(force: openmm.Force) -> bool:
-    """False for thermostats, barostats and the like."""
+    """False for thermostats, barostats and the like, and for bonds that only make molecules."""
     bookkeeping = (
         openmm.CMMotionRemover,
         openmm.AndersenThermostat,
@@ -69,7 +69,15 @@ def has_energy(force: openmm.Force) -> bool:
         openmm.MonteCarloMembraneBarostat,
         openmm.MonteCarloFlexibleBarostat,
     )
-    return not isinstance(force, bookkeeping)
+    return not isinstance(force, bookkeeping) and not _is_slack(force)
+
+
+def _is_slack(force: openmm.Force) -> bool:
+    """Are all of its bonds without stiffness?"""
+    if not isinstance(force, openmm.HarmonicBondForce):
+        return False
+    stiffness = (force.getBondParameters(i)[3] for i in range(force.getNumBonds()))
+    return not any(k._value for k in stiffness)
 
 
 def portable_system(system: openmm.System) -> openmm.System:

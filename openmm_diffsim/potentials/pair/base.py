@@ -229,6 +229,18 @@ class PairPotential(Potential):
         u = change.reshape(self.n_pairs, -1) @ values.T
         return float(np.abs(u).max() / (MOLAR_GAS_CONSTANT * temperature))
 
+    def acts_at(self, r: Array) -> NDArray[np.bool_]:
+        """Before the cutoff, [len(r)]."""
+        return np.asarray(r < self.basis.cutoff)
+
+    def change_of(self, r: Array, change: Array) -> Array:
+        """Coefficients [coefficients] of a change of u that is known at places r, kJ/mol at nm.
+
+        It is shifted to zero at the last, and is what it is at the first below that.
+        """
+        smooth = np.interp(self.basis.centers, r, change - change[-1], right=0.0)
+        return np.asarray(self.basis.interpolate(torch.from_numpy(smooth)).numpy())
+
     def pairs(self) -> list[tuple[slice, PairPotential]]:
         """Itself."""
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]

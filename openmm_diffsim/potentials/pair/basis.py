@@ -83,12 +83,12 @@ class SplineBasis:
 
     def values(self, r: ArrayLike) -> Array:
         """B_k(r), shape [len(r), coefficients]; u(r) = values(r) @ c."""
-        return self._evaluate(r, _cubic_weights, lambda x: (1 - x, x))
+        return self._evaluate(r, cubic_weights, lambda x: (1 - x, x))
 
     def derivatives(self, r: ArrayLike) -> Array:
         """dB_k/dr in 1/nm, shape [len(r), coefficients]; u'(r) = derivatives(r) @ c."""
         one = np.ones_like
-        slopes = self._evaluate(r, _cubic_slopes, lambda x: (-one(x), one(x)))
+        slopes = self._evaluate(r, cubic_slopes, lambda x: (-one(x), one(x)))
         return np.asarray(slopes / self.spacing)
 
     def _evaluate(
@@ -144,7 +144,8 @@ def length_in_nm(name: str, value: Any) -> Any:
         raise PotentialError(f"{name}: {error}", got=value) from error
 
 
-def _cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:
+def cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:
+    """Of the four functions that are not zero at t spacings behind a knot, 0 <= t <= 1."""
     return (
         (1 - t) ** 3 / 6,
         (3 * t**3 - 6 * t**2 + 4) / 6,
@@ -153,7 +154,8 @@ def _cubic_weights(t: Array) -> tuple[Array, Array, Array, Array]:
     )
 
 
-def _cubic_slopes(t: Array) -> tuple[Array, Array, Array, Array]:
+def cubic_slopes(t: Array) -> tuple[Array, Array, Array, Array]:
+    """Derivatives of the ``cubic_weights``."""
     return (
         -((1 - t) ** 2) / 2,
         (3 * t**2 - 4 * t) / 2,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...errors import TargetError
@@ -21,55 +20,75 @@ Array = NDArray[np.float64]
 
 @dataclass
 class IterativeBoltzmannInversion:
-    """u <- u + damping R T ln(g / g_target), pair by pair (Soper 1996; Reith et al. 2003).
+    """u <- u + damping R T ln(p / p_target), function by function.
 
-    For a ``SplinePair`` whose pairs of types each have an RDF target. Slow along soft modes and
-    blind to the pressure: kept for comparison.
+    For a ``SplinePair``, p being g(r) of each pair of types (Soper 1996; Reith et al. 2003), for
+    bonded splines, p being the distribution of each type, and for sums of one of the first and any
+    of the second. Each function follows its own distribution as if there were no other: slow along
+    soft modes, where several move one distribution, and blind to the pressure. Kept for comparison.
+
+    Parameters
+    ----------
+    damping : float
+    least_g : float
+        What is less, of g(r) or of the maximum of a distribution, is noise.
     """
 
     damping: float = 1.0
     least_g: float = 0.05
 
     def used_targets(self, view: FitView) -> list[Target]:
-        """The g(r) of each pair of types.
+        """The g(r) of each pair of types, and the distribution of each type of a bonded potential.
 
         Raises
         ------
         TargetError
-            If the potential is not free, or a pair of types has no g(r).
+            If the potential is not free, or a function has no such target.
         """
-        return _structure_targets(view, self._pair_of(view))
+        functions = self._functions(view)
+        found = [t for s in view.states for f in functions for _, t in _targets_of(s, f[1])]
+        return list({id(target): target for target in found}.values())
 
     def propose(self, view: FitView) -> Step:
-        """One iteration with the g(r) of the last round alone."""
-        pair = self._pair_of(view)
-        change = np.zeros((pair.n_pairs, pair.basis.n_coefficients))
-        for state in view.states:
-            kt = MOLAR_GAS_CONSTANT * state.temperature
-            for row, target in pair_targets(state, pair):
-                assert state.last is not None and target.x is not None
-                seen_at = state.last.at(view.parameters)
-                g = target.response(seen_at.average(target.observable).numpy(force=True))
-                seen = (g > self.least_g) & (target.values > self.least_g)
-                seen &= target.x < pair.basis.cutoff
-                delta = self.damping * kt * np.log(g[seen] / target.values[seen])
-                centers = pair.basis.centers
-                smooth = np.interp(centers, target.x[seen], delta - delta[-1], right=0.0)
-                mean = torch.from_numpy(smooth) / len(view.states)
-                change[row] += pair.basis.interpolate(mean).numpy()
-        return Step(change.ravel())
+        """One iteration with the distributions of the last round alone."""
+        change = np.zeros(len(view.parameters))
+        for where, function in self._functions(view):
+            rows = change[where].reshape(-1, len(function.basis.centers))  # a view into it
+            for state in view.states:
+                for row, target in _targets_of(state, function):
+                    x, delta = self._ratio(view, state, target, function)
+                    rows[row] += function.change_of(x, delta) / len(view.states)
+        return Step(change)
+
+    def _ratio(
+        self, view: FitView, state: State, target: Target, function: Any
+    ) -> tuple[Array, Array]:
+        """R T ln(p / p_target), kJ/mol, where both are found and the function acts."""
+        assert state.last is not None and target.x is not None
+        seen_at = state.last.at(view.parameters)
+        p = target.response(seen_at.average(target.observable).numpy(force=True))
+        least = self.least_g * (target.observable.tends_to or target.values.max())
+        seen = (p > least) & (target.values > least) & function.acts_at(target.x)
+        if not seen.any():
+            raise TargetError(
+                f"iterative Boltzmann inversion: {target.observable.label} of the model and of the "
+                "target have no place in common; start nearer, by Boltzmann inversion"
+            )
+        thermal = MOLAR_GAS_CONSTANT * state.temperature
+        return target.x[seen], self.damping * thermal * np.log(p[seen] / target.values[seen])
 
     @staticmethod
-    def _pair_of(view: FitView) -> Any:
+    def _functions(view: FitView) -> list[tuple[slice, Any]]:
         potential = view.potential
-        pairs = potential.pairs()
+        found = potential.functions()
         free = potential.is_linear and len(view.parameters) == len(view.coefficients(0))
-        if len(pairs) != 1 or not free:
+        covered = sum(where.stop - where.start for where, _ in found) == len(view.parameters)
+        if len(potential.pairs()) > 1 or not free or not covered:
             raise TargetError(
-                "iterative Boltzmann inversion needs a SplinePair, got "
-                f"{type(potential).__name__}; take the default method"
+                "iterative Boltzmann inversion needs a SplinePair, bonded splines, or a sum of "
+                f"them with one SplinePair, got {type(potential).__name__}; take the default method"
             )
-        return pairs[0][1]
+        return found
 
 
 @dataclass
@@ -111,7 +130,8 @@ class RelativeEntropy:
     @staticmethod
     def _pair_of(view: FitView) -> Any:
         pairs = view.potential.pairs()
-        if len(pairs) != 1 or not view.potential.energy_is_linear:
+        alone = len(view.potential.functions()) == 1
+        if len(pairs) != 1 or not alone or not view.potential.energy_is_linear:
             raise TargetError(
                 f"relative entropy is for a pair potential, got {type(view.potential).__name__}; "
                 'take method="adam", or TorchOptimizer(...)'
@@ -141,6 +161,27 @@ class RelativeEntropy:
 
 def _structure_targets(view: FitView, pair: Any) -> list[Target]:
     return [target for state in view.states for _, target in pair_targets(state, pair)]
+
+
+def _targets_of(state: State, function: Any) -> list[tuple[int, Target]]:
+    """The target of each row of a function; see ``pair_targets`` for one of pairs.
+
+    Raises
+    ------
+    TargetError
+        If there is none of a row that is learned.
+    """
+    if any(function is pair for _, pair in state.state_point.potential.pairs()):
+        return pair_targets(state, function)
+    places = [(state.state_point.type_of_tuples(t.observable), t) for t in state.targets]
+    found = {place[1]: t for place, t in places if place and place[0] == function.name}
+    missing = [k for k in range(function.n_types) if k not in found]
+    if missing:
+        raise TargetError(
+            f"this method needs a distribution of the {function.tuples} of each type of "
+            f"{function.name}, of these alone: none is of {missing}"
+        )
+    return sorted(found.items())
 
 
 def _check_reach(target: Target, pair: Any) -> None:

@@ -1,0 +1,18 @@
+"""Parameters of forces that are in a System already: terms, and the potential made of them."""
+
+from .adapter import SystemParametersAdapter
+from .atom_types import atom_types
+from .charges import ChargesTerm
+from .lennard_jones import LennardJonesTerm
+from .system import SystemParameters
+from .term import ForcePlace, Term
+
+__all__ = [
+    "ChargesTerm",
+    "ForcePlace",
+    "LennardJonesTerm",
+    "SystemParameters",
+    "SystemParametersAdapter",
+    "Term",
+    "atom_types",
+]

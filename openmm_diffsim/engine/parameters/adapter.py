@@ -1,0 +1,177 @@
+"""Parameters of forces that are in a System already, in OpenMM: nothing is added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from ...errors import AttachError
+from ...observables import Particles
+from ...potentials import AttachOptions, adapts
+from ...statistics.molecules import molecule_centres
+from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
+from ..adapters.scaling import SCALING, scaled
+from ..adapters.sum import SumRecorder
+from .frames import ProbedRecorder
+from .system import SystemParameters
+from .term import ForcePlace, FrameFeatures, Term, system_key
+
+
+@adapts(SystemParameters)
+class SystemParametersAdapter(Adapter):
+    """Finds the forces that the parameters are of, and brings new ones to them."""
+
+    potential: SystemParameters
+    adds_force = False
+
+    @classmethod
+    def own(cls, force: openmm.Force) -> Any:
+        """None: every Force is the user's."""
+        return None
+
+    def attach(self, system: openmm.System, options: AttachOptions) -> list[openmm.Force]:
+        """Find in another System what is learned; gives the Forces that hold it."""
+        _refuse_options(options, self.potential.name)
+        key = system_key(system)
+        for term in self.potential:
+            if key not in term.layouts:
+                term.layouts[key] = term.layout_like(system)
+        self.bind(system)
+        return self.forces
+
+    def bind(self, system: openmm.System) -> bool:
+        """Find the Forces.
+
+        Raises
+        ------
+        AttachError
+            If there is nothing to be learned, or the System is another one than those known.
+        """
+        name = self.potential.name
+        if not list(self.potential):
+            raise AttachError(f"{name}: nothing is learned yet, call its lennard_jones() or others")
+        self.n_particles = system.getNumParticles()
+        self._system = system
+        self._key = system_key(system)
+        missing = [term.name for term in self.potential if self._key not in term.layouts]
+        if missing:
+            raise AttachError(
+                f"{name}: this System is none that it was made for or attached to (other "
+                f"particles, masses or constraints), for {missing}: call attach(system) of it"
+            )
+        return True
+
+    @property
+    def forces(self) -> list[openmm.Force]:
+        """Those that hold what is learned, each once."""
+        places = dict.fromkeys(place for place, _ in self._placed())
+        return [place.find(self._system) for place in places]
+
+    def _placed(self) -> Iterator[tuple[ForcePlace, Term]]:
+        """Each Force of each term."""
+        return ((place, term) for term in self.potential for place in term.places)
+
+    @property
+    def is_periodic(self) -> bool:
+        """Is the System?"""
+        return bool(self._system.usesPeriodicBoundaryConditions())
+
+    @property
+    def global_parameters(self) -> frozenset[str]:
+        """Names of those of a Context that are learned."""
+        return frozenset().union(*(term.global_parameters for term in self.potential))
+
+    def update(self, context: openmm.Context | None, temperature: Any) -> None:
+        """Write the present parameters to the Forces, and bring them to the Context."""
+        if not np.all(np.isfinite(self.potential.coefficients(temperature).numpy(force=True))):
+            raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")
+        for place, term in self._placed():
+            term.write(place.find(self._system), term.layouts[self._key])
+        if context is not None:
+            # Once a Force and way: what it holds goes to the Context as a whole.
+            ways = {(place, type(term).bring): term for place, term in self._placed()}
+            for (place, _), term in ways.items():
+                term.bring(place.find(self._system), context)
+
+    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
+        """A copy of a Force, with constants in place of what is learned; itself if nothing is."""
+        holding = [t for place, t in self._placed() if place.find(system).this == force.this]
+        if not holding:
+            return force
+        copy = openmm.XmlSerializer.clone(force)
+        for term in holding:
+            term.hide(copy, term.layouts[self._key])
+        return copy
+
+    def recorder(
+        self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
+    ) -> FeatureRecorder:
+        """What finds the features of all terms."""
+        if self.potential.energy_is_linear:
+            refuse_trajectory(trajectory)
+            return self._linear(list(self.potential), context, particles)
+        path = None if trajectory is None else Path(trajectory)
+        recorders = [self._recorder_of(term, context, particles, path) for term in self.potential]
+        return SumRecorder(recorders, [True] * len(recorders), tuple(self.potential.slices()))
+
+    def _recorder_of(
+        self, term: Any, context: openmm.Context, particles: Particles, path: Path | None
+    ) -> FeatureRecorder:
+        """Of one term; one that is no polynomial keeps frames in a file with its name."""
+        if term.energy_is_linear:
+            return self._linear([term], context, particles)
+        own = path and path.with_stem(f"{path.stem}_{term.name}")
+        return ProbedRecorder(term, self._key, context, particles, own)
+
+    def _linear(
+        self, terms: Sequence[Term], context: openmm.Context, particles: Particles
+    ) -> FeatureRecorder:
+        found = [term.features(context, term.layouts[self._key]) for term in terms]
+        c = np.concatenate([term.coefficients().numpy(force=True) for term in terms])
+        return _ParametersRecorder(found, c, particles.molecule_of)
+
+
+class _ParametersRecorder(FeatureRecorder):
+    """The features of every term, and those of the virial by boxes that are scaled."""
+
+    def __init__(
+        self, terms: Sequence[FrameFeatures], coefficients: Array, molecule_of: IntArray
+    ) -> None:
+        self._terms = terms
+        self._c = coefficients
+        self._molecule_of = molecule_of
+        self._last: tuple[Array, tuple[Array, Array]] | None = None
+        super().__init__()
+
+    def features(self, positions: Array, box: Array | None) -> tuple[Array, Array]:
+        """S and S' = -3 V dS/dV, moving whole molecules, as ``RestForces.virial`` does."""
+        if self._last is None or self._last[0] is not positions:
+            self._last = positions, (self._at(positions, box), self._virials(positions, box))
+        return self._last[1]
+
+    def virial_within(self, positions: Array, box: Array | None) -> float:
+        """All of it: the Forces are the System's own."""
+        return float(self._c @ self.features(positions, box)[1])
+
+    def _at(self, positions: Array, box: Array | None) -> Array:
+        return np.concatenate([find(positions, box) for find in self._terms])
+
+    def _virials(self, positions: Array, box: Array | None) -> Array:
+        if box is None or not self.with_virial:
+            return np.full(len(self._c), 0.0 if self.with_virial else np.nan)
+        centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
+        larger, smaller = (
+            self._at(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
+        )
+        return -(larger - smaller) / (2 * SCALING)
+
+
+def _refuse_options(options: AttachOptions, name: str) -> None:
+    given = [key for key, value in vars(options).items() if value is not None]
+    given = [key for key in given if key not in ("temperature", "exclude_bonds")]
+    if "backend" in given or "precision" in given:
+        raise AttachError(f"{name}: its forces are in the System already, got {given}")

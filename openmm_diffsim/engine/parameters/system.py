@@ -1,0 +1,223 @@
+"""Parameters of the forces that a System has already, as a potential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from torch import Tensor, nn
+
+from ...errors import PotentialError
+from ...potentials import Potential
+from .charges import ChargesTerm
+from .custom import CustomTerm, GlobalTerm, MapTerm
+from .lennard_jones import LennardJonesTerm
+from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
+from .term import Term, system_key
+
+
+class SystemParameters(Potential):
+    """Parameters of forces that are in a System already, which are learned; nothing is added to it.
+
+        water = diffsim.SystemParameters(system)
+        water.lennard_jones(atoms=oxygens)
+        liquid = diffsim.StatePoint(simulation, water)
+
+    Each method adds a term. The parameters start from the System's, which has the learned ones from
+    the first StatePoint on; whatever else its forces do stays as it is. The energy that depends on
+    the parameters is linear in the coefficients, exactly: a frame's features say its energy at any
+    parameters.
+
+    ``attach`` is for another System of the same atom types, such as the vapour: the parameters are
+    then those of both.
+
+    Parameters
+    ----------
+    system : openmm.System
+    name : str
+        By which a sum of potentials knows it.
+    """
+
+    def __init__(self, system: openmm.System, name: str = "parameters") -> None:
+        super().__init__(name=name)
+        self.terms = nn.ModuleDict()
+        self._system: openmm.System | None = system
+
+    def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
+        """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
+        return self.add(LennardJonesTerm.of(self.system, atoms, **options))
+
+    def bonds(self, select: Any = None, **options: Any) -> BondTerm:
+        """Learn k and r0 of a HarmonicBondForce.
+
+        Parameters
+        ----------
+        select : None, sequence of int, sequence of tuples of str, or mapping of names to either
+            Which entries of the Force: their indices, or the ``types`` of their particles, as
+            [("CT", "HC"), ("CT", "*")], in either direction. Those of one name of a mapping are one
+            group, which has one k and one r0. Default: all.
+        types : sequence of str, optional
+            Of each particle of the System, such as ``atom_types`` gives; entries whose particles
+            have the same types are then one group. Default: those with equal parameters are.
+        each : bool
+            Each entry is a group of its own.
+        learn : tuple of str
+            Which parameters; the others stay.
+        force : str or openmm.Force, optional
+            Which one, where there are several.
+        name : str
+            Of the term, unique. Two calls may learn different entries.
+
+        Raises
+        ------
+        AttachError
+            If the Force or what is selected is not there, or a group differs in itself.
+        """
+        return self._listed(BondTerm, "bonds", ("k", "r0"), select, options)
+
+    def angles(self, select: Any = None, **options: Any) -> AngleTerm:
+        """Learn k and theta0 of a HarmonicAngleForce; see ``bonds``."""
+        return self._listed(AngleTerm, "angles", ("k", "theta0"), select, options)
+
+    def torsions(self, select: Any = None, **options: Any) -> TorsionTerm:
+        """Learn k of a PeriodicTorsionForce, and phases too if learn=("k", "phase"); see ``bonds``.
+
+        Entries of several periodicities on the same particles are groups of their own.
+        """
+        return self._listed(TorsionTerm, "torsions", ("k",), select, options)
+
+    def rb_torsions(self, select: Any = None, **options: Any) -> RBTorsionTerm:
+        """Learn c0 .. c5 of an RBTorsionForce; see ``bonds``."""
+        learn = RBTorsionTerm.learnable
+        return self._listed(RBTorsionTerm, "rb_torsions", learn, select, options)
+
+    def cmap(self, select: Any = None, **options: Any) -> MapTerm:
+        """Learn a factor, 1 at the start, for each map of a CMAPTorsionForce.
+
+        ``select``: indices of maps, or a mapping of names to those that share one factor; with
+        each=False all have one. Further options: ``force``, ``bounds``, ``scale``, ``name``.
+        """
+        return self.add(MapTerm.of(self.system, select, **{"name": "cmap", **options}))
+
+    def global_parameters(self, *names: str, **options: Any) -> GlobalTerm:
+        """Learn global parameters that forces declare: custom forces, offsets of a NonbondedForce.
+
+        The energy may be a polynomial of them, such as k (r - r0)^2 of k and r0: then what is
+        recorded is exact. Otherwise frames are stored and evaluated anew. Which it is is found by
+        evaluations and logged. Parameters that have to do with each other go into one call.
+
+        Parameters
+        ----------
+        names : str
+        linear : bool, optional
+            False: do not look for a polynomial.
+        positive : bool, bounds : (float, float), scale : float
+            See ``Values``: what they may be.
+        name : str
+            Of the term. Default: the first parameter's.
+
+        Raises
+        ------
+        AttachError
+            If no force has such a parameter.
+        """
+        return self.add(GlobalTerm.of(self.system, names, **{"name": _plain(names), **options}))
+
+    def custom(self, *names: str, select: Any = None, **options: Any) -> CustomTerm:
+        """Learn parameters per particle, bond, angle, torsion, donor, ... of a custom force.
+
+        ``select``, ``types``, ``each`` and ``force`` say which, see ``bonds``; other options are
+        those of ``global_parameters``.
+        """
+        of = {"name": _plain(names), **options}
+        return self.add(CustomTerm.of(self.system, names, select, **of))
+
+    def _listed(self, kind: Any, name: str, learn: Any, select: Any, options: Any) -> Any:
+        return self.add(kind.of(self.system, select, **{"name": name, "learn": learn, **options}))
+
+    def charges(self, atoms: Any = None, **options: Any) -> ChargesTerm:
+        """Learn charges of atoms in a NonbondedForce; see ``ChargesTerm.of``."""
+        return self.add(ChargesTerm.of(self.system, atoms, **options))
+
+    def add(self, term: Any) -> Any:
+        """Add a term that was made for this System; returns it.
+
+        Raises
+        ------
+        PotentialError
+            If there is one of this name, or one of this kind in a Force that can have one only.
+        """
+        for other in self:
+            if term.is_alone and type(other) is type(term) and other.place == term.place:
+                raise PotentialError(
+                    f"{term.name}: {other.name!r} learns such parameters of this Force already, "
+                    "and pairs of both would depend on both: name all types in one call",
+                    got=term.name,
+                )
+        if term.name in self.terms:
+            raise PotentialError(
+                f"name: there is a term {term.name!r} already, give this one another name=",
+                got=term.name,
+            )
+        for other in self:
+            if not (term.is_apart_from(other) and other.is_apart_from(term)):
+                raise PotentialError(
+                    f"{term.name}: {other.name!r} learns parameters of the same Force, with which "
+                    "these have to do: learn all of them in one call, or what is left in another"
+                )
+        self.terms[term.name] = term
+        self.energy_is_linear = all(t.energy_is_linear for t in self)
+        return term
+
+    @property
+    def system(self) -> openmm.System:
+        """That it was made of.
+
+        Raises
+        ------
+        PotentialError
+            In a copy that was unpickled, which has none: add all terms before.
+        """
+        if self._system is None:
+            raise PotentialError(f"{self.name}: a copy has no System, add terms to the original")
+        return self._system
+
+    @property
+    def system_key(self) -> str:
+        """Of that System."""
+        return system_key(self.system)
+
+    def __iter__(self) -> Iterator[Term]:
+        return iter(self.terms.values())  # type: ignore[arg-type]
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Those of the terms, behind their names."""
+        return {f"{t.name}.{block}": shape for t in self for block, shape in t.blocks.items()}
+
+    def slices(self) -> list[slice]:
+        """Where the coefficients of each term are."""
+        ends = np.cumsum([len(term.coefficients()) for term in self]).tolist()
+        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """c of all terms, one after the other, [coefficients]."""
+        parts = [term.coefficients() for term in self]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def form(self) -> dict[str, Any]:
+        """The form of each term, by its name."""
+        return {"kind": type(self).__name__, "terms": {t.name: t.form() for t in self}}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_system": None}
+
+
+def _plain(names: Sequence[str]) -> str:
+    """A term's name from that of its first parameter."""
+    if not names:
+        raise PotentialError("expected names of parameters, got none")
+    return names[0].replace(".", "_")

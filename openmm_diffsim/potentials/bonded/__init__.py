@@ -1,0 +1,1 @@
+"""Tables of bonds, angles and dihedral angles."""

@@ -1,0 +1,455 @@
+"""Free-form potentials of bonds, angles and dihedral angles, one function for each type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from ...errors import PotentialError, UnitError
+from ...limits import Limit, checked_number, checked_whole
+from ...units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from ..adapter import AttachOptions, adapter_of
+from ..base import Potential
+from .basis import BondedBasis
+from .table import between, from_distribution, from_table
+
+Array = NDArray[np.float64]
+Self = TypeVar("Self", bound="BondedSpline")
+
+_LARGEST = 5.0  # kT above the minimum: beyond, hardly any bond is found
+_PIN = 1e-3  # kT: how well the zero of energy is known, of which nothing depends
+
+
+class BondedSpline(Potential):
+    """u(q) of an internal coordinate q of bonded particles, a free-form spline for each type.
+
+    U(x) = sum over tuples of u_type(q),  u_t(q) = sum_k c_tk B_k(q), with B of a ``BondedBasis``.
+    The parameters are the coefficients. A System runs it as one of OpenMM's own forces, on every
+    platform, with a table; the energy is that of the spline, to rounding.
+
+    Known beforehand, as of a pair potential: u differs from where a fit begins by something smooth,
+    whose second derivative is white noise of spectral density
+    roughness (kT)^2 / prior_length^3. A constant that is added to u changes nothing; u stays what
+    it was at the knot where it was lowest when it was set, and errors of u are those of
+    differences to that.
+
+    Attributes
+    ----------
+    values : Parameter [n_types, knots]
+        kJ/mol; zero at the start.
+    """
+
+    if TYPE_CHECKING:
+        lowest: Tensor
+
+    energy_is_linear = True
+    is_linear = True
+    n_particles: ClassVar[int]
+    """In a tuple."""
+    coordinate: ClassVar[str]
+    """What q is, for messages."""
+    quantity: ClassVar[str]
+    """What kind of number q is, one of ``units.UNIT_NAMES``."""
+    tuples: ClassVar[str]
+    """What ``attach`` calls the tuples."""
+
+    def __init__(
+        self, basis: BondedBasis, n_types: int, prior_length: Any, name: str | None
+    ) -> None:
+        super().__init__(n_types, name)
+        self.basis = basis
+        length = _number("prior_length", prior_length, self.quantity)
+        self.prior_length = checked_number("prior_length", length, PotentialError)
+        self.values = nn.Parameter(torch.zeros(n_types, basis.knots, dtype=torch.float64))
+        middle = torch.full((n_types,), basis.knots // 2, dtype=torch.int64)
+        self.register_buffer("lowest", middle)
+
+    @staticmethod
+    def measure(q: Array) -> Array:
+        """How much of space belongs to q: the density of q where no force acts, up to a factor."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """The basis, for ``repr``."""
+        return repr(self.basis)
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """One: "spline", [types, knots]."""
+        return {"spline": tuple(self.values.shape)}
+
+    def spline_coefficients(self) -> Tensor:
+        """c, kJ/mol, [types, knots], with a graph to the parameters."""
+        return self.values * 1.0
+
+    def coefficients(self, temperature: float | None = None) -> Tensor:
+        """c, flat, kJ/mol, [types * knots]."""
+        return self.spline_coefficients().reshape(-1)
+
+    def energy(self, q: Any) -> Tensor:
+        """u(q) in kJ/mol, [types, len(q)], for q in nm or rad, or Quantities; differentiable."""
+        return self.spline_coefficients() @ torch.from_numpy(self.basis.values(self._in_md(q))).T
+
+    def force(self, q: Any) -> Tensor:
+        """-du/dq in kJ/mol/nm or kJ/mol/rad, [types, len(q)]; differentiable."""
+        slopes = self.basis.derivatives(self._in_md(q))
+        return -self.spline_coefficients() @ torch.from_numpy(slopes).T
+
+    @torch.no_grad()
+    def set_table(self: Self, q: Any, u: Any, type: int = 0) -> Self:
+        """Take one type from a table u(q), kJ/mol at nm or rad. Returns self.
+
+        Between its points without overshoot; beyond its ends it goes on with the slopes there, and
+        round and round for a dihedral angle.
+
+        Raises
+        ------
+        PotentialError
+            If q does not rise, a number is not finite, there are fewer than four, or they cover
+            less than two thirds of the range.
+        """
+        u = np.asarray(_in_md("u", u, "energy"))
+        return self._take(from_table(self.basis, self._in_md(q), u), type)
+
+    @torch.no_grad()
+    def boltzmann_inversion(
+        self: Self, q: Any, p: Any, temperature: Any, type: int = 0, least: float = 0.01
+    ) -> Self:
+        """Set one type to the potential of mean force of a distribution. Returns self.
+
+        u(q) = -R T ln(p(q) / J(q)), with J = r^2 of a bond, sin(theta) of an angle and 1 of a
+        dihedral angle, and 0 at its minimum. Where p is below ``least`` of its maximum the noise of
+        ln p takes over: between points that are kept u is interpolated, beyond them it goes on as a
+        parabola with the mean curvature of what was kept.
+
+        Parameters
+        ----------
+        q, p : arrays [points]; q in nm or rad, the density p up to a factor
+        temperature : float, K, or Quantity
+
+        Raises
+        ------
+        PotentialError
+            If there is no such type, or fewer than four points of p are to be kept.
+        """
+        kelvin = _number("temperature", temperature, "temperature")
+        kelvin = checked_number("temperature", kelvin, PotentialError)
+        checked_number("least", least, PotentialError, Limit(1e-9, 0.5, "of the largest p"))
+        points, density = self._in_md(q), np.asarray(p, dtype=np.float64)
+        if density.shape != points.shape or not np.all(np.isfinite(density) & (density >= 0)):
+            raise PotentialError(
+                f"p: expected {points.shape[0]} finite numbers >= 0, one for each q, got shape "
+                f"{density.shape}",
+                got=density.shape,
+            )
+        thermal = MOLAR_GAS_CONSTANT * kelvin
+        curvature = thermal / self.prior_length**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u = -thermal * np.log(density / self.measure(points))
+        kept = np.isfinite(u) & (density > least * density.max())
+        u = from_distribution(self.basis, points[kept], u[kept], density[kept], curvature)
+        return self._take(u, type)
+
+    def _take(self: Self, u: Array, type: int) -> Self:
+        """Values [knots] of one type."""
+        known = Limit(0, self.n_types - 1, "counts the types")
+        row = checked_whole("type", type, PotentialError, known)
+        self.values[row] = self.basis.interpolation @ torch.from_numpy(u)
+        self.lowest[row] = int(np.argmin(u))
+        return self
+
+    def prior_precision(
+        self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
+    ) -> Array | None:
+        """D2^T D2 / (q spacing^3) of each type, and that its zero is known.
+
+        q = roughness (kT)^2 / prior_length^3; ``length`` is that of pairs, and does not count here.
+        """
+        second = self.basis.curvatures
+        thermal = MOLAR_GAS_CONSTANT * temperature
+        variance = roughness * thermal**2 * (self.basis.spacing / self.prior_length) ** 3
+        smooth = second.T @ second / variance
+        rows = self.basis.values(self.basis.centers)[self.lowest.numpy()] / (_PIN * thermal)
+        found = np.zeros((self.values.numel(),) * 2)
+        for k, row in enumerate(rows):
+            own = slice(k * self.basis.knots, (k + 1) * self.basis.knots)
+            found[own, own] = smooth + np.outer(row, row)
+        return found / n_temperatures
+
+    def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
+        """The largest change of u(q), to a constant, where it is less than 5 kT, in kT."""
+        q = np.linspace(self.basis.low, self.basis.high, 200)
+        u = self.energy(q).numpy(force=True)
+        thermal = MOLAR_GAS_CONSTANT * temperature
+        found = u < u.min(axis=1, keepdims=True) + _LARGEST * thermal
+        moved = change.reshape(self.values.shape) @ self.basis.values(q).T
+        sizes = [np.ptp(row[here]) / 2 for row, here in zip(moved, found, strict=True)]
+        return float(np.max(sizes) / thermal)
+
+    def acts_at(self, q: Array) -> NDArray[np.bool_]:
+        """Everywhere, [len(q)]."""
+        return np.ones(len(q), dtype=bool)
+
+    def change_of(self, q: Array, change: Array) -> Array:
+        """Coefficients [knots] of a change of u that is known at places q, kJ/mol at nm or rad.
+
+        It is what it is at the first and the last beyond these; of a dihedral angle between them.
+        """
+        smooth = between(self.basis, q, change)
+        return np.asarray((self.basis.interpolation @ torch.from_numpy(smooth)).numpy())
+
+    def functions(self) -> list[tuple[slice, Any]]:
+        """Itself."""
+        return [(slice(0, self.values.numel()), self)]
+
+    def _attach(
+        self, system: Any, tuples: Any, types: ArrayLike | None, atoms: Any, periodic: bool | None
+    ) -> Any:
+        options = AttachOptions(atoms, periodic=periodic, tuples=tuples, tuple_types=types)
+        return adapter_of(self).attach(system, options)
+
+    def _in_md(self, q: Any) -> Array:
+        plain = q.numpy(force=True) if isinstance(q, Tensor) else q
+        return np.atleast_1d(np.asarray(_in_md(self.coordinate, plain, self.quantity)))
+
+
+class BondSpline(BondedSpline):
+    """u(r) of bonds, one function for each type of bond.
+
+    From ``r_min`` to ``r_max`` a spline; beyond, a straight line that leads back: at both ends u
+    rises outwards by at least ``wall_slope``, whatever is learned.
+
+        bond = diffsim.BondSpline(0.30, 0.46, name="bonds")
+        bond.boltzmann_inversion(r, p, temperature=300)
+        bond.attach(system, bonds=[(0, 1), (1, 2)])
+
+    Parameters
+    ----------
+    r_min, r_max : float or Quantity
+        nm, of the table.
+    knots : int
+        Both ends included; as many coefficients.
+    n_types : int
+        Of bonds.
+    wall_slope : float
+        Least steepness of both ends, kJ/mol/nm.
+    prior_length : float or Quantity, optional
+        nm, over which u may change by several kT; see ``BondedSpline``. Default: r_max - r_min.
+    name : str
+        Of the OpenMM Force.
+
+    Raises
+    ------
+    PotentialError
+        If not 0 < r_min < r_max, or an argument is out of range.
+    """
+
+    n_particles = 2
+    coordinate, quantity, tuples = "r", "length", "bonds"
+
+    def __init__(
+        self,
+        r_min: Any,
+        r_max: Any,
+        knots: int = 40,
+        n_types: int = 1,
+        wall_slope: float = 50.0,
+        prior_length: Any = None,
+        name: str | None = None,
+    ) -> None:
+        low, high = (_number(n, v, "length") for n, v in (("r_min", r_min), ("r_max", r_max)))
+        if not 0 < low < high:
+            raise PotentialError(
+                f"expected 0 < r_min < r_max, got r_min = {low} nm and r_max = {high} nm",
+                r_min=low,
+                r_max=high,
+            )
+        checked_number("r_min", low, PotentialError)
+        checked_number("r_max", high, PotentialError)
+        basis = BondedBasis(low, high, checked_whole("knots", knots, PotentialError), "straight")
+        super().__init__(basis, n_types, high - low if prior_length is None else prior_length, name)
+        self.wall_slope = checked_number("wall_slope", wall_slope, PotentialError)
+
+    @staticmethod
+    def measure(q: Array) -> Array:
+        """r^2."""
+        return q**2
+
+    def spline_coefficients(self) -> Tensor:
+        """c, kJ/mol, [types, knots], rising toward both ends by at least the slope of the wall."""
+        rise = self.wall_slope * self.basis.spacing
+        first = torch.maximum(self.values[:, :1], self.values[:, 1:2] + rise)
+        last = torch.maximum(self.values[:, -1:], self.values[:, -2:-1] + rise)
+        return torch.cat([first, self.values[:, 1:-1], last], dim=1)
+
+    def attach(  # type: ignore[override]
+        self,
+        system: Any,
+        bonds: Any = None,
+        types: ArrayLike | None = None,
+        atoms: ArrayLike | None = None,
+        periodic: bool | None = None,
+    ) -> Any:
+        """Add a Force for these bonds to an OpenMM System; call it before the Context is made.
+
+        It is a CustomCompoundBondForce. That makes no molecules of OpenMM's, which a barostat moves
+        and a g(r) is between; where no other force bonds the particles, a HarmonicBondForce without
+        stiffness is added beside it.
+
+        Parameters
+        ----------
+        system : openmm.System
+        bonds : sequence of (int, int), or Topology, optional
+            Pairs of particles; of a Topology (OpenMM's or mdtraj's) all of its bonds. Default: the
+            System's bonds, those of its HarmonicBondForce for one, but for constraints.
+        types : sequence of int, optional
+            Type of each of ``bonds``, 0 .. n_types - 1. Default: all 0.
+        atoms : sequence of int, optional
+            Without a list of ``bonds``: only those between these particles.
+        periodic : bool, optional
+            Between nearest images? Default: as the System's nonbonded forces.
+
+        Returns
+        -------
+        openmm.CustomCompoundBondForce
+
+        Raises
+        ------
+        AttachError
+            If there is no bond, one comes twice, is constrained or no pair of particles, a type is
+            out of range, or the System already has a force of this name.
+        """
+        return self._attach(system, bonds, types, atoms, periodic)
+
+
+class AngleSpline(BondedSpline):
+    """u(theta) of angles, one function for each type of angle; theta from 0 to pi.
+
+    u is its own mirror image at 0 and at pi, so that forces are finite and do not jump where three
+    particles are in line.
+
+        diffsim.AngleSpline(name="angles").attach(system, triples=[(0, 1, 2), (1, 2, 3)])
+
+    Parameters
+    ----------
+    knots : int
+        From 0 to pi, both included; as many coefficients.
+    n_types : int
+        Of angles.
+    prior_length : float or Quantity
+        rad, over which u may change by several kT; see ``BondedSpline``.
+    name : str
+        Of the OpenMM Force.
+    """
+
+    n_particles = 3
+    coordinate, quantity, tuples = "theta", "angle", "triples"
+
+    def __init__(
+        self, knots: int = 40, n_types: int = 1, prior_length: Any = 1.5, name: str | None = None
+    ) -> None:
+        basis = BondedBasis(0.0, np.pi, checked_whole("knots", knots, PotentialError), "even")
+        super().__init__(basis, n_types, prior_length, name)
+
+    @staticmethod
+    def measure(q: Array) -> Array:
+        """sin(theta)."""
+        return np.sin(q)
+
+    def attach(  # type: ignore[override]
+        self,
+        system: Any,
+        triples: Any = None,
+        types: ArrayLike | None = None,
+        atoms: ArrayLike | None = None,
+        periodic: bool | None = None,
+    ) -> Any:
+        """Add a CustomCompoundBondForce for these angles to an OpenMM System.
+
+        Parameters
+        ----------
+        triples : sequence of (int, int, int), or Topology, optional
+            The angle is at the second particle. Of a Topology, or by default of the System's bonds
+            and constraints, all angles between two bonds, but those of three that are all bonded.
+        system, types, atoms, periodic : see ``BondSpline.attach``
+
+        Raises
+        ------
+        AttachError
+            As of ``BondSpline.attach``.
+        """
+        return self._attach(system, triples, types, atoms, periodic)
+
+
+class DihedralSpline(BondedSpline):
+    """u(phi) of dihedral angles, one periodic function for each type; phi from -pi to pi.
+
+        diffsim.DihedralSpline(name="torsions").attach(system, quadruples=[(0, 1, 2, 3)])
+
+    Parameters
+    ----------
+    knots : int
+        Of one turn; as many coefficients. The first is at -pi, which is pi.
+    n_types : int
+        Of dihedral angles.
+    prior_length : float or Quantity
+        rad, over which u may change by several kT; see ``BondedSpline``.
+    name : str
+        Of the OpenMM Force.
+    """
+
+    n_particles = 4
+    coordinate, quantity, tuples = "phi", "angle", "quadruples"
+
+    def __init__(
+        self, knots: int = 36, n_types: int = 1, prior_length: Any = 1.5, name: str | None = None
+    ) -> None:
+        whole = checked_whole("knots", knots, PotentialError)
+        super().__init__(BondedBasis(-np.pi, np.pi, whole, "periodic"), n_types, prior_length, name)
+
+    @staticmethod
+    def measure(q: Array) -> Array:
+        """1."""
+        return np.ones_like(q)
+
+    def attach(  # type: ignore[override]
+        self,
+        system: Any,
+        quadruples: Any = None,
+        types: ArrayLike | None = None,
+        atoms: ArrayLike | None = None,
+        periodic: bool | None = None,
+    ) -> Any:
+        """Add a CustomCompoundBondForce for these dihedral angles to an OpenMM System.
+
+        Parameters
+        ----------
+        quadruples : sequence of (int, int, int, int), or Topology, optional
+            The angle between the planes of the first and the last three. Of a Topology, or by
+            default of the System's bonds and constraints, all chains of three bonds.
+        system, types, atoms, periodic : see ``BondSpline.attach``
+
+        Raises
+        ------
+        AttachError
+            As of ``BondSpline.attach``.
+        """
+        return self._attach(system, quadruples, types, atoms, periodic)
+
+
+def _in_md(name: str, value: Any, kind: str) -> Any:
+    try:
+        return value_in_md_units(value, kind)
+    except UnitError as error:
+        raise PotentialError(f"{name}: {error}", got=value) from error
+
+
+def _number(name: str, value: Any, kind: str) -> float:
+    try:
+        return number_in_md_units(value, kind)
+    except UnitError as error:
+        raise PotentialError(f"{name}: {error}", got=value) from error
