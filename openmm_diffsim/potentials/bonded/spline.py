@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Self = TypeVar("Self", bound="BondedSpline")
 
 _LARGEST = 5.0  # kT above the minimum: beyond, hardly any bond is found
+_LEVEL = 2.5  # kJ/mol, kT at room temperature: where most bonds are found
 _PIN = 1e-3  # kT: how well the zero of energy is known, of which nothing depends
 
 
@@ -33,9 +34,9 @@ class BondedSpline(Potential):
 
     Known beforehand, as of a pair potential: u differs from where a fit begins by something smooth,
     whose second derivative is white noise of spectral density
-    roughness (kT)^2 / prior_length^3. A constant that is added to u changes nothing; u stays what
-    it was at the knot where it was lowest when it was set, and errors of u are those of
-    differences to that.
+    roughness (kT)^2 / prior_length^3. A constant that is added to u changes nothing: its mean over
+    where bonds are mostly found, as it was when u was set, stays, and errors of u are those of
+    differences to that mean.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class BondedSpline(Potential):
     """
 
     if TYPE_CHECKING:
-        lowest: Tensor
+        zero: Tensor
 
     energy_is_linear = True
     is_linear = True
@@ -65,8 +66,8 @@ class BondedSpline(Potential):
         length = _number("prior_length", prior_length, self.quantity)
         self.prior_length = checked_number("prior_length", length, PotentialError)
         self.values = nn.Parameter(torch.zeros(n_types, basis.knots, dtype=torch.float64))
-        middle = torch.full((n_types,), basis.knots // 2, dtype=torch.int64)
-        self.register_buffer("lowest", middle)
+        level = self._populated(np.zeros(basis.knots))
+        self.register_buffer("zero", torch.from_numpy(np.tile(level, (n_types, 1))))
 
     @staticmethod
     def measure(q: Array) -> Array:
@@ -159,8 +160,13 @@ class BondedSpline(Potential):
         known = Limit(0, self.n_types - 1, "counts the types")
         row = checked_whole("type", type, PotentialError, known)
         self.values[row] = self.basis.interpolation @ torch.from_numpy(u)
-        self.lowest[row] = int(np.argmin(u))
+        self.zero[row] = torch.from_numpy(self._populated(u))
         return self
+
+    def _populated(self, u: Array) -> Array:
+        """Weights of the knots in a mean of u that is about that of bonds, [knots]."""
+        weights = self.measure(self.basis.centers) * np.exp(-(u - u.min()) / _LEVEL)
+        return np.asarray(weights / weights.sum())
 
     def prior_precision(
         self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
@@ -173,7 +179,7 @@ class BondedSpline(Potential):
         thermal = MOLAR_GAS_CONSTANT * temperature
         variance = roughness * thermal**2 * (self.basis.spacing / self.prior_length) ** 3
         smooth = second.T @ second / variance
-        rows = self.basis.values(self.basis.centers)[self.lowest.numpy()] / (_PIN * thermal)
+        rows = self.zero.numpy() @ self.basis.values(self.basis.centers) / (_PIN * thermal)
         found = np.zeros((self.values.numel(),) * 2)
         for k, row in enumerate(rows):
             own = slice(k * self.basis.knots, (k + 1) * self.basis.knots)
