@@ -9,6 +9,7 @@ import mdtraj
 import numpy as np
 import openmm
 import pytest
+import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 from systems import BOXES, empty_system, langevin, lattice, topology
@@ -319,3 +320,49 @@ def test_iterative_inversion_asks_for_the_distribution_of_each_function() -> Non
         target = diffsim.Target(point, observable, x, p, uncertainty=0.1)
         with pytest.raises(TargetError, match="of each type of"):
             diffsim.Refinement(point.potential, [target], "ibi")
+
+
+def test_a_worker_samples_the_same() -> None:
+    """Bonds, molecules and angles come back in another Simulation."""
+    bond, angle = diffsim.BondSpline(0.2, 0.4, 16, name="r"), diffsim.AngleSpline(16, name="a")
+    bond.set_table(np.linspace(0.2, 0.4, 50), 3000 * (np.linspace(0.2, 0.4, 50) - 0.31) ** 2)
+    point = trimers(bond + angle)
+    observable = diffsim.BondDistribution(0.2, 0.4, 20)
+    plan = diffsim.Recording(40, 10, [observable])
+    job = diffsim.SamplingJob.of(point, plan)
+    here = point.sample(40, 10, [observable])
+    result = job.run()  # afterwards: random numbers of the Reference platform are the process's
+    there = diffsim.Samples.from_arrays(point.potential, plan.record, result.arrays, Path())
+    np.testing.assert_array_equal(there.features, here.features)
+    np.testing.assert_array_equal(there.records[observable], here.records[observable])
+
+
+def test_the_gradient_of_a_segment_is_that_of_differences() -> None:
+    """Of how far three particles come apart, with respect to bonds and angles."""
+    bond, angle = diffsim.BondSpline(0.2, 0.4, 12, name="r"), diffsim.AngleSpline(12, name="a")
+    bond.set_table(np.linspace(0.2, 0.4, 50), 2000 * (np.linspace(0.2, 0.4, 50) - 0.31) ** 2)
+    angle.set_table(np.linspace(0, np.pi, 50), 5 * np.cos(np.linspace(0, np.pi, 50)))
+    point = trimers(bond + angle)
+    rng = np.random.default_rng(2)
+    state = point.simulation.context.getState(positions=True)
+    x = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+    v = 0.3 * rng.normal(size=x.shape)
+    options = diffsim.SegmentOptions(integrator=openmm.VerletIntegrator(0.004))
+
+    def end() -> Any:
+        segment = point.segment(20, x, v, options)
+        last = segment.positions[-1]
+        return (last[0] - last[1]).norm() + 2 * (last[0] - last[2]).norm()
+
+    end().backward()
+    for term in point.potential:
+        grown = term.values.grad
+        direction = torch.from_numpy(rng.normal(size=tuple(term.values.shape)))
+        slope = float((grown * direction).sum())
+        found = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                term.values.add_(sign * 1e-4 * direction)
+                found.append(float(end()))
+                term.values.add_(-sign * 1e-4 * direction)
+        assert slope == pytest.approx((found[0] - found[1]) / 2e-4, rel=1e-6)
