@@ -133,6 +133,8 @@ KINDS = [
     "RDF", "AngleDistribution", "Pressure", "Configurations", "FunctionOfAverages",
     "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
     "SelfVanHove", "SmoothRDF",
+    "PerMolecule", "Volume", "Density", "PotentialEnergy", "Enthalpy", "HeatOfVaporization",
+    "Covariance", "HeatCapacity", "IsothermalCompressibility", "ThermalExpansion",
 ]  # fmt: skip
 KNOW_KINDS = ("engine/adapters/", "engine/native")
 

@@ -328,9 +328,12 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
 
 
 def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:
-    """Masses, molecules and bonds of a Context's System."""
-    masses = masses_of(context.getSystem())
-    return Particles(len(masses), molecules_of(context), masses, bonds.pairs)
+    """Masses, molecules, bonds and constraints of a Context's System."""
+    system = context.getSystem()
+    masses = masses_of(system)
+    rigid = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    constraints = np.array([(i, j) for i, j, _ in rigid], dtype=np.int64).reshape(-1, 2)
+    return Particles(len(masses), molecules_of(context), masses, bonds.pairs, constraints)
 
 
 def molecules_of(context: openmm.Context) -> IntArray:

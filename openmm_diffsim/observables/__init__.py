@@ -11,12 +11,19 @@ from .dynamics import (
     SegmentFunction,
     SelfVanHove,
 )
+from .fluctuations import (
+    Covariance,
+    HeatCapacity,
+    IsothermalCompressibility,
+    ThermalExpansion,
+)
 from .function import FunctionOfAverages
+from .pressure import Pressure
 from .segment import Segment, SegmentObservable
 from .site import Place, Section, Site
 from .smooth import SmoothRDF
 from .structure import RDF
-from .thermodynamics import Pressure
+from .thermodynamics import Density, Enthalpy, HeatOfVaporization, PotentialEnergy, Volume
 
 __all__ = [
     "ENTRIES",
@@ -26,13 +33,20 @@ __all__ = [
     "AngleDistribution",
     "Conditions",
     "Configurations",
+    "Covariance",
+    "Density",
     "Diffusion",
+    "Enthalpy",
     "Frame",
     "FunctionOfAverages",
+    "HeatCapacity",
+    "HeatOfVaporization",
     "IncoherentScattering",
+    "IsothermalCompressibility",
     "Observable",
     "Particles",
     "Place",
+    "PotentialEnergy",
     "Pressure",
     "Recorder",
     "Section",
@@ -42,5 +56,7 @@ __all__ = [
     "SelfVanHove",
     "Site",
     "SmoothRDF",
+    "ThermalExpansion",
+    "Volume",
     "record_frame",
 ]

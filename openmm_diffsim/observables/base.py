@@ -24,6 +24,10 @@ _RISEN, _COUNTED = 0.05, 2e-3  # of a g(r): it has risen; pairs are found
 _DEEP = 0.7  # of where it has risen: deep in the core
 
 
+def _no_pairs() -> IntArray:
+    return np.zeros((0, 2), dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Particles:
     """What stays the same from frame to frame."""
@@ -31,13 +35,33 @@ class Particles:
     n_particles: int
     molecule_of: IntArray  # [particles], index of the molecule of each particle
     masses: Array  # [particles], amu
-    bonds: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    bonds: IntArray = field(default_factory=_no_pairs)
     """[bonds, 2], what holds molecules together, as far as that is known."""
+    constraints: IntArray = field(default_factory=_no_pairs)
+    """[constraints, 2], pairs at a fixed distance."""
 
     @property
     def n_molecules(self) -> int:
         """Number of molecules: what bonds and constraints hold together."""
         return int(self.molecule_of.max()) + 1 if self.n_particles else 0
+
+    @property
+    def freedom(self) -> IntArray:
+        """Degrees of freedom of each molecule, int [molecules].
+
+        Three for each particle that has a mass, less one for each constraint.
+        """
+        n = self.n_molecules
+        massive = np.bincount(self.molecule_of[self.masses > 0], minlength=n)
+        held = self.constraints[(self.masses[self.constraints] > 0).any(axis=1)]
+        return 3 * massive - np.bincount(self.molecule_of[held[:, 0]], minlength=n)
+
+    @property
+    def are_rigid(self) -> bool:
+        """Is every molecule a single site, or a body that only moves and turns?"""
+        massive = np.bincount(self.molecule_of[self.masses > 0], minlength=self.n_molecules)
+        of_body = np.array([0, 3, 5, 6])[np.minimum(massive, 3)]
+        return bool((self.freedom <= of_body).all())
 
 
 @dataclass(frozen=True)
@@ -59,6 +83,10 @@ class Conditions:
     learned_virial: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
     volume: Tensor  # [frames], nm^3
     sampled_coefficients: Callable[[], Tensor]  # [frames, coefficients]
+    learned_energy: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
+    rest_energy: Tensor  # of all other forces, kJ/mol, [frames]
+    weights: Callable[[], Tensor]  # of the frames, normalised, [frames]
+    pressure: float | None  # bar; None at constant volume
 
 
 @dataclass(frozen=True)
@@ -156,6 +184,7 @@ class Observable:
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
     n_values: int = 1
     needs_virial: bool = False
+    needs_pressure: bool = False  # does it say something at constant pressure only?
     steps: int = 0  # of the trajectory segment that a value takes besides the frame
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -202,7 +231,8 @@ class Observable:
         Raises
         ------
         ObservableError
-            If the number of state points is another one.
+            If the number of state points is another one, or the volume is constant where it must
+            not be.
         """
         if len(state_points) != 1:
             raise ObservableError(
@@ -211,12 +241,23 @@ class Observable:
                 got=len(state_points),
                 expected=1,
             )
+        if self.needs_pressure:
+            self.check_pressure(state_points[0].pressure)
         return ((state_points[0], self),)
 
     def combine(self, *averages: Tensor) -> Tensor:
         """The value [n_values] that the averages of all ``terms`` give. Here: the average."""
         (average,) = averages
         return average
+
+    def check_pressure(self, pressure: float | None) -> float:
+        """The pressure, bar; ObservableError where there is none, as the volume is constant."""
+        if pressure is None:
+            raise ObservableError(
+                f"{self.label}: expected a state point at constant pressure, got one at constant "
+                "volume; add a barostat, such as openmm.MonteCarloBarostat, to its System"
+            )
+        return pressure
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: what is public in it, and its class.
