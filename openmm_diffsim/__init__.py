@@ -6,6 +6,7 @@ from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
+from .engine.parameters import SystemParameters
 from .engine.recorder import SampleReporter
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
@@ -139,6 +140,7 @@ __all__ = [
     "StatePoint",
     "Step",
     "Sum",
+    "SystemParameters",
     "Target",
     "TargetVerdict",
     "TemperatureDependent",

@@ -25,6 +25,7 @@ LAYERS = [
     {"engine.xml", "engine.context"},
     {"engine.native"},
     {"engine.adapters"},
+    {"engine.parameters"},
     {"engine.segments"},
     {"engine"},
     {"refinement"},

@@ -54,8 +54,9 @@ from openmm_diffsim import (
     sample_trajectory,
 )
 from openmm_diffsim.engine import statepoint
+from openmm_diffsim.engine.adapters.scaling import SCALING
 from openmm_diffsim.engine.baths import read_pressure, read_temperature
-from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
+from openmm_diffsim.engine.recorder import FrameRecorder, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom
 from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
 from openmm_diffsim.io.trajectories import reduced_box
@@ -987,12 +988,12 @@ def water(model: str, n: int = 27, length: float = 0.95) -> tuple[app.Simulation
     ("scaling", "tolerance"),
     # The part of the other forces is a difference over this part of the box length: its error
     # falls with the square of it.
-    [(RestForces.scaling, 5e-4), (0.1 * RestForces.scaling, 1e-5)],
+    [(SCALING, 5e-4), (0.1 * SCALING, 1e-5)],
 )
 def test_pressure_of_rigid_water_is_how_its_energy_answers_to_the_volume(
     model: str, scaling: float, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RestForces, "scaling", scaling)
+    monkeypatch.setattr("openmm_diffsim.engine.recorder.SCALING", scaling)
     simulation, potential = water(model)
     sites = {"tip3p.xml": 3, "tip4pew.xml": 4}[model]
     assert simulation.system.getNumParticles() == 27 * sites

@@ -87,15 +87,19 @@ def _forces(context: openmm.Context, learned: Adapter) -> dict[str, Any]:
     for force in context.getSystem().getForces():
         if force.getName() in learned.names:
             continue
+        force = learned.without_learned(force, context.getSystem())
         name, count = force.getName(), 2
         while name in found:
             name, count = f"{force.getName()} {count}", count + 1
-        found[name] = _force(force, context)
+        found[name] = _force(force, context, learned.global_parameters)
     return found
 
 
-def _force(force: openmm.Force, context: openmm.Context) -> dict[str, Any]:
-    """Its class, its settings, and checksums of what it holds: particles, exceptions ..."""
+def _force(force: openmm.Force, context: openmm.Context, learned: frozenset[str]) -> dict[str, Any]:
+    """Its class, its settings, and checksums of what it holds: particles, exceptions ...
+
+    Of global parameters that are learned there is only the name.
+    """
     kind = type(force).__name__
     content = _content(force)
     if content is not None:
@@ -107,7 +111,7 @@ def _force(force: openmm.Force, context: openmm.Context) -> dict[str, Any]:
     settings = {key: text for key, text in root.attrib.items() if key not in _NOT_MEANT}
     parts = {part.tag: {"sha256": _digest([ElementTree.tostring(part)])} for part in root}
     names = [parameter.attrib["name"] for parameter in root.iterfind(f"{_PARAMETERS}/*")]
-    parameters = {name: context.getParameter(name) for name in names}
+    parameters = {n: "learned" if n in learned else context.getParameter(n) for n in names}
     return {"class": root.attrib.get("type", kind), **settings, **parts, _PARAMETERS: parameters}
 
 

@@ -79,7 +79,7 @@ class SamplingJob:
         adapter = state_point.attached
         names = [force.getName() for force in system.getForces()]
         learned = []
-        for part in adapter.parts:
+        for part in (p for p in adapter.parts if p.adds_force):
             place = names.index(part.potential.name)
             group = system.getForce(place).getForceGroup()
             options = part.options(state_point.temperature)

@@ -23,6 +23,7 @@ from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_su
 from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
 from .adapters import Bonds, attached, bonds_of, other_forces
+from .adapters.scaling import SCALING, scaled
 from .context import masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
@@ -64,9 +65,9 @@ class FrameRecorder:
         self._recorders = [self._recorder_of(o, context) for o in self.observables]
         self._features = adapter.recorder(context, self.particles, trajectory)
         self.others = RestForces(adapter.names, context)
-        self._needs_virial = self.others.contribute and any(
-            o.needs_virial for o in self.observables
-        )
+        needs_virial = any(o.needs_virial for o in self.observables)
+        self._features.want_virial(needs_virial)
+        self._needs_virial = self.others.contribute and needs_virial
         self.clear()
 
     def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
@@ -120,12 +121,18 @@ class FrameRecorder:
         self._last = positions.copy()
         self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
-        rest_virial = self.others.virial(positions, box) if self._needs_virial else 0.0
+        rest_virial = self._rest_virial(positions, box) if self._needs_virial else 0.0
         frame = Frame(positions, box, volume, rest_virial)
         records, sums = record_frame(self._recorders, frame, partial(self._sums, positions, box))
         self._features.keep(positions, own_box, sums)
         self._frames.append((volume, total_energy or 0.0))
         self._records.append(records)
+
+    def _rest_virial(self, positions: Array, box: Array | None) -> float:
+        """Of the other forces, without what is learned of them."""
+        own_box = box if self._learned_is_periodic else None
+        within = self._features.virial_within(positions, own_box)
+        return self.others.virial(positions, box) - within
 
     def whole(self, positions: Array, box: Array | None) -> Array:
         """The same configuration [particles, 3], nm, with no molecule cut by the box."""
@@ -179,8 +186,6 @@ class FrameRecorder:
 class RestForces:
     """All forces of a System but the learned ones: do they contribute, and what is their virial."""
 
-    scaling = 1e-3  # of the box length, for the central difference
-
     def __init__(self, learned: Collection[str], context: openmm.Context) -> None:
         self._system = other_forces(context.getSystem(), learned)
         self.contribute = self._system.getNumForces() > 0
@@ -197,10 +202,8 @@ class RestForces:
         for name, value in self._original.getParameters().items():
             if name in self._context.getParameters():
                 self._context.setParameter(name, value)
-        energies = [
-            self._scaled_energy(positions, box, 1 + sign * self.scaling) for sign in (1, -1)
-        ]
-        return -(energies[0] - energies[1]) / (2 * self.scaling)
+        energies = [self._scaled_energy(positions, box, 1 + sign * SCALING) for sign in (1, -1)]
+        return -(energies[0] - energies[1]) / (2 * SCALING)
 
     def _make_context(self) -> openmm.Context:
         platform = self._original.getPlatform()
@@ -211,10 +214,10 @@ class RestForces:
 
     def _scaled_energy(self, positions: Array, box: Array, scale: float) -> float:
         assert self._context is not None
-        centres = molecule_centres(positions, self._molecule_of)
-        scaled = positions + (scale - 1) * centres[self._molecule_of]
-        self._context.setPeriodicBoxVectors(*(box * scale))
-        self._context.setPositions(scaled)
+        centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
+        moved, larger = scaled(positions, centres, box, scale)
+        self._context.setPeriodicBoxVectors(*larger)
+        self._context.setPositions(moved)
         state = self._context.getState(getEnergy=True)
         return float(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
 

@@ -71,11 +71,7 @@ class SplineInteraction:
     @cached_property
     def exclusion_lists(self) -> tuple[IntArray, IntArray]:
         """heads, partners: a excludes partners[heads[a]:heads[a + 1]], which are above a."""
-        n = len(self.types)
-        low, high = np.sort(self.exclusions, axis=1).T
-        order = np.argsort(low, kind="stable")
-        heads = np.searchsorted(low[order], np.arange(n + 1))
-        return heads.astype(np.int64), np.ascontiguousarray(high[order])
+        return exclusion_lists(self.exclusions, len(self.types))
 
     def offsets(self, positions: Array) -> Array:
         """Each particle's position relative to the centre of its molecule, nm, [particles, 3].
@@ -85,6 +81,14 @@ class SplineInteraction:
         return np.asarray(
             positions - molecule_centres(positions, self.molecule_of)[self.molecule_of]
         )
+
+
+def exclusion_lists(exclusions: IntArray, n: int) -> tuple[IntArray, IntArray]:
+    """heads [n + 1], partners: a excludes partners[heads[a]:heads[a + 1]], which are above a."""
+    low, high = np.sort(exclusions, axis=1).T
+    order = np.argsort(low, kind="stable")
+    heads = np.searchsorted(low[order], np.arange(n + 1))
+    return heads.astype(np.int64), np.ascontiguousarray(high[order])
 
 
 class PairBlock(NamedTuple):
@@ -294,7 +298,7 @@ def _fill(x, y, z, box, r_max, cells, use_cells, start, block):
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _excluded(heads, partners, a, b):
+def is_excluded(heads, partners, a, b):
     for m in range(heads[a], heads[a + 1]):
         if partners[m] == b:
             return True
@@ -330,7 +334,7 @@ def _add_basis_sums(
         if r >= cutoff:
             continue
         a, b = i[m], j[m]
-        if types[a] < 0 or types[b] < 0 or _excluded(heads, partners, a, b):
+        if types[a] < 0 or types[b] < 0 or is_excluded(heads, partners, a, b):
             continue
         pair = pair_of_types[types[a], types[b]]
         dot = 0.0

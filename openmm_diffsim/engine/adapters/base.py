@@ -28,8 +28,15 @@ class FeatureRecorder:
     sums over pairs anyway, or keeps something else.
     """
 
+    with_virial = True
+    """Will anybody ask for the virial? If not, what it costs can be saved: NaN does."""
+
     def __init__(self) -> None:
         self.clear()
+
+    def want_virial(self, wanted: bool) -> None:
+        """Sets ``with_virial``, before the first frame."""
+        self.with_virial = wanted
 
     def clear(self) -> None:
         """Forget what was kept."""
@@ -44,6 +51,10 @@ class FeatureRecorder:
         The volume derivative moves whole molecules. Without a box dW/dc counts for nothing.
         """
         raise not_given(self, "features", "S and dW/dc of a frame")
+
+    def virial_within(self, positions: Array, box: Array | None) -> float:
+        """Its share of the virial of the forces that are not its own, kJ/mol: none."""
+        return 0.0
 
     def sums(
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
@@ -84,6 +95,8 @@ class Adapter:
 
     force: Any = None
     n_particles = 0
+    adds_force = True
+    """Does ``attach`` add a Force? If not, those that are there hold what is learned."""
 
     def __init__(self, potential: Any) -> None:
         self.potential = potential
@@ -171,6 +184,18 @@ class Adapter:
         """What a Force of this kind computes with, as plain data, where its XML does not say it."""
         return None
 
+    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
+        """A copy of a Force of the System, not its own, without what is learned of it.
+
+        The Force itself, where nothing is.
+        """
+        return force
+
+    @property
+    def global_parameters(self) -> frozenset[str]:
+        """Names of the parameters of a Context that are learned, in Forces that are not its own."""
+        return frozenset()
+
     def raise_interrupt(self) -> None:
         """Raise what interrupted Python that the Force called; OpenMM makes its own error of it."""
 
@@ -178,18 +203,18 @@ class Adapter:
 
     @property
     def parts(self) -> list[Adapter]:
-        """One for each Force."""
+        """One for each term."""
         return [self]
 
     @property
     def forces(self) -> list[openmm.Force]:
-        """All its Forces."""
-        return [part.force for part in self.parts]
+        """All its Forces, and those that hold what is learned."""
+        return [self.force]
 
     @property
     def names(self) -> frozenset[str]:
-        """Of its Forces."""
-        return frozenset(part.potential.name for part in self.parts)
+        """Of the Forces that it added."""
+        return frozenset(part.potential.name for part in self.parts if part.adds_force)
 
     def field_parts(self, context: openmm.Context) -> list[tuple[slice, FieldPart]]:
         """The ``part`` of each term, and where its coefficients are.

@@ -58,7 +58,8 @@ class SumAdapter(Adapter):
         """
         self.n_particles = system.getNumParticles()
         found = [part.bind(system) for part in self.parts]
-        names = [name for part in self.parts for name in _global_parameters(part.force)]
+        added = [part.force for part in self.parts if part.adds_force]
+        names = [name for force in added for name in _global_parameters(force)]
         shared = sorted({name for name in names if names.count(name) > 1})
         if shared:
             raise AttachError(
@@ -67,6 +68,22 @@ class SumAdapter(Adapter):
                 got=shared,
             )
         return all(found)
+
+    @property
+    def forces(self) -> list[openmm.Force]:
+        """Those of all terms."""
+        return [force for part in self.parts for force in part.forces]
+
+    @property
+    def global_parameters(self) -> frozenset[str]:
+        """Those of all terms."""
+        return frozenset().union(*(part.global_parameters for part in self.parts))
+
+    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
+        """Without what any of the terms learns."""
+        for part in self.parts:
+            force = part.without_learned(force, system)
+        return force
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the present parameters of all terms."""
@@ -136,6 +153,15 @@ class _SumRecorder(FeatureRecorder):
     def clear(self) -> None:
         for recorder in self._recorders:
             recorder.clear()
+
+    def want_virial(self, wanted: bool) -> None:
+        for recorder in self._recorders:
+            recorder.want_virial(wanted)
+
+    def virial_within(self, positions: Array, box: Array | None) -> float:
+        return sum(
+            recorder.virial_within(positions, own_box) for recorder, own_box in self._each(box)
+        )
 
     def check(self, box: Array | None) -> None:
         for recorder, own_box in self._each(box):

@@ -1,0 +1,153 @@
+"""Parameters of forces that are in a System already, in OpenMM: nothing is added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openmm
+
+from ...errors import AttachError
+from ...observables import Particles
+from ...potentials import AttachOptions, adapts
+from ...statistics.molecules import molecule_centres
+from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
+from ..adapters.scaling import SCALING, scaled
+from .system import SystemParameters
+from .term import FrameFeatures, system_key
+
+
+@adapts(SystemParameters)
+class SystemParametersAdapter(Adapter):
+    """Finds the forces that the parameters are of, and brings new ones to them."""
+
+    potential: SystemParameters
+    adds_force = False
+
+    @classmethod
+    def own(cls, force: openmm.Force) -> Any:
+        """None: every Force is the user's."""
+        return None
+
+    def attach(self, system: openmm.System, options: AttachOptions) -> list[openmm.Force]:
+        """Find in another System what is learned; gives the Forces that hold it."""
+        _refuse_options(options, self.potential.name)
+        key = system_key(system)
+        for term in self.potential:
+            if key not in term.layouts:
+                term.layouts[key] = term.layout_like(system)
+        self.bind(system)
+        return self.forces
+
+    def bind(self, system: openmm.System) -> bool:
+        """Find the Forces.
+
+        Raises
+        ------
+        AttachError
+            If there is nothing to be learned, or the System is another one than those known.
+        """
+        name = self.potential.name
+        if not list(self.potential):
+            raise AttachError(f"{name}: nothing is learned yet, call its lennard_jones() or others")
+        self.n_particles = system.getNumParticles()
+        self._system = system
+        self._key = system_key(system)
+        missing = [term.name for term in self.potential if self._key not in term.layouts]
+        if missing:
+            raise AttachError(
+                f"{name}: this System is none that it was made for or attached to (other "
+                f"particles, masses or constraints), for {missing}: call attach(system) of it"
+            )
+        return True
+
+    @property
+    def forces(self) -> list[openmm.Force]:
+        """Those that hold what is learned, each once."""
+        places = dict.fromkeys(term.place for term in self.potential)
+        return [place.find(self._system) for place in places]
+
+    @property
+    def is_periodic(self) -> bool:
+        """Is the System?"""
+        return bool(self._system.usesPeriodicBoundaryConditions())
+
+    @property
+    def global_parameters(self) -> frozenset[str]:
+        """Names of those of a Context that are learned."""
+        return frozenset().union(*(term.global_parameters for term in self.potential))
+
+    def update(self, context: openmm.Context | None, temperature: Any) -> None:
+        """Write the present parameters to the Forces, and bring them to the Context."""
+        if not np.all(np.isfinite(self.potential.coefficients(temperature).numpy(force=True))):
+            raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")
+        for term in self.potential:
+            term.write(term.place.find(self._system), term.layouts[self._key])
+        if context is not None:
+            # One term a Force is enough to bring it: what it holds goes there as a whole.
+            for term in {term.place: term for term in self.potential}.values():
+                term.bring(term.place.find(self._system), context)
+
+    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
+        """A copy of a Force, with constants in place of what is learned; itself if nothing is."""
+        for term in self.potential:
+            if term.place.find(system).this == force.this:
+                copy = openmm.XmlSerializer.clone(force)
+                for own in self.potential:
+                    if own.place == term.place:
+                        own.hide(copy, own.layouts[self._key])
+                return copy
+        return force
+
+    def recorder(
+        self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
+    ) -> FeatureRecorder:
+        """What finds the features of all terms."""
+        refuse_trajectory(trajectory)
+        found = [term.features(context, term.layouts[self._key]) for term in self.potential]
+        c = self.potential.coefficients().numpy(force=True).copy()
+        return _ParametersRecorder(found, c, particles.molecule_of)
+
+
+class _ParametersRecorder(FeatureRecorder):
+    """The features of every term, and those of the virial by boxes that are scaled."""
+
+    def __init__(
+        self, terms: Sequence[FrameFeatures], coefficients: Array, molecule_of: IntArray
+    ) -> None:
+        self._terms = terms
+        self._c = coefficients
+        self._molecule_of = molecule_of
+        self._last: tuple[Array, tuple[Array, Array]] | None = None
+        super().__init__()
+
+    def features(self, positions: Array, box: Array | None) -> tuple[Array, Array]:
+        """S and S' = -3 V dS/dV, moving whole molecules, as ``RestForces.virial`` does."""
+        if self._last is None or self._last[0] is not positions:
+            self._last = positions, (self._at(positions, box), self._virials(positions, box))
+        return self._last[1]
+
+    def virial_within(self, positions: Array, box: Array | None) -> float:
+        """All of it: the Forces are the System's own."""
+        return float(self._c @ self.features(positions, box)[1])
+
+    def _at(self, positions: Array, box: Array | None) -> Array:
+        return np.concatenate([find(positions, box) for find in self._terms])
+
+    def _virials(self, positions: Array, box: Array | None) -> Array:
+        if box is None or not self.with_virial:
+            return np.full(len(self._c), 0.0 if self.with_virial else np.nan)
+        centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
+        larger, smaller = (
+            self._at(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
+        )
+        return -(larger - smaller) / (2 * SCALING)
+
+
+def _refuse_options(options: AttachOptions, name: str) -> None:
+    given = [key for key, value in vars(options).items() if value is not None]
+    given = [key for key in given if key not in ("temperature", "exclude_bonds")]
+    if "backend" in given or "precision" in given:
+        raise AttachError(f"{name}: its forces are in the System already, got {given}")

@@ -1,0 +1,336 @@
+"""Sigma and epsilon of particles in a NonbondedForce."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import AttachError, PotentialError
+from ...potentials.values import Values
+from ...statistics.powers import UNIT, PowerSums
+from . import nonbonded
+from .nonbonded import Nonbonded
+from .selection import Kinds, chosen_types, one_value
+from .tail import tail
+from .term import ForcePlace, FrameFeatures, Term, system_key
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_SAME = 1e-4  # relative: how near an exception's sigma has to be to that of the combination rule
+_WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}  # how far the parameters may be from those of the start
+
+
+@dataclass(frozen=True)
+class Following:
+    """Exceptions whose sigma and epsilon follow those of their particles.
+
+    sigma = ratio (sigma_i + sigma_j) / 2 and epsilon = scale (epsilon_i epsilon_j)^(1/2).
+    """
+
+    index: IntArray  # [exceptions], in the force
+    pairs: IntArray  # [exceptions, 2], particles
+    ratio: Array  # [exceptions]
+    scale: Array  # [exceptions]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the types are in a System."""
+
+    type_of: IntArray  # [particles], -1 for one whose parameters stay
+    class_of: IntArray  # [particles], of ``LennardJonesTerm.classes``; -1: epsilon is zero
+    base_of: IntArray  # the same without the shifts of offsets, which exceptions do not have
+    following: Following
+    fixed: Array  # [particles, 2], sigma and epsilon without shifts
+    defaults: dict[str, float]  # global parameters of offsets, which have to stay
+
+
+class LennardJonesTerm(Term):
+    """Lennard-Jones energies of some types of particles, with each other and with all others.
+
+        U = sum_ab [c_ab12 S_ab12 + c_ab6 S_ab6],   c_ab12 = 4 epsilon_ab (sigma_ab / 0.3 nm)^12,
+        S_ab12 = sum_ij w(r) (0.3 nm / r)^12,       c_ab6 = 4 epsilon_ab (sigma_ab / 0.3 nm)^6,
+
+    S_ab6 likewise with a minus sign, over the pairs of each two classes a, b of particles with
+    OpenMM's combination rules, switching function w and dispersion correction. Classes are the
+    types that are learned and, of all other particles, those of equal parameters. An exception
+    counts too where its sigma is that of the combination rule at the start, with its own scale.
+
+    Use ``of`` to make one.
+    """
+
+    def __init__(self, name: str, place: ForcePlace, sigma: Values, epsilon: Values) -> None:
+        super().__init__(name, place)
+        self.sigma, self.epsilon = sigma, epsilon
+        self._kinds: Kinds | None = None
+        self._names = sigma.names
+        self.classes: list[tuple[int, float, float]] = []
+        """Of each class its type and what is added to that, or -1 and its sigma and epsilon."""
+
+    @classmethod
+    def of(
+        cls,
+        system: openmm.System,
+        atoms: Any = None,
+        *,
+        learn: tuple[str, ...] = ("sigma", "epsilon"),
+        bounds: dict[str, tuple[float, float]] | None = None,
+        force: Any = None,
+        name: str = "lennard_jones",
+    ) -> LennardJonesTerm:
+        """From the parameters of a System.
+
+        Parameters
+        ----------
+        system : openmm.System
+        atoms : mapping of names to particles, or sequence of int, optional
+            Those of one name are one type, with one sigma and epsilon. Without names, particles
+            that have the same at the start are one type. Default: all particles whose epsilon is
+            not zero.
+        learn : tuple of "sigma", "epsilon"
+            The other one stays.
+        bounds : dict, optional
+            Of "sigma" (nm) or "epsilon" (kJ/mol), a least and a largest value.
+        force : str or openmm.NonbondedForce, optional
+            Which one, where there are several.
+        name : str
+            Of the term.
+
+        Raises
+        ------
+        PotentialError
+            If a type has several values at the start, or one that is not positive; if ``atoms``
+            or options are not what they should be.
+        AttachError
+            If there is no such force, or it does what is not known here.
+        """
+        _check_options(learn, bounds or {})
+        place = ForcePlace.of(system, openmm.NonbondedForce, force)
+        table = nonbonded.read(place.find(system))
+        chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
+        types = chosen_types(chosen, table.particles[:, 1:])
+        values = {
+            what: Values(
+                list(types),
+                one_value(types, table.particles[:, column], what),
+                positive=True,
+                bounds=(bounds or {}).get(what),
+                learned=what in learn,
+                scale=_WEIGHTS[what],
+            )
+            for column, what in ((1, "sigma"), (2, "epsilon"))
+        }
+        term = cls(name, place, **values)
+        term._kinds = Kinds(system, types, table.particles)
+        term.add_layout(system, types)
+        return term
+
+    # Torch ----------------------------------------------------------------------------------------
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Pairs of classes, at least one of them learned, in the order of the coefficients."""
+        own = [c[0] for c in self.classes]
+        every = [(a, b) for b in range(len(own)) for a in range(b + 1)]
+        return [(a, b) for a, b in every if own[a] >= 0 or own[b] >= 0]
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """One, of the pairs of classes."""
+        return {"pairs": (len(self.pairs), 2)}
+
+    def coefficients(self) -> Tensor:
+        """c_ab12 and c_ab6 of each pair, flat, kJ/mol."""
+        a, b = torch.tensor(self.pairs).T
+        sigma, epsilon = self._of_classes()
+        s6 = (0.5 * (sigma[a] + sigma[b]) / UNIT) ** 6
+        depth = 4 * torch.sqrt(epsilon[a] * epsilon[b])
+        return torch.stack([depth * s6**2, depth * s6], dim=1).reshape(-1)
+
+    def _of_classes(self) -> tuple[Tensor, Tensor]:
+        """Sigma and epsilon of each class."""
+        types, *numbers = zip(*self.classes, strict=True)
+        kind = torch.tensor(types)
+        fixed = [torch.tensor(column, dtype=torch.float64) for column in numbers]
+        own = [values()[kind.clamp(min=0)] for values in (self.sigma, self.epsilon)]
+        sigma, epsilon = (
+            f + torch.where(kind >= 0, v, 0.0) for f, v in zip(fixed, own, strict=True)
+        )
+        return sigma, epsilon
+
+    def form(self) -> dict[str, Any]:
+        """Also the classes that are not learned."""
+        return super().form() | {"classes": [list(c) for c in self.classes]}
+
+    # OpenMM ---------------------------------------------------------------------------------------
+
+    def add_layout(self, system: openmm.System, types: dict[str, IntArray]) -> None:
+        """Learn the particles of these types of a System too."""
+        self.layouts[system_key(system)] = self._layout(system, types)
+
+    def layout_like(self, system: openmm.System) -> Layout:
+        """Its particles have the mass and all nonbonded parameters of those of the first System."""
+        assert self._kinds is not None
+        table = nonbonded.read(self.place.find(system))
+        return self._layout(system, self._kinds.find(system, table.particles))
+
+    def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
+        force = self.place.find(system)
+        _check_method(force)
+        table = nonbonded.read(force)
+        type_of = np.full(len(table.particles), -1, dtype=np.int64)
+        for k, name in enumerate(self._names):
+            type_of[types[name]] = k
+        values, shifts = table.particles[:, 1:], table.shifts[:, 1:]
+        defaults = {n: _default(force, n) for n in sorted(table.offset_by)}
+        return Layout(
+            type_of,
+            self._classes(type_of, values, shifts),
+            self._classes(type_of, values, 0 * shifts),
+            _following(table, type_of, self.name),
+            values,
+            defaults,
+        )
+
+    def _classes(self, type_of: IntArray, values: Array, shifts: Array) -> IntArray:
+        """Class of each particle; those that are new are added to ``classes``."""
+        found = np.full(len(type_of), -1, dtype=np.int64)
+        rows = np.where((type_of >= 0)[:, None], 0.0, values) + shifts
+        for i, (kind, (sigma, epsilon)) in enumerate(zip(type_of, rows.tolist(), strict=True)):
+            if kind < 0 and epsilon == 0:
+                continue
+            row = (int(kind), sigma, epsilon)
+            if row not in self.classes:
+                self.classes.append(row)
+            found[i] = self.classes.index(row)
+        return found
+
+    def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """Sigma and epsilon of particles, and of exceptions that follow them."""
+        values = np.column_stack([self.sigma.numbers(), self.epsilon.numbers()])
+        self._put(force, layout, values)
+
+    def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """Sigma 1 and epsilon 0."""
+        self._put(force, layout, np.tile([1.0, 0.0], (len(self._names), 1)))
+
+    def _put(self, force: openmm.NonbondedForce, layout: Layout, values: Array) -> None:
+        kinds = layout.type_of
+        each = np.where((kinds >= 0)[:, None], values[kinds], layout.fixed)
+        for i in np.flatnonzero(kinds >= 0).tolist():
+            nonbonded.set_particle(force, i, sigma=each[i, 0], epsilon=each[i, 1])
+        f = layout.following
+        sigma = f.ratio * each[f.pairs, 0].mean(axis=1)
+        epsilon = f.scale * np.sqrt(np.prod(each[f.pairs, 1], axis=1))
+        for k, s, e in zip(f.index.tolist(), sigma.tolist(), epsilon.tolist(), strict=True):
+            nonbonded.set_exception(force, k, sigma=s, epsilon=e)
+
+    def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
+        """One pass over the pairs within the cutoff."""
+        _check_parameters(context, layout.defaults, self.name)
+        return _Sums(self, context, layout)
+
+
+class _Sums:
+    """Finds the features of a frame."""
+
+    def __init__(self, term: LennardJonesTerm, context: openmm.Context, layout: Layout) -> None:
+        force = term.place.find(context.getSystem())
+        n = len(term.classes)
+        pairs = np.array(term.pairs, dtype=np.int64)
+        pair_of = np.full((n, n), -1, dtype=np.int64)
+        pair_of[pairs[:, 0], pairs[:, 1]] = pair_of[pairs[:, 1], pairs[:, 0]] = np.arange(
+            len(pairs)
+        )
+        method = force.getNonbondedMethod()
+        has_cutoff = method != openmm.NonbondedForce.NoCutoff
+        cutoff = force.getCutoffDistance()._value if has_cutoff else np.inf
+        switched = has_cutoff and force.getUseSwitchingFunction()
+        table = nonbonded.read(force)
+        self._sums = PowerSums(
+            layout.class_of,
+            pair_of,
+            len(pairs),
+            table.exceptions,
+            cutoff,
+            force.getSwitchingDistance()._value if switched else cutoff,
+        )
+        self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
+        self._tail = tail(force, layout.class_of, pairs)
+        f = layout.following
+        self._pairs = f.pairs
+        self._pair = pair_of[layout.base_of[f.pairs[:, 0]], layout.base_of[f.pairs[:, 1]]]
+        self._factors = np.column_stack([f.scale * f.ratio**12, f.scale * f.ratio**6])
+        self._wraps = bool(force.getExceptionsUsePeriodicBoundaryConditions())
+
+    def __call__(self, positions: Array, box: Array | None) -> Array:
+        own_box = box if self._is_periodic else None
+        sums = self._sums(positions, own_box)
+        np.add.at(sums, self._pair, self._factors * self._exceptions(positions, own_box))
+        if own_box is not None:
+            sums += self._tail / np.prod(np.diag(own_box))
+        return np.asarray((sums * [1.0, -1.0]).ravel())
+
+    def _exceptions(self, positions: Array, box: Array | None) -> Array:
+        """(UNIT / r)^12 and (UNIT / r)^6 of each exception that follows."""
+        d = positions[self._pairs[:, 0]] - positions[self._pairs[:, 1]]
+        if box is not None and self._wraps:
+            for axis in (2, 1, 0):
+                d = d - np.floor(d[:, axis] / box[axis, axis] + 0.5)[:, None] * box[axis]
+        s6 = (UNIT**2 / np.sum(d**2, axis=1)) ** 3
+        return np.column_stack([s6**2, s6])
+
+
+def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
+    """Those exceptions of learned particles that follow; what does not is said."""
+    i, j = table.exceptions.T
+    sigma, epsilon = table.particles[:, 1], table.particles[:, 2]
+    ruled, depth = 0.5 * (sigma[i] + sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
+    there = ((type_of[i] >= 0) | (type_of[j] >= 0)) & (table.own[:, 2] != 0)
+    same = np.abs(table.own[:, 1] - ruled) <= _SAME * ruled
+    follows = there & same & (depth > 0) & ~table.is_offset[:, 1:].any(axis=1)
+    left = int(np.sum(there & ~follows))
+    if left:
+        warnings.warn(
+            f"{name}: {left} of {int(there.sum())} exceptions (1-4 pairs) of the learned particles "
+            "have a sigma of their own, or offsets: they stay as they are",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+    k = np.flatnonzero(follows)
+    return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
+
+
+def _check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+    for what, given in (("learn", learn), ("bounds", bounds)):
+        wrong = set(given) - set(_WEIGHTS)
+        if wrong or isinstance(given, str):
+            raise PotentialError(f"{what}: expected of {list(_WEIGHTS)}, got {given!r}", got=given)
+
+
+def _check_method(force: openmm.NonbondedForce) -> None:
+    if force.getNonbondedMethod() == openmm.NonbondedForce.LJPME:
+        raise AttachError(f"{force.getName()}: LJPME is not known yet, take PME")
+
+
+def _default(force: openmm.NonbondedForce, name: str) -> float:
+    names = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
+    return float(force.getGlobalParameterDefaultValue(names.index(name)))
+
+
+def _check_parameters(context: openmm.Context, defaults: dict[str, float], name: str) -> None:
+    for parameter, value in defaults.items():
+        if context.getParameter(parameter) != value:
+            raise AttachError(
+                f"{name}: {parameter!r}, which offsets of sigma or epsilon depend on, is "
+                f"{context.getParameter(parameter):g} in the Context, expected its default in the "
+                f"System, {value:g}"
+            )

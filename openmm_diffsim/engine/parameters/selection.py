@@ -1,0 +1,148 @@
+"""Which particles are of a type: as a user says it, and the same ones in another System."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from ...errors import AttachError, PotentialError
+from ..context import masses_of
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_DIGITS = 9  # that numbers of one type share
+
+
+def chosen_types(atoms: Any, values: Array) -> dict[str, IntArray]:
+    """Particles of each type, by its name.
+
+    ``atoms``: a mapping of names to particles; or particles, of which those of equal ``values``
+    [particles, columns] are one type, numbered in their order ("" if there is only one); None: all
+    particles.
+
+    Raises
+    ------
+    PotentialError
+        If an index is no particle or comes twice, or there are none.
+    """
+    n = len(values)
+    if isinstance(atoms, Mapping):
+        types = {str(name): _indices(chosen, n, name) for name, chosen in atoms.items()}
+        _check_apart(types)
+        return types
+    chosen = np.arange(n) if atoms is None else _indices(atoms, n, "atoms")
+    keys = rounded(values[chosen])
+    _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first))[kind.ravel()]
+    names = [""] if len(first) == 1 else [str(k) for k in range(len(first))]
+    return {name: chosen[order == k] for k, name in enumerate(names)}
+
+
+def one_value(types: Mapping[str, IntArray], values: Array, what: str) -> Array:
+    """The value that all particles of each type have, [types].
+
+    Raises
+    ------
+    PotentialError
+        If those of a type have several.
+    """
+    for name, chosen in types.items():
+        found = np.unique(rounded(values[chosen]))
+        if len(found) > 1:
+            raise PotentialError(
+                f"{what} of type {name!r}: expected one value of all its atoms, got "
+                f"{', '.join(f'{v:g}' for v in found[:4])}; give these atoms types of their own",
+                got=found.tolist(),
+            )
+    return np.array([values[chosen[0]] for chosen in types.values()])
+
+
+class Kinds:
+    """The particles of each type as they were in the first System, to find them in another one.
+
+    A particle is known by its mass and by its parameters at the start.
+
+    Parameters
+    ----------
+    system : openmm.System
+    types : mapping of names to particles
+    values : array [particles, columns]
+    """
+
+    def __init__(self, system: openmm.System, types: Mapping[str, IntArray], values: Array) -> None:
+        keys = _keys(system, values)
+        self._rows = {
+            name: set(map(tuple, keys[chosen].tolist())) for name, chosen in types.items()
+        }
+        left = np.setdiff1d(np.arange(len(keys)), np.concatenate(list(types.values())))
+        self._others = set(map(tuple, keys[left].tolist()))
+
+    def find(self, system: openmm.System, values: Array) -> dict[str, IntArray]:
+        """Particles of each type in another System, whose values are those of the start.
+
+        Raises
+        ------
+        AttachError
+            If particles of a type are there that cannot be told from others, or none at all is.
+        """
+        keys = list(map(tuple, _keys(system, values).tolist()))
+        self._check(set(keys))
+        found = {
+            name: np.array([i for i, key in enumerate(keys) if key in rows], dtype=np.int64)
+            for name, rows in self._rows.items()
+        }
+        if not any(len(chosen) for chosen in found.values()):
+            raise AttachError(
+                f"no particle of this System has the mass and the parameters that those of "
+                f"{list(self._rows)} had at the start: attach() before parameters are learned"
+            )
+        return found
+
+    def _check(self, there: set[Any]) -> None:
+        sets = [*self._rows.values(), self._others]
+        shared = [key for key in there if sum(key in rows for rows in sets) > 1]
+        if shared:
+            raise AttachError(
+                f"particles of mass and parameters {shared[0]} are of several types, or some of "
+                "them of none, in the first System: which ones are meant here cannot be told",
+                got=shared,
+            )
+
+
+def _keys(system: openmm.System, values: Array) -> Array:
+    return rounded(np.column_stack([masses_of(system), values]))
+
+
+def rounded(values: Array) -> Array:
+    """To as many digits as numbers of one type share."""
+    size = 10.0 ** np.floor(np.log10(np.where(values == 0, 1.0, np.abs(values))))
+    return np.round(values / size, _DIGITS) * size + 0.0
+
+
+def _indices(atoms: Any, n: int, name: Any) -> IntArray:
+    array = np.asarray(atoms).ravel()
+    if array.dtype.kind not in "iu" or len(array) == 0:
+        raise PotentialError(f"{name}: expected particles 0 .. {n - 1}, got {atoms!r}", got=atoms)
+    if array.min() < 0 or array.max() >= n or len(np.unique(array)) < len(array):
+        raise PotentialError(
+            f"{name}: expected different particles 0 .. {n - 1}, got {array.min()} .. "
+            f"{array.max()}, {len(np.unique(array))} of {len(array)} different",
+            got=atoms,
+        )
+    return array.astype(np.int64)
+
+
+def _check_apart(types: Mapping[str, IntArray]) -> None:
+    if not types:
+        raise PotentialError("expected names of types and their particles, got none")
+    every = np.concatenate(list(types.values()))
+    found, times = np.unique(every, return_counts=True)
+    if np.any(times > 1):
+        twice = int(found[times > 1][0])
+        owners = [name for name, chosen in types.items() if twice in chosen]
+        raise PotentialError(f"particle {twice} is of the types {owners}: expected one", got=twice)

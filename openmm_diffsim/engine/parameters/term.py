@@ -1,0 +1,195 @@
+"""What a term is: some parameters of a force that is in the System already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...errors import AttachError, PotentialError
+from ...io.checksum import brief
+from ...potentials.values import Values
+from ..context import masses_of
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+FrameFeatures = Callable[[Array, Array | None], Array]
+"""S, [coefficients], of positions [particles, 3] and a box [3, 3] or None, nm."""
+
+
+class Term(nn.Module):
+    """Some parameters of one Force, in torch and in OpenMM; to be subclassed.
+
+    The part of the energy that depends on them is
+
+        U_term(x; theta) = sum_k c_k(theta) S_k(x),
+
+    exactly, where ``energy_is_linear``. Everything else of the Force is left to the rest of the
+    energy: what fixed particles do to each other, and what does not follow the parameters.
+
+    One term serves several Systems, a liquid and its vapour. What it has to know of each is its
+    *layout*, plain data that can be pickled; ``layouts`` has them by ``system_key``. The
+    coefficients are the same in all of them.
+
+    To add one, give the methods of both sides, and put the parameters into ``Values`` as
+    attributes.
+
+    Parameters
+    ----------
+    name : str
+        Unique among the terms of a ``SystemParameters``; no dots.
+    force : Found
+        Which Force.
+    """
+
+    energy_is_linear = True
+
+    def __init__(self, name: str, force: ForcePlace) -> None:
+        super().__init__()
+        if not name or "." in name:
+            raise PotentialError(f"name: expected one without dots, got {name!r}", got=name)
+        self.name = name
+        self.place = force
+        self.layouts: dict[str, Any] = {}
+
+    # Torch ----------------------------------------------------------------------------------------
+
+    def coefficients(self) -> Tensor:
+        """c, flat, [coefficients], with a graph to the parameters."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Names of the stretches of the coefficients, in order, and the shape of each."""
+        raise NotImplementedError
+
+    def form(self) -> dict[str, Any]:
+        """What it is but for its parameters, as plain data; what each layout says too."""
+        return {
+            "kind": type(self).__name__,
+            "force": self.place.form(),
+            "values": {name: values.form() for name, values in self.values()},
+        }
+
+    def values(self) -> Iterator[tuple[str, Values]]:
+        """Its parameters, learned or not, by their names."""
+        for name, module in self.named_children():
+            if isinstance(module, Values):
+                yield name, module
+
+    # OpenMM ---------------------------------------------------------------------------------------
+
+    def layout_like(self, system: openmm.System) -> Any:
+        """The layout in another System, which has the parameters of the first one at the start.
+
+        Raises
+        ------
+        AttachError
+            If it cannot be told what of the System is meant.
+        """
+        raise NotImplementedError
+
+    def write(self, force: Any, layout: Any) -> None:
+        """Give a Force the present parameters."""
+        raise NotImplementedError
+
+    def bring(self, force: Any, context: openmm.Context) -> None:
+        """What was written to a Force of a Context's System reaches the Context."""
+        force.updateParametersInContext(context)
+
+    def hide(self, force: Any, layout: Any) -> None:
+        """Put constants in place of all that ``write`` writes: what is left identifies a fit."""
+        raise NotImplementedError
+
+    @property
+    def global_parameters(self) -> frozenset[str]:
+        """Names of those of a Context that are learned."""
+        return frozenset()
+
+    def features(self, context: openmm.Context, layout: Any) -> FrameFeatures:
+        """What finds S of a frame, for a Context of a System with this layout."""
+        raise NotImplementedError
+
+
+class ForcePlace:
+    """One Force among those of a System: by its class, and its number among those of this class.
+
+    So it is found again where other Forces came or went.
+
+    Parameters
+    ----------
+    kind : type
+        Its class.
+    index : int
+        0 for the first of them.
+    """
+
+    def __init__(self, kind: type, index: int = 0) -> None:
+        self.kind = kind
+        self.index = index
+
+    @classmethod
+    def of(cls, system: openmm.System, kind: type, force: Any = None) -> ForcePlace:
+        """The Force of this class that is meant by its name, itself, or as the only one.
+
+        Raises
+        ------
+        AttachError
+            If there is none, or several.
+        """
+        own = [f for f in system.getForces() if type(f) is kind]
+        chosen = [k for k, f in enumerate(own) if force is None or _is_meant(f, force)]
+        if len(chosen) != 1:
+            names = [f.getName() for f in own]
+            raise AttachError(
+                f"force: expected one {kind.__name__} of the System"
+                + ("" if force is None else f" that is {force!r}")
+                + f", found {len(chosen)} among {names or 'none'}; name it, force='...'",
+                got=names,
+            )
+        return cls(kind, chosen[0])
+
+    def find(self, system: openmm.System) -> Any:
+        """The Force.
+
+        Raises
+        ------
+        AttachError
+            If the System has none at this place.
+        """
+        own = [f for f in system.getForces() if type(f) is self.kind]
+        if self.index >= len(own):
+            raise AttachError(
+                f"expected {self.index + 1} {self.kind.__name__}(s) in the System, found {len(own)}"
+            )
+        return own[self.index]
+
+    def form(self) -> list[Any]:
+        """As plain data."""
+        return [self.kind.__name__, self.index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ForcePlace) and self.form() == other.form()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.form()))
+
+
+def _is_meant(force: openmm.Force, said: Any) -> bool:
+    if isinstance(said, str):
+        return bool(force.getName() == said)
+    return bool(force.this == said.this)
+
+
+def system_key(system: openmm.System) -> str:
+    """What a System is known by, whatever its forces are at present: its particles and constraints.
+
+    Two Systems of one key have to have one layout.
+    """
+    constraints = [system.getConstraintParameters(k)[:2] for k in range(system.getNumConstraints())]
+    return f"{brief(masses_of(system).tolist())} {brief(constraints)}"
