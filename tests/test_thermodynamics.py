@@ -12,7 +12,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from openmm import app, unit
+from scipy.stats import gamma, norm
 from systems import FreePair, assert_parameter_gradient, empty_system, lattice, topology
+from test_averages import autoregressive
 from torch import Tensor
 
 import openmm_diffsim as diffsim
@@ -70,8 +72,8 @@ def recorded(
     """Frames of one run: energies of other forces, volumes, and features, zero by default."""
     n = len(volume)
     features = np.zeros((n, BASIS.n_coefficients)) if sums is None else sums
-    frames = [Frame(np.zeros((N, 3)), np.eye(3) * v ** (1 / 3), v, 0.0) for v in volume]
-    recorders = [(o, o.recorder(particles)) for o in record]
+    frame = Frame(np.zeros((N, 3)), np.eye(3), 1.0, 0.0)
+    same = {o: o.recorder(particles).record(frame, []) for o in record}  # in every frame
     c = potential.coefficients().detach().numpy().ravel().copy()
     return Samples(
         potential=potential,
@@ -79,7 +81,7 @@ def recorded(
         learned=Features(features, np.zeros_like(features)),
         volume=volume,
         rest_energy=energy,
-        records={o: np.array([r.record(f, []) for f in frames]) for o, r in recorders},
+        records={o: np.tile(numbers, (n, 1)) for o, numbers in same.items()},
         temperature=TEMPERATURE,
         pressure=pressure,
     )
@@ -433,3 +435,45 @@ def test_a_covariance_takes_any_observable_of_frames() -> None:
     g, v = samples.at().values(rdf).detach().numpy(), samples.volume
     expected = np.mean((g - g.mean(axis=0)) * (v - v.mean())[:, None], axis=0)
     np.testing.assert_allclose(samples.average(observable).detach(), expected, rtol=1e-10)
+
+
+# Coverage -----------------------------------------------------------------------------------------
+
+
+def correlated_gas(seed: int, n: int, phi: float) -> tuple[Array, Array]:
+    """Energies of a crystal and volumes of an ideal gas, each a slow series, [n] each.
+
+    Gaussian series become Gamma ones by their quantiles, so the averages are exact.
+    """
+    random = np.random.default_rng(seed)
+    uniform = [norm.cdf(autoregressive(random, n, phi)) for _ in range(2)]
+    energy = gamma.ppf(uniform[0], 1.5 * N, scale=KT)
+    return energy, gamma.ppf(uniform[1], N + 1, scale=KT * BAR / PRESSURE)
+
+
+COVERED = {
+    "density": (Density(), GAS["density"][1], PRESSURE),
+    "compressibility": (IsothermalCompressibility(), 1 / PRESSURE, PRESSURE),
+    "thermal expansion": (ThermalExpansion(), 1 / TEMPERATURE, PRESSURE),
+    "heat capacity": (HeatCapacity(), R * (3.0 + (N + 1) / N), PRESSURE),
+    "heat capacity at constant volume": (HeatCapacity("volume"), 3 * R, None),
+    "energy": (PotentialEnergy(), 1.5 * KT, None),
+}
+
+
+@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize("phi", [0.0, 0.8])
+def test_two_standard_errors_hold_the_exact_value(name: str, phi: float) -> None:
+    """In 95 of 100 repeats; of 200, 90 % is three standard errors off."""
+    observable, exact, pressure = COVERED[name]
+    inside = []
+    for seed in range(200):
+        energy, volume = correlated_gas(seed, 1000, phi)
+        if pressure is None:
+            volume = np.full(len(volume), 8.0)
+        record = terms_of(observable, pressure)
+        found = compared(
+            observable, recorded(FreePair(BASIS), record, energy, volume, None, pressure)
+        )
+        inside.append(abs(found.prediction[0] - exact) < 2 * found.own_error()[0])
+    assert 0.90 <= np.mean(inside) <= 0.99, np.mean(inside)
