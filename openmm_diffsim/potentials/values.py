@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ class Values(nn.Module):
     start : array [values]
         What they are at first.
     positive : bool
-    bounds : (float, float), optional
-        In place of ``positive``.
+    bounds : (float, float), or a mapping of names to such, optional
+        Of all values, or of some; for these in place of ``positive``.
     learned : bool
         False: they stay as they are.
     scale : float
@@ -38,7 +38,8 @@ class Values(nn.Module):
     Raises
     ------
     PotentialError
-        If a value at the start is not positive where it has to be, or out of bounds.
+        If a value at the start is not positive where it has to be, or out of bounds; if bounds
+        are none.
     """
 
     def __init__(
@@ -47,39 +48,29 @@ class Values(nn.Module):
         start: Any,
         *,
         positive: bool = False,
-        bounds: tuple[float, float] | None = None,
+        bounds: Any = None,
         learned: bool = True,
         scale: float = 0.1,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.bounds = None if bounds is None else (float(bounds[0]), float(bounds[1]))
-        self.positive = positive and bounds is None
+        self.positive = positive
+        self.bounds = _bounds(self.names, bounds)
         v = np.asarray(start, dtype=np.float64)
-        _check(self.names, v, self.least, self.most)
+        _check(self.names, v, positive, self.bounds)
         self.scale = v * scale if positive else np.full(len(v), scale)
-        theta = self._inverse(torch.from_numpy(v))
-        self.theta = nn.Parameter(theta, requires_grad=learned)
-
-    @property
-    def least(self) -> float:
-        """All are above that."""
-        return self.bounds[0] if self.bounds else 0.0 if self.positive else -np.inf
-
-    @property
-    def most(self) -> float:
-        """All are below that."""
-        return self.bounds[1] if self.bounds else np.inf
+        self.theta = nn.Parameter(self._inverse(torch.from_numpy(v)), requires_grad=learned)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def forward(self) -> Tensor:
         """v, [values], with a graph to theta."""
-        if self.bounds:
-            low, high = self.bounds
-            return low + (high - low) * torch.sigmoid(self.theta)
-        return self.theta.exp() if self.positive else 1.0 * self.theta
+        free = self.theta.exp() if self.positive else 1.0 * self.theta
+        if not self.bounds:
+            return free
+        has, low, width = self._limits()
+        return torch.where(has, low + width * torch.sigmoid(self.theta), free)
 
     def numbers(self) -> Array:
         """v, [values]."""
@@ -91,25 +82,62 @@ class Values(nn.Module):
         return {
             "names": list(self.names),
             "positive": self.positive,
-            "bounds": self.bounds and list(self.bounds),
+            "bounds": {name: list(pair) for name, pair in self.bounds.items()},
             **fixed,
         }
 
     def _inverse(self, v: Tensor) -> Tensor:
-        if self.bounds:
-            low, high = self.bounds
-            return torch.logit((v - low) / (high - low))
-        return v.log() if self.positive else v.clone()
+        free = v.log() if self.positive else v.clone()
+        has, low, width = self._limits()
+        return torch.where(has, torch.logit((v - low) / width), free)
+
+    def _limits(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Which values are bounded, from where, and how wide; 0 and 1 for the others."""
+        has = torch.tensor([name in self.bounds for name in self.names])
+        pairs = [self.bounds.get(name, (0.0, 1.0)) for name in self.names]
+        low, high = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).T
+        return has, low, high - low
 
 
-def _check(names: tuple[str, ...], v: Array, least: float, most: float) -> None:
+def _bounds(names: tuple[str, ...], given: Any) -> dict[str, tuple[float, float]]:
+    """Those of each name that has some."""
+    if given is None:
+        return {}
+    each = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    unknown = set(each) - set(names)
+    if unknown:
+        raise PotentialError(
+            f"bounds: expected of {list(names)}, got {sorted(unknown)}", got=sorted(unknown)
+        )
+    return {name: _pair(name, pair) for name, pair in each.items()}
+
+
+def _pair(name: str, given: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError) as error:
+        raise PotentialError(
+            f"bounds of {name!r}: expected two numbers, got {given!r}", got=given
+        ) from error
+    if not -np.inf < low < high < np.inf:
+        raise PotentialError(
+            f"bounds of {name!r}: expected two finite numbers, the lower one first, got {given!r}",
+            got=given,
+        )
+    return low, high
+
+
+def _check(
+    names: tuple[str, ...], v: Array, positive: bool, bounds: Mapping[str, tuple[float, float]]
+) -> None:
     if v.shape != (len(names),):
         raise PotentialError(f"expected {len(names)} values, one for each name, got {v.shape}")
     for name, value in zip(names, v, strict=True):
+        least, most = bounds.get(name, (0.0 if positive else -np.inf, np.inf))
         if not least < value < most:
             raise PotentialError(
-                f"{name}: is {value:g} at the start, expected more than {least:g} and less than "
-                f"{most:g}; leave it out, or give other bounds=",
+                f"{name or 'the value'}: is {value:g} at the start, expected more than {least:g} "
+                f"and less than {most:g}; leave it out, or give other bounds=",
                 got=float(value),
                 expected=(least, most),
             )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...errors import AttachError, PotentialError
 from ...potentials.values import Values
+from ...statistics.molecules import minimum_image
 from ...statistics.powers import UNIT, PowerSums
 from . import nonbonded
 from .nonbonded import Nonbonded
@@ -66,6 +67,8 @@ class LennardJonesTerm(Term):
 
     Use ``of`` to make one.
     """
+
+    is_alone = True
 
     def __init__(self, name: str, place: ForcePlace, sigma: Values, epsilon: Values) -> None:
         super().__init__(name, place)
@@ -176,11 +179,11 @@ class LennardJonesTerm(Term):
         """Learn the particles of these types of a System too."""
         self.layouts[system_key(system)] = self._layout(system, types)
 
-    def layout_like(self, system: openmm.System) -> Layout:
+    def attach(self, system: openmm.System) -> None:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
         assert self._kinds is not None
         table = nonbonded.read(self.place.find(system))
-        return self._layout(system, self._kinds.find(system, table.particles))
+        self.add_layout(system, self._kinds.find(system, table.particles))
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         force = self.place.find(system)
@@ -283,8 +286,7 @@ class _Sums:
         """(UNIT / r)^12 and (UNIT / r)^6 of each exception that follows."""
         d = positions[self._pairs[:, 0]] - positions[self._pairs[:, 1]]
         if box is not None and self._wraps:
-            for axis in (2, 1, 0):
-                d = d - np.floor(d[:, axis] / box[axis, axis] + 0.5)[:, None] * box[axis]
+            d = minimum_image(d, box)
         s6 = (UNIT**2 / np.sum(d**2, axis=1)) ** 3
         return np.column_stack([s6**2, s6])
 

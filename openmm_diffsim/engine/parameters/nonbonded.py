@@ -40,6 +40,8 @@ class Nonbonded:
     exceptions: IntArray
     own: Array
     is_offset: NDArray[np.bool_]
+    is_charge_offset: bool
+    """Are there offsets of charges of particles?"""
 
 
 def read(force: openmm.NonbondedForce) -> Nonbonded:
@@ -51,11 +53,12 @@ def read(force: openmm.NonbondedForce) -> Nonbonded:
         force.getGlobalParameterName(k): force.getGlobalParameterDefaultValue(k)
         for k in range(force.getNumGlobalParameters())
     }
-    shifts, offset_by = np.zeros((n, 3)), set()
+    shifts, offset_by, charged = np.zeros((n, 3)), set(), False
     for k in range(force.getNumParticleParameterOffsets()):
         name, index, *more = force.getParticleParameterOffset(k)
         shifts[index] += defaults[name] * np.array(more)
         offset_by |= {name} if more[1] or more[2] else set()
+        charged |= more[0] != 0
     is_offset = np.zeros((m, 3), dtype=bool)
     for k in range(force.getNumExceptionParameterOffsets()):
         _, index, *more = force.getExceptionParameterOffset(k)
@@ -67,6 +70,7 @@ def read(force: openmm.NonbondedForce) -> Nonbonded:
         np.array([e[:2] for e in exceptions], dtype=np.int64).reshape(-1, 2),
         np.array([[p._value for p in e[2:]] for e in exceptions], dtype=np.float64).reshape(-1, 3),
         is_offset,
+        charged,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import PotentialError
 from ...potentials import Potential
+from .charges import ChargesTerm
 from .lennard_jones import LennardJonesTerm
 from .term import Term, system_key
 
@@ -46,14 +47,25 @@ class SystemParameters(Potential):
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
         return self.add(LennardJonesTerm.of(self.system, atoms, **options))
 
+    def charges(self, atoms: Any = None, **options: Any) -> ChargesTerm:
+        """Learn charges of atoms in a NonbondedForce; see ``ChargesTerm.of``."""
+        return self.add(ChargesTerm.of(self.system, atoms, **options))
+
     def add(self, term: Any) -> Any:
         """Add a term that was made for this System; returns it.
 
         Raises
         ------
         PotentialError
-            If there is one of this name.
+            If there is one of this name, or one of this kind in a Force that can have one only.
         """
+        for other in self:
+            if term.is_alone and type(other) is type(term) and other.place == term.place:
+                raise PotentialError(
+                    f"{term.name}: {other.name!r} learns such parameters of this Force already, "
+                    "and pairs of both would depend on both: name all types in one call",
+                    got=term.name,
+                )
         if term.name in self.terms:
             raise PotentialError(
                 f"name: there is a term {term.name!r} already, give this one another name=",

@@ -48,6 +48,8 @@ class Term(nn.Module):
     """
 
     energy_is_linear = True
+    is_alone = False
+    """Is one of this kind all that a Force can have, because it acts on pairs of what it learns?"""
 
     def __init__(self, name: str, force: ForcePlace) -> None:
         super().__init__()
@@ -84,8 +86,8 @@ class Term(nn.Module):
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def layout_like(self, system: openmm.System) -> Any:
-        """The layout in another System, which has the parameters of the first one at the start.
+    def attach(self, system: openmm.System) -> None:
+        """Add the layout of another System, with the parameters that the first had at the start.
 
         Raises
         ------

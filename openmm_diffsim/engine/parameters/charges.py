@@ -1,0 +1,369 @@
+"""Charges of particles in a NonbondedForce."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...errors import PotentialError
+from ...potentials.values import Values
+from ...statistics.molecules import parts_of
+from ..adapters.bonds import bonds_of
+from . import nonbonded
+from .directions import Directions
+from .nonbonded import Nonbonded
+from .scratch import Scratch
+from .selection import Kinds, chosen_types, one_value
+from .term import ForcePlace, FrameFeatures, Term, system_key
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+MOST_DIRECTIONS = 12
+"""So many charges are learned independently at most: a frame costs 91 energies then."""
+_UNIT = 0.1  # e, the least charge that energies are asked at
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the types are in a System."""
+
+    type_of: IntArray  # [particles], -1 for one whose charge stays
+    fixed: Array  # [particles], e
+    index: IntArray  # [following], exceptions whose product follows the charges
+    pairs: IntArray  # [following, 2], their particles
+    scale: Array  # [following], product = scale q_i q_j
+    is_quadratic: bool  # nothing else has a charge
+
+
+class ChargesTerm(Term):
+    """Coulomb energies of some types of particles, with each other and with all others.
+
+    Charges are q = q_0 + N z with D independent ones among them, z, see ``Directions``. The energy
+    is a polynomial of second degree in z, with any cutoff, reaction field or Ewald summation, the
+    background of a charged box, and exceptions, whose products of charges follow with the scale
+    that they have at the start,
+
+        U = E_0 + sum_d z_d L_d + sum_d<=e z_d z_e Q_de,
+
+    E_0 is left to the rest; where nothing else is charged, L is zero and left out. The features
+    L and Q of a frame are those of as many energies of a copy of the force.
+
+    Use ``of`` to make one.
+    """
+
+    is_alone = True
+
+    def __init__(self, name: str, place: ForcePlace, directions: Directions, z: Values) -> None:
+        super().__init__(name, place)
+        self.free = z
+        self.directions = directions
+        self.is_quadratic = True
+        self._kinds: Kinds | None = None
+
+    @classmethod
+    def of(
+        cls,
+        system: openmm.System,
+        atoms: Any = None,
+        *,
+        neutral: bool = True,
+        bounds: Any = None,
+        force: Any = None,
+        name: str = "charges",
+    ) -> ChargesTerm:
+        """From the charges of a System.
+
+        Parameters
+        ----------
+        system : openmm.System
+        atoms : mapping of names to particles, or sequence of int, optional
+            Those of one name have one charge. Without names, particles that have the same at the
+            start are one type. Default: all that have one.
+        neutral : bool
+            Every molecule keeps its total charge. The types listed last are the independent ones.
+        bounds : (float, float), or mapping of names to such, optional
+            Least and largest charge, e, of the independent types.
+        force : str or openmm.NonbondedForce, optional
+            Which one, where there are several.
+        name : str
+            Of the term.
+
+        Raises
+        ------
+        PotentialError
+            If a type has several charges at the start, none can change, or more than
+            ``MOST_DIRECTIONS`` can.
+        AttachError
+            If there is no such force.
+        """
+        place = ForcePlace.of(system, openmm.NonbondedForce, force)
+        table = nonbonded.read(place.find(system))
+        chosen = np.flatnonzero(table.particles[:, 0]) if atoms is None else atoms
+        types = chosen_types(chosen, table.particles[:, :1])
+        start = one_value(types, table.particles[:, 0], "charge")
+        counts = _counts(system, types) if neutral else np.zeros((0, len(types)))
+        directions = Directions.of(list(types), start, counts)
+        _check_directions(directions)
+        z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
+        term = cls(name, place, directions, z)
+        term._kinds = Kinds(system, types, table.particles)
+        term.add_layout(system, types)
+        return term
+
+    # Torch ----------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> dict[str, tuple[int, ...]]:
+        """Those of z, where other charges are fixed, and of its products."""
+        d = len(self.free)
+        linear = {} if self.is_quadratic else {"linear": (d,)}
+        return linear | {"quadratic": (d * (d + 1) // 2,)}
+
+    def coefficients(self) -> Tensor:
+        """z_d, where other charges are fixed, and z_d z_e of d <= e, flat."""
+        return monomials(self.free()[None], self.is_quadratic)[0]
+
+    def charges(self) -> dict[str, float]:
+        """Present charge of each type, e."""
+        q = self.directions.charges(self.free.numbers())
+        return dict(zip(self.directions.names, q.tolist(), strict=True))
+
+    def form(self) -> dict[str, Any]:
+        """Also how all charges depend on the free ones."""
+        return super().form() | {
+            "directions": self.directions.form(),
+            "is_quadratic": self.is_quadratic,
+        }
+
+    # OpenMM ---------------------------------------------------------------------------------------
+
+    def add_layout(self, system: openmm.System, types: dict[str, IntArray]) -> None:
+        """Learn the particles of these types of a System too."""
+        layout = self._layout(system, types)
+        self.is_quadratic = self.is_quadratic and layout.is_quadratic
+        self.layouts[system_key(system)] = layout
+
+    def attach(self, system: openmm.System) -> None:
+        """Its particles have the mass and all nonbonded parameters of those of the first System."""
+        assert self._kinds is not None
+        table = nonbonded.read(self.place.find(system))
+        types = self._kinds.find(system, table.particles)
+        self.directions.check(_counts(system, types))
+        self.add_layout(system, types)
+
+    def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
+        table = nonbonded.read(self.place.find(system))
+        q = table.particles[:, 0]
+        type_of = np.full(len(q), -1, dtype=np.int64)
+        for k, name in enumerate(self.directions.names):
+            type_of[types[name]] = k
+        follows = _following(table, type_of, self.name)
+        i, j = table.exceptions[follows].T
+        others = (type_of < 0) & (q != 0)
+        stay = ~follows & (table.own[:, 0] != 0)
+        return Layout(
+            type_of,
+            q,
+            np.flatnonzero(follows),
+            table.exceptions[follows],
+            table.own[follows, 0] / (q[i] * q[j]),
+            not (
+                others.any()
+                or stay.any()
+                or table.shifts[:, 0].any()
+                or table.is_charge_offset
+                or table.is_offset[:, 0].any()
+                or self.directions.at_zero.any()
+            ),
+        )
+
+    def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """Charges of particles, and products of exceptions that follow them."""
+        self._put(force, layout, self.directions.charges(self.free.numbers()))
+
+    def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """No charge."""
+        self._put(force, layout, np.zeros(len(self.directions.names)))
+
+    def _put(self, force: openmm.NonbondedForce, layout: Layout, charges: Array) -> None:
+        q = _of_particles(layout, charges, layout.fixed)
+        for i in np.flatnonzero(layout.type_of >= 0).tolist():
+            nonbonded.set_particle(force, i, charge=q[i])
+        product = layout.scale * np.prod(q[layout.pairs], axis=1)
+        for k, value in zip(layout.index.tolist(), product.tolist(), strict=True):
+            nonbonded.set_exception(force, k, charge=value)
+
+    def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
+        """Energies of a copy of the force at several charges."""
+        return _Energies(self, context, layout)
+
+
+class _Energies:
+    """Finds the features of a frame."""
+
+    def __init__(self, term: ChargesTerm, context: openmm.Context, layout: Layout) -> None:
+        force = term.place.find(context.getSystem())
+        names = [f"{term.name} {d}" for d in range(len(term.free))]
+        copy = charges_alone(force, context)
+        z = term.free.numbers()
+        self._points = _points(z, term.is_quadratic)
+        self._settings = [_setting(names, point) for point in self._points]
+        table = monomials(torch.from_numpy(self._points), term.is_quadratic).numpy()
+        if not term.is_quadratic:
+            table = np.column_stack([np.ones(len(table)), table])
+        self._inverse = np.linalg.inv(table)[-_n_features(term) :]
+        _offset(copy, term, layout, names)
+        self._scratch = Scratch(copy, context)
+        self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
+
+    def __call__(self, positions: Array, box: Array | None) -> Array:
+        self._scratch.place(positions, box if self._is_periodic else None)
+        energies = [self._scratch.energy(setting) for setting in self._settings]
+        return np.asarray(self._inverse @ energies)
+
+
+def monomials(z: Tensor, is_quadratic: bool) -> Tensor:
+    """z_d, unless ``is_quadratic``, and z_d z_e of d <= e, of z [points, directions]."""
+    d, e = _products(z.shape[1])
+    products = z[:, d] * z[:, e]
+    return products if is_quadratic else torch.cat([z, products], dim=1)
+
+
+def _products(n: int) -> tuple[list[int], list[int]]:
+    pairs = list(combinations_with_replacement(range(n), 2))
+    return [d for d, _ in pairs], [e for _, e in pairs]
+
+
+def _n_features(term: ChargesTerm) -> int:
+    return sum(int(np.prod(shape)) for shape in term.blocks.values())
+
+
+def _points(z: Array, is_quadratic: bool) -> Array:
+    """As many charges as there are features, [points, directions]: each two, and each by itself."""
+    size = np.maximum(np.abs(z), _UNIT)
+    n = len(z)
+    pairs = [
+        size * (np.eye(n)[d] + np.eye(n)[e]) / (1 + (d == e))
+        for d, e in zip(*_products(n), strict=True)
+    ]
+    if is_quadratic:
+        return np.array(pairs)
+    return np.array([np.zeros(n), *(-size * row for row in np.eye(n)), *pairs])
+
+
+def _setting(names: list[str], z: Array) -> dict[str, float]:
+    """The global parameters: each z_d, and each product."""
+    d, e = _products(len(z))
+    products = {_name(names, a, b): float(z[a] * z[b]) for a, b in zip(d, e, strict=True)}
+    return dict(zip(names, z.tolist(), strict=True)) | products
+
+
+def _name(names: list[str], d: int, e: int) -> str:
+    return f"{names[d]} x {names[e]}"
+
+
+def charges_alone(force: openmm.NonbondedForce, context: openmm.Context) -> openmm.NonbondedForce:
+    """A copy without Lennard-Jones energies, with the Ewald parameters that it has in a Context."""
+    copy = openmm.XmlSerializer.clone(force)
+    for i in range(copy.getNumParticles()):
+        nonbonded.set_particle(copy, i, sigma=1.0, epsilon=0.0)
+    for k in range(copy.getNumExceptions()):
+        nonbonded.set_exception(copy, k, sigma=1.0, epsilon=0.0)
+    for k in range(copy.getNumParticleParameterOffsets()):
+        name, index, charge, *_ = copy.getParticleParameterOffset(k)
+        copy.setParticleParameterOffset(k, name, index, charge, 0.0, 0.0)
+    for k in range(copy.getNumExceptionParameterOffsets()):
+        name, index, charge, *_ = copy.getExceptionParameterOffset(k)
+        copy.setExceptionParameterOffset(k, name, index, charge, 0.0, 0.0)
+    if force.getNonbondedMethod() in (force.PME, force.LJPME):
+        copy.setNonbondedMethod(force.PME)
+        copy.setPMEParameters(*force.getPMEParametersInContext(context))
+    copy.setUseDispersionCorrection(False)
+    return copy
+
+
+def _offset(
+    force: openmm.NonbondedForce, term: ChargesTerm, layout: Layout, names: list[str]
+) -> None:
+    """Make the charges of a copy functions of global parameters z_d, and of their products."""
+    directions = term.directions
+    base = _of_particles(layout, directions.at_zero, layout.fixed)
+    along = _of_particles(layout, directions.along, np.zeros((len(layout.fixed), len(names))))
+    for name in _setting(names, np.zeros(len(names))):
+        force.addGlobalParameter(name, 0.0)
+    for i in np.flatnonzero(layout.type_of >= 0).tolist():
+        nonbonded.set_particle(force, i, charge=base[i])
+        for d in np.flatnonzero(along[i]).tolist():
+            force.addParticleParameterOffset(names[d], i, along[i, d], 0.0, 0.0)
+    for k, (i, j), scale in zip(
+        layout.index.tolist(), layout.pairs.tolist(), layout.scale.tolist(), strict=True
+    ):
+        nonbonded.set_exception(force, k, charge=scale * base[i] * base[j])
+        linear = scale * (base[i] * along[j] + base[j] * along[i])
+        for d in np.flatnonzero(linear).tolist():
+            force.addExceptionParameterOffset(names[d], k, linear[d], 0.0, 0.0)
+        both = scale * np.outer(along[i], along[j])
+        for d, e in zip(*_products(len(names)), strict=True):
+            value = both[d, e] + (both[e, d] if d != e else 0.0)
+            if value != 0:
+                force.addExceptionParameterOffset(_name(names, d, e), k, value, 0.0, 0.0)
+
+
+def _of_particles(layout: Layout, of_types: Array, others: Array) -> Array:
+    """Of each particle the value of its type, [types, ...], or its own of ``others``."""
+    is_learned = (layout.type_of >= 0).reshape(-1, *[1] * (others.ndim - 1))
+    return np.where(is_learned, of_types[layout.type_of], others)
+
+
+def _counts(system: openmm.System, types: dict[str, IntArray]) -> Array:
+    """How many particles of each type a molecule has, [kinds of molecules, types]."""
+    n = system.getNumParticles()
+    bonds = bonds_of(system)
+    molecule = parts_of(np.concatenate([bonds.own.pairs, bonds.groups.pairs]), n)
+    counts = np.zeros((molecule.max() + 1, len(types)))
+    for k, chosen in enumerate(types.values()):
+        np.add.at(counts[:, k], molecule[chosen], 1)
+    found = np.unique(counts, axis=0)
+    return np.asarray(found[found.any(axis=1)])
+
+
+def _following(table: Nonbonded, type_of: IntArray, name: str) -> NDArray[np.bool_]:
+    """Which exceptions follow: all of learned particles that had charges; what does not is said."""
+    i, j = table.exceptions.T
+    q, product = table.particles[:, 0], table.own[:, 0]
+    own = (type_of[i] >= 0) | (type_of[j] >= 0)
+    told = q[i] * q[j] != 0
+    unknown = own & ~told & ((product != 0) | (table.own[:, 2] != 0))
+    if unknown.any():
+        warnings.warn(
+            f"{name}: {int(unknown.sum())} exceptions (1-4 pairs) of particles of which one has no "
+            "charge at the start do not say how their products follow: they stay as they are",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+    return np.asarray(own & told & (product != 0))
+
+
+def _check_directions(directions: Directions) -> None:
+    n = len(directions.free)
+    if n == 0:
+        raise PotentialError(
+            f"charges of {list(directions.names)}: none can change while molecules keep theirs; "
+            "name more types, or pass neutral=False"
+        )
+    if n > MOST_DIRECTIONS:
+        raise PotentialError(
+            f"charges: {n} can change independently, which takes {(n + 1) * (n + 2) // 2} energies "
+            f"of a frame, expected at most {MOST_DIRECTIONS}: give atoms common types",
+            got=n,
+            expected=MOST_DIRECTIONS,
+        )
