@@ -136,6 +136,7 @@ KINDS = [
     "SelfVanHove", "SmoothRDF",
     "PerMolecule", "Volume", "Density", "PotentialEnergy", "Enthalpy", "HeatOfVaporization",
     "Covariance", "HeatCapacity", "IsothermalCompressibility", "ThermalExpansion",
+    "DielectricConstant", "DipoleFluctuation",
 ]  # fmt: skip
 KNOW_KINDS = ("engine/adapters/", "engine/native")
 

@@ -115,6 +115,7 @@ THERMODYNAMIC = [
     ({"observable": "heat-capacity", "at": "volume", "value": 74.0}, 74.0, "J/mol/K"),
     ({"observable": "compressibility", "value": 0.45, "unit": "1/GPa"}, 4.5e-5, "1/bar"),
     ({"observable": "thermal-expansion", "value": 2.6e-4}, 2.6e-4, "1/K"),
+    ({"observable": "dielectric-constant", "value": 78.4, "background": 1.8}, 78.4, ""),
     ({"observable": "pressure", "value": 0.1, "unit": "MPa"}, 1.0, "bar"),
 ]
 

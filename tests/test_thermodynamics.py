@@ -21,6 +21,7 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import (
     Covariance,
     Density,
+    DielectricConstant,
     Enthalpy,
     HeatCapacity,
     HeatOfVaporization,
@@ -33,7 +34,7 @@ from openmm_diffsim import (
     Volume,
 )
 from openmm_diffsim.errors import ObservableError
-from openmm_diffsim.observables.base import Frame, Particles
+from openmm_diffsim.observables.base import Charges, Frame, Particles
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.refinement.averages import Sight
 from openmm_diffsim.refinement.comparison import Comparison, compare
@@ -477,3 +478,155 @@ def test_two_standard_errors_hold_the_exact_value(name: str, phi: float) -> None
         )
         inside.append(abs(found.prediction[0] - exact) < 2 * found.own_error()[0])
     assert 0.90 <= np.mean(inside) <= 0.99, np.mean(inside)
+
+
+# Dielectric constant ------------------------------------------------------------------------------
+
+RODS = Particles(
+    2 * N,
+    np.repeat(np.arange(N), 2),
+    np.ones(2 * N),
+    charges=Charges(np.tile([0.4, -0.4], N), np.zeros((2 * N, 0))),
+)
+LENGTH, SIDE = 0.2, 3.0  # nm
+
+
+def of_rods(seed: int, n: int, particles: Particles = RODS, **options: Any) -> Comparison:
+    """N dipoles that turn freely and do not act on each other, in n frames."""
+    random = np.random.default_rng(seed)
+    observable = DielectricConstant(**options)
+    dipoles, volume = terms_of(observable, None)
+    samples = recorded(FreePair(BASIS), [volume], np.zeros(n), np.full(n, SIDE**3), pressure=None)
+    recorder = dipoles.recorder(particles)
+    records = []
+    for _ in range(n):
+        turned = random.normal(size=(N, 3))
+        turned *= LENGTH / np.linalg.norm(turned, axis=1, keepdims=True)
+        ends = random.uniform(0, SIDE, (N, 1, 3)) + np.stack([0.5 * turned, -0.5 * turned], axis=1)
+        records.append(
+            recorder.record(Frame(ends.reshape(-1, 3), np.eye(3) * SIDE, SIDE**3, 0.0), [])
+        )
+    samples.records[dipoles] = np.array(records)  # type: ignore[index]
+    return compared(observable, samples)
+
+
+def test_point_dipoles_without_interaction() -> None:
+    """epsilon - 1 = 3 y, what Clausius and Mossotti have, and Kirkwood, without a local field."""
+    moment = 0.4 * LENGTH * 1.602176634e-19 * 1e-9  # C m
+    density = N / SIDE**3 * 1e27  # 1/m^3
+    y = density * moment**2 / (9 * 8.8541878128e-12 * 1.380649e-23 * TEMPERATURE)
+    inside = []
+    for seed in range(40):
+        found = of_rods(seed, 300)
+        off = (found.prediction[0] - 1 - 3 * y) / found.own_error()[0]
+        inside.append(abs(off) < 2)
+    assert found.own_error()[0] < 0.15 * 3 * y
+    assert np.mean(inside) >= 0.85  # 95 % of 40 are expected, 85 % is three standard errors off
+
+
+def test_charges_may_be_given_and_a_background_is_added() -> None:
+    own = of_rods(1, 50).prediction[0]
+    bare = Particles(2 * N, RODS.molecule_of, RODS.masses)
+    charges = 2 * RODS.charges.fixed * unit.elementary_charge  # type: ignore[union-attr]
+    found = of_rods(1, 50, bare, charges=charges, background=2.0).prediction[0]
+    assert found == pytest.approx(2 + 4 * (own - 1))
+
+
+@pytest.mark.parametrize(
+    ("charges", "words"),
+    [
+        (None, "expected charges of all particles"),
+        (Charges(np.ones(3), np.zeros((3, 0))), "got 3"),
+        (
+            Charges(np.tile([0.4, -0.3], N), np.zeros((2 * N, 0))),
+            "without a charge, got one of 0.1 e",
+        ),
+        (Charges(np.zeros(2 * N), np.ones((2 * N, 1))), "learned with neutral=True"),
+    ],
+)
+def test_a_dielectric_constant_needs_neutral_molecules(charges: Any, words: str) -> None:
+    particles = Particles(2 * N, RODS.molecule_of, RODS.masses, charges=charges)
+    with pytest.raises(ObservableError, match=words):
+        terms_of(DielectricConstant(), None)[0].recorder(particles)
+
+
+def polar(others: bool) -> tuple[app.Simulation, diffsim.SystemParameters]:
+    """Molecules of three charges of which two are learned, and perhaps a third one that stays."""
+    n = 16
+    box = np.eye(3) * 1.8
+    system = empty_system(3 * n, box, MASS)
+    force = openmm.NonbondedForce()
+    force.setNonbondedMethod(force.PME)
+    force.setCutoffDistance(0.8)
+    springs = openmm.HarmonicBondForce()
+    springs.setUsesPeriodicBoundaryConditions(True)
+    for m in range(n):
+        for q in (-0.7, 0.3, 0.4) if others else (-0.8, 0.4, 0.4):
+            force.addParticle(q, 0.25, 0.4)
+        for k in (1, 2):
+            springs.addBond(3 * m, 3 * m + k, 0.12, 5e4)
+    force.createExceptionsFromBonds(
+        [(3 * m, 3 * m + k) for m in range(n) for k in (1, 2)], 1.0, 1.0
+    )
+    system.addForce(force)
+    system.addForce(springs)
+    potential = diffsim.SystemParameters(system)
+    names = {"O": np.arange(0, 3 * n, 3), "H": np.arange(1, 3 * n, 3)}
+    if not others:
+        names["H"] = np.flatnonzero(np.arange(3 * n) % 3)
+    potential.charges(names)
+    integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 5.0, 0.001)
+    integrator.setRandomNumberSeed(2)
+    platform = openmm.Platform.getPlatform("Reference")
+    simulation = app.Simulation(topology(3 * n, "OHH"), system, integrator, platform)
+    centres = lattice(n, box)
+    sites = np.array([[0, 0, 0], [0.12, 0, 0], [0, 0.12, 0]])
+    x = (centres[:, None] + sites).reshape(-1, 3)
+    x[0] += box[0]  # one molecule is cut
+    simulation.context.setPositions(x)
+    simulation.context.setVelocitiesToTemperature(TEMPERATURE, 3)
+    return simulation, potential
+
+
+class Filming:
+    """A reporter that keeps positions as they are."""
+
+    def __init__(self, interval: int, film: list[Array]) -> None:
+        self.interval, self.film = interval, film
+
+    def describeNextReport(self, simulation: Any) -> dict[str, Any]:
+        steps = self.interval - simulation.currentStep % self.interval
+        return {"steps": steps, "periodic": False, "include": ["positions"]}
+
+    def report(self, simulation: Any, state: openmm.State) -> None:
+        self.film.append(np.array(state.getPositions(asNumpy=True)._value))
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["all learned", "one stays"])
+def test_the_dielectric_constant_follows_the_learned_charges(others: bool) -> None:
+    """Its value at any charges by hand, and its gradient by differences, on the same frames."""
+    simulation, potential = polar(others)
+    observable = DielectricConstant()
+    liquid = diffsim.StatePoint(simulation, potential)
+    record = [o for _, o in observable.terms([liquid])]
+    film: list[Array] = []
+    simulation.reporters.append(Filming(5, film))
+    samples = liquid.sample(150, 5, record)
+
+    def value() -> Tensor:
+        return observable.combine(*map(samples.average, record))[0]
+
+    assert_parameter_gradient(potential, value)
+    parameters = list(potential.parameters())
+    parameters[0].data.mul_(0.97)
+    force = simulation.system.getForce(0)
+    liquid.apply()
+    q = np.array([force.getParticleParameters(i)[0]._value for i in range(len(film[0]))])
+    w = samples.weights().detach().numpy()
+    x = np.array(film)
+    reference = np.repeat(x[:, ::3], 3, axis=1)
+    x = x - 1.8 * np.round((x - reference) / 1.8)
+    m = np.einsum("i,fik->fk", q, x)
+    variance = w @ (m**2).sum(axis=1) - ((w @ m) ** 2).sum()
+    expected = 1 + 4 * np.pi * 138.93545764 * variance / (3 * KT * 1.8**3)
+    assert value().item() == pytest.approx(expected, rel=1e-9)

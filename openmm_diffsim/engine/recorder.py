@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import ObservableError, SamplingError
-from ..observables import Frame, Observable, Particles, Recorder, record_frame
+from ..observables import Charges, Frame, Observable, Particles, Recorder, record_frame
 from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
-from .adapters import Bonds, attached, bonds_of, other_forces
+from .adapters import Adapter, Bonds, attached, bonds_of, other_forces
 from .adapters.scaling import SCALING, scaled
-from .context import masses_of, platform_properties
+from .context import charges_of, masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -57,7 +57,8 @@ class FrameRecorder:
         self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
         self._learned_is_periodic = adapter.is_periodic
         bonds = bonds_of(context.getSystem())
-        self.particles = describe_particles(context, bonds)
+        particles = describe_particles(context, bonds)
+        self.particles = replace(particles, charges=_charges(context, adapter))
         self._molecules = WholeMolecules(bonds, self.particles, self.observables, stored)
         self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
@@ -330,6 +331,11 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
     return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
 
 
+def _charges(context: openmm.Context, adapter: Adapter) -> Charges | None:
+    own = charges_of(context)
+    return None if own is None else adapter.charges(Charges(own, np.zeros((len(own), 0))))
+
+
 def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:
     """Masses, molecules, bonds and constraints of a Context's System."""
     system = context.getSystem()
@@ -355,7 +361,7 @@ class WholeMolecules:
         self, bonds: Bonds, particles: Particles, observables: Sequence[Observable], stored: bool
     ) -> None:
         self._bonding = bonds.bonding(particles.n_particles, stored)
-        self._needing = [o.label for o in observables if o.needs_virial]
+        self._needing = [o.label for o in observables if o.needs_virial or o.needs_molecules]
         pieces = np.unique(np.stack([particles.molecule_of, self._bonding.part_of]), axis=1)
         n_parts = pieces.shape[1]
         if self._needing and stored and n_parts > particles.n_molecules:

@@ -1,7 +1,7 @@
 """What is measured, per frame."""
 
 from .angles import AngleDistribution
-from .base import ENTRIES, Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .base import ENTRIES, Charges, Conditions, Frame, Observable, Particles, Recorder, record_frame
 from .configurations import Configurations
 from .dynamics import (
     MSD,
@@ -11,6 +11,7 @@ from .dynamics import (
     SegmentFunction,
     SelfVanHove,
 )
+from .electrostatics import DielectricConstant
 from .fluctuations import (
     Covariance,
     HeatCapacity,
@@ -31,10 +32,12 @@ __all__ = [
     "RDF",
     "VACF",
     "AngleDistribution",
+    "Charges",
     "Conditions",
     "Configurations",
     "Covariance",
     "Density",
+    "DielectricConstant",
     "Diffusion",
     "Enthalpy",
     "Frame",

@@ -29,6 +29,16 @@ def _no_pairs() -> IntArray:
 
 
 @dataclass(frozen=True)
+class Charges:
+    """Charges of all particles, q = fixed + along z, with what is learned of them, z."""
+
+    fixed: Array
+    """[particles], e."""
+    along: Array
+    """dq/dz, [particles, learned]."""
+
+
+@dataclass(frozen=True)
 class Particles:
     """What stays the same from frame to frame."""
 
@@ -39,6 +49,8 @@ class Particles:
     """[bonds, 2], what holds molecules together, as far as that is known."""
     constraints: IntArray = field(default_factory=_no_pairs)
     """[constraints, 2], pairs at a fixed distance."""
+    charges: Charges | None = None
+    """None where no single NonbondedForce has them."""
 
     @property
     def n_molecules(self) -> int:
@@ -87,6 +99,7 @@ class Conditions:
     rest_energy: Tensor  # of all other forces, kJ/mol, [frames]
     weights: Callable[[], Tensor]  # of the frames, normalised, [frames]
     pressure: float | None  # bar; None at constant volume
+    free_charges: Callable[[Tensor], Tensor]  # of coefficients; z of ``Charges``, e, [learned]
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,7 @@ class Observable:
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
     n_values: int = 1
     needs_virial: bool = False
+    needs_molecules: bool = False  # whole ones, whatever a box cut?
     needs_pressure: bool = False  # does it say something at constant pressure only?
     steps: int = 0  # of the trajectory segment that a value takes besides the frame
 

@@ -198,6 +198,7 @@ class View:
             rest_energy=torch.from_numpy(samples.rest_energy),
             weights=lambda: self.weights,
             pressure=samples.pressure,
+            free_charges=samples.potential.free_charges,
         )
         found = observable.values(torch.from_numpy(samples.records[observable]), conditions)
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(samples):

@@ -12,7 +12,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
-from ...observables import Particles
+from ...observables import Charges, Particles
 from ...potentials import AttachOptions, Sum, adapter_of, adapts
 from ...samples import LearnedEnergy, SumOfFeatures
 from ...statistics.kernels import PairHistogram
@@ -117,6 +117,12 @@ class SumAdapter(Adapter):
         """That of each term."""
         found = [part.part(context) for part in self.parts]
         return list(zip(self.potential.slices(), found, strict=True))
+
+    def charges(self, charges: Charges) -> Charges:
+        """With those of all terms."""
+        for part in self.parts:
+            charges = part.charges(charges)
+        return charges
 
     def raise_interrupt(self) -> None:
         """Of any term."""

@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 
 from ...errors import AttachError
-from ...observables import Particles
+from ...observables import Charges, Particles
 from ...potentials import AttachOptions, adapts
 from ...statistics.molecules import molecule_centres
 from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
@@ -100,6 +100,13 @@ class SystemParametersAdapter(Adapter):
                         own.hide(copy, own.layouts[self._key])
                 return copy
         return force
+
+    def charges(self, charges: Charges) -> Charges:
+        """With those of all terms."""
+        for term in self.potential:
+            force, layout = term.place.find(self._system), term.layouts[self._key]
+            charges = term.particle_charges(charges, force, layout)
+        return charges
 
     def recorder(
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None

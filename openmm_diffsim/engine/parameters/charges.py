@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import PotentialError
+from ...observables import Charges
 from ...potentials.values import Values
 from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
@@ -132,6 +133,18 @@ class ChargesTerm(Term):
         """z_d, where other charges are fixed, and z_d z_e of d <= e, flat."""
         return monomials(self.free()[None], self.is_quadratic)[0]
 
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """z, of coefficients; of their products it is told up to a common sign."""
+        d = len(self.free)
+        if not self.is_quadratic:
+            return coefficients[:d]
+        products = coefficients.new_zeros(d, d)
+        rows, columns = _products(d)
+        products = products.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
+        products = products + products.T - torch.diag(products.diagonal())
+        largest = int(products.diagonal().argmax())
+        return products[largest] / torch.sqrt(products[largest, largest])
+
     def charges(self) -> dict[str, float]:
         """Present charge of each type, e."""
         q = self.directions.charges(self.free.numbers())
@@ -189,6 +202,17 @@ class ChargesTerm(Term):
     def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
         """Charges of particles, and products of exceptions that follow them."""
         self._put(force, layout, self.directions.charges(self.free.numbers()))
+
+    def particle_charges(
+        self, charges: Charges, force: openmm.NonbondedForce, layout: Layout
+    ) -> Charges:
+        """The learned ones by their independent directions; what offsets add to them stays."""
+        n, learned = len(layout.type_of), layout.type_of >= 0
+        own = nonbonded.read(force).particles[:, 0]
+        at_zero = _of_particles(layout, self.directions.at_zero, own)
+        along = _of_particles(layout, self.directions.along, np.zeros((n, len(self.free))))
+        fixed = np.where(learned, charges.fixed - own + at_zero, charges.fixed)
+        return Charges(fixed, np.concatenate([charges.along, along], axis=1))
 
     def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
         """No charge."""

@@ -106,6 +106,12 @@ class SystemParameters(Potential):
         parts = [term.coefficients() for term in self]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """Those of all terms."""
+        sizes = [len(term.coefficients()) for term in self]
+        pairs = zip(self, coefficients.split(sizes), strict=True)
+        return torch.cat([term.free_charges(part) for term, part in pairs])
+
     def form(self) -> dict[str, Any]:
         """The form of each term, by its name."""
         return {"kind": type(self).__name__, "terms": {t.name: t.form() for t in self}}
