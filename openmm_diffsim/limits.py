@@ -76,6 +76,8 @@ LIMITS = {
     # of targets
     "value": Limit(-1e12, 1e12, "in md units"),
     "uncertainty": Limit(1e-12, 1e12, "it is squared, and divided by"),
+    "background": Limit(1.0, 100.0, "vacuum has 1"),
+    "interfaces": Limit(1, 100, "a slab has 2"),
     "n": Limit(1, 10**9, "counts molecules"),
     "correction": Limit(-1e6, 1e6, "in kJ/mol"),
     "weight": Limit(1e-9, 1e9, "multiplies the share of a target in the misfit"),

@@ -136,7 +136,7 @@ KINDS = [
     "SelfVanHove", "SmoothRDF",
     "PerMolecule", "Volume", "Density", "PotentialEnergy", "Enthalpy", "HeatOfVaporization",
     "Covariance", "HeatCapacity", "IsothermalCompressibility", "ThermalExpansion",
-    "DielectricConstant", "DipoleFluctuation",
+    "DielectricConstant", "DipoleFluctuation", "PressureTensor", "SurfaceTension",
 ]  # fmt: skip
 KNOW_KINDS = ("engine/adapters/", "engine/native")
 

@@ -116,6 +116,7 @@ THERMODYNAMIC = [
     ({"observable": "compressibility", "value": 0.45, "unit": "1/GPa"}, 4.5e-5, "1/bar"),
     ({"observable": "thermal-expansion", "value": 2.6e-4}, 2.6e-4, "1/K"),
     ({"observable": "dielectric-constant", "value": 78.4, "background": 1.8}, 78.4, ""),
+    ({"observable": "surface-tension", "value": 0.072, "unit": "N/m"}, 72.0, "mN/m"),
     ({"observable": "pressure", "value": 0.1, "unit": "MPa"}, 1.0, "bar"),
 ]
 

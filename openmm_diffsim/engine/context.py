@@ -16,30 +16,6 @@ def masses_of(system: openmm.System) -> Array:
     return np.array([mass.value_in_unit(unit.dalton) for mass in masses], dtype=np.float64)
 
 
-def charges_of(context: openmm.Context) -> Array | None:
-    """Charges, e, [particles], of the one NonbondedForce that has some; None if there is no such.
-
-    With what parameter offsets add to them now. None too beside induced dipoles.
-    """
-    forces = context.getSystem().getForces()
-    if any(isinstance(force, openmm.AmoebaMultipoleForce) for force in forces):
-        return None
-    nonbonded = [f for f in forces if isinstance(f, openmm.NonbondedForce)]
-    found = [q for q in (_charges(force, context) for force in nonbonded) if q.any()]
-    return found[0] if len(found) == 1 else None
-
-
-def _charges(force: openmm.NonbondedForce, context: openmm.Context) -> Array:
-    charge = unit.elementary_charge
-    n = force.getNumParticles()
-    q = [force.getParticleParameters(i)[0].value_in_unit(charge) for i in range(n)]
-    total = np.array(q, dtype=np.float64)
-    for k in range(force.getNumParticleParameterOffsets()):
-        name, index, scale, *_ = force.getParticleParameterOffset(k)
-        total[index] += context.getParameter(name) * scale
-    return total
-
-
 def platform_properties(context: openmm.Context, *names: str) -> dict[str, str]:
     """Those of these properties that the Context's platform has, with their values."""
     platform = context.getPlatform()

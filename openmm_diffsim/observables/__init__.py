@@ -1,7 +1,17 @@
 """What is measured, per frame."""
 
 from .angles import AngleDistribution
-from .base import ENTRIES, Charges, Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .base import (
+    ENTRIES,
+    AxisVirials,
+    Charges,
+    Conditions,
+    Frame,
+    Observable,
+    Particles,
+    Recorder,
+    record_frame,
+)
 from .configurations import Configurations
 from .dynamics import (
     MSD,
@@ -19,7 +29,7 @@ from .fluctuations import (
     ThermalExpansion,
 )
 from .function import FunctionOfAverages
-from .pressure import Pressure
+from .pressure import Pressure, PressureTensor, SurfaceTension
 from .segment import Segment, SegmentObservable
 from .site import Place, Section, Site
 from .smooth import SmoothRDF
@@ -32,6 +42,7 @@ __all__ = [
     "RDF",
     "VACF",
     "AngleDistribution",
+    "AxisVirials",
     "Charges",
     "Conditions",
     "Configurations",
@@ -51,6 +62,7 @@ __all__ = [
     "Place",
     "PotentialEnergy",
     "Pressure",
+    "PressureTensor",
     "Recorder",
     "Section",
     "Segment",
@@ -59,6 +71,7 @@ __all__ = [
     "SelfVanHove",
     "Site",
     "SmoothRDF",
+    "SurfaceTension",
     "ThermalExpansion",
     "Volume",
     "record_frame",

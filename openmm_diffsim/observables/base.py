@@ -77,6 +77,14 @@ class Particles:
 
 
 @dataclass(frozen=True)
+class AxisVirials:
+    """W_a = -dU/d ln L_a along each axis of the box, moving whole molecules; W is their sum."""
+
+    rest: Array  # of all but the learned forces, kJ/mol, [3]
+    features: Array  # of each feature of the learned ones, dW_a/dc, [3, coefficients]
+
+
+@dataclass(frozen=True)
 class Frame:
     """One configuration, as a recorder sees it."""
 
@@ -84,6 +92,7 @@ class Frame:
     box: Array | None  # [3, 3], nm, reduced form
     volume: float  # nm^3, NaN without a box
     rest_virial: float  # of all but the learned force, kJ/mol; NaN where nobody asked for it
+    axes: AxisVirials | None = None  # None where nobody asked for it, or without a box
 
 
 @dataclass(frozen=True)
@@ -197,6 +206,7 @@ class Observable:
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
     n_values: int = 1
     needs_virial: bool = False
+    needs_axes: bool = False  # the ``axes`` of a frame?
     needs_molecules: bool = False  # whole ones, whatever a box cut?
     needs_pressure: bool = False  # does it say something at constant pressure only?
     steps: int = 0  # of the trajectory segment that a value takes besides the frame

@@ -56,6 +56,10 @@ class FeatureRecorder:
         """Its share of the virial of the forces that are not its own, kJ/mol: none."""
         return 0.0
 
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        """Its share of the energy of the forces that are not its own, kJ/mol: none."""
+        return 0.0
+
     def sums(
         self, positions: Array, box: Array | None, histograms: Sequence[PairHistogram]
     ) -> PairSums:

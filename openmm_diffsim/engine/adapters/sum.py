@@ -164,6 +164,11 @@ class _SumRecorder(FeatureRecorder):
         for recorder in self._recorders:
             recorder.want_virial(wanted)
 
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        return sum(
+            recorder.energy_within(positions, own_box) for recorder, own_box in self._each(box)
+        )
+
     def virial_within(self, positions: Array, box: Array | None) -> float:
         return sum(
             recorder.virial_within(positions, own_box) for recorder, own_box in self._each(box)

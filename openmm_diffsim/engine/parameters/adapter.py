@@ -136,6 +136,10 @@ class _ParametersRecorder(FeatureRecorder):
             self._last = positions, (self._at(positions, box), self._virials(positions, box))
         return self._last[1]
 
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        """All of it."""
+        return float(self._c @ self.features(positions, box)[0])
+
     def virial_within(self, positions: Array, box: Array | None) -> float:
         """All of it: the Forces are the System's own."""
         return float(self._c @ self.features(positions, box)[1])
