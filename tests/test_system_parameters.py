@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +13,27 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from systems import (
+    BOXES,
     EPSILON,
     SIGMA,
+    assert_parameter_gradient,
     context_of,
     empty_system,
     energy_and_forces,
     lattice,
+    numerical_derivative,
     simulate,
 )
 
 import openmm_diffsim as diffsim
 from openmm_diffsim.engine.adapters import attached, bonds_of
-from openmm_diffsim.engine.recorder import describe_particles
+from openmm_diffsim.engine.recorder import (
+    FrameRecorder,
+    RestForces,
+    configuration,
+    describe_particles,
+)
+from openmm_diffsim.errors import AttachError, PotentialError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 
 Array = NDArray[np.float64]
@@ -148,3 +160,310 @@ def test_features_of_charges_are_the_energy(method: int, types: str, neutral: bo
     assert len(term.free) == len(types) - neutral
     assert term.is_quadratic == (types == "ABCD")
     check_features(potential, system, x)
+
+
+# Options of the force ----------------------------------------------------------------------------
+
+
+def learn_both(system: Any, types: str = "AB") -> Any:
+    potential = diffsim.SystemParameters(system)
+    chosen = {name: TYPES[name] for name in types}
+    potential.lennard_jones(chosen)
+    potential.charges(chosen, neutral=False)
+    return potential
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_offsets_of_the_force_are_kept(where: int) -> None:
+    """Of the charge, sigma or epsilon of learned and of other particles, and of exceptions."""
+    system, x = molecules(method=Force.CutoffPeriodic)
+    force = system.getForce(1)
+    force.addGlobalParameter("lambda", 0.7)
+    shift = np.eye(3)[where] * 0.05
+    for i in (0, 1, 2, 7, 8):
+        force.addParticleParameterOffset("lambda", i, *shift)
+    ones = [k for k in range(force.getNumExceptions()) if force.getExceptionParameters(k)[4]._value]
+    force.addExceptionParameterOffset("lambda", ones[0], *shift)
+    if where == 0:
+        potential = learn_both(system)
+    else:
+        with pytest.warns(RuntimeWarning, match=r"1 of 8 exceptions .* stay as they are"):
+            potential = learn_both(system)
+    check_features(potential, system, x, 30)
+    context = context_of(system, x, "Reference")
+    context.setParameter("lambda", 0.6)
+    if where:
+        with pytest.raises(AttachError, match=r"'lambda'.* is 0.6 in the Context, expected .* 0.7"):
+            features_of(potential, context)
+    else:
+        total = energy_and_forces(context)[0]
+        set_flat_parameters(potential, 1.1 * flat_parameters(potential))
+        before = potential.coefficients().detach().numpy() @ features_of(potential, context)
+        assert np.isfinite(total - before)
+
+
+def test_exceptions_that_do_not_follow_stay() -> None:
+    system, x = molecules()
+    force = system.getForce(1)
+    ones = [k for k in range(force.getNumExceptions()) if force.getExceptionParameters(k)[4]._value]
+    i, j, charge, sigma, epsilon = force.getExceptionParameters(ones[0])
+    force.setExceptionParameters(ones[0], i, j, charge, 1.1 * sigma, epsilon)
+    with pytest.warns(RuntimeWarning, match="1 of 8 exceptions"):
+        potential = learn_both(system)
+    check_features(potential, system, x, 30)
+    assert force.getExceptionParameters(ones[0])[3:] == [1.1 * sigma, epsilon]
+    assert force.getExceptionParameters(ones[1])[4] != epsilon
+
+
+@pytest.mark.parametrize("shape", ["skewed", "dodecahedron"])
+def test_features_in_a_triclinic_box_with_periodic_exceptions(shape: str) -> None:
+    system, x = molecules(setExceptionsUsePeriodicBoundaryConditions=True)
+    box = 1.2 * BOXES[shape]
+    system.setDefaultPeriodicBoxVectors(*box)
+    moved = x + np.arange(4 * 8)[:, None] % 4 // 2 * box[2]  # half of each molecule
+    check_features(learn_both(system), system, moved, 20)
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_virials_add_up(platform: str) -> None:
+    """That of the learned part and of the rest to what the whole energy says; also in a sum."""
+    system, x = molecules(n=27, setUseSwitchingFunction=True, setSwitchingDistance=0.7)
+    water = learn_both(system)
+    pressure = diffsim.Pressure()
+    spline = diffsim.SplinePair(0.3, 0.8, 6, name="spline")
+    set_flat_parameters(spline, torch.linspace(2.0, 0.1, len(flat_parameters(spline))))
+    potential = water + spline
+    potential.attach(system)
+    simulation = simulate(system, x, platform=platform)
+    context = simulation.context
+    found = []
+    for change in (0.0, 0.05):
+        set_flat_parameters(water, flat_parameters(water) + change)
+        diffsim.StatePoint(simulation, potential).apply()
+        recorder = FrameRecorder(potential, context, [pressure])
+        recorder.add(
+            *configuration(context.getState(getPositions=True)), energy_and_forces(context)[0]
+        )
+        c = potential.coefficients().detach().numpy()
+        samples = recorder.samples(c, 300.0, None, 1)
+        whole = RestForces([], context).virial(*configuration(context.getState(getPositions=True)))
+        rest = samples.records[pressure][0, 1]
+        assert samples.learned.virial(torch.from_numpy(c)).item() + rest == pytest.approx(
+            whole, rel=1e-4
+        )
+        found.append(rest)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+# Whole runs --------------------------------------------------------------------------------------
+
+
+ARM, ANGLE = 0.09572, np.deg2rad(104.52)
+ONE = ARM * np.array(
+    [
+        [0, 0, 0],
+        [np.sin(ANGLE / 2), np.cos(ANGLE / 2), 0],
+        [-np.sin(ANGLE / 2), np.cos(ANGLE / 2), 0],
+    ]
+)
+
+
+def water_system(n: int, side: float | None) -> Any:
+    """Rigid water of TIP3P's parameters, in a periodic box with PME, or by itself."""
+    system = empty_system(0, np.eye(3) * (side or 2.0))
+    force = Force()
+    if side is not None:
+        force.setNonbondedMethod(force.PME)
+        force.setCutoffDistance(0.45)
+    sites = ((15.999, -0.834, 0.315, 0.636), (1.008, 0.417, 1.0, 0.0), (1.008, 0.417, 1.0, 0.0))
+    for m in range(n):
+        o, *hydrogens = (3 * m, 3 * m + 1, 3 * m + 2)
+        for mass, *site in sites:
+            system.addParticle(mass)
+            force.addParticle(*site)
+        for h in hydrogens:
+            system.addConstraint(o, h, ARM)
+            force.addException(o, h, 0.0, 1.0, 0.0)
+        system.addConstraint(*hydrogens, 2 * ARM * np.sin(ANGLE / 2))
+        force.addException(*hydrogens, 0.0, 1.0, 0.0)
+    system.addForce(force)
+    return system
+
+
+def learn_water(system: Any) -> Any:
+    atoms = np.arange(system.getNumParticles()).reshape(-1, 3)
+    water = diffsim.SystemParameters(system)
+    water.lennard_jones(atoms=atoms[:, 0])
+    water.charges({"O": atoms[:, 0], "H": atoms[:, 1:]}, neutral=True)
+    return water
+
+
+def bulk(n: int = 27, side: float = 0.95, barostat: bool = False) -> tuple[Any, Any]:
+    """A Simulation of water, and what is learned of it."""
+    system = water_system(n, side)
+    if barostat:
+        system.addForce(openmm.MonteCarloBarostat(1.0, 300.0, 10))
+    potential = learn_water(system)
+    integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
+    integrator.setRandomNumberSeed(1)
+    centres = lattice(n, np.eye(3) * side)
+    turns = np.linalg.qr(np.random.default_rng(1).normal(size=(n, 3, 3)))[0]
+    x = (centres[:, None] + ONE @ turns).reshape(-1, 3)
+    simulation = simulate(system, x, integrator)
+    simulation.minimizeEnergy(maxIterations=50)
+    simulation.context.setVelocitiesToTemperature(300.0, 1)
+    return simulation, potential
+
+
+def test_water_and_its_vapour_share_parameters() -> None:
+    simulation, water = bulk(barostat=True)
+    liquid = diffsim.StatePoint(simulation, water)
+    assert water.charges is not None
+    vapour = water_system(1, None)
+    alone = simulate(vapour, ONE, openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002))
+    with pytest.raises(AttachError, match=r"none that it was made for .* call attach\(system\)"):
+        diffsim.StatePoint(alone, water)
+    water.attach(vapour)
+    gas = diffsim.StatePoint(alone, water)
+    samples, single = liquid.sample(40, 10), gas.sample(40, 10)
+    assert np.ptp(samples.volume) > 0
+    assert samples.features.shape == single.features.shape == (4, 3)
+    assert np.abs(samples.rest_energy).max() < 1e-6 * np.abs(samples.run_energies()).max()
+    # One molecule: nothing acts within it.
+    assert np.abs(single.features).max() < 1e-9
+    set_flat_parameters(water, flat_parameters(water) + 0.02)
+    for point in (liquid, gas):
+        point.apply()
+    o, h, _ = (vapour.getForce(0).getParticleParameters(i)[0]._value for i in range(3))
+    assert h == pytest.approx(0.437)
+    assert o == pytest.approx(-2 * h)
+    now = energy_and_forces(simulation.context)[0]
+    assert samples.at().learned_energy[-1].item() == pytest.approx(now, rel=1e-9)
+    refined = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(simulation.system))
+    assert refined.getForce(0).getParticleParameters(1)[0]._value == pytest.approx(0.437)
+
+
+def test_a_system_that_cannot_be_matched_is_refused() -> None:
+    system = water_system(2, 1.0)
+    water = diffsim.SystemParameters(system)
+    water.lennard_jones(atoms=[0])  # the second oxygen stays as it is
+    with pytest.raises(AttachError, match="cannot be told"):
+        water.attach(water_system(1, None))
+    water = learn_water(system)
+    other = water_system(1, None)
+    other.getForce(0).setParticleParameters(0, -0.9, 0.315, 0.636)
+    with pytest.raises(AttachError, match="no particle of this System"):
+        diffsim.SystemParameters.attach(water, other)
+
+
+def test_identity_leaves_out_what_is_learned() -> None:
+    simulation, water = bulk()
+    point = diffsim.StatePoint(simulation, water)
+    identity, form = point.identity(), water.form()
+    set_flat_parameters(water, flat_parameters(water) + 0.02)
+    point.apply()
+    assert point.identity() == identity
+    again = learn_water(simulation.system)  # from the refined System
+    assert again.form() == form
+    assert diffsim.StatePoint(simulation, again).identity() == identity
+    simulation.system.getForce(0).setParticleParameters(1, 0.437, 1.0, 0.1)
+    assert point.identity() != identity
+
+
+def test_samples_go_through_files_and_other_processes(tmp_path: Path) -> None:
+    simulation, water = bulk()
+    point, pressure = diffsim.StatePoint(simulation, water), diffsim.Pressure()
+    job = diffsim.SamplingJob.of(point, diffsim.Recording(20, 10, (pressure,)))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        result = pool.submit(job.run).result()
+    here = point.sample(20, 10, [pressure])
+    for name, array in here.arrays([pressure], Path()).items():
+        np.testing.assert_array_equal(result.arrays[name], array)
+    here.save(tmp_path / "water.npz")
+    again = diffsim.Samples.load(tmp_path / "water.npz", water, [pressure])
+    np.testing.assert_array_equal(again.features, here.features)
+
+
+def test_gradients_are_differences() -> None:
+    simulation, water = bulk()
+    pressure = diffsim.Pressure()
+    samples = diffsim.StatePoint(simulation, water).sample(200, 10, [pressure])
+    assert_parameter_gradient(water, lambda: samples.average(pressure).sum(), step=2e-5)
+    theta = flat_parameters(water)
+
+    def energy(t: torch.Tensor) -> torch.Tensor:
+        return samples.learned.energy(water.coefficients_at(t)).sum()
+
+    hessian = torch.autograd.functional.hessian(energy, theta).numpy()
+
+    def slope(t: Array) -> Array:
+        leaf = torch.from_numpy(t).requires_grad_(True)
+        return torch.autograd.grad(energy(leaf), leaf)[0].numpy()
+
+    expected = numerical_derivative(slope, theta.numpy(), 1e-4)
+    np.testing.assert_allclose(hessian, expected, rtol=1e-6, atol=1e-9 * np.abs(expected).max())
+
+
+def test_lennard_jones_of_a_fluid_is_found_from_its_g() -> None:
+    rdf = diffsim.RDF(0.8, 40)
+    simulation, truth = fluid()
+    point = diffsim.StatePoint(simulation, truth)
+    point.sample(1000, 100)
+    g = point.sample(20_000, 20, [rdf]).estimate(rdf)
+    wrong = flat_parameters(truth) + torch.tensor([0.03, -0.2])
+    exact = flat_parameters(truth)
+    set_flat_parameters(truth, wrong)
+    target = diffsim.Target(
+        point, rdf, rdf.r, g.value, uncertainty=np.maximum(g.standard_error, 0.01)
+    )
+    fit = diffsim.Refinement(truth, [target])
+    fit.run(rounds=4, steps=6000, every=20, progress=False)
+    table = fit.parameter_table()
+    error = np.maximum(table.standard_error, 1e-4)
+    deviation = (table.values - exact.numpy()) / error
+    assert np.abs(deviation).max() < 4, f"{deviation} standard errors of {table.standard_error}"
+    assert np.abs(table.values - exact.numpy()).max() < 0.1
+
+
+# What is refused ---------------------------------------------------------------------------------
+
+
+def test_slips_are_told() -> None:
+    system, _ = molecules()
+    potential = diffsim.SystemParameters(system)
+    with pytest.raises(AttachError, match="nothing is learned yet"):
+        attached(potential, system)
+    with pytest.raises(PotentialError, match="expected one value of all its atoms"):
+        potential.lennard_jones({"all": np.arange(8)})
+    with pytest.raises(PotentialError, match=r"of the types \['A', 'B'\]"):
+        potential.lennard_jones({"A": [0, 4], "B": [4]})
+    with pytest.raises(PotentialError, match=r"expected different particles 0 .. 31"):
+        potential.lennard_jones([0, 40])
+    with pytest.raises(PotentialError, match=r"bounds.* expected of \['sigma', 'epsilon'\]"):
+        potential.lennard_jones([0], bounds={"charge": (0, 1)})
+    with pytest.raises(PotentialError, match=r"is 0.32 at the start, expected more than 0.4"):
+        potential.lennard_jones({"A": TYPES["A"]}, bounds={"sigma": (0.4, 0.5)})
+    with pytest.raises(PotentialError, match="none can change"):
+        potential.charges({"A": TYPES["A"]}, neutral=True)
+    with pytest.raises(PotentialError, match="14 can change independently"):
+        potential.charges({str(k): [k] for k in range(14)}, neutral=False)
+    with pytest.raises(AttachError, match=r"that is 'other', found 0 among \['NonbondedForce'\]"):
+        potential.charges(force="other")
+    potential.charges(TYPES)
+    with pytest.raises(PotentialError, match="name all types in one call"):
+        potential.charges({"A": TYPES["A"]}, neutral=False, name="more")
+    with pytest.raises(AttachError, match="its forces are in the System already"):
+        potential.attach(system, backend="table")
+
+
+def test_bounds_and_learn_say_what_moves() -> None:
+    system, _ = molecules()
+    potential = diffsim.SystemParameters(system)
+    term = potential.lennard_jones(
+        {"A": TYPES["A"]}, learn=("epsilon",), bounds={"epsilon": (0.1, 1.0)}
+    )
+    assert len(flat_parameters(potential)) == 1
+    for value in (-50.0, 50.0):
+        set_flat_parameters(potential, torch.tensor([value]))
+        assert 0.1 <= term.epsilon.numbers()[0] <= 1.0
+    assert term.sigma.numbers() == pytest.approx(0.32)

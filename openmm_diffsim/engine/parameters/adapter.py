@@ -37,7 +37,7 @@ class SystemParametersAdapter(Adapter):
         key = system_key(system)
         for term in self.potential:
             if key not in term.layouts:
-                term.attach(system)
+                term.layouts[key] = term.layout_like(system)
         self.bind(system)
         return self.forces
 

@@ -67,7 +67,6 @@ class ChargesTerm(Term):
         super().__init__(name, place)
         self.free = z
         self.directions = directions
-        self.is_quadratic = True
         self._kinds: Kinds | None = None
 
     @classmethod
@@ -117,10 +116,15 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
-        term.add_layout(system, types)
+        term.layouts[system_key(system)] = term._layout(system, types)
         return term
 
     # Torch ----------------------------------------------------------------------------------------
+
+    @property
+    def is_quadratic(self) -> bool:
+        """Is nothing else charged, in any System?"""
+        return all(layout.is_quadratic for layout in self.layouts.values())
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
@@ -159,19 +163,13 @@ class ChargesTerm(Term):
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def add_layout(self, system: openmm.System, types: dict[str, IntArray]) -> None:
-        """Learn the particles of these types of a System too."""
-        layout = self._layout(system, types)
-        self.is_quadratic = self.is_quadratic and layout.is_quadratic
-        self.layouts[system_key(system)] = layout
-
-    def attach(self, system: openmm.System) -> None:
+    def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
         assert self._kinds is not None
         table = nonbonded.read(self.place.find(system))
         types = self._kinds.find(system, table.particles)
         self.directions.check(_counts(system, types))
-        self.add_layout(system, types)
+        return self._layout(system, types)
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         table = nonbonded.read(self.place.find(system))

@@ -133,7 +133,7 @@ class LennardJonesTerm(Term):
         }
         term = cls(name, place, **values)
         term._kinds = Kinds(system, types, table.particles)
-        term.add_layout(system, types)
+        term.layouts[system_key(system)] = term._layout(system, types)
         return term
 
     # Torch ----------------------------------------------------------------------------------------
@@ -175,15 +175,11 @@ class LennardJonesTerm(Term):
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def add_layout(self, system: openmm.System, types: dict[str, IntArray]) -> None:
-        """Learn the particles of these types of a System too."""
-        self.layouts[system_key(system)] = self._layout(system, types)
-
-    def attach(self, system: openmm.System) -> None:
+    def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
         assert self._kinds is not None
         table = nonbonded.read(self.place.find(system))
-        self.add_layout(system, self._kinds.find(system, table.particles))
+        return self._layout(system, self._kinds.find(system, table.particles))
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         force = self.place.find(system)

@@ -91,8 +91,8 @@ class Term(nn.Module):
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def attach(self, system: openmm.System) -> None:
-        """Add the layout of another System, with the parameters that the first had at the start.
+    def layout_like(self, system: openmm.System) -> Any:
+        """The layout in another System, which has the parameters of the first one at the start.
 
         Raises
         ------
