@@ -217,7 +217,7 @@ class Water(Case):
     kelvin, cutoff, r_min, knots = 298.0, 0.65, 0.2, 27  # no pair where the core is forced to rise
     n = 200
     frames, every, equilibration = 2000, 25, 5000
-    rounds, steps, fit_every = 7, 10_000, 50
+    rounds, steps, fit_every = 12, 10_000, 50
     is_correction = True
     pressure: float | None = None
 

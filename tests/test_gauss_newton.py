@@ -38,12 +38,13 @@ from openmm_diffsim.potentials import (
     flat_parameters,
     set_flat_parameters,
 )
-from openmm_diffsim.refinement import Comparison, FitView, Step, jackknife
+from openmm_diffsim.refinement import Comparison, FitView, Step
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods import gauss_newton
 from openmm_diffsim.refinement.methods.gauss_newton import (
-    damping,
+    LinearModel,
+    Normal,
     follow,
     linear_model,
     solve,
@@ -441,11 +442,12 @@ def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     view = replace(views[0], jacobian_noise=noise)
     step = rng.normal(size=N)
     expected = sum(d @ view.weight @ d for d in measured(view) @ step)
-    assert step @ damping(view) @ step == pytest.approx(expected)
-    assert not damping(views[0]).any()
+    data = Normal.of(view)
+    assert step @ (data.damped - data.hessian) @ step == pytest.approx(expected)
+    assert not Normal.of(views[0]).noise.any()
 
 
-def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
+def test_a_jacobian_that_is_all_noise_gives_a_short_step_and_tells_nothing() -> None:
     views, chains, offsets, _ = random_problem(37, 3, 1)
     noisy = replace(
         views[0], jacobian_noise=JacobianNoise(np.eye(8), 100 * views[0].jacobian[None])
@@ -453,7 +455,38 @@ def test_damping_shortens_a_step_and_leaves_its_error_bars() -> None:
     plain, damped = (solve([v], chains, offsets, [None]) for v in (views[0], noisy))
     # the same shape of J, 100 times as large: the Hessian is 10001 times as large
     np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
-    np.testing.assert_allclose(damped.covariance, plain.covariance)
+    assert np.all(np.diag(damped.covariance) > 1e5 * np.diag(plain.covariance))
+
+
+def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
+    """y = J x + e of 100 points, J + E of ten stretches, E three times J along the second of two.
+
+    Least squares finds 1 / (1 + 9) of x there, a step goes farther. What frames say is all of it,
+    within four standard errors of 400 times, and two of its own hold in 90 to 99 %.
+    """
+    rng = np.random.default_rng(38)
+    n, x = 100, np.array([0.05, 0.2])
+    true = rng.normal(size=(n, 2)) / np.sqrt(n) * [40.0, 8.0]
+    noise = 3 * 8.0 / np.sqrt(n) * np.array([0.0, 1.0])
+    steps, found, errors = [], [], []
+    for _ in range(400):
+        parts = rng.normal(size=(10, n, 2)) * noise / np.sqrt(10)
+        jacobian, deviations = true + parts.sum(axis=0), parts - parts.mean(axis=0)
+        goal = target(Recorded(n), np.zeros(n), 1.0)
+        view = view_of(
+            -true @ x + rng.normal(size=n), jacobian, np.zeros((n, n)), np.eye(n), [goal]
+        )
+        view = replace(view, jacobian_noise=JacobianNoise(np.eye(n), deviations))
+        model = LinearModel([view], [np.eye(2)], [np.zeros(2)], [None])
+        step = model.step(is_damped=False)
+        steps.append(model.step().change)
+        found.append(step.change)
+        errors.append(np.sqrt(np.diag(step.covariance)))
+    off, size = np.array(found) - x, np.std(found, axis=0) / 20
+    assert np.all(np.abs(off.mean(axis=0)) < 4 * size)
+    assert 1.2 * 0.1 < np.mean(steps, axis=0)[1] / x[1] < 0.5
+    coverage = np.mean(np.abs(off) < 2 * np.array(errors), axis=0)
+    assert np.all((coverage > 0.90) & (coverage < 0.99)), coverage
 
 
 def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
@@ -744,61 +777,32 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
     assert ((coverage > 0.90) & (coverage < 0.99)).all(), coverage
 
 
-def z_of_repeats(frames: int, n_values: int, memory: float, repeats: int) -> tuple[Array, Array]:
-    """Steps from the truth over their errors, rms [parameters]: as the Hessian has them, and all.
-
-    Frames and data are drawn anew each time.
-    """
+@pytest.mark.parametrize(
+    "frames, n_values, memory", [(300, 30, 0.9), (1000, 30, 0.0), (1000, 8, 0)]
+)
+def test_few_frames_of_many_values_say_how_little_they_know(
+    frames: int, n_values: int, memory: float
+) -> None:
+    """15 independent frames at the least; 60 repeats from the truth, rms known to 9 %."""
     rng = np.random.default_rng(8)
     harmonic, matrix = Harmonic(1, n_values), rng.normal(size=(N, 2))
     potential = Linear(matrix, np.array([0.3, -0.2]))
     values, error = harmonic.mean(matrix @ np.array([0.3, -0.2])), np.full(n_values, 0.005)
     found = []
-    for _ in range(repeats):
+    for _ in range(60):
         samples = harmonic.sample(potential, frames, rng, memory)
         goal = target(harmonic.observable, values + error * rng.normal(size=n_values), error)
         state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
         view = FitView(potential, (state,), flat_parameters(potential))
-        step = GaussNewton().propose(view)
+        step = LinearModel.of(view, GaussNewtonOptions()).step(is_damped=False)
         assert step.covariance is not None
-        more = jackknife.excess(view, GaussNewtonOptions(), step.covariance)
-        for covariance in (step.covariance, step.covariance + more):
-            found.append(step.change / np.sqrt(np.diag(covariance)))
-    return np.sqrt(np.mean(np.square(found[::2]), axis=0)), np.sqrt(
-        np.mean(np.square(found[1::2]), axis=0)
-    )
-
-
-def test_stretches_left_out_show_the_noise_that_a_fit_to_it_hides() -> None:
-    """About 15 independent frames of 30 values make Jacobian and weights; rms known to 9 %."""
-    by_hessian, found = z_of_repeats(300, 30, 0.9, 60)
-    assert np.all(by_hessian > 1.3), by_hessian
-    assert np.all(found < 1.25), found
-
-
-def test_an_answer_that_other_frames_do_not_confirm_widens_the_error() -> None:
-    """Of 15 independent frames of 30 values much is lost, of 3000 nothing."""
-    rng, harmonic = np.random.default_rng(8), Harmonic(1, 30)
-    potential = Linear(np.eye(N), np.zeros(N))
-    ratio = []
-    for frames, memory in ((300, 0.9), (3000, 0.0)):
-        samples = harmonic.sample(potential, frames, rng, memory)
-        goal = target(harmonic.observable, harmonic.mean(np.zeros(N)), 0.005)
-        state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
-        view = FitView(potential, (state,), flat_parameters(potential))
-        covariance = GaussNewton().propose(view).covariance
-        assert covariance is not None
-        more = jackknife.excess(view, GaussNewtonOptions(), covariance)
-        ratio.append(np.trace(covariance + more) / np.trace(covariance))
-    assert ratio[0] > 1.5 and ratio[1] < 1.3, ratio
-
-
-def test_where_the_hessian_is_right_leaving_stretches_out_adds_little() -> None:
-    by_hessian, found = z_of_repeats(1000, 8, 0.0, 40)
-    assert np.all(found > 0.9 * by_hessian), found / by_hessian
+        found.append(step.change / np.sqrt(np.diag(step.covariance)))
+    rms = np.sqrt(np.mean(np.square(found), axis=0))
+    assert np.all((rms > 0.7) & (rms < 1.3)), rms
 
 
 def test_the_method_moves_a_potential_to_the_closed_form_and_says_the_covariance() -> None:
+    """Of 400 frames the Jacobian is 1 % noise, which the step leaves out."""
     rng = np.random.default_rng(9)
     harmonic = Harmonic(2)
     matrix = rng.normal(size=(N, 2))
@@ -811,10 +815,10 @@ def test_the_method_moves_a_potential_to_the_closed_form_and_says_the_covariance
         potential.theta.zero_()
     view = view_state([goal], samples, None, GaussNewtonOptions())
     expected = whitened_least_squares([view], [matrix], [np.zeros(N)], None)
-    np.testing.assert_allclose(moved.numpy(), expected, rtol=1e-6)
+    assert np.all(np.abs(moved.numpy() / expected - 1) < 0.03)
     hessian = (view.jacobian @ matrix).T @ view.weight @ view.jacobian @ matrix
     assert covariance is not None
-    np.testing.assert_allclose(covariance, np.linalg.inv(hessian), rtol=1e-6)
+    np.testing.assert_allclose(covariance, np.linalg.inv(hessian), rtol=0.05)
 
 
 # Potentials that are not linear in their parameters ---------------------------------------------
@@ -837,7 +841,8 @@ def followed(potential: PairPotential, temperatures: Any, models: Any) -> None:
 def test_the_linear_model_is_the_misfit_and_the_prior() -> None:
     views, _, offsets, precision = random_problem(10, 3, 1)
     view, offset = views[0], offsets[0]
-    hessian, slope = linear_model(view, offset, precision)
+    model = LinearModel([view], [np.eye(N)], [offset], [precision])
+    hessian, slope = model.data.hessian + model.prior[0], model.data.slope + model.prior[1]
 
     def half_misfit(step: Array) -> float:
         residual = view.residual + view.jacobian @ step
@@ -917,7 +922,7 @@ def rdf_target(gas: dict[str, Any], **options: Any) -> Target:
 def test_sampled_noise_is_correlated_as_the_frames_are_and_independent_noise_is_not(
     gas: dict[str, Any],
 ) -> None:
-    options = GaussNewtonOptions(theory=False, waves=False)
+    options = GaussNewtonOptions(theory=False)
     independent, sampled = (
         view_state([rdf_target(gas, noise=noise)], gas["samples"], None, options)
         for noise in ("independent", "sampled")
@@ -960,8 +965,8 @@ def test_more_points_than_bins_are_weighted_as_whole_matrices_would(
         target_noise=LowRank.made(view.target_covariance),
     )
     for own, other in zip(
-        linear_model(view, np.zeros(view.jacobian.shape[1]), None),
-        linear_model(dense, np.zeros(view.jacobian.shape[1]), None),
+        linear_model(view),
+        linear_model(dense),
         strict=True,
     ):
         np.testing.assert_allclose(own, other, rtol=1e-7, atol=1e-9 * np.abs(other).max())
@@ -978,7 +983,7 @@ def test_ten_thousand_points_take_no_matrix_of_their_square(
     tracemalloc.start()
     goals = [rdf_of_points(gas, 10_000, noise)]
     view = view_state(goals, gas["samples"], gas["theory"], GaussNewtonOptions())
-    hessian, _ = linear_model(view, np.zeros(view.jacobian.shape[1]), None)
+    hessian, _ = linear_model(view)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 100e6 and np.isfinite(hessian).all()  # bytes; the square has 800e6
@@ -986,7 +991,7 @@ def test_ten_thousand_points_take_no_matrix_of_their_square(
 
 def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> None:
     low, high = 1.0 * liquids.SIGMA, 1.5 * liquids.SIGMA
-    options = GaussNewtonOptions(theory=False, waves=False)
+    options = GaussNewtonOptions(theory=False)
     everything = view_state([rdf_target(gas)], gas["samples"], None, options)
     cut = view_state([rdf_target(gas, window=(low, high))], gas["samples"], None, options)
     r = gas["rdf"].r
@@ -996,26 +1001,10 @@ def test_a_window_leaves_only_its_points_in_the_view(gas: dict[str, Any]) -> Non
     np.testing.assert_allclose(cut.jacobian, everything.jacobian[inside], atol=1e-12)
 
 
-def test_without_theory_a_gas_is_nearer_its_response_by_waves(
-    gas: dict[str, Any],
-) -> None:
-    """Theory is exact for a dilute gas; the covariance of the frames is mostly noise."""
-    theory, rdf, goal, samples = gas["theory"], gas["rdf"], [rdf_target(gas)], gas["samples"]
-    c = samples.at().coefficients.detach().numpy()
-    exact = theory.jacobian(theory.structure(samples.at()), [rdf], c)[0]
-    bare, waves = (
-        np.linalg.norm(
-            view_state(goal, samples, None, GaussNewtonOptions(waves=on)).jacobian - exact
-        )
-        for on in (False, True)
-    )
-    assert waves < 0.85 * bare
-
-
 def test_without_theory_the_response_of_a_gas_has_the_noise_of_its_frames(
     gas: dict[str, Any],
 ) -> None:
-    """Of five parts of 40 frames; not all of it, as waves are known from the frames, too."""
+    """Of five parts of 40 frames: a variance of four degrees of freedom, over many values."""
     goal, samples = [rdf_target(gas)], gas["samples"]
     place = np.arange(len(samples)) * 5 // len(samples)
     views = [
@@ -1030,10 +1019,10 @@ def test_without_theory_the_response_of_a_gas_has_the_noise_of_its_frames(
 def test_theory_and_frames_are_mixed_by_their_frames_worth(gas: dict[str, Any]) -> None:
     samples, theory, rdf = gas["samples"], gas["theory"], gas["rdf"]
     goal = [rdf_target(gas)]
-    frames = view_state(goal, samples, None, GaussNewtonOptions(waves=False))
+    frames = view_state(goal, samples, None, GaussNewtonOptions())
     trust_frames = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e-9))
     trust_theory = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=1e12))
-    off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False, waves=False))
+    off = view_state(goal, samples, theory, GaussNewtonOptions(theory=False))
     mixed = view_state(goal, samples, theory, GaussNewtonOptions(prior_frames=100))
     c = samples.at().coefficients.detach().numpy()
     exact = theory.jacobian(theory.structure(samples.at()), [rdf], c)[0]

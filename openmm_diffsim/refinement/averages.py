@@ -21,7 +21,6 @@ from ..units import beta
 from .modes import Modes, Seen, inefficiency
 from .target import Target
 from .theory import LiquidTheory
-from .waves import counted_by, prior_frames, reach_of, wave_modes
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,7 +34,6 @@ class Knowledge:
 
     prior_frames: float = 1500.0  # M_0: frames' worth of trust in theory, or independent points
     theory: bool = True  # False: liquid-state theory is not asked
-    waves: bool = True  # False: nor do pair counts fluctuate by wave number; the frames as they are
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def averages_of(
 class _Deviations:
     """Of all values and features in each frame, at a fixed volume, and what the volume does.
 
-    Theory and waves speak of a fixed volume. At constant pressure every covariance has a second
+    Theory speaks of a fixed volume. At constant pressure every covariance has a second
     part, Cov(A, B) = <Cov(A, B | V)> + Cov(A, V) Cov(V, B) / Var(V), which the frames know.
     """
 
@@ -200,10 +198,7 @@ class _Beforehand:
     modes: Modes
     jacobian: Array | None = None
     """J_0, [values, coefficients], at a fixed volume, NaN where it is not known."""
-    linked: Mask | None = None
-    """Of which modes the features are made, [modes]."""
     growth: Array | None = None
-    is_waves: bool = False
 
 
 def _static(
@@ -229,26 +224,22 @@ def _static(
         frame_covariance / seen.n_frames,
         frame_covariance,
         view.n_effective,
-        _jacobian_noise(frames, beforehand, seen, share_of_response) if wants_jacobian else None,
+        _jacobian_noise(frames, beforehand, seen) if wants_jacobian else None,
         growth=beforehand.growth,
         theory_weight=float(np.mean(1 - share[by_theory])) if by_theory.any() else 0.0,
     )
 
 
-def _jacobian_noise(
-    frames: _Deviations, beforehand: _Beforehand, seen: Seen, share: Array
-) -> Array | None:
+def _jacobian_noise(frames: _Deviations, beforehand: _Beforehand, seen: Seen) -> Array | None:
     """Deviations of the Jacobian of frames, [stretches, values, coefficients], or None.
 
-    Of the answer of the volume, and where pair counts are waves, of that at a fixed one; elsewhere
-    theory has no noise.
+    Of the answer of the volume; without theory, which has no noise, of that at a fixed one, too.
     """
     each = []
     if frames.is_free:
         each.append(frames.noise_along())
-    if beforehand.is_waves:
-        left = (beforehand.modes.basis * share) @ beforehand.modes.inverse
-        each.append(left @ frames.noise_inside(float(np.max(seen.inefficiency))))
+    if beforehand.jacobian is None and frames.view.samples.potential.energy_is_linear:
+        each.append(frames.noise_inside(float(np.max(seen.inefficiency))))
     return np.concatenate(each) if each else None
 
 
@@ -259,12 +250,8 @@ def _shares(
     if beforehand.modes.known.any():
         expected = seen.share_by_evidence(known.prior_frames)
         return np.where(beforehand.modes.known, expected, 1.0), expected
-    if beforehand.is_waves:
-        n = seen.n_frames / float(np.median(seen.inefficiency))
-        share = seen.share(prior_frames(np.asarray(np.linalg.eigvalsh(seen.covariance)), n))
-    else:
-        is_linear = view.samples.potential.energy_is_linear
-        share = seen.share(0.0 if is_linear else known.prior_frames)
+    is_linear = view.samples.potential.energy_is_linear
+    share = seen.share(0.0 if is_linear else known.prior_frames)
     return share, share
 
 
@@ -276,20 +263,18 @@ def _mixed(
     of_volume = frames.response_along
     own, prior = jacobian - of_volume, beforehand.jacobian
     unknown = np.isnan(prior)
-    mixed = seen.jacobian(own, np.where(unknown, own, prior), share, beforehand.linked)
+    mixed = seen.jacobian(own, np.where(unknown, own, prior), share)
     return np.where(unknown, jacobian, mixed + of_volume)
 
 
 def _beforehand(
     frames: _Deviations, sight: Sight, known: Knowledge, wants_jacobian: bool
 ) -> _Beforehand:
-    """Of theory where it has a say; else of pair counts, else of the values alone."""
+    """Of theory where it has a say; else of the values alone."""
     covariance = (frames.inner * frames.weights[:, None]).T @ frames.inner
     if known.theory and sight.theory is not None:
         return _by_theory(frames, sight.theory, covariance, wants_jacobian)
     is_linear = frames.view.samples.potential.energy_is_linear
-    if known.waves and is_linear and any(o.is_structure for o in frames.observables):
-        return _by_waves(frames, sight.state_point.n_particles, covariance, wants_jacobian)
     if not is_linear:  # fewer frames than directions: points that fluctuate by themselves
         covariance = np.diag(np.diag(covariance))
     unit = np.full(len(covariance), np.nan)
@@ -313,25 +298,7 @@ def _by_theory(
     answer[:, ~theory.columns] = np.nan
     growth = np.zeros((len(structure.structure_factor), len(c)))
     growth[:, theory.columns] = structure.growth()
-    return _Beforehand(modes, answer, modes.known, growth)
-
-
-def _by_waves(
-    frames: _Deviations, n_particles: int, covariance: Array, wants_jacobian: bool
-) -> _Beforehand:
-    counted = counted_by(frames.observables, n_particles)
-    modes = wave_modes(counted, frames.weights @ frames.values, covariance)
-    if not wants_jacobian:
-        return _Beforehand(modes, is_waves=True)
-    reach = reach_of(frames.view, counted, frames.values, frames.features, frames.weights)
-    unknown = np.isnan(reach)
-    answer = modes.basis @ (modes.basis.T @ np.where(unknown, 0.0, reach).T)
-    answer *= -beta(frames.view.samples.temperature)
-    is_counted = np.zeros(len(covariance), dtype=bool)
-    for here, pairs in counted:
-        is_counted[here] = pairs is not None
-    linked = (modes.basis[~is_counted] == 0).all(axis=0)
-    return _Beforehand(modes, np.where(unknown.T, np.nan, answer), linked, is_waves=True)
+    return _Beforehand(modes, answer, growth)
 
 
 def _dynamic(observables: list[Observable], sight: Sight, wants_jacobian: bool) -> Averages:

@@ -20,6 +20,7 @@ from .target import Target
 Array = NDArray[np.float64]
 
 _BIN_ERROR = 1e-3  # of a g(r) or P(theta), binned and interpolated: never known better than this
+_FEW = 10  # stretches of frames that tell how well the noise of a Jacobian is known
 _UNKNOWN = 1e3  # uncertainties of a target: the error of a prediction whose error is not known
 
 
@@ -36,10 +37,14 @@ class JacobianNoise:
         """D, [blocks, points, coefficients]: for a few points."""
         return np.asarray(self.operator @ self.deviations)
 
-    def damping(self, weighting: LowRank) -> Array:
-        """sum_b D_b^T W D_b, [coefficients] squared."""
+    def parts(self, weighting: LowRank) -> Array:
+        """D_b^T W D_b summed over each of a few stretches, [stretches, coefficients, coefficients].
+
+        Their sum is what the noise adds to J^T W J.
+        """
         small = self.operator.T @ (weighting @ self.operator)
-        return np.tensordot(self.deviations, small @ self.deviations, ([0, 1], [0, 1]))
+        few = np.array_split(self.deviations, min(len(self.deviations), _FEW))
+        return np.array([np.tensordot(d, small @ d, ([0, 1], [0, 1])) for d in few])
 
 
 @dataclass(frozen=True)

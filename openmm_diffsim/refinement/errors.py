@@ -6,15 +6,15 @@ C says, so about the present parameters it is within
 
     C + d d^T.
 
-C is the inverse of the Hessian, and what a ``jackknife`` of the frames finds above it. At the
-minimum d is noise; where a fit was stopped before, or by a method of which the fixed point is
-another one, d is what is missing. The model has to be linear up to there, so of a fit that is far
-from its targets this is a rough bound.
+C is the inverse of the Hessian, in which a Jacobian that was measured has only what is no noise in
+it. At the minimum d is noise; where a fit was stopped before, or by a method of which the fixed
+point is another one, d is what is missing. The model has to be linear up to there, so of a fit that
+is far from its targets this is a rough bound.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TargetError
 from ..potentials import Potential
-from . import jackknife
 from .methods import GaussNewton, GaussNewtonOptions
+from .methods.gauss_newton import LinearModel
 from .state import FitView
 
 Array = NDArray[np.float64]
@@ -65,10 +65,11 @@ def parameter_covariance(view: FitView, options: GaussNewtonOptions) -> Array:
     """C + d d^T, [parameters, parameters]; NaN of what is no function of features, a network."""
     if not view.potential.energy_is_linear:
         return np.full((len(view.parameters),) * 2, np.nan)
-    step = GaussNewton(options).propose(view)
+    step = LinearModel.of(view, options).step(is_damped=False)
     assert step.covariance is not None
-    more = jackknife.excess(view, options, step.covariance)
-    return np.asarray(step.covariance + more + np.outer(step.change, step.change))
+    if not view.potential.is_linear:
+        step = replace(step, change=GaussNewton(options).propose(view).change)
+    return np.asarray(step.covariance + np.outer(step.change, step.change))
 
 
 def potential_with_error(

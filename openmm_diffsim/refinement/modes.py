@@ -165,19 +165,17 @@ class Seen:
         basis = self.modes.basis * np.sqrt(self.inefficiency)
         return np.asarray(basis @ self.mixed_covariance(share) @ basis.T)
 
-    def jacobian(
-        self, of_frames: Array, of_prior: Array, share: Array, linked: Mask | None = None
-    ) -> Array:
+    def jacobian(self, of_frames: Array, of_prior: Array, share: Array) -> Array:
         """Derivatives of the values [values, coefficients], of frames J and beforehand J_0, mixed.
 
-        Features are thought to be S = L a + e with the coordinates a of the modes that are
-        ``linked`` (those that theory knows), e going with none of them. So J = C J_0 + R, in the
+        Features are thought to be S = L a + e with the coordinates a of the modes that theory
+        knows, e going with none of them. So J = C J_0 + R, in the
         basis of the modes; C is mixed as for the values, the rest R, small and thought to be zero,
         has the share of the frames. So a large and slow fluctuation, which all features share and
         few frames tell of, spoils no other mode.
         """
         own, prior = self.modes.inverse @ of_frames, self.modes.inverse @ of_prior
-        known = self.modes.known if linked is None else linked
+        known = self.modes.known
         found = prior + share[:, None] * (own - prior)
         block = np.ix_(known, known)
         rest = own[known] - self.covariance[block] @ prior[known]

@@ -16,8 +16,9 @@ coefficients minimize
   small: those of the soft modes, along which a step then overshoots. Theory has no noise but is
   approximate. It keeps the weight of M_0 frames where the frames agree with it, and loses it mode
   by mode where they do not.
-- Where there is no theory, as of molecules, pair counts are taken to fluctuate by wave number, as
-  far as the frames say so: see ``refinement.waves``.
+- Where there is no theory, as of molecules, the Jacobian is that of the frames, and its noise many
+  times the answer of soft modes. What of it is no noise stretches of the frames tell, and it is
+  shrunk to that: see ``Normal.belief``. What nothing answers to, the prior alone decides.
 - There is no theory of a network. In its place stand points that fluctuate independently: fewer
   frames than points give a singular covariance, whose inverse would weigh most what no frame shows.
 - The prior says that c differs from the potential of mean force c_0 by something smooth:
@@ -30,7 +31,7 @@ coefficients minimize
   what happens near phase separation; without theory, u(r) changes by kT at most.
 - The Jacobian of a dynamic observable is measured on few segments, without theory that of a g(r)
   on few frames, and how a box at constant pressure answers on few independent volumes. Its noise
-  damps the step: see ``damping``.
+  damps the step: see ``Normal.damped``.
 
 The covariance of c' is the inverse of the Hessian; what the data leave open shows in it.
 """
@@ -39,6 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -59,6 +61,8 @@ Array = NDArray[np.float64]
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
+_LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
+_RIDGE = 1e-9  # of the largest entry of a Hessian
 
 
 @dataclass
@@ -83,8 +87,11 @@ class GaussNewton:
         models = []
         parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
         for comparison, offset, precision in parts:
-            hessian, slope = linear_model(comparison, offset, precision)
-            models.append((hessian + damping(comparison), slope))
+            hessian, slope = linear_model(comparison)
+            if precision is not None:
+                hessian, slope = hessian + precision, slope + precision @ offset
+            noise = Normal.of(comparison).noise.sum(axis=0)
+            models.append((hessian + noise, slope))
         groups = [members for _, members in view.groups]
         temperatures = [[view.states[k].temperature for k in members] for members in groups]
         theta = follow(view.potential, view.parameters, temperatures, models)
@@ -114,27 +121,102 @@ class LinearModel:
             [_precision(view, members, _roughness(c, options)) for members, c in pairs],
         )
 
-    def undamped(self) -> LinearModel:
-        """The same as if the Jacobian had no noise: what the frames say, not how far to go."""
-        exact = [replace(c, jacobian_noise=None) for c in self.comparisons]
-        return replace(self, comparisons=exact)
+    @cached_property
+    def data(self) -> Normal:
+        """Of all targets, in the parameters."""
+        pairs = zip(self.comparisons, self.chains, strict=True)
+        return reduce(Normal.__add__, (Normal.of(c).along(chain) for c, chain in pairs))
 
-    def step(self) -> Step:
-        """To the minimum."""
-        return solve(self.comparisons, self.chains, self.from_prior, self.precisions)
+    @cached_property
+    def prior(self) -> tuple[Array, Array]:
+        """Hessian and slope of the prior, in the parameters."""
+        n = self.chains[0].shape[1]
+        hessian, slope = np.zeros((n, n)), np.zeros(n)
+        for chain, offset, own in zip(self.chains, self.from_prior, self.precisions, strict=True):
+            if own is not None:
+                hessian += chain.T @ own @ chain
+                slope += chain.T @ (own @ offset)
+        return hessian, slope
 
-    def noise(self, covariance: Array) -> tuple[Array, Array]:
-        """What the noise of frames, and of targets like frames, is of a covariance of the step.
+    def step(self, is_damped: bool = True) -> Step:
+        """To the minimum; or, not damped, to what the frames say, however far it is."""
+        prior, pull = self.prior
+        known, bold = (self.data.along(k) for k in self.data.belief)
+        hessian = known.hessian + prior
+        slope = (bold if is_damped else known).slope + pull
+        damped = bold.damped + prior if is_damped else hessian
+        size = np.diag(self.data.hessian + prior)
+        acts = size > 0  # not those of pairs of types that are given
+        ridge = np.diag(np.where(acts, _RIDGE * size.max(), 1.0))
+        covariance = np.asarray(np.linalg.inv(hessian + ridge))
+        covariance[~acts] = 0.0
+        change = -np.linalg.solve(damped + ridge, slope)
+        return Step(change, covariance)
 
-        G N G^T with G = H^-1 J^T W, for either noise N, [parameters, parameters] each.
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal equations of targets, in coefficients or parameters."""
+
+    hessian: Array
+    """J^T C^-1 J, [n, n]."""
+    noise: Array
+    """E^T C^-1 E of the noise E of a Jacobian that was measured, [stretches, n, n].
+
+    Summed over stretches of frames it is what it adds to the Hessian.
+    """
+    slope: Array
+    """J^T C^-1 r, [n]."""
+
+    @classmethod
+    def of(cls, view: Comparison) -> Normal:
+        """In the coefficients of a comparison."""
+        hessian, slope = linear_model(view)
+        if view.jacobian_noise is None:
+            return cls(hessian, np.zeros((0, *hessian.shape)), slope)
+        return cls(hessian, view.jacobian_noise.parts(view.weighting), slope)
+
+    def along(self, k: Array) -> Normal:
+        """Of J K in place of J, with k [n, m]."""
+        return Normal(k.T @ self.hessian @ k, k.T @ self.noise @ k, k.T @ self.slope)
+
+    def __add__(self, other: Normal) -> Normal:
+        noise = np.concatenate([self.noise, other.noise])
+        return Normal(self.hessian + other.hessian, noise, self.slope + other.slope)
+
+    @property
+    def damped(self) -> Array:
+        """The Hessian, and what the noise adds to it, [n, n].
+
+        The misfit expected after a step x is that of J alone plus x^T <E^T C^-1 E> x: a step is
+        shorter along what was measured badly.
         """
-        own, like_own = np.zeros_like(covariance), np.zeros_like(covariance)
-        for comparison, chain in zip(self.comparisons, self.chains, strict=True):
-            pull = (comparison.weighting @ (comparison.jacobian @ chain)) @ covariance
-            own += pull.T @ (comparison.own_noise @ pull)
-            sampled = comparison.is_sampled[:, None] * pull
-            like_own += sampled.T @ (comparison.target_noise @ sampled)
-        return own, like_own
+        return np.asarray(self.hessian + self.noise.sum(axis=0))
+
+    @cached_property
+    def belief(self) -> tuple[Array, Array]:
+        """K, [n, n]: what of a Jacobian is no noise is J K; and a larger one, for a step.
+
+        H = J^T C^-1 J holds the noise N of J. With R R^T = H, the modes of 1 - R^-1 N R^-T have
+        the shares that are true, s = F / (F + N), and K = R^-T s R^T shrinks J to them (James and
+        Stein: the noise of the response of soft modes is many times the response). A step is long
+        where s is small; its K has s and the standard error of that.
+        """
+        if not self.noise.any():
+            return (np.eye(len(self.slope)),) * 2
+        size = np.sqrt(np.diag(self.hessian))
+        size = np.where(size > 0, size, 1.0)
+        values, vectors = np.linalg.eigh(self.hessian / np.outer(size, size))
+        seen = values > _LEAST_SEEN * values[-1]
+        root = size[:, None] * vectors[:, seen] * np.sqrt(values[seen])
+        back = vectors[:, seen] / np.sqrt(values[seen]) / size[:, None]
+        lost = back.T @ self.noise @ back
+        shares, modes = np.linalg.eigh(np.eye(seen.sum()) - lost.sum(axis=0))
+        error = np.sqrt((np.einsum("ik,bij,jk->bk", modes, lost, modes) ** 2).sum(axis=0))
+        ahead, again = back @ modes, root @ modes
+        return ahead * np.clip(shares, 0, 1) @ again.T, ahead * np.clip(
+            shares + error, 0, 1
+        ) @ again.T
 
 
 def _roughness(view: Comparison, options: GaussNewtonOptions) -> float:
@@ -170,33 +252,10 @@ def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
     return change / max(excess)
 
 
-def linear_model(
-    view: Comparison, from_prior: Array, precision: Array | None
-) -> tuple[Array, Array]:
-    """Hessian and slope of the misfit of a group of targets, plus the prior, in its coefficients.
-
-    Parameters
-    ----------
-    from_prior : c - c_0, [coefficients at all state points of the group]
-    precision : of the prior on all of these, [coefficients, coefficients], or None
-    """
+def linear_model(view: Comparison) -> tuple[Array, Array]:
+    """Hessian and slope of the misfit of a group of targets, in its coefficients."""
     weighted = (view.weighting @ view.jacobian).T
-    hessian, slope = weighted @ view.jacobian, weighted @ view.residual
-    if precision is not None:
-        hessian, slope = hessian + precision, slope + precision @ from_prior
-    return hessian, slope
-
-
-def damping(view: Comparison) -> Array:
-    """What the noise of the Jacobian adds to the Hessian, [coefficients] squared.
-
-    With J + E of which J was measured, the misfit expected after a step x is that of J alone plus
-    x^T <E^T C^-1 E> x: a step is shorter along what was measured badly.
-    """
-    if view.jacobian_noise is None:
-        size = view.jacobian.shape[1]
-        return np.zeros((size, size))
-    return view.jacobian_noise.damping(view.weighting)
+    return weighted @ view.jacobian, weighted @ view.residual
 
 
 def solve(
@@ -211,32 +270,10 @@ def solve(
     ----------
     views : one per group of targets
     chains : dc/dtheta of each, [coefficients at its state points, parameters]
-    from_prior, precisions : of each, see ``linear_model``
+    from_prior : of each c - c_0, [coefficients at all state points of the group]
+    precisions : of the prior on all of these, [coefficients, coefficients], or None
     """
-    acts = np.any([chain.any(axis=0) for chain in chains], axis=0)
-    if not acts.all():  # some change nothing, as those of pairs of types that are given
-        step = solve(views, [chain[:, acts] for chain in chains], from_prior, precisions)
-        return _among(step, acts)
-    n = chains[0].shape[1]
-    hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
-    for view, chain, offset, precision in zip(views, chains, from_prior, precisions, strict=True):
-        own_hessian, own_slope = linear_model(view, offset, precision)
-        hessian += chain.T @ own_hessian @ chain
-        damped += chain.T @ (own_hessian + damping(view)) @ chain
-        slope += chain.T @ own_slope
-    ridge = 1e-9 * np.eye(n)
-    covariance = np.asarray(np.linalg.inv(hessian + ridge * np.diag(hessian).max()))
-    change = -np.linalg.solve(damped + ridge * np.diag(damped).max(), slope)
-    return Step(change, covariance)
-
-
-def _among(step: Step, acts: NDArray[np.bool_]) -> Step:
-    """A step of some parameters as one of all: the others stay, and are known."""
-    change, covariance = np.zeros(len(acts)), np.zeros((len(acts), len(acts)))
-    change[acts] = step.change
-    assert step.covariance is not None
-    covariance[np.ix_(acts, acts)] = step.covariance
-    return Step(change, covariance)
+    return LinearModel(views, chains, from_prior, precisions).step()
 
 
 def follow(
