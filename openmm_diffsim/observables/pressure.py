@@ -168,5 +168,5 @@ class _AxesRecorder:
                 f"oblique to it: {frame.box.round(6).tolist()} nm; take axis='z' or another box"
             )
         edges = np.diag(frame.box)
-        parts = [[self.n_molecules], edges, frame.axes.rest, frame.axes.features.ravel()]
-        return np.concatenate(parts)
+        n = np.array([float(self.n_molecules)])
+        return np.concatenate([n, edges, frame.axes.rest, frame.axes.features.ravel()])

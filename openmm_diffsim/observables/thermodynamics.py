@@ -149,19 +149,15 @@ class Enthalpy(PerMolecule):
         return configurational_enthalpy(conditions) / records[:, :1] + kinetic
 
 
-class _Gas(PotentialEnergy):
+class _Gas(PerMolecule):
     """U / n + R T, the enthalpy of an ideal gas less its kinetic energy."""
 
-    entry = None
-
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
-        return super().values(records, conditions) + thermal_energy(conditions)
+        return potential_energy(conditions) / records[:, :1] + thermal_energy(conditions)
 
 
-class _Cohesion(PotentialEnergy):
+class _Cohesion(PerMolecule):
     """R T - U / n of a liquid whose molecules have no energy in the gas."""
-
-    entry = None
 
     def recorder(self, particles: Particles) -> Recorder:
         if not particles.are_rigid:
@@ -173,7 +169,7 @@ class _Cohesion(PotentialEnergy):
         return super().recorder(particles)
 
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
-        return thermal_energy(conditions) - super().values(records, conditions)
+        return thermal_energy(conditions) - potential_energy(conditions) / records[:, :1]
 
 
 class HeatOfVaporization(FunctionOfAverages):

@@ -109,7 +109,7 @@ class SystemParameters(Potential):
     def free_charges(self, coefficients: Tensor) -> Tensor:
         """Those of all terms."""
         sizes = [len(term.coefficients()) for term in self]
-        pairs = zip(self, coefficients.split(sizes), strict=True)
+        pairs = zip(self, torch.split(coefficients, sizes), strict=True)
         return torch.cat([term.free_charges(part) for term, part in pairs])
 
     def form(self) -> dict[str, Any]:
