@@ -16,7 +16,7 @@ from openmm import app, unit
 
 from .engine.adapters import bonds_of
 from .engine.context import box_of
-from .engine.start import check_masses, check_numbers
+from .engine.start import box_fluctuates, check_masses, check_numbers
 from .engine.statepoint import degrees_of_freedom, hottest, kinetic_temperature
 from .engine.xml import read_xml
 from .errors import ConfigurationError, DiffsimError, SamplingError, StatePointError
@@ -42,6 +42,28 @@ class Dynamics:
     friction: float = 1.0  # 1/ps
     platform: str = "CPU"
     threads: int | None = None  # of the CPU platform; None: OpenMM's choice
+    pressure: float | None = None  # bar; None: that of the System's barostat, or constant volume
+
+    def press(self, system: openmm.System, seed: int) -> None:
+        """Add the barostat of a ``pressure``, before anything asks whether the volume changes.
+
+        Raises
+        ------
+        ConfigurationError
+            If the System has one that is at work.
+        """
+        if self.pressure is None:
+            return
+        if box_fluctuates(system):
+            raise ConfigurationError(
+                f"dynamics.pressure: got {self.pressure:g} bar, but the System has a barostat of "
+                "its own; leave one of them out",
+                key="dynamics.pressure",
+                got=self.pressure,
+            )
+        barostat = openmm.MonteCarloBarostat(self.pressure, self.temperature)
+        barostat.setRandomNumberSeed(seed + 2)
+        system.addForce(barostat)
 
     def simulation(self, topology: app.Topology, system: openmm.System, seed: int) -> Any:
         """A Simulation on the named platform.

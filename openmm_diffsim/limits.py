@@ -40,6 +40,7 @@ LIMITS = {
     # of dynamics
     "temperature": Limit(1e-6, 1e9, "in K"),
     "timestep": Limit(1e-9, 0.5, "in ps (5 fs are 0.005)"),
+    "pressure": Limit(-1e6, 1e6, "in bar"),
     "friction": Limit(1e-9, 1e9, "in 1/ps"),
     "threads": Limit(1, 1024, "one for each core"),
     # of potentials
@@ -77,6 +78,10 @@ LIMITS = {
     # of targets
     "value": Limit(-1e12, 1e12, "in md units"),
     "uncertainty": Limit(1e-12, 1e12, "it is squared, and divided by"),
+    "background": Limit(1.0, 100.0, "vacuum has 1"),
+    "interfaces": Limit(1, 100, "a slab has 2"),
+    "n": Limit(1, 10**9, "counts molecules"),
+    "correction": Limit(-1e6, 1e6, "in kJ/mol"),
     "weight": Limit(1e-9, 1e9, "multiplies the share of a target in the misfit"),
     "window": Limit(0, 1e9, "in md units"),
     "resolution": Limit(1e-9, 1e9, "a standard deviation, in md units of the axis"),

@@ -1,6 +1,7 @@
 """The only place where openmm.unit Quantities become plain numbers.
 
-Inside the package every number is in md units: nm, ps, kJ/mol, K, bar, amu, e. A plain number
+Inside the package every number is in md units: nm, ps, kJ/mol, K, bar, amu, e; measured densities
+are in g/cm^3, heat capacities in J/mol/K, surface tensions in mN/m. A plain number
 passed by a user is taken to be in them already; a Quantity is converted, or refused when its
 dimension is another one. OpenMM is imported only when a Quantity turns up.
 """
@@ -23,6 +24,9 @@ MOLAR_GAS_CONSTANT = 0.00831446261815324
 
 BAR = 1e25 / AVOGADRO
 """Bars in one kJ/mol/nm^3: a pressure in kJ/mol/nm^3 times BAR is in bar (16.605...)."""
+
+COULOMB = 138.93545764
+"""1 / (4 pi epsilon_0) [kJ nm/mol/e^2]."""
 
 GRAM_PER_CM3 = AVOGADRO * 1e-21
 """amu/nm^3 in one g/cm^3 (602.2...): mass density over particle mass is the number density."""
@@ -54,8 +58,18 @@ _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
         (u.mole / u.nanometer**3, AVOGADRO),
     ],
     "mass_density": lambda u: [
-        (u.dalton / u.nanometer**3, 1.0),
-        (u.gram / u.centimeter**3, GRAM_PER_CM3),
+        (u.gram / u.centimeter**3, 1.0),
+        (u.dalton / u.nanometer**3, 1 / GRAM_PER_CM3),
+    ],
+    "heat_capacity": lambda u: [(u.joule / u.mole / u.kelvin, 1.0)],
+    "compressibility": lambda u: [
+        (u.bar**-1, 1.0),
+        (u.nanometer**3 / u.kilojoule_per_mole, 1 / BAR),
+    ],
+    "expansion": lambda u: [(u.kelvin**-1, 1.0)],
+    "surface_tension": lambda u: [
+        (u.dyne / u.centimeter, 1.0),
+        (u.kilojoule_per_mole / u.nanometer**2, BAR / 10),
     ],
     "dimensionless": lambda u: [(u.dimensionless, 1.0)],
 }
@@ -81,10 +95,25 @@ UNIT_NAMES: dict[str, str] = {
     "mass": "amu",
     "charge": "e",
     "number_density": "1/nm^3",
-    "mass_density": "amu/nm^3",
+    "mass_density": "g/cm^3",
+    "heat_capacity": "J/mol/K",
+    "compressibility": "1/bar",
+    "expansion": "1/K",
+    "surface_tension": "mN/m",
     "dimensionless": "",
 }
 """The md unit of each kind of number, as it is written beside one."""
+
+ACCEPTED: dict[str, dict[str, float]] = {
+    "mass_density": {"g/cm3": 1.0, "kg/m3": 1e-3},
+    "energy": {"kJ/mol": 1.0, "kcal/mol": 4.184},
+    "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01, "MPa": 10.0, "GPa": 1e4},
+    "heat_capacity": {"J/mol/K": 1.0, "kJ/mol/K": 1e3, "cal/mol/K": 4.184},
+    "compressibility": {"1/bar": 1.0, "1/atm": 1 / 1.01325, "1/Pa": 1e5, "1/GPa": 1e-4},
+    "surface_tension": {"mN/m": 1.0, "N/m": 1e3, "dyn/cm": 1.0},
+    "diffusion": {"nm2/ps": 1.0, "cm2/s": 100.0, "m2/s": 1e6},
+}
+"""For kinds of measured values the units that a configuration may name, each in md units."""
 
 
 def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:

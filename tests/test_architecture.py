@@ -137,6 +137,9 @@ KINDS = [
     "Pressure", "Configurations", "FunctionOfAverages",
     "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
     "SelfVanHove", "SmoothRDF",
+    "PerMolecule", "Volume", "Density", "PotentialEnergy", "Enthalpy", "HeatOfVaporization",
+    "Covariance", "HeatCapacity", "IsothermalCompressibility", "ThermalExpansion",
+    "DielectricConstant", "DipoleFluctuation", "PressureTensor", "SurfaceTension",
 ]  # fmt: skip
 KNOW_KINDS = ("engine/adapters/", "engine/native")
 

@@ -15,6 +15,7 @@ from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration, read_configuration
 from openmm_diffsim.engine.segments.integrators import Scheme
 from openmm_diffsim.errors import ConfigurationError, TargetError
+from openmm_diffsim.fluid import Dynamics, fluid
 from openmm_diffsim.observables.dynamics import lags_for
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
 
@@ -49,6 +50,38 @@ def build(
     }
     tell: Any = [].append if said is None else said.append
     return build_refinement(parse_configuration(raw, folder), warn=tell)
+
+
+def test_a_pressure_adds_a_barostat_for_a_density(tmp_path: Path) -> None:
+    raw = {
+        "system": {"particles": 60, "number_density": 10.0, "mass": MASS},
+        "dynamics": {"temperature": KELVIN, "timestep": STEP, "platform": "Reference"},
+        "potential": {"kind": "lennard-jones", "sigma": 0.34, "epsilon": 1.0, "cutoff": 0.7,
+                      "r_min": 0.28},
+        "target": [
+            {"observable": "density", "value": 700.0, "unit": "kg/m3", "uncertainty": 5.0},
+            {"observable": "heat-capacity", "value": 40.0, "uncertainty": 5.0},
+        ],
+        "refine": {"steps": 200, "every": 10},
+    }  # fmt: skip
+    with pytest.raises(TargetError, match=r"target\[0\]\.observable: Density: expected a state"):
+        build_refinement(parse_configuration(raw, tmp_path), [].append)
+    raw["dynamics"]["pressure"] = 30.0  # type: ignore[index]
+    fit = build_refinement(parse_configuration(raw, tmp_path), [].append)
+    point = fit.targets[0].state_point
+    assert point.pressure == 30.0 and fit.targets[0].values[0] == pytest.approx(0.7)
+    samples = point.sample(200, 10, [t.observable for t in fit.targets])
+    assert np.ptp(samples.volume) > 0
+    assert samples.average(fit.targets[1].observable).item() > 0
+
+
+def test_two_barostats_are_refused() -> None:
+    _, system = fluid(60, 10.0, MASS)
+    dynamics = Dynamics(KELVIN, STEP, pressure=1.0)
+    dynamics.press(system, 1)
+    with pytest.raises(ConfigurationError, match="a barostat of its own") as said:
+        dynamics.press(system, 1)
+    assert said.value.key == "dynamics.pressure"
 
 
 def angles(folder: Path, **options: Any) -> Any:

@@ -7,12 +7,14 @@ import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import openmm_diffsim
 from openmm_diffsim import GaussNewtonOptions
+from openmm_diffsim.configuration.measured import build_target
 from openmm_diffsim.configuration.potentials import PAIR_KINDS
 from openmm_diffsim.configuration.toml import Configuration, parse_configuration, read_configuration
 from openmm_diffsim.errors import ConfigurationError, TargetError
@@ -101,6 +103,49 @@ def test_every_option_of_gauss_newton_is_read(folder: Path, name: str) -> None:
         changed(folder, refine__gauss_newton={name: wrong})
     with pytest.raises(TargetError, match=f"^{name}: got"):
         GaussNewtonOptions(**{name: wrong})
+
+
+THERMODYNAMIC = [
+    ({"observable": "density", "value": 997.0, "unit": "kg/m3"}, 0.997, "g/cm^3"),
+    ({"observable": "density", "value": 0.997}, 0.997, "g/cm^3"),
+    ({"observable": "potential-energy", "value": -10.0, "unit": "kcal/mol"}, -41.84, "kJ/mol"),
+    ({"observable": "enthalpy", "value": -40.0, "n": 3}, -40.0, "kJ/mol"),
+    ({"observable": "heat-of-vaporization", "value": 44.0, "correction": -5.2}, 44.0, "kJ/mol"),
+    ({"observable": "heat-capacity", "value": 18.0, "unit": "cal/mol/K"}, 75.312, "J/mol/K"),
+    ({"observable": "heat-capacity", "at": "volume", "value": 74.0}, 74.0, "J/mol/K"),
+    ({"observable": "compressibility", "value": 0.45, "unit": "1/GPa"}, 4.5e-5, "1/bar"),
+    ({"observable": "thermal-expansion", "value": 2.6e-4}, 2.6e-4, "1/K"),
+    ({"observable": "dielectric-constant", "value": 78.4, "background": 1.8}, 78.4, ""),
+    ({"observable": "surface-tension", "value": 0.072, "unit": "N/m"}, 72.0, "mN/m"),
+    ({"observable": "pressure", "value": 0.1, "unit": "MPa"}, 1.0, "bar"),
+]
+
+
+@pytest.mark.parametrize(("entry", "value", "unit"), THERMODYNAMIC)
+def test_a_value_may_be_in_another_unit(
+    folder: Path, entry: dict[str, Any], value: float, unit: str
+) -> None:
+    given = {**entry, "uncertainty": 0.1 * abs(entry["value"]), "offset": 0.2 * abs(entry["value"])}
+    made = changed(folder, target=[ISSUE_EXAMPLE["target"][0], given]).targets[1]
+    observable = made.observable.from_settings(dict(made.settings), None, None)  # type: ignore[arg-type]
+    assert observable.unit == unit
+    assert made.factor * made.value == pytest.approx(value)  # type: ignore[operator]
+    point: Any = SimpleNamespace(
+        pressure=None if entry.get("at") == "volume" else 1.0, timestep=0.002, temperature=300.0
+    )
+    target = build_target(1, point, made, observable, None)
+    assert target.values[0] == pytest.approx(value)
+    assert target.uncertainty[0] == pytest.approx(0.1 * abs(value))
+    assert target.measurement.offset == pytest.approx(0.2 * abs(value))
+
+
+def test_what_a_state_point_cannot_tell_is_refused_by_its_key(folder: Path) -> None:
+    given = {"observable": "density", "value": 1.0, "uncertainty": 0.1}
+    made = changed(folder, target=[ISSUE_EXAMPLE["target"][0], given])
+    point: Any = SimpleNamespace(pressure=None, timestep=0.002, temperature=300.0)
+    with pytest.raises(TargetError, match=r"target\[1\]\.observable: Density: .*barostat") as said:
+        build_target(1, point, made.targets[1], made.targets[1].observable(), None)
+    assert said.value.key == "target[1].observable"
 
 
 def test_mass_density_becomes_number_density(folder: Path) -> None:
@@ -259,6 +304,14 @@ REFUSED = [
     ({"target__0__window": [0.5, 0.2]}, "target[0].window", "low < high"),
     ({"target__1__uncertainty": _DELETE}, "target[1].uncertainty", "needs its uncertainty"),
     ({"target__1__file": "g.csv"}, "target[1].file", "unknown key"),
+    ({"target__1__unit": "psi"}, "target[1].unit", "one of bar, atm, kPa"),
+    ({"target__1__n": 5}, "target[1].n", "unknown key"),
+    (
+        {"target__1__unit": "atm", "target__1__covariance": "g.csv"},
+        "target[1].unit",
+        "got 'atm', but covariance is in bar",
+    ),
+    ({"dynamics__pressure": 1e9}, "dynamics.pressure", "in bar"),
     ({"refine__method": "newton"}, "refine.method", "expected one of"),
     ({"refine__rounds": 0}, "refine.rounds", "from 1 to 10000"),
     ({"refine__steps": 400}, "refine.steps", "only 8 frames"),

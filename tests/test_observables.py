@@ -18,14 +18,22 @@ from openmm_diffsim import (
     RDF,
     VACF,
     AngleDistribution,
+    Covariance,
+    Density,
+    DielectricConstant,
     Diffusion,
     FunctionOfAverages,
+    HeatCapacity,
+    HeatOfVaporization,
     IncoherentScattering,
     Observable,
+    PotentialEnergy,
     Pressure,
     SegmentFunction,
     SelfVanHove,
     SmoothRDF,
+    SurfaceTension,
+    Volume,
 )
 from openmm_diffsim.configuration.observables import find_observable
 from openmm_diffsim.curve import Axis, Curve
@@ -111,6 +119,20 @@ MADE: dict[str, tuple[Callable[..., Observable], dict[str, Any], dict[str, Any]]
         {"function": first, "observables": [Pressure(), RDF(0.9, 1)]},
         {"function": last, "observables": [Pressure(), RDF(0.8, 1)], "states": [0, 1]},
     ),
+    "PotentialEnergy": (PotentialEnergy, {}, {"n": 5}),
+    "HeatOfVaporization": (HeatOfVaporization, {}, {"n": 5, "n_gas": 2, "correction": -5.0}),
+    "HeatCapacity": (HeatCapacity, {}, {"at": "volume", "n": 5}),
+    "Covariance": (
+        Covariance,
+        {"a": Volume()},
+        {"a": Density(), "b": Density(), "over": "RT", "kind": "area"},
+    ),
+    "DielectricConstant": (
+        DielectricConstant,
+        {},
+        {"background": 1.8, "charges": np.array([0.4, -0.4])},
+    ),
+    "SurfaceTension": (SurfaceTension, {}, {"axis": "x", "interfaces": 1}),
 }
 
 
@@ -165,7 +187,13 @@ def test_an_axis_is_where_the_values_are() -> None:
 
 @pytest.mark.parametrize(
     "made",
-    [Pressure(), Diffusion(20), IncoherentScattering([5.0, 9.0], 3), SelfVanHove(0.4, 2, [3, 4])],
+    [
+        Pressure(),
+        Density(),
+        Diffusion(20),
+        IncoherentScattering([5.0, 9.0], 3),
+        SelfVanHove(0.4, 2, [3, 4]),
+    ],
 )
 def test_what_is_no_single_curve_has_no_axis(made: Observable) -> None:
     assert made.axis(STEP) is None

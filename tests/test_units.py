@@ -41,8 +41,15 @@ CONVERSIONS = [
     (-1 * unit.elementary_charge, "charge", -1.0),
     (1 / unit.angstrom**3, "number_density", 1000.0),
     (1 * unit.mole / unit.liter, "number_density", 0.602214076),
-    (1 * unit.gram / unit.milliliter, "mass_density", 602.214076),
-    (2 * unit.amu / unit.nanometer**3, "mass_density", 2.0),
+    (1 * unit.gram / unit.milliliter, "mass_density", 1.0),
+    (602.214076 * unit.amu / unit.nanometer**3, "mass_density", 1.0),
+    (1 * unit.kilogram / unit.meter**3, "mass_density", 1e-3),
+    (1 * unit.kilocalorie_per_mole / unit.kelvin, "heat_capacity", 4184.0),
+    (1 / unit.atmosphere, "compressibility", 1 / 1.01325),
+    (1 * unit.nanometer**3 / unit.kilojoule_per_mole, "compressibility", 1 / 16.6053906717385),
+    (2 / unit.kelvin, "expansion", 2.0),
+    (1 * unit.newton / unit.meter, "surface_tension", 1000.0),
+    (1 * unit.kilojoule_per_mole / unit.nanometer**2, "surface_tension", 1.66053906717385),
     (unit.Quantity(0.5, unit.dimensionless), "dimensionless", 0.5),
 ]
 
@@ -127,6 +134,11 @@ def test_the_name_of_a_unit_is_that_of_the_number_in_it() -> None:
         "amu": unit.dalton,
         "e": unit.elementary_charge,
         "rad": unit.radian,
+        "g": unit.gram,
+        "cm": unit.centimeter,
+        "J": unit.joule,
+        "mN": 1e-3 * unit.newton,
+        "m": unit.meter,
         "1": unit.dimensionless,
     }
     for kind, text in UNIT_NAMES.items():

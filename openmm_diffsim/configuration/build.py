@@ -65,6 +65,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     topology, system, state, positions = _load(configuration.system, configuration.trusted)
     _check_places(configuration.system, system, state, positions)
     settle_box(topology, system, state, warn)
+    dynamics.press(system, configuration.refine.seed)
     box = _box(system, state)
     type_of = _types(configuration.system, topology)
     site = _site(configuration, topology, system, box, type_of, warn)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..curve import Curve
 from ..engine.statepoint import StatePoint
-from ..errors import TargetError
+from ..errors import ObservableError, TargetError
 from ..io import read_matrix
 from ..observables import Observable
 from ..refinement import Target
@@ -23,6 +23,9 @@ def build_target(number: int, point: StatePoint, entry: TargetSection, *given: A
     """A target; what is wrong with it is said with its key."""
     try:
         return _target(point, entry, *given)
+    except ObservableError as error:  # what cannot be measured at this state point
+        key = f"target[{number}].observable"
+        raise TargetError(f"{key}: {error}", key=key) from error
     except TargetError as error:
         by_path = [key for key, value in entry.measurement.items() if value == error.path]
         key, *_ = [*by_path, str(error).partition(":")[0]]
@@ -35,6 +38,8 @@ def build_target(number: int, point: StatePoint, entry: TargetSection, *given: A
 def _measured(entry: TargetSection) -> dict[str, Any]:
     """How it was measured, what lies along the axis being in its unit of the file until now."""
     how, rules = dict(entry.measurement), entry.observable.rules
+    if "offset" in how:
+        how["offset"] *= entry.factor
     factor = 1.0 if rules is None or not entry.unit else rules.accepted[entry.unit][0]
     if factor == 1.0:
         return how
@@ -58,8 +63,8 @@ def _target(
         return Target(
             point,
             observable,
-            entry.value,
-            uncertainty=entry.uncertainty,
+            _times(entry.value, entry.factor),
+            uncertainty=_times(entry.uncertainty, entry.factor),
             weight=entry.weight,
             **_measured(entry),
         )
@@ -74,3 +79,7 @@ def _target(
         as_it_is=entry.as_it_is,
         **_measured(entry),
     )
+
+
+def _times(number: float | None, factor: float) -> float | None:
+    return None if number is None else factor * number

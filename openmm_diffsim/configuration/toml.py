@@ -18,7 +18,7 @@ from ..observables import Observable
 from ..refinement.measurement import NORMALISATION, POINTS, SHELLS, SMEAR
 from ..refinement.methods import METHODS, GaussNewtonOptions
 from ..refinement.target import NOISE
-from ..units import GRAM_PER_CM3, UNIT_NAMES
+from ..units import ACCEPTED, GRAM_PER_CM3, UNIT_NAMES
 from .observables import find_observable, not_one_of
 from .potentials import PAIR_KINDS, PotentialSection
 
@@ -53,6 +53,7 @@ class DynamicsSection:
     temperature: float  # K
     timestep: float  # ps
     friction: float  # 1/ps
+    pressure: float | None  # bar, of a barostat that is added
     platform: str
     threads: int | None
 
@@ -72,7 +73,8 @@ class TargetSection:
     columns: tuple[int, ...] | None = None  # of x, y and perhaps the error, counted from 1
     block: int | None = None  # of several tables in the file, counted from 1 or from -1
     as_it_is: bool = False  # a curve, whatever it looks like
-    value: float | None = None  # md units, of what is no curve
+    value: float | None = None  # of what is no curve, in md units times ``factor``
+    factor: float = 1.0  # of value, uncertainty and offset: their unit, in md units
     measurement: Mapping[str, Any] = field(default_factory=dict)  # see refinement.Measurement
 
 
@@ -193,6 +195,7 @@ def _dynamics(section: _Section) -> DynamicsSection:
         temperature=section.number("temperature"),
         timestep=section.number("timestep"),
         friction=section.number("friction", 1.0),
+        pressure=section.number("pressure", None),
         platform=section.text("platform", "CPU"),
         threads=section.integer("threads", None),
     )
@@ -311,12 +314,25 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
 def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
     """What a target has that is a number."""
     value = section.number("value")
+    factor = _factor(section, observable.kind)
     if not {"uncertainty", "covariance"} & section.raw.keys():
-        unit = UNIT_NAMES[observable.kind]
+        unit = section.raw.get("unit", UNIT_NAMES[observable.kind])
         raise section.error(
             "uncertainty", f"a target of {observable.entry} needs its uncertainty ({unit})"
         )
-    return {"value": value}
+    return {"value": value, "factor": factor}
+
+
+def _factor(section: _Section, kind: str) -> float:
+    """The unit of a value, in md units: 1 where it has none but that."""
+    units = ACCEPTED.get(kind)
+    if units is None:
+        return 1.0
+    unit = section.choice("unit", tuple(units), next(iter(units)))
+    files = {"covariance", "systematic"} & section.raw.keys()
+    if units[unit] != 1.0 and files:
+        raise section.error("unit", f"got {unit!r}, but {min(files)} is in {UNIT_NAMES[kind]}")
+    return units[unit]
 
 
 def _refine(section: _Section) -> RefineSection:

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import ObservableError, SamplingError
-from ..observables import Frame, Observable, Particles, Recorder, record_frame
+from ..observables import Charges, Frame, Observable, Particles, Recorder, record_frame
 from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
-from .adapters import Bonds, attached, bonds_of, other_forces
+from .adapters import Adapter, Bonds, attached, bonds_of, other_forces
+from .adapters.charges import charges_of
 from .adapters.scaling import SCALING, scaled
+from .axes import AxisScaling
 from .context import masses_of, platform_properties
 from .segments import SegmentRecorder, SegmentRunner
 
@@ -57,7 +59,8 @@ class FrameRecorder:
         self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
         self._learned_is_periodic = adapter.is_periodic
         bonds = bonds_of(context.getSystem())
-        self.particles = describe_particles(context, bonds)
+        particles = describe_particles(context, bonds)
+        self.particles = replace(particles, charges=_charges(context, adapter))
         self._molecules = WholeMolecules(bonds, self.particles, self.observables, stored)
         self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
@@ -68,6 +71,7 @@ class FrameRecorder:
         needs_virial = any(o.needs_virial for o in self.observables)
         self._features.want_virial(needs_virial)
         self._needs_virial = self.others.contribute and needs_virial
+        self._axes = self._axis_scaling(adapter, context)
         self.clear()
 
     def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
@@ -81,6 +85,24 @@ class FrameRecorder:
         if self._runner is None:
             self._runner = SegmentRunner(self.potential, context, self._temperature)
         return SegmentRecorder(observable, self._runner)  # type: ignore[arg-type]
+
+    def _axis_scaling(self, adapter: Adapter, context: openmm.Context) -> AxisScaling | None:
+        """None where nobody asks for it."""
+        asking = [o.label for o in self.observables if o.needs_axes]
+        if not asking:
+            return None
+        if not self.potential.energy_is_linear:
+            raise ObservableError(
+                f"{asking[0]}: expected a potential whose energy is linear in its coefficients, "
+                f"got {type(self.potential).__name__}"
+            )
+        return AxisScaling(
+            self.others.energy,
+            adapter.recorder(context, self.particles, None),
+            self.particles.molecule_of,
+            self._learned_is_periodic,
+            len(self.potential.coefficients(self._temperature)),
+        )
 
     def clear(self) -> None:
         """Forget what was recorded."""
@@ -122,7 +144,8 @@ class FrameRecorder:
         self._first = self._last if self._first is None else self._first
         volume = float(np.prod(np.diag(box))) if box is not None else float("nan")
         rest_virial = self._rest_virial(positions, box) if self._needs_virial else 0.0
-        frame = Frame(positions, box, volume, rest_virial)
+        axes = self._axes(positions, box) if self._axes is not None and box is not None else None
+        frame = Frame(positions, box, volume, rest_virial, axes)
         records, sums = record_frame(self._recorders, frame, partial(self._sums, positions, box))
         self._features.keep(positions, own_box, sums)
         self._frames.append((volume, total_energy or 0.0))
@@ -197,13 +220,25 @@ class RestForces:
         """W = -3 V dU/dV in kJ/mol, moving whole molecules; zero without a box."""
         if box is None or not self.contribute:
             return 0.0
+        centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
+        energies = [
+            self.energy(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
+        ]
+        return -(energies[0] - energies[1]) / (2 * SCALING)
+
+    def energy(self, positions: Array, box: Array) -> float:
+        """Their energy, kJ/mol."""
+        if not self.contribute:
+            return 0.0
         if self._context is None:
             self._context = self._make_context()
         for name, value in self._original.getParameters().items():
             if name in self._context.getParameters():
                 self._context.setParameter(name, value)
-        energies = [self._scaled_energy(positions, box, 1 + sign * SCALING) for sign in (1, -1)]
-        return -(energies[0] - energies[1]) / (2 * SCALING)
+        self._context.setPeriodicBoxVectors(*box)
+        self._context.setPositions(positions)
+        state = self._context.getState(getEnergy=True)
+        return float(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
 
     def _make_context(self) -> openmm.Context:
         platform = self._original.getPlatform()
@@ -211,15 +246,6 @@ class RestForces:
         if properties.get("Precision") == "single":
             properties["Precision"] = "mixed"
         return openmm.Context(self._system, openmm.VerletIntegrator(0.001), platform, properties)
-
-    def _scaled_energy(self, positions: Array, box: Array, scale: float) -> float:
-        assert self._context is not None
-        centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
-        moved, larger = scaled(positions, centres, box, scale)
-        self._context.setPeriodicBoxVectors(*larger)
-        self._context.setPositions(moved)
-        state = self._context.getState(getEnergy=True)
-        return float(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
 
 
 class SampleReporter:
@@ -330,10 +356,18 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
     return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
 
 
+def _charges(context: openmm.Context, adapter: Adapter) -> Charges | None:
+    own = charges_of(context)
+    return None if own is None else adapter.charges(Charges(own, np.zeros((len(own), 0))))
+
+
 def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:
-    """Masses, molecules and bonds of a Context's System."""
-    masses = masses_of(context.getSystem())
-    return Particles(len(masses), molecules_of(context), masses, bonds.pairs)
+    """Masses, molecules, bonds and constraints of a Context's System."""
+    system = context.getSystem()
+    masses = masses_of(system)
+    rigid = map(system.getConstraintParameters, range(system.getNumConstraints()))
+    constraints = np.array([(i, j) for i, j, _ in rigid], dtype=np.int64).reshape(-1, 2)
+    return Particles(len(masses), molecules_of(context), masses, bonds.pairs, constraints)
 
 
 def molecules_of(context: openmm.Context) -> IntArray:
@@ -352,7 +386,7 @@ class WholeMolecules:
         self, bonds: Bonds, particles: Particles, observables: Sequence[Observable], stored: bool
     ) -> None:
         self._bonding = bonds.bonding(particles.n_particles, stored)
-        self._needing = [o.label for o in observables if o.needs_virial]
+        self._needing = [o.label for o in observables if o.needs_virial or o.needs_molecules]
         pieces = np.unique(np.stack([particles.molecule_of, self._bonding.part_of]), axis=1)
         n_parts = pieces.shape[1]
         if self._needing and stored and n_parts > particles.n_molecules:

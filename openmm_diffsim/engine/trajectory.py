@@ -64,7 +64,7 @@ def sample_trajectory(
     temperature, pressure = state_numbers(temperature, pressure)
     recorder = FrameRecorder(potential, context, record, temperature, stored=True)
     before = context.getState(getPositions=True, getVelocities=True)
-    told = not any(observable.needs_virial for observable in record)
+    told = not any(o.needs_virial or o.needs_axes for o in record)
     try:
         for chunk in _chunks(trajectory, recorder.particles.n_particles):
             if not told and (digits := decimals(chunk.positions)) is not None:

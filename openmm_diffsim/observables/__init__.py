@@ -1,7 +1,17 @@
 """What is measured, per frame."""
 
 from .angles import AngleDistribution
-from .base import ENTRIES, Conditions, Frame, Observable, Particles, Recorder, record_frame
+from .base import (
+    ENTRIES,
+    AxisVirials,
+    Charges,
+    Conditions,
+    Frame,
+    Observable,
+    Particles,
+    Recorder,
+    record_frame,
+)
 from .bonded import BondDistribution, DihedralDistribution
 from .configurations import Configurations
 from .dynamics import (
@@ -12,12 +22,20 @@ from .dynamics import (
     SegmentFunction,
     SelfVanHove,
 )
+from .electrostatics import DielectricConstant
+from .fluctuations import (
+    Covariance,
+    HeatCapacity,
+    IsothermalCompressibility,
+    ThermalExpansion,
+)
 from .function import FunctionOfAverages
+from .pressure import Pressure, PressureTensor, SurfaceTension
 from .segment import Segment, SegmentObservable
 from .site import Place, Section, Site
 from .smooth import SmoothRDF
 from .structure import RDF
-from .thermodynamics import Pressure
+from .thermodynamics import Density, Enthalpy, HeatOfVaporization, PotentialEnergy, Volume
 
 __all__ = [
     "ENTRIES",
@@ -25,18 +43,29 @@ __all__ = [
     "RDF",
     "VACF",
     "AngleDistribution",
+    "AxisVirials",
     "BondDistribution",
+    "Charges",
     "Conditions",
     "Configurations",
+    "Covariance",
+    "Density",
+    "DielectricConstant",
     "Diffusion",
     "DihedralDistribution",
+    "Enthalpy",
     "Frame",
     "FunctionOfAverages",
+    "HeatCapacity",
+    "HeatOfVaporization",
     "IncoherentScattering",
+    "IsothermalCompressibility",
     "Observable",
     "Particles",
     "Place",
+    "PotentialEnergy",
     "Pressure",
+    "PressureTensor",
     "Recorder",
     "Section",
     "Segment",
@@ -45,5 +74,8 @@ __all__ = [
     "SelfVanHove",
     "Site",
     "SmoothRDF",
+    "SurfaceTension",
+    "ThermalExpansion",
+    "Volume",
     "record_frame",
 ]

@@ -24,6 +24,20 @@ _RISEN, _COUNTED = 0.05, 2e-3  # of a g(r): it has risen; pairs are found
 _DEEP = 0.7  # of where it has risen: deep in the core
 
 
+def _no_pairs() -> IntArray:
+    return np.zeros((0, 2), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Charges:
+    """Charges of all particles, q = fixed + along z, with what is learned of them, z."""
+
+    fixed: Array
+    """[particles], e."""
+    along: Array
+    """dq/dz, [particles, learned]."""
+
+
 @dataclass(frozen=True)
 class Particles:
     """What stays the same from frame to frame."""
@@ -31,13 +45,43 @@ class Particles:
     n_particles: int
     molecule_of: IntArray  # [particles], index of the molecule of each particle
     masses: Array  # [particles], amu
-    bonds: IntArray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    bonds: IntArray = field(default_factory=_no_pairs)
     """[bonds, 2], what holds molecules together, as far as that is known."""
+    constraints: IntArray = field(default_factory=_no_pairs)
+    """[constraints, 2], pairs at a fixed distance."""
+    charges: Charges | None = None
+    """None where no single NonbondedForce has them."""
 
     @property
     def n_molecules(self) -> int:
         """Number of molecules: what bonds and constraints hold together."""
         return int(self.molecule_of.max()) + 1 if self.n_particles else 0
+
+    @property
+    def freedom(self) -> IntArray:
+        """Degrees of freedom of each molecule, int [molecules].
+
+        Three for each particle that has a mass, less one for each constraint.
+        """
+        n = self.n_molecules
+        massive = np.bincount(self.molecule_of[self.masses > 0], minlength=n)
+        held = self.constraints[(self.masses[self.constraints] > 0).any(axis=1)]
+        return 3 * massive - np.bincount(self.molecule_of[held[:, 0]], minlength=n)
+
+    @property
+    def are_rigid(self) -> bool:
+        """Is every molecule a single site, or a body that only moves and turns?"""
+        massive = np.bincount(self.molecule_of[self.masses > 0], minlength=self.n_molecules)
+        of_body = np.array([0, 3, 5, 6])[np.minimum(massive, 3)]
+        return bool((self.freedom <= of_body).all())
+
+
+@dataclass(frozen=True)
+class AxisVirials:
+    """W_a = -dU/d ln L_a along each axis of the box, moving whole molecules; W is their sum."""
+
+    rest: Array  # of all but the learned forces, kJ/mol, [3]
+    features: Array  # of each feature of the learned ones, dW_a/dc, [3, coefficients]
 
 
 @dataclass(frozen=True)
@@ -48,6 +92,7 @@ class Frame:
     box: Array | None  # [3, 3], nm, reduced form
     volume: float  # nm^3, NaN without a box
     rest_virial: float  # of all but the learned force, kJ/mol; NaN where nobody asked for it
+    axes: AxisVirials | None = None  # None where nobody asked for it, or without a box
 
 
 @dataclass(frozen=True)
@@ -59,6 +104,11 @@ class Conditions:
     learned_virial: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
     volume: Tensor  # [frames], nm^3
     sampled_coefficients: Callable[[], Tensor]  # [frames, coefficients]
+    learned_energy: Callable[[Tensor], Tensor]  # of coefficients; kJ/mol, [frames]
+    rest_energy: Tensor  # of all other forces, kJ/mol, [frames]
+    weights: Callable[[], Tensor]  # of the frames, normalised, [frames]
+    pressure: float | None  # bar; None at constant volume
+    free_charges: Callable[[Tensor], Tensor]  # of coefficients; z of ``Charges``, e, [learned]
 
 
 @dataclass(frozen=True)
@@ -156,6 +206,9 @@ class Observable:
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
     n_values: int = 1
     needs_virial: bool = False
+    needs_axes: bool = False  # the ``axes`` of a frame?
+    needs_molecules: bool = False  # whole ones, whatever a box cut?
+    needs_pressure: bool = False  # does it say something at constant pressure only?
     steps: int = 0  # of the trajectory segment that a value takes besides the frame
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -202,7 +255,8 @@ class Observable:
         Raises
         ------
         ObservableError
-            If the number of state points is another one.
+            If the number of state points is another one, or the volume is constant where it must
+            not be.
         """
         if len(state_points) != 1:
             raise ObservableError(
@@ -211,12 +265,23 @@ class Observable:
                 got=len(state_points),
                 expected=1,
             )
+        if self.needs_pressure:
+            self.check_pressure(state_points[0].pressure)
         return ((state_points[0], self),)
 
     def combine(self, *averages: Tensor) -> Tensor:
         """The value [n_values] that the averages of all ``terms`` give. Here: the average."""
         (average,) = averages
         return average
+
+    def check_pressure(self, pressure: float | None) -> float:
+        """The pressure, bar; ObservableError where there is none, as the volume is constant."""
+        if pressure is None:
+            raise ObservableError(
+                f"{self.label}: expected a state point at constant pressure, got one at constant "
+                "volume; add a barostat, such as openmm.MonteCarloBarostat, to its System"
+            )
+        return pressure
 
     def identity(self) -> dict[str, Any]:
         """Everything that it was made from, as plain data: what is public in it, and its class.

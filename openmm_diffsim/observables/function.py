@@ -88,7 +88,11 @@ class FunctionOfAverages(Observable):
                 got=n_points,
                 expected=len(set(states)),
             )
-        return tuple((state_points[i], o) for i, o in zip(states, self.observables, strict=True))
+        if self.needs_pressure:
+            for point in state_points:
+                self.check_pressure(point.pressure)
+        pairs = zip(states, self.observables, strict=True)
+        return tuple(term for i, o in pairs for term in o.terms([state_points[i]]))
 
     def recorder(self, particles: Particles) -> Recorder:
         """There is none.

@@ -122,6 +122,14 @@ class Potential(nn.Module):
     def check(self, temperature: float) -> None:
         """Warn where what OpenMM runs no longer follows the potential. ``temperature`` in K."""
 
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """What is learned of charges, z, at these coefficients, e, [learned]; here: nothing.
+
+        With a graph to ``coefficients``. Where no energy tells the sign of charges, all of them
+        may have the other one. What particles have at z, ``Adapter.charges`` knows.
+        """
+        return coefficients[:0]
+
     def pairs(self) -> list[tuple[slice, Any]]:
         """The functions of a distance that it consists of, and where their coefficients are."""
         return []
@@ -352,6 +360,11 @@ class Sum(Potential):
             for term, where in zip(self, self.slices(), strict=True)
             for part, function in term.functions()
         ]
+
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """Those of all terms."""
+        pairs = zip(self, self.slices(), strict=True)
+        return torch.cat([term.free_charges(coefficients[where]) for term, where in pairs])
 
     def form(self) -> dict[str, Any]:
         """The order of the terms, and the form of each by its name."""

@@ -194,6 +194,11 @@ class View:
             learned_virial=samples.learned.virial,
             volume=samples.volumes,
             sampled_coefficients=lambda: samples.sampled_coefficients,
+            learned_energy=samples.learned.energy,
+            rest_energy=torch.from_numpy(samples.rest_energy),
+            weights=lambda: self.weights,
+            pressure=samples.pressure,
+            free_charges=samples.potential.free_charges,
         )
         found = observable.values(torch.from_numpy(samples.records[observable]), conditions)
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(samples):

@@ -11,7 +11,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError, SamplingError, SegmentError
-from ...observables import Particles
+from ...observables import Charges, Particles
 from ...potentials import AttachOptions, Potential, adapter_of
 from ...samples import Features, LearnedEnergy
 from ...statistics.kernels import PairHistogram, PairSums, pair_sums
@@ -54,6 +54,10 @@ class FeatureRecorder:
 
     def virial_within(self, positions: Array, box: Array | None) -> float:
         """Its share of the virial of the forces that are not its own, kJ/mol: none."""
+        return 0.0
+
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        """Its share of the energy of the forces that are not its own, kJ/mol: none."""
         return 0.0
 
     def sums(
@@ -199,6 +203,13 @@ class Adapter:
     def global_parameters(self) -> frozenset[str]:
         """Names of the parameters of a Context that are learned, in Forces that are not its own."""
         return frozenset()
+
+    def charges(self, charges: Charges) -> Charges:
+        """Of all particles, with what it learns of them beside what ``charges`` has already.
+
+        What it learns is z of ``potential.free_charges``; here: nothing.
+        """
+        return charges
 
     def raise_interrupt(self) -> None:
         """Raise what interrupted Python that the Force called; OpenMM makes its own error of it."""

@@ -12,7 +12,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
-from ...observables import Particles
+from ...observables import Charges, Particles
 from ...potentials import AttachOptions, Sum, adapter_of, adapts
 from ...samples import LearnedEnergy, SumOfFeatures
 from ...statistics.kernels import PairHistogram
@@ -122,6 +122,12 @@ class SumAdapter(Adapter):
         found = [part.part(context) for part in self.parts]
         return list(zip(self.potential.slices(), found, strict=True))
 
+    def charges(self, charges: Charges) -> Charges:
+        """With those of all terms."""
+        for part in self.parts:
+            charges = part.charges(charges)
+        return charges
+
     def raise_interrupt(self) -> None:
         """Of any term."""
         for part in self.parts:
@@ -161,6 +167,11 @@ class SumRecorder(FeatureRecorder):
     def want_virial(self, wanted: bool) -> None:
         for recorder in self._recorders:
             recorder.want_virial(wanted)
+
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        return sum(
+            recorder.energy_within(positions, own_box) for recorder, own_box in self._each(box)
+        )
 
     def virial_within(self, positions: Array, box: Array | None) -> float:
         return sum(

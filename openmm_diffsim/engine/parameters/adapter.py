@@ -10,7 +10,7 @@ import numpy as np
 import openmm
 
 from ...errors import AttachError
-from ...observables import Particles
+from ...observables import Charges, Particles
 from ...potentials import AttachOptions, adapts
 from ...statistics.molecules import molecule_centres
 from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
@@ -107,6 +107,13 @@ class SystemParametersAdapter(Adapter):
             term.hide(copy, term.layouts[self._key])
         return copy
 
+    def charges(self, charges: Charges) -> Charges:
+        """With those of all terms."""
+        for term in self.potential:
+            force, layout = term.place.find(self._system), term.layouts[self._key]
+            charges = term.particle_charges(charges, force, layout)
+        return charges
+
     def recorder(
         self, context: openmm.Context, particles: Particles, trajectory: str | Path | None
     ) -> FeatureRecorder:
@@ -152,6 +159,10 @@ class _ParametersRecorder(FeatureRecorder):
         if self._last is None or self._last[0] is not positions:
             self._last = positions, (self._at(positions, box), self._virials(positions, box))
         return self._last[1]
+
+    def energy_within(self, positions: Array, box: Array | None) -> float:
+        """All of it."""
+        return float(self._c @ self.features(positions, box)[0])
 
     def virial_within(self, positions: Array, box: Array | None) -> float:
         """All of it: the Forces are the System's own."""

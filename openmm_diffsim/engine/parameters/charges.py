@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import PotentialError
+from ...observables import Charges
 from ...potentials.values import Values
 from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
@@ -128,7 +129,7 @@ class ChargesTerm(Term):
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Those of z, where other charges are fixed, and of its products."""
-        d = len(self.free)
+        d = len(self.free())
         linear: dict[str, tuple[int, ...]] = {} if self.is_quadratic else {"linear": (d,)}
         return linear | {"quadratic": (d * (d + 1) // 2,)}
 
@@ -141,6 +142,18 @@ class ChargesTerm(Term):
         at_zero, along = map(torch.from_numpy, (self.directions.at_zero, self.directions.along))
         names = [f"q[{name}]" if name else "q" for name in self.directions.names]
         return names, at_zero + along @ self.free()
+
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """z, of coefficients; of their products it is told up to a common sign."""
+        d = len(self.free())
+        if not self.is_quadratic:
+            return coefficients[:d]
+        products = coefficients.new_zeros(d, d)
+        rows, columns = _products(d)
+        products = products.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
+        products = products + products.T - torch.diag(products.diagonal())
+        largest = int(products.diagonal().argmax())
+        return products[largest] / torch.sqrt(products[largest, largest])
 
     def form(self) -> dict[str, Any]:
         """Also how all charges depend on the free ones."""
@@ -188,6 +201,17 @@ class ChargesTerm(Term):
     def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
         """Charges of particles, and products of exceptions that follow them."""
         self._put(force, layout, self.directions.charges(self.free.numbers()))
+
+    def particle_charges(
+        self, charges: Charges, force: openmm.NonbondedForce, layout: Layout
+    ) -> Charges:
+        """The learned ones by their independent directions; what offsets add to them stays."""
+        n, learned = len(layout.type_of), layout.type_of >= 0
+        own = nonbonded.read(force).particles[:, 0]
+        at_zero = _of_particles(layout, self.directions.at_zero, own)
+        along = _of_particles(layout, self.directions.along, np.zeros((n, len(self.free))))
+        fixed = np.where(learned, charges.fixed - own + at_zero, charges.fixed)
+        return Charges(fixed, np.concatenate([charges.along, along], axis=1))
 
     def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
         """No charge."""

@@ -252,6 +252,12 @@ class SystemParameters(Potential):
         spread = np.concatenate([values.spread() for values in own] or [np.zeros(0)])
         return parameter_vector(self).detach().numpy().copy(), spread
 
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """Those of all terms."""
+        sizes = [len(term.coefficients()) for term in self]
+        pairs = zip(self, torch.split(coefficients, sizes), strict=True)
+        return torch.cat([term.free_charges(part) for term, part in pairs])
+
     def form(self) -> dict[str, Any]:
         """The form of each term, by its name."""
         return {"kind": type(self).__name__, "terms": {t.name: t.form() for t in self}}

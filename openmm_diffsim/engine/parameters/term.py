@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import AttachError, PotentialError
 from ...io.checksum import brief
+from ...observables import Charges
 from ...potentials.values import Values
 from ..context import masses_of
 
@@ -71,6 +72,10 @@ class Term(nn.Module):
         """Names of the stretches of the coefficients, in order, and the shape of each."""
         raise NotImplementedError
 
+    def free_charges(self, coefficients: Tensor) -> Tensor:
+        """What it learns of charges, at its own coefficients; see ``Potential.free_charges``."""
+        return coefficients[:0]
+
     def form(self) -> dict[str, Any]:
         """What it is but for its parameters, as plain data; what each layout says too."""
         return {
@@ -123,6 +128,10 @@ class Term(nn.Module):
     def hide(self, force: Any, layout: Any) -> None:
         """Put constants in place of all that ``write`` writes: what is left identifies a fit."""
         raise NotImplementedError
+
+    def particle_charges(self, charges: Charges, force: Any, layout: Any) -> Charges:
+        """With what it learns of them in a Force; see ``Adapter.charges``."""
+        return charges
 
     @property
     def global_parameters(self) -> frozenset[str]:
