@@ -20,6 +20,7 @@ from .parameters import (
     parameter_vector,
     set_flat_parameters,
 )
+from .prior import ParameterPrior, prior_of
 
 __all__ = [
     "AnalyticPair",
@@ -33,6 +34,7 @@ __all__ = [
     "PairEnergy",
     "PairPotential",
     "PairSum",
+    "ParameterPrior",
     "Potential",
     "SoftSphere",
     "SplineBasis",
@@ -51,5 +53,6 @@ __all__ = [
     "n_pairs_of_types",
     "pair_index",
     "parameter_vector",
+    "prior_of",
     "set_flat_parameters",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from ..io.checksum import brief
 from ..limits import checked_whole
 from .adapter import AttachOptions, adapter_of
 from .parameters import call_at, parameter_vector
+from .prior import checked_prior
 
 Array = NDArray[np.float64]
+Self = TypeVar("Self", bound="Potential")
 
 
 class Potential(nn.Module):
@@ -54,6 +56,7 @@ class Potential(nn.Module):
         checked_whole("n_types", n_types, PotentialError)
         self.n_types = n_types
         self.name = name or type(self).__name__
+        self._own_prior: dict[str, tuple[Tensor, Tensor]] = {}
 
     def train(self, mode: bool = True) -> Potential:
         """Evaluation mode, whatever is asked for: a configuration has one energy.
@@ -61,6 +64,10 @@ class Potential(nn.Module):
         Dropout would give it another each time, and a batch norm one that the other frames decide.
         """
         return super().train(False)
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """All parameters, by what a user calls each: as in ``named_parameters``."""
+        return dict(self.named_parameters())
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
@@ -110,6 +117,42 @@ class Potential(nn.Module):
         """``prior_precision`` where it is not zero: which coefficients, and their block of it."""
         own = self.prior_precision(temperature, length, roughness, n_temperatures)
         return [] if own is None else [(slice(0, len(own)), own)]
+
+    def parameter_prior(self) -> tuple[Array, Array] | None:
+        """Mean and standard deviation of each learned parameter before anything is measured.
+
+        Of theta, [parameters] each, as this kind of potential has them by default; infinite where
+        nothing is known. None: of none. A fit keeps the mean that it began with.
+        """
+        return None
+
+    def set_prior(self: Self, prior: Mapping[str, ArrayLike] | None) -> Self:
+        """Say how far parameters may be from what they are now. Returns self.
+
+            pair.set_prior({"sigma": 0.01, "epsilon": 0.2})  # nm, kJ/mol
+
+        Each becomes normal about its present value, which the fit weighs against the data; its
+        ``parameter_table`` says what these decided.
+
+        Parameters
+        ----------
+        prior : mapping, or None
+            By the name of a parameter, see ``by_name``: its standard deviation, one number or as
+            many as it has; infinity where nothing is known. In place of what was said before. None:
+            what this kind of potential says by default.
+
+        Raises
+        ------
+        PotentialError
+            If there is no such parameter, or no such standard deviation.
+        """
+        self._own_prior = {} if prior is None else checked_prior(self, prior)
+        return self
+
+    @property
+    def own_prior(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """What ``set_prior`` was told: mean and standard deviation by the name of a parameter."""
+        return self._own_prior
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
@@ -279,6 +322,10 @@ class Sum(Potential):
         return {
             f"{term.name}.{block}": shape for term in self for block, shape in term.blocks.items()
         }
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """Those of all terms, their names behind that of the term."""
+        return {f"{term.name}.{name}": p for term in self for name, p in term.by_name().items()}
 
     def __iter__(self) -> Iterator[Potential]:
         return iter(self.terms)  # type: ignore[arg-type]
