@@ -96,7 +96,7 @@ def _without(view: FitView, frames: Sequence[NDArray[np.bool_]]) -> FitView:
     for state, out in zip(view.states, frames, strict=True):
         pool = replace(state.frames, floor=0.0).with_mixture(state.frames.log_mixture)
         states.append(replace(state, pool=pool.without(out)))
-    return FitView(view.potential, tuple(states), view.parameters)
+    return view.of(states)
 
 
 def _stretch_of(frames: View) -> NDArray[np.int64]:

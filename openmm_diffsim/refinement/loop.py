@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..errors import EquilibrationError, SamplingError, StatePointError, TargetError
 from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
-from ..potentials import Potential, flat_parameters, set_flat_parameters
+from ..potentials import Potential, flat_parameters, prior_of, set_flat_parameters
 from ..samples import Samples, bars
 from . import caveats
 from . import checkpoint as files
@@ -76,7 +76,8 @@ class Refinement:
         A file of its name that ends in .lock keeps other processes from it during ``run``. The
         frames of a network lie beside it, in a folder of its name that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
-        c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
+        c_0 of the potential's smoothness prior; that of parameters is the potential's, see
+        ``Potential.set_prior``. "auto": the potential of mean force of the g(r) targets,
         where there is one for a pair of types; no correction, of a spline beside another force
         between the same particles; else the first guess. A fit that is resumed keeps
         the one that it began with.
@@ -136,6 +137,7 @@ class Refinement:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
         self.states = make_states(potential, self.targets, prior, self._options.theory)
+        self._prior = prior_of(potential)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._previous: Tensor | None = None  # parameters of the last accepted round
@@ -242,7 +244,7 @@ class Refinement:
     def view(self) -> FitView:
         """The fit at the present parameters, as a method is given it."""
         theta = flat_parameters(self.potential)
-        return FitView(self.potential, tuple(self.states), theta, self._memory)
+        return FitView(self.potential, tuple(self.states), theta, self._memory, prior=self._prior)
 
     def comparisons(self) -> list[Comparison]:
         """How the frames compare with the targets, at the present parameters.
@@ -300,6 +302,11 @@ class Refinement:
             found.append(
                 f"{type(self.method).__name__} does not use {_names(self.unused_targets)}: the fit "
                 "will not meet what it says, take the default method for that"
+            )
+        if self._prior is not None and not getattr(self.method, "uses_prior", False):
+            found.append(
+                f"{type(self.method).__name__} does not use what is known of the parameters "
+                "beforehand (set_prior), which only its error bars do: take the default method"
             )
         if self.history:
             kelvin = min(state.temperature for state in self.states)
@@ -541,6 +548,7 @@ class Refinement:
             self._memory,
             tuple(buffer for _, buffer in self.potential.named_buffers()),
             tuple(state.prior_mean for state in self.states),
+            self._prior,
         )
         self._written.add(files.save(Path(path), kept, self.potential, self.states))
 
@@ -562,7 +570,7 @@ class Refinement:
         kept, pools, contexts = files.load(Path(path), self.identity, self.potential, self.states)
         files.restore(kept, self.potential, self.states, pools, contexts)
         self._progress, self._previous, self._memory = kept.progress, kept.previous, kept.memory
-        self._settled = None
+        self._settled, self._prior = None, kept.prior
         self._written.add(checksum_of(Path(path)))
         return self
 
@@ -578,7 +586,7 @@ class Refinement:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Which fit this is, as plain data: two with the same are the same fit."""
-        return identity_of(self.potential, self.method, self.targets, self.states)
+        return identity_of(self.view(), self.method, self.targets)
 
 
 def _numbers_of(views: Sequence[Comparison]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.baths import conditions
 from ..errors import StatePointError, TargetError
 from ..observables import Observable
-from ..potentials import Potential, SplinePair
+from ..potentials import ParameterPrior, Potential, SplinePair
 from ..samples import Samples, View
 from ..units import MOLAR_GAS_CONSTANT
 from .averages import Knowledge, Sight
@@ -237,6 +237,8 @@ class FitView:
         What the method's last step left to remember; empty at first.
     change : Tensor [parameters]
         What was added to ``start`` since.
+    prior : ParameterPrior, optional
+        What is known of the parameters themselves; None: nothing.
     """
 
     potential: Potential
@@ -244,6 +246,7 @@ class FitView:
     start: Tensor
     memory: Mapping[str, Any] = field(default_factory=dict)
     change: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    prior: ParameterPrior | None = None
 
     @cached_property
     def parameters(self) -> Tensor:
@@ -261,6 +264,11 @@ class FitView:
         has evaluated there is not evaluated again.
         """
         return replace(self, change=self.change + torch.from_numpy(change))
+
+    def of(self, states: Sequence[State]) -> FitView:
+        """The same fit with other frames, or data, at these parameters."""
+        start = self.parameters.detach()
+        return FitView(self.potential, tuple(states), start, self.memory, prior=self.prior)
 
     @cached_property
     def frames(self) -> list[View]:

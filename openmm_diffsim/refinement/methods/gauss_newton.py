@@ -47,7 +47,7 @@ from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from ...potentials import Potential
+from ...potentials import ParameterPrior, Potential
 from ..comparison import Comparison
 from ..state import FitView
 from . import frame_space
@@ -67,9 +67,11 @@ class GaussNewton:
 
     Works with every potential: its parameters enter through the coefficients. Where the energy is
     linear in these, the step is taken in their space, with the potential's own prior; else, as for
-    a network, in the space of the frames, see ``refinement.methods.frame_space``.
+    a network, in the space of the frames, see ``refinement.methods.frame_space``. What is known of
+    the parameters themselves (``Potential.set_prior``) counts in both.
     """
 
+    uses_prior = True
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
 
     def propose(self, view: FitView) -> Step:
@@ -87,7 +89,7 @@ class GaussNewton:
             models.append((hessian + damping(comparison), slope))
         groups = [members for _, members in view.groups]
         temperatures = [[view.states[k].temperature for k in members] for members in groups]
-        theta = follow(view.potential, view.parameters, temperatures, models)
+        theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
         change = (theta - view.parameters).numpy()
         return Step(_bounded(change, view, model), step.covariance)
 
@@ -100,6 +102,8 @@ class LinearModel:
     chains: Sequence[Array]
     from_prior: Sequence[Array]
     precisions: Sequence[Array | None]
+    of_parameters: tuple[Array, Array] | None = None
+    """Precision and slope of the prior of parameters, [parameters] each; see ``solve``."""
 
     @classmethod
     def of(cls, view: FitView, options: GaussNewtonOptions) -> LinearModel:
@@ -111,7 +115,8 @@ class LinearModel:
             comparisons,
             [np.concatenate([view.chain(k) for k in members]) for members in groups],
             [np.concatenate([view.from_prior(k) for k in members]) for members in groups],
-            [_precision(view, members, _roughness(c, options)) for members, c in pairs],
+            [_precision(view, members, roughness_of(c, options)) for members, c in pairs],
+            _of_parameters(view),
         )
 
     def undamped(self) -> LinearModel:
@@ -121,7 +126,8 @@ class LinearModel:
 
     def step(self) -> Step:
         """To the minimum."""
-        return solve(self.comparisons, self.chains, self.from_prior, self.precisions)
+        known = (self.from_prior, self.precisions, self.of_parameters)
+        return solve(self.comparisons, self.chains, *known)
 
     def noise(self, covariance: Array) -> tuple[Array, Array]:
         """What the noise of frames, and of targets like frames, is of a covariance of the step.
@@ -137,7 +143,7 @@ class LinearModel:
         return own, like_own
 
 
-def _roughness(view: Comparison, options: GaussNewtonOptions) -> float:
+def roughness_of(view: Comparison, options: GaussNewtonOptions) -> float:
     """That of a group: digitised points may be far apart, and say little of what is between."""
     like_frames = view.like_frames or [True] * len(view.targets)
     pairs = zip(view.targets, like_frames, strict=True)
@@ -151,6 +157,12 @@ def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array
     """The prior's, of the coefficients at all state points of a group; None where there is none."""
     found = [view.prior_precision(k, roughness) for k in members]
     return None if found[0] is None else np.asarray(block_diag(*found))
+
+
+def _of_parameters(view: FitView) -> tuple[Array, Array] | None:
+    if view.prior is None:
+        return None
+    return view.prior.precision, view.prior.slope(view.parameters.numpy(force=True))
 
 
 def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
@@ -204,6 +216,7 @@ def solve(
     chains: Sequence[Array],
     from_prior: Sequence[Array],
     precisions: Sequence[Array | None],
+    of_parameters: tuple[Array, Array] | None = None,
 ) -> Step:
     """The minimum of the linear model, for parameters that the coefficients are linear in.
 
@@ -212,22 +225,31 @@ def solve(
     views : one per group of targets
     chains : dc/dtheta of each, [coefficients at its state points, parameters]
     from_prior, precisions : of each, see ``linear_model``
+    of_parameters : precision of each parameter's own prior, and that times theta - mean,
+        [parameters] each
     """
     acts = np.any([chain.any(axis=0) for chain in chains], axis=0)
     if not acts.all():  # some change nothing, as those of pairs of types that are given
-        step = solve(views, [chain[:, acts] for chain in chains], from_prior, precisions)
+        few = None if of_parameters is None else (of_parameters[0][acts], of_parameters[1][acts])
+        step = solve(views, [chain[:, acts] for chain in chains], from_prior, precisions, few)
         return _among(step, acts)
     n = chains[0].shape[1]
-    hessian, damped, slope = np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
+    known, slope = (np.zeros(n), np.zeros(n)) if of_parameters is None else of_parameters
+    hessian, damped = np.diag(known), np.diag(known)
     for view, chain, offset, precision in zip(views, chains, from_prior, precisions, strict=True):
         own_hessian, own_slope = linear_model(view, offset, precision)
-        hessian += chain.T @ own_hessian @ chain
-        damped += chain.T @ (own_hessian + damping(view)) @ chain
-        slope += chain.T @ own_slope
-    ridge = 1e-9 * np.eye(n)
-    covariance = np.asarray(np.linalg.inv(hessian + ridge * np.diag(hessian).max()))
-    change = -np.linalg.solve(damped + ridge * np.diag(damped).max(), slope)
-    return Step(change, covariance)
+        hessian = hessian + chain.T @ own_hessian @ chain
+        damped = damped + chain.T @ (own_hessian + damping(view)) @ chain
+        slope = slope + chain.T @ own_slope
+    is_open = known == 0
+    covariance = np.asarray(np.linalg.inv(_with_ridge(hessian, is_open)))
+    return Step(-np.linalg.solve(_with_ridge(damped, is_open), slope), covariance)
+
+
+def _with_ridge(hessian: Array, is_open: NDArray[np.bool_]) -> Array:
+    """For what neither data nor a prior decide; a parameter's own prior is not outweighed."""
+    own = np.diag(hessian)
+    return np.asarray(hessian + 1e-9 * np.diag(np.where(is_open, own.max(), own)))
 
 
 def _among(step: Step, acts: NDArray[np.bool_]) -> Step:
@@ -244,11 +266,13 @@ def follow(
     parameters: Tensor,
     temperatures: Sequence[Sequence[float]],
     models: Sequence[tuple[Array, Array]],
+    prior: ParameterPrior | None = None,
 ) -> Tensor:
     """The parameters at the minimum of the ``linear_model`` of each group, from these.
 
     The model is quadratic in the coefficients, those at each temperature of the group (K) one
-    after the other; they may depend on the parameters in any way (an exponent, a network).
+    after the other; they may depend on the parameters in any way (an exponent, a network), of which
+    the ``prior`` is known besides.
     Nonlinear least squares.
     """
 
@@ -259,12 +283,16 @@ def follow(
     start = [coefficients(parameters, kelvins) for kelvins in temperatures]
     roots, shifts = zip(*(_square_root(*model) for model in models), strict=True)
 
+    theta = parameters.numpy(force=True)
+    root_of_prior, _ = (np.zeros((0, len(theta))), 0) if prior is None else prior.rows(theta)
+
     def residuals(theta: Array) -> Array:
         now = [coefficients(torch.from_numpy(theta), kelvins) for kelvins in temperatures]
         parts = zip(roots, shifts, now, start, strict=True)
-        return np.concatenate([root @ (c - c_0) + shift for root, shift, c, c_0 in parts])
+        own = [] if prior is None else [prior.rows(theta)[1]]
+        return np.concatenate([*(root @ (c - c_0) + e for root, e, c, c_0 in parts), *own])
 
-    def jacobian(theta: Array) -> Array:
+    def slopes(theta: Array) -> Array:
         rows = []
         for root, kelvins in zip(roots, temperatures, strict=True):
             parts = np.split(root, len(kelvins), axis=1)
@@ -273,8 +301,7 @@ def follow(
             rows.append(sum(potential.pull_back(part, at, t) for part, t in pairs))
         return np.concatenate(rows)
 
-    theta = parameters.numpy(force=True)
-    acts = jacobian(theta).any(axis=0)  # what changes nothing stays
+    acts = slopes(theta).any(axis=0)  # what changes nothing stays
 
     def whole(part: Array) -> Array:
         found = theta.copy()
@@ -285,7 +312,7 @@ def follow(
     solution = least_squares(
         lambda part: residuals(whole(part)),
         theta[acts],
-        lambda part: jacobian(whole(part))[:, acts],
+        lambda part: np.concatenate([slopes(whole(part)), root_of_prior])[:, acts],
         x_scale="jac" if few else 1.0,
         max_nfev=_MOST_ITERATIONS,
     )
