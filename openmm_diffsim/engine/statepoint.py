@@ -32,7 +32,7 @@ from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
 from .xml import from_xml
 
-_MOST_DRIFT = 3.5  # standard errors
+MOST_DRIFT = 3.5  # standard errors
 _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
 
 
@@ -429,14 +429,14 @@ def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[],
         samples = samples.after(len(samples) - wanted)
         samples = samples.after(detect_equilibration(samples.run_energies()))
         measured = drift(samples.run_energies())
-        if measured <= _MOST_DRIFT:
+        if measured <= MOST_DRIFT:
             return samples
     raise EquilibrationError(
         f"the energy still drifts: over the last {len(samples)} frames it changes by "
-        f"{measured:.1f} standard errors, expected at most {_MOST_DRIFT}; run longer before "
+        f"{measured:.1f} standard errors, expected at most {MOST_DRIFT}; run longer before "
         "recording",
         drift=measured,
-        limit=_MOST_DRIFT,
+        limit=MOST_DRIFT,
         n_frames=len(samples),
     )
 

@@ -33,6 +33,7 @@ from .convergence import Verdict, judge, largest_mode
 from .errors import ParameterTable, pair_of, parameter_table, potential_with_error
 from .identity import identity as identity_of
 from .methods import METHODS, GaussNewton, GaussNewtonOptions, Method, Step
+from .offline import ENOUGH_FRAMES, Reach, follow_frames, sampled_with
 from .progress import Progress, Round
 from .sampling import Frames, sample
 from .schedule import Schedule
@@ -45,7 +46,6 @@ Array = NDArray[np.float64]
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
 _BOUNDED_STEP = 4.0  # kT, of a method that knows itself how far it can see
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
-_ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
 class Refinement:
@@ -218,6 +218,96 @@ class Refinement:
         for state in self.states:
             state.state_point.apply()
         return self
+
+    def read(
+        self,
+        state_point: Any,
+        trajectory: Any,
+        parameters: Any = None,
+        *,
+        temperature: Any = None,
+        pressure: Any = None,
+    ) -> Samples:
+        """Take the frames of a stored trajectory, to ``reweight`` or to ``run`` from; returns them.
+
+            fit.read(liquid, ["a.xtc", "b.dcd"])  # of the present parameters
+            fit.read(liquid, "hot.trr", {"sigma": 0.33}, temperature=320)
+            print(fit.reweight().sentence())
+
+        Parameters
+        ----------
+        state_point : StatePoint
+            Of a target, with the System that the trajectory came from: all forces but what is
+            learned have to be those that it was run with.
+        trajectory : path, paths, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
+            See ``sample_trajectory``.
+        parameters : Tensor [parameters], or mapping, optional
+            What it was sampled with; by name for some, see ``Potential.by_name``. Default: the
+            present ones.
+        temperature, pressure : float or Quantity, optional
+            K and bar that it was sampled at. Default: the state point's.
+
+        Raises
+        ------
+        TargetError
+            If the state point is not of this fit, or there are no such parameters.
+        SamplingError, ConfigurationError, FramesError, ObservableError
+            As ``sample_trajectory``.
+        """
+        points = [id(state.state_point) for state in self.states]
+        if id(state_point) not in points:
+            raise TargetError(
+                f"read: got {state_point!r}, expected the state point of a target of this fit",
+                got=state_point,
+            )
+        index = points.index(id(state_point))
+        state, frames = self.states[index], self._frames
+        place = None if frames is None else frames.place(index, len(self.history))
+        theta = sampled_with(self.potential, parameters)
+        samples = state.read(trajectory, theta, temperature, pressure, place)
+        state.add(samples)
+        return samples
+
+    def reweight(self) -> Reach:
+        """Fit the frames that are there, as far as they reach, without MD; counts as a round.
+
+        Steps of the method, on the same frames, until the next one is small against its standard
+        error, or too few frames would be effective. The result is a fit like any other: its
+        verdict, tables, errors and checkpoint. What the verdict lacks is a run that nothing was
+        fitted to; ``run`` goes on with one where the fit has not converged.
+
+        Returns
+        -------
+        Reach
+            How far the frames reach, whether the optimum lies beyond, and what to do.
+
+        Raises
+        ------
+        StatePointError
+            If there are no frames: see ``read``.
+        SamplingError
+            If they do not reach the present parameters.
+        CheckpointError, TakenError
+            As ``run``.
+        """
+        start = time.perf_counter()
+        self._unsettle()
+        with self.holding_checkpoint():
+            parts = (self._options, self._progress.trust, self.largest_step)
+            view, step, reach = follow_frames(self.view(), self.method, *parts)
+            set_flat_parameters(self.potential, view.parameters.detach())
+            self._previous, self._memory, self.last_step = flat_parameters(self.potential), {}, step
+            views = self.comparisons()
+            verdict = self._judged(views, self.states)
+            if reach.is_beyond:
+                verdict = replace(verdict, missed=(*verdict.missed, reach.sentence()))
+            self._progress.seconds += time.perf_counter() - start
+            self._progress.record(_numbers_of(views), 0.0, verdict)
+            if self.checkpoint is not None:
+                self.save(self.checkpoint)
+        for state in self.states:
+            state.state_point.apply()
+        return reach
 
     @contextmanager
     def holding_checkpoint(self) -> Iterator[None]:
@@ -405,7 +495,8 @@ class Refinement:
         views = self.comparisons()
         self._previous = flat_parameters(self.potential)
         theta, size = self._proposed()
-        verdict = self._judged(views)
+        last = [replace(state, pool=state.last) for state in self.states]
+        verdict = self._judged(views, last)
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
         numbers = _numbers_of(views)
@@ -418,12 +509,11 @@ class Refinement:
             f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
-    def _judged(self, pooled: Sequence[Comparison]) -> Verdict:
-        """By all frames, and by those of the last round alone: at the parameters it ran with."""
+    def _judged(self, pooled: Sequence[Comparison], last: Sequence[State]) -> Verdict:
+        """By all frames, and by the ``last`` alone: at the parameters that these were run with."""
         step = self.last_step
         assert step is not None
-        last = tuple(replace(state, pool=state.last) for state in self.states)
-        alone = compared(replace(self.view(), states=last), self._options)
+        alone = compared(replace(self.view(), states=tuple(last)), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
         verdict = judge(self.targets, pooled, alone, size, moved, self.unused_targets)
@@ -516,7 +606,7 @@ class Refinement:
     def _reach(self) -> bool:
         """Are the averages at the present parameters worth having?"""
         return all(
-            state.frames.n_effective() >= min(_ENOUGH_FRAMES, 0.5 * state.frames.runs[-1].n_frames)
+            state.frames.n_effective() >= min(ENOUGH_FRAMES, 0.5 * state.frames.runs[-1].n_frames)
             for state in self.states
         )
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..engine.baths import conditions
+from ..engine.statepoint import MOST_DRIFT
+from ..engine.trajectory import sample_trajectory
 from ..errors import StatePointError, TargetError
 from ..observables import Observable
-from ..potentials import ParameterPrior, Potential, SplinePair
+from ..potentials import (
+    ParameterPrior,
+    Potential,
+    SplinePair,
+    flat_parameters,
+    set_flat_parameters,
+)
 from ..samples import Samples, View
+from ..statistics.averages import drift
 from ..units import MOLAR_GAS_CONSTANT
 from .averages import Knowledge, Sight
 from .comparison import Comparison, compare, groups_of
@@ -59,7 +69,9 @@ class State:
             If there is none yet.
         """
         if self.pool is None:
-            raise StatePointError("nothing was sampled yet: a fit knows no averages before run()")
+            raise StatePointError(
+                "nothing was sampled yet: a fit knows no averages before run() or read()"
+            )
         return self.pool
 
     def __post_init__(self) -> None:
@@ -87,6 +99,40 @@ class State:
         if self.theory is not None:
             observables += self.theory.rdfs
         return list(dict.fromkeys(observables))
+
+    def read(
+        self, trajectory: Any, theta: Tensor, temperature: Any, pressure: Any, place: Path | None
+    ) -> Samples:
+        """The frames of a stored trajectory that was sampled with these parameters.
+
+        ``place`` is where those of a network are kept. A trajectory that drifts is warned of.
+        """
+        point, potential = self.state_point, self.state_point.potential
+        now = flat_parameters(potential)
+        try:
+            set_flat_parameters(potential, theta)
+            samples = sample_trajectory(
+                potential,
+                trajectory,
+                point.simulation.context,
+                self.recorded(),
+                temperature=self.temperature if temperature is None else temperature,
+                pressure=self.pressure if pressure is None else pressure,
+                frames=place,
+            )
+        finally:
+            set_flat_parameters(potential, now)
+            point.apply()
+        drifts = [drift(run.run_energies()) for run in samples.each_run()]
+        if max(drifts) > MOST_DRIFT:
+            warnings.warn(
+                f"the energy of a trajectory drifts, by {max(drifts):.1f} standard errors from its "
+                f"first to its second half, where at most {MOST_DRIFT} are expected: leave out its "
+                "beginning, where it was not yet in equilibrium",
+                stacklevel=3,
+            )
+        here = samples.reweight(self.temperature, self.pressure)
+        return replace(here, floor=min(here.floor, 0.5 * len(here)))
 
     def add(self, samples: Samples) -> None:
         """Frames of one more round."""
