@@ -103,10 +103,11 @@ def point_of(spring: diffsim.Potential, others: float = 0.0) -> StatePoint:
     """Springs, and others that are not learned of that stiffness."""
     system = empty_system(N, np.eye(3) * LENGTH)
     if others:
-        force = openmm.CustomExternalForce(f"{others}*(x^2+y^2+z^2)/2")
+        force = openmm.CustomExternalForce("s*(x^2+y^2+z^2)/2")
         force.setName("others")
+        force.addPerParticleParameter("s")
         for i in range(N):
-            force.addParticle(i)
+            force.addParticle(i, [others])
         system.addForce(force)
     spring.attach(system)
     integrator = openmm.LangevinMiddleIntegrator(KELVIN, 5.0, 0.002)
@@ -347,3 +348,23 @@ def test_a_posterior_is_that_of_prior_and_data() -> None:
     assert table.posterior_over_prior[0] == pytest.approx(posterior / spread, rel=0.1)
     assert 0.5 < table.posterior_over_prior[0] < 0.9
     assert STIFFNESS < spring.stiffness < 1.1 * STIFFNESS
+
+
+def test_other_forces_that_are_edited_between_rounds_are_refused_before_any_md() -> None:
+    spring = Spring()
+    fit, point = fit_of(spring, STIFFNESS, 0.05, others=50.0)
+    fit.run(1, 2000, 20, equilibration=1000, progress=False)
+    steps, k = fit.md_steps, spring.stiffness
+    fit._progress.verdict = None  # it may have converged, and there would be no more to do
+    force = point.simulation.system.getForce(0)
+    force.setParticleParameters(3, 3, [60.0])
+    force.updateParametersInContext(point.simulation.context)
+    with pytest.raises(StatePointError, match="others changed since the earlier frames"):
+        fit.run(2, 2000, 20, progress=False)
+    with pytest.raises(StatePointError, match="others changed since the earlier frames"):
+        fit.read(point, trajectory_of(drawn(300.0, 20)))
+    assert fit.md_steps == steps and spring.stiffness == k
+    force.setParticleParameters(3, 3, [50.0])
+    force.updateParametersInContext(point.simulation.context)
+    fit.run(2, 2000, 20, progress=False)
+    assert len(fit.history) == 2

@@ -24,6 +24,7 @@ from ..statistics.molecules import molecule_centres
 from ..units import number_in_md_units
 from .adapters import Bonds, attached, bonds_of, other_forces
 from .context import masses_of, platform_properties
+from .identity import rest_identity
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -64,6 +65,7 @@ class FrameRecorder:
         self._recorders = [self._recorder_of(o, context) for o in self.observables]
         self._features = adapter.recorder(context, self.particles, trajectory)
         self.others = RestForces(adapter.names, context)
+        self._rest = rest_identity(context, adapter)
         self._needs_virial = self.others.contribute and any(
             o.needs_virial for o in self.observables
         )
@@ -153,7 +155,8 @@ class FrameRecorder:
         rest = np.zeros(len(volume))
         if self.others.contribute:
             rest = energy - learned.energy(torch.from_numpy(coefficients)).numpy()
-        run = Run(coefficients, temperature, pressure, len(rest), every, self._displacement())
+        moved = self._displacement()
+        run = Run(coefficients, temperature, pressure, len(rest), every, moved, self._rest)
         return Samples(
             potential=self.potential,
             runs=(run,),

@@ -25,7 +25,7 @@ from .adapters import attached, beyond_pairs, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
-from .identity import system_identity
+from .identity import rest_identity, system_identity
 from .recorder import SampleReporter, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .segments.integrators import removes_motion
@@ -158,6 +158,10 @@ class StatePoint:
         box = self.box() if self.pressure is None else None
         system = system_identity(self.simulation.context, self.attached, box)
         return {"temperature in K": self.temperature, "pressure in bar": self.pressure, **system}
+
+    def rest(self) -> tuple[tuple[str, str], ...]:
+        """Name and checksum of each force but the learned ones, as they act now."""
+        return rest_identity(self.simulation.context, self.attached)
 
     def pair_types(self) -> list[NDArray[np.int64]]:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""

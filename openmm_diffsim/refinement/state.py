@@ -27,7 +27,7 @@ from ..potentials import (
     flat_parameters,
     set_flat_parameters,
 )
-from ..samples import Samples, View
+from ..samples import Samples, View, check_same_forces
 from ..statistics.averages import drift
 from ..units import MOLAR_GAS_CONSTANT
 from .averages import Knowledge, Sight
@@ -81,7 +81,11 @@ class State:
         """bar."""
 
     def check_conditions(self) -> None:
-        """StatePointError where the Simulation is no longer at what the targets are for."""
+        """StatePointError where the Simulation is no longer what it was.
+
+        At another temperature or pressure than the targets are for, or with other forces than its
+        frames were sampled with.
+        """
         point = self.state_point
         got, expected = (point.temperature, point.pressure), (self.temperature, self.pressure)
         if got != expected:
@@ -92,6 +96,9 @@ class State:
                 got=got,
                 expected=expected,
             )
+        if self.pool is not None:
+            last = self.pool.runs[-1]
+            check_same_forces(last, replace(last, rest=self.state_point.rest()))
 
     def recorded(self) -> list[Observable]:
         """What is recorded in every frame."""
