@@ -28,7 +28,7 @@ from openmm_diffsim import (
     SplinePair,
     Target,
 )
-from openmm_diffsim.errors import OverlapError
+from openmm_diffsim.errors import OverlapError, PotentialError
 from openmm_diffsim.observables import Observable, SegmentObservable
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import (
@@ -42,13 +42,14 @@ from openmm_diffsim.potentials import (
 from openmm_diffsim.refinement import Comparison, FitView, Step, jackknife
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
-from openmm_diffsim.refinement.methods import gauss_newton
+from openmm_diffsim.refinement.methods import frame_space
 from openmm_diffsim.refinement.methods.gauss_newton import (
     damping,
     follow,
     linear_model,
     solve,
 )
+from openmm_diffsim.refinement.methods.options import roughness_of
 from openmm_diffsim.refinement.response import Response
 from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.state import State
@@ -1348,4 +1349,34 @@ def test_the_prior_is_stronger_between_digitised_points(gas: dict[str, Any]) -> 
     options = GaussNewtonOptions()
     for noise, expected in (("sampled", 2e5), ("independent", 2e3)):
         view = view_state([rdf_target(gas, noise=noise)], gas["samples"], gas["theory"], options)
-        assert gauss_newton.roughness_of(view, options) == expected
+        assert roughness_of(view, options) == expected
+
+
+def test_each_term_of_a_sum_has_its_own_roughness() -> None:
+    """Also in the space of the frames, beside a network; and it is part of what a fit is."""
+    smooth, rough = (SplinePair(0.28, 0.6, 12, name=name) for name in ("smooth", "rough"))
+    known = (KELVIN, 0.36, 2e5)
+    (_, before), (where, other) = (smooth + rough).prior_blocks(*known)
+    form = (smooth + rough).form()
+    both = smooth.set_roughness(2e2) + rough
+    (_, after), (same, kept) = both.prior_blocks(*known)
+    np.testing.assert_allclose(after, 1000 * before)
+    assert same == where
+    np.testing.assert_array_equal(kept, other)
+    assert both.form() != form and smooth.roughness == 2e2
+    shared = {"nearest_distance": lambda: 0.36, "prior_mean": None, "temperature": KELVIN}
+    for potential in (both, networks.embedded(0.3) + smooth):
+        states: Any = (SimpleNamespace(**shared),)
+        view = FitView(potential, states, flat_parameters(potential))
+        whole = view.prior_precision(0, 2e5)
+        assert whole is not None
+        prior = frame_space.Prior.at(view, [2e5])
+        chain = view.chain(0)
+        np.testing.assert_allclose(
+            prior.rows.T @ prior.rows, chain.T @ whole @ chain, atol=1e-6 * whole.max()
+        )
+        assert whole.max() == pytest.approx(1000 * before.max())
+    np.testing.assert_allclose(smooth.set_roughness(None).prior_blocks(*known)[0][1], before)
+    for wrong in (0.0, -1.0, "much"):
+        with pytest.raises(PotentialError, match="roughness: got"):
+            smooth.set_roughness(wrong)  # type: ignore[arg-type]

@@ -255,13 +255,13 @@ def test_the_prior_of_a_fit_counts_in_every_state_what_it_is_about() -> None:
     shared = {"nearest_distance": lambda: 0.36, "prior_mean": mean, "state_point": None}
     states: Any = tuple(SimpleNamespace(temperature=t, **shared) for t in (120.0, 240.0))
     view = FitView(potential, states, theta)
-    prior = Prior.at(view, GaussNewtonOptions(roughness=200.0))
+    prior = Prior.at(view, [200.0, 200.0])
     whole = sum(spline.prior_precision(t, 0.36, 200.0, 2) for t in (120.0, 240.0))
     np.testing.assert_allclose((prior.rows.T @ prior.rows)[30:, 30:], whole, rtol=0, atol=1e-9)
     assert not prior.rows[:, :30].any()
     np.testing.assert_allclose(np.sum(prior.offsets**2), np.ones(18) @ whole @ np.ones(18))
     known = ParameterPrior(theta.numpy() - 1, np.append(np.full(len(theta) - 1, np.inf), 0.5))
-    both = Prior.at(replace(view, prior=known), GaussNewtonOptions(roughness=200.0))
+    both = Prior.at(replace(view, prior=known), [200.0, 200.0])
     np.testing.assert_allclose(
         both.rows.T @ both.rows, prior.rows.T @ prior.rows + np.diag(known.precision), atol=1e-9
     )

@@ -368,3 +368,19 @@ def test_other_forces_that_are_edited_between_rounds_are_refused_before_any_md()
     force.updateParametersInContext(point.simulation.context)
     fit.run(2, 2000, 20, progress=False)
     assert len(fit.history) == 2
+
+
+def test_of_two_springs_the_one_that_is_learned_makes_up_for_the_other() -> None:
+    """As one spring does beside a force that is not learned, to rounding."""
+    first, second = Spring(name="first"), Spring(0.5 * STIFFNESS, name="second")
+    both = (first + second).learn_only(["first"])
+    goal, tables = 1.2 * STIFFNESS, []
+    for spring, k, others in ((both, goal + 0.5 * STIFFNESS, 0.0), (Spring(), goal, 125.0)):
+        fit, point = fit_of(spring, k, others=others)
+        fit.read(point, trajectory_of(drawn(1.5 * STIFFNESS)))
+        fit.reweight()
+        tables.append(fit.parameter_table())
+    assert tables[0].names == ["first.k"] and second.stiffness == 0.5 * STIFFNESS
+    np.testing.assert_allclose(tables[0].values, tables[1].values, rtol=1e-6)
+    np.testing.assert_allclose(tables[0].standard_error, tables[1].standard_error, rtol=1e-4)
+    assert first.stiffness == pytest.approx(goal, rel=0.1)

@@ -388,8 +388,14 @@ class FitView:
 
         State points of one temperature share it, and all temperatures what is the same at each.
         """
-        precision = self.potential.prior_precision(*self._known(index, roughness))
-        return None if precision is None else precision * self._share(index)
+        blocks = self.prior_blocks(index, roughness)
+        if not blocks:
+            return None
+        n = len(self.coefficients(index))
+        precision = np.zeros((n, n))
+        for where, block in blocks:
+            precision[where, where] = block
+        return precision
 
     def prior_blocks(self, index: int, roughness: float) -> list[tuple[slice, Array]]:
         """``prior_precision`` where it is not zero."""

@@ -52,7 +52,7 @@ from ..comparison import Comparison
 from ..state import FitView
 from . import frame_space
 from .base import Step
-from .options import GaussNewtonOptions
+from .options import GaussNewtonOptions, roughness_of
 
 Array = NDArray[np.float64]
 
@@ -141,16 +141,6 @@ class LinearModel:
             sampled = comparison.is_sampled[:, None] * pull
             like_own += sampled.T @ (comparison.target_noise @ sampled)
         return own, like_own
-
-
-def roughness_of(view: Comparison, options: GaussNewtonOptions) -> float:
-    """That of a group: digitised points may be far apart, and say little of what is between."""
-    like_frames = view.like_frames or [True] * len(view.targets)
-    pairs = zip(view.targets, like_frames, strict=True)
-    known = [like for target, like in pairs if target.observable.is_structure]
-    if all(known):
-        return options.roughness
-    return min(options.roughness, options.digitised_roughness)
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
