@@ -368,9 +368,16 @@ class FitView:
 
     def coefficients(self, index: int) -> Array:
         """c at the temperature of a state point, [coefficients]."""
-        state = self.states[index]
-        c = self.potential.coefficients_at(self.parameters, state.temperature)
-        return c.numpy(force=True)
+        return self._coefficients[index]
+
+    @cached_property
+    def _coefficients(self) -> list[Array]:
+        found: dict[float, Array] = {}
+        for kelvin in (state.temperature for state in self.states):
+            if kelvin not in found:
+                c = self.potential.coefficients_at(self.parameters, kelvin)
+                found[kelvin] = c.numpy(force=True)
+        return [found[state.temperature] for state in self.states]
 
     def chain(self, index: int) -> Array:
         """dc/dtheta at the temperature of a state point, [coefficients, parameters]."""
