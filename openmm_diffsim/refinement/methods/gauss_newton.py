@@ -233,7 +233,8 @@ def solve(
         slope = slope + chain.T @ own_slope
     is_open = known == 0
     covariance = np.asarray(np.linalg.inv(_with_ridge(hessian, is_open)))
-    return Step(-np.linalg.solve(_with_ridge(damped, is_open), slope), covariance)
+    change = -np.asarray(np.linalg.solve(_with_ridge(damped, is_open), slope))
+    return Step(change, covariance)
 
 
 def _with_ridge(hessian: Array, is_open: NDArray[np.bool_]) -> Array:

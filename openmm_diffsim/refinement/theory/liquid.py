@@ -293,7 +293,8 @@ class LiquidStructure:
             jacobian = each.transpose(0, 2, 1, 3).reshape(n_pairs * n_known, n_pairs * n_inner)
             normal = jacobian.T @ jacobian
             normal[np.diag_indices(len(normal))] *= 1 + damping
-            change = -np.linalg.solve(normal, jacobian.T @ residual).reshape(n_pairs, n_inner)
+            change = -np.asarray(np.linalg.solve(normal, jacobian.T @ residual))
+            change = change.reshape(n_pairs, n_inner)
             accepted = self._line_search(c, change, residual, known)
             if accepted is None:
                 break
