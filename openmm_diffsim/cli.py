@@ -231,7 +231,11 @@ def _native_force(platforms: set[str]) -> list[str]:
 def _run(fit: Any, configuration: Any, folder: Path) -> None:
     """Run to the end, or leave behind what there is."""
     try:
-        _run_on(fit, configuration.refine)
+        if configuration.system.trajectory is not None and not fit.history:
+            fit.read(fit.states[0].state_point, configuration.system.trajectory)
+            _warn(fit.reweight().sentence())
+        else:
+            _run_on(fit, configuration.refine)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.received() is not None:
             interrupts.acknowledge()

@@ -82,6 +82,9 @@ class FakeStatePoint:
     def beyond_pairs(self) -> str:
         return ""
 
+    def rest(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
     def identity(self) -> dict[str, Any]:
         return {"temperature in K": self.temperature, "box in nm": self.box().tolist()}
 

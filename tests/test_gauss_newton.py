@@ -28,11 +28,12 @@ from openmm_diffsim import (
     SplinePair,
     Target,
 )
-from openmm_diffsim.errors import OverlapError
+from openmm_diffsim.errors import OverlapError, PotentialError
 from openmm_diffsim.observables import Observable, SegmentObservable
 from openmm_diffsim.observables.segment import SegmentRecords
 from openmm_diffsim.potentials import (
     PairPotential,
+    ParameterPrior,
     Potential,
     SplineBasis,
     flat_parameters,
@@ -41,7 +42,7 @@ from openmm_diffsim.potentials import (
 from openmm_diffsim.refinement import Comparison, FitView, Step
 from openmm_diffsim.refinement.comparison import JacobianNoise, Sight, compare, groups_of
 from openmm_diffsim.refinement.low_rank import LowRank
-from openmm_diffsim.refinement.methods import gauss_newton
+from openmm_diffsim.refinement.methods import frame_space
 from openmm_diffsim.refinement.methods.gauss_newton import (
     LinearModel,
     Normal,
@@ -49,6 +50,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     linear_model,
     solve,
 )
+from openmm_diffsim.refinement.methods.options import roughness_of
 from openmm_diffsim.refinement.response import Response
 from openmm_diffsim.refinement.species import Species
 from openmm_diffsim.refinement.state import State
@@ -685,6 +687,46 @@ def test_the_step_is_the_minimum_of_the_linear_model(state_points: int, with_pri
     np.testing.assert_allclose(step.covariance, np.linalg.inv(hessian), rtol=1e-6, atol=1e-9)
 
 
+def test_the_prior_of_parameters_is_one_more_piece_of_data() -> None:
+    """What no data speak of comes out as it was known, exactly, however much these decide."""
+    views, chains, offsets, precision = random_problem(5, 3, 2)
+    chains = [np.concatenate([1e4 * m, 1e-30 * m[:, :1]], axis=1) for m in chains]
+    prior = ParameterPrior(np.array([1.0, -2.0, 0.5, 3.0]), np.array([0.1, np.inf, 2.0, 0.3]))
+    theta = np.array([0.2, 0.1, 0.4, 2.0])
+    step = solve(views, chains, offsets, [precision] * 2, (prior.precision, prior.slope(theta)))
+    hessian, slope = np.diag(prior.precision), prior.slope(theta)
+    for v, m, apart in zip(views, chains, offsets, strict=True):
+        own, down = linear_model(v)
+        hessian = hessian + m.T @ (own + precision) @ m
+        slope = slope + m.T @ (down + precision @ apart)
+    np.testing.assert_allclose(step.change, -np.linalg.solve(hessian, slope), rtol=1e-6)
+    np.testing.assert_allclose(step.change[3], 1.0, rtol=1e-8)  # to its mean
+    assert step.covariance is not None
+    np.testing.assert_allclose(step.covariance[3, 3], 0.3**2, rtol=1e-8)
+    assert step.covariance[0, 0] < 1e-2 * 0.1**2
+
+
+def test_parameters_that_are_not_linear_have_their_prior_too() -> None:
+    """An exponent: the minimum of (a e^theta - b)^2 + ((theta - 1) / s)^2."""
+    a, b, s, start = 2.0, 9.0, 0.4, 0.2
+
+    class Exponent(Potential):
+        def __init__(self) -> None:
+            super().__init__()
+            self.theta = nn.Parameter(torch.tensor([start], dtype=torch.float64))
+
+        def coefficients(self, temperature: float | None = None) -> Tensor:
+            return self.theta.exp()
+
+    model = np.array([[a * a]]), np.array([a * (a * np.exp(start) - b)])
+    prior = ParameterPrior(np.array([1.0]), np.array([s]))
+    at = torch.tensor([start], dtype=torch.float64)
+    found = float(follow(Exponent(), at, [[KELVIN]], [model], prior)[0])
+    slope = 2 * (a * np.exp(found) - b) * a * np.exp(found) + 2 * (found - 1) / s**2
+    assert abs(slope) < 1e-3  # of 26 at the start
+    assert abs(found - np.log(b / a)) > 0.01  # where the data alone are
+
+
 def test_the_weight_of_a_target_scales_its_inverse_variance() -> None:
     views, chains, offsets, _ = random_problem(6, 3, 1)
     view = views[0]
@@ -1297,4 +1339,34 @@ def test_the_prior_is_stronger_between_digitised_points(gas: dict[str, Any]) -> 
     options = GaussNewtonOptions()
     for noise, expected in (("sampled", 2e5), ("independent", 2e3)):
         view = view_state([rdf_target(gas, noise=noise)], gas["samples"], gas["theory"], options)
-        assert gauss_newton._roughness(view, options) == expected
+        assert roughness_of(view, options) == expected
+
+
+def test_each_term_of_a_sum_has_its_own_roughness() -> None:
+    """Also in the space of the frames, beside a network; and it is part of what a fit is."""
+    smooth, rough = (SplinePair(0.28, 0.6, 12, name=name) for name in ("smooth", "rough"))
+    known = (KELVIN, 0.36, 2e5)
+    (_, before), (where, other) = (smooth + rough).prior_blocks(*known)
+    form = (smooth + rough).form()
+    both = smooth.set_roughness(2e2) + rough
+    (_, after), (same, kept) = both.prior_blocks(*known)
+    np.testing.assert_allclose(after, 1000 * before)
+    assert same == where
+    np.testing.assert_array_equal(kept, other)
+    assert both.form() != form and smooth.roughness == 2e2
+    shared = {"nearest_distance": lambda: 0.36, "prior_mean": None, "temperature": KELVIN}
+    for potential in (both, networks.embedded(0.3) + smooth):
+        states: Any = (SimpleNamespace(**shared),)
+        view = FitView(potential, states, flat_parameters(potential))
+        whole = view.prior_precision(0, 2e5)
+        assert whole is not None
+        prior = frame_space.Prior.at(view, [2e5])
+        chain = view.chain(0)
+        np.testing.assert_allclose(
+            prior.rows.T @ prior.rows, chain.T @ whole @ chain, atol=1e-6 * whole.max()
+        )
+        assert whole.max() == pytest.approx(1000 * before.max())
+    np.testing.assert_allclose(smooth.set_roughness(None).prior_blocks(*known)[0][1], before)
+    for wrong in (0.0, -1.0, "much"):
+        with pytest.raises(PotentialError, match="roughness: got"):
+            smooth.set_roughness(wrong)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import pytest
 from networks import embedded
 from systems import MASS, argon, empty_system, langevin, lattice, simulate
 
+import openmm_diffsim as diffsim
 from openmm_diffsim import SplinePair, StatePoint
+from openmm_diffsim.errors import StatePointError
 from openmm_diffsim.potentials import Potential, flat_parameters, set_flat_parameters
 from openmm_diffsim.refinement.identity import differences
 
@@ -183,3 +186,37 @@ def test_another_process_finds_the_same() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         elsewhere = pool.submit(fluid.identity).result()
     assert elsewhere == fluid.identity()
+
+
+# Frames know what else acted ----------------------------------------------------------------------
+
+
+def test_frames_of_other_forces_are_not_pooled(tmp_path: Path) -> None:
+    point = Fluid(barostat=1.0).point()
+    point.simulation.minimizeEnergy(maxIterations=100)
+    bonds, trap, barostat, *_ = point.simulation.system.getForces()
+    context = point.simulation.context
+    samples = point.sample(4, 2)
+    bonds.setBondParameters(0, 0, 1, 0.4, 12.0)
+    bonds.updateParametersInContext(context)
+    stiffer = point.sample(4, 2)
+    with pytest.raises(StatePointError, match=r"HarmonicBondForce changed since .* set it back"):
+        samples + stiffer
+    bonds.setBondParameters(0, 0, 1, 0.4, Fluid().stiffness)
+    bonds.updateParametersInContext(context)
+    again = point.sample(4, 2)
+    assert len(samples + again) == len(samples) + len(again)
+    context.setParameter("strength", 0.5)
+    with pytest.raises(StatePointError, match="CustomExternalForce changed"):
+        samples + point.sample(4, 2)
+    context.setParameter("strength", Fluid().strength)
+    trap.setForceGroup(3)  # as it is summed up is not what it does
+    point.simulation.integrator.setTemperature(130.0)
+    context.setParameter(barostat.Temperature(), 130.0)
+    hot = point.sample(4, 2)
+    assert len(samples + hot) == len(samples) + len(hot)
+    samples.save(tmp_path / "samples.npz")
+    kept = diffsim.Samples.load(tmp_path / "samples.npz", point.potential, [])
+    assert kept.runs[0].rest == samples.runs[0].rest
+    with pytest.raises(StatePointError, match="HarmonicBondForce changed"):
+        kept + stiffer

@@ -22,12 +22,13 @@ from openmm_diffsim import (
     Refinement,
     SplinePair,
     StatePoint,
+    Sum,
     Target,
     TemperatureDependent,
     TorchOptimizer,
 )
 from openmm_diffsim.errors import CheckpointError, PotentialError, TargetError
-from openmm_diffsim.potentials import SplineBasis, flat_parameters
+from openmm_diffsim.potentials import Potential, SplineBasis, flat_parameters
 
 KNOTS, KELVIN = 16, liquids.kelvin(1.5)
 TYPES = np.repeat([0, 1], 32)
@@ -262,3 +263,83 @@ def test_a_fit_of_other_pairs_is_another_fit(measured: list[Array], tmp_path: An
         coefficients(again.potential),
         coefficients(first.potential),  # type: ignore[arg-type]
     )
+
+
+# By name ------------------------------------------------------------------------------------------
+
+
+def total() -> Sum:
+    a, b = (liquids.lennard_jones(SIGMA, EPSILON, knots=KNOTS, name=name) for name in ("a", "b"))
+    return a + b + SplinePair(0.8 * SIGMA, CUTOFF, KNOTS, name="table")
+
+
+NAMES: dict[str, tuple[list[str], list[str]]] = {
+    "a parameter": (["a.epsilon"], ["a.epsilon"]),
+    "terms": (["b", "table"], ["b.sigma", "b.epsilon", "table.values"]),
+    "a block": (["table.spline", "b.sigma"], ["b.sigma", "table.values"]),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_of_a_sum_only_what_is_named_is_learned(case: str) -> None:
+    names, learned = NAMES[case]
+    potential = total()
+    before = potential.coefficients().detach().clone()
+    assert potential.learn_only(names) is potential
+    assert [n for n, p in potential.by_name().items() if p.requires_grad] == learned
+    np.testing.assert_array_equal(potential.coefficients().detach(), before)
+    theta = flat_parameters(potential)
+    assert len(theta) == sum(p.numel() for p in potential.parameters() if p.requires_grad)
+    moved = potential.coefficients_at(1.1 * theta + 0.01)
+    changed = [bool((moved != before)[where].any()) for where in potential.slices()]
+    assert changed == [any(n.startswith(f"{term.name}.") for n in learned) for term in potential]
+    slopes = potential.pull_back(np.eye(len(before)))
+    np.testing.assert_array_equal([slopes[where].any() for where in potential.slices()], changed)
+    assert potential.learn_only(["a"]).learn_only(None) is potential
+    assert all(p.requires_grad for p in potential.parameters())
+
+
+def test_what_was_never_learned_stays_so() -> None:
+    potential = total()
+    first = next(iter(potential))
+    first.sigma.requires_grad_(False)  # type: ignore[union-attr]
+    potential.learn_only(["b"]).learn_only(None)
+    assert not first.sigma.requires_grad  # type: ignore[union-attr]
+    with pytest.raises(PotentialError, match=r"got 'a\.sigma', expected names of .*a\.epsilon"):
+        potential.learn_only(["a.sigma"])
+
+
+@pytest.mark.parametrize("names", [["c"], [], ["a.eps"], "x", ["spline"]])
+def test_names_of_nothing_are_refused(names: Any) -> None:
+    with pytest.raises(PotentialError, match="learn_only: got"):
+        total().learn_only(names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pair_potential_takes_names_too(kind: str) -> None:
+    pair = KINDS[kind]()
+    name = next(iter(pair.by_name()))
+    pair.learn_only([name])
+    assert [n for n, p in pair.named_parameters() if p.requires_grad] == [name]
+    assert pair.learned_rows().all()
+    pair.learn_only(None)
+    assert all(p.requires_grad for p in pair.parameters())
+
+
+class Plain(Potential):
+    """Whose coefficients are its parameters, as features know them."""
+
+    energy_is_linear = is_linear = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+        self.second = torch.nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+
+
+def test_coefficients_of_what_stays_are_still_there() -> None:
+    plain = Plain().learn_only(["second"])
+    assert plain.blocks == {"first": (2,), "second": (1,)}
+    c = plain.coefficients_at(torch.tensor([5.0], dtype=torch.float64))
+    np.testing.assert_array_equal(c.detach(), [1.0, 2.0, 5.0])
+    np.testing.assert_array_equal(plain.pull_back(np.eye(3)), [[0.0], [0.0], [1.0]])

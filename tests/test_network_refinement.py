@@ -36,6 +36,7 @@ from openmm_diffsim import (
 from openmm_diffsim.errors import CheckpointError, FramesError, SamplingError, TargetError
 from openmm_diffsim.io.temporary import temporary_path
 from openmm_diffsim.potentials import (
+    ParameterPrior,
     flat_parameters,
     learned_parameters,
     set_flat_parameters,
@@ -253,11 +254,18 @@ def test_the_prior_of_a_fit_counts_in_every_state_what_it_is_about() -> None:
     mean = theta.numpy() - 1.0
     shared = {"nearest_distance": lambda: 0.36, "prior_mean": mean, "state_point": None}
     states: Any = tuple(SimpleNamespace(temperature=t, **shared) for t in (120.0, 240.0))
-    prior = Prior.at(FitView(potential, states, theta), 200.0)
+    view = FitView(potential, states, theta)
+    prior = Prior.at(view, [200.0, 200.0])
     whole = sum(spline.prior_precision(t, 0.36, 200.0, 2) for t in (120.0, 240.0))
     np.testing.assert_allclose((prior.rows.T @ prior.rows)[30:, 30:], whole, rtol=0, atol=1e-9)
     assert not prior.rows[:, :30].any()
     np.testing.assert_allclose(np.sum(prior.offsets**2), np.ones(18) @ whole @ np.ones(18))
+    known = ParameterPrior(theta.numpy() - 1, np.append(np.full(len(theta) - 1, np.inf), 0.5))
+    both = Prior.at(replace(view, prior=known), [200.0, 200.0])
+    np.testing.assert_allclose(
+        both.rows.T @ both.rows, prior.rows.T @ prior.rows + np.diag(known.precision), atol=1e-9
+    )
+    np.testing.assert_allclose(np.sum(both.offsets**2) - np.sum(prior.offsets**2), 4.0)
 
 
 def test_each_state_has_its_own_bound(dense: list[Dense]) -> None:

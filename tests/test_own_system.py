@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
 
+import mdtraj
 import numpy as np
 import openmm
 import pytest
@@ -13,10 +15,11 @@ from numpy.typing import NDArray
 from openmm import app, unit
 from systems import argon, context_of, empty_system, langevin, lattice, simulate, topology
 
-from openmm_diffsim import Refinement, StatePoint
+from openmm_diffsim import LennardJones, Refinement, StatePoint, cli
 from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration
 from openmm_diffsim.errors import ConfigurationError
+from openmm_diffsim.io.trajectories import topology_of
 from openmm_diffsim.report.tables import write_results
 
 Array = NDArray[np.float64]
@@ -323,3 +326,61 @@ def test_molecules_that_the_file_has_cut_start_whole(tmp_path: Path) -> None:
     state = fit.targets[0].state_points[0].simulation.context.getState(positions=True)
     x = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
     assert np.linalg.norm(np.diff(x[:10], axis=0), axis=1).max() < 0.4 * SIDE
+
+
+# A trajectory to begin with -----------------------------------------------------------------------
+
+
+def test_a_stored_trajectory_is_fitted_without_md(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, CUBE, CUBE)
+    pair = LennardJones(0.34, 1.0, 0.8)
+    system = empty_system(N, CUBE)
+    pair.attach(system)
+    simulation = simulate(system, lattice(N, CUBE, 0.02), langevin(120.0))
+    simulation.step(500)
+    frames = []
+    for _ in range(150):
+        simulation.step(10)
+        state = simulation.context.getState(positions=True)
+        frames.append(state.getPositions(asNumpy=True)._value)
+    trajectory = mdtraj.Trajectory(np.array(frames), topology_of(N))
+    trajectory.unitcell_vectors = np.repeat(CUBE[None], len(frames), axis=0)
+    trajectory.save_dcd("run.dcd")
+    text = """
+        [system]
+        topology = "box.pdb"
+        system = "system.xml"
+        trajectory = "run.dcd"
+        [dynamics]
+        temperature = 120.0
+        timestep = 0.004
+        platform = "Reference"
+        [potential]
+        kind = "lennard-jones"
+        cutoff = 0.8
+        sigma = 0.34
+        epsilon = 1.0
+        [[target]]
+        observable = "rdf"
+        file = "g.csv"
+        uncertainty = 0.3
+        [refine]
+        rounds = 2
+        steps = 200
+        every = 10
+        output = "out"
+    """
+    Path("fit.toml").write_text(text)
+    code = cli.main(["refine", "fit.toml"])
+    said = capsys.readouterr().err
+    assert code in (cli.FINISHED, cli.NOT_CONVERGED)
+    assert "the frames reach" in said or "lies beyond" in said
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert len(summary["rounds"]) == 1 and summary["final"]["md_steps"] == 0
+    assert "posterior_over_prior" in Path("out/parameters.csv").read_text()
+    Path("bad.toml").write_text(text.replace("sigma = 0.34", "").replace("epsilon = 1.0", ""))
+    assert cli.main(["refine", "bad.toml"]) == cli.BAD_INPUT
+    assert "what system.trajectory was sampled with" in capsys.readouterr().err

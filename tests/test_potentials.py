@@ -31,7 +31,7 @@ from openmm_diffsim import (
     Yukawa,
 )
 from openmm_diffsim.errors import PotentialError
-from openmm_diffsim.potentials import SplineBasis, pair_index
+from openmm_diffsim.potentials import SplineBasis, flat_parameters, pair_index, prior_of
 from openmm_diffsim.potentials.pair.analytic import AnalyticPair
 
 Array = NDArray[np.float64]
@@ -814,3 +814,58 @@ def test_bad_argument_is_refused_by_name_and_number(case: str) -> None:
         assert word in str(error.value)
     for name, number in numbers.items():
         assert getattr(error.value, name) == number
+
+
+# What is known of parameters beforehand -----------------------------------------------------------
+
+
+def test_a_prior_is_about_what_parameters_were_when_it_was_set() -> None:
+    pair = LennardJones([0.3, 0.32, 0.34], 0.8, 0.9, n_types=2)
+    assert prior_of(pair) is None
+    assert pair.set_prior({"sigma": [0.01, 0.02, np.inf]}) is pair
+    with torch.no_grad():
+        pair.sigma.add_(0.05)
+    prior = prior_of(pair)
+    assert prior is not None
+    np.testing.assert_allclose(prior.mean, [0.3, 0.32, 0.34, 0.8, 0.8, 0.8])
+    np.testing.assert_allclose(prior.standard_deviation, [0.01, 0.02, np.inf, *[np.inf] * 3])
+    theta = flat_parameters(pair).numpy()
+    rows, offsets = prior.rows(theta)
+    np.testing.assert_allclose(rows.T @ rows, np.diag(prior.precision))
+    np.testing.assert_allclose(rows.T @ offsets, prior.slope(theta))
+    assert prior_of(pair.set_prior(None)) is None
+
+
+class Known(LennardJones):
+    """Of a kind that knows itself how far it may be off: of both parameters together."""
+
+    def parameter_prior(self) -> tuple[Array, Array]:
+        return np.array([0.3, 0.5]), np.array([0.03, 0.2])
+
+
+def test_a_user_is_believed_before_the_kind_and_a_sum_before_its_terms() -> None:
+    first, second = Known(0.3, 0.5, 0.9, name="a"), Known(0.3, 0.5, 0.9, name="b")
+    third = LennardJones(0.3, 0.5, 0.9, name="c")
+    total = first.set_prior({"epsilon": 0.1}) + second + third
+    assert list(total.by_name()) == [f"{n}.{p}" for n in "abc" for p in ("sigma", "epsilon")]
+    total.set_prior({"b.sigma": 0.01})
+    prior = prior_of(total)
+    assert prior is not None
+    np.testing.assert_allclose(prior.standard_deviation, [0.03, 0.1, 0.01, 0.2, np.inf, np.inf])
+    second.sigma.requires_grad_(False)  # what is not learned is not in it
+    fewer = prior_of(total)
+    assert fewer is not None
+    np.testing.assert_allclose(fewer.standard_deviation, [0.03, 0.1, 0.2, np.inf, np.inf])
+
+
+@pytest.mark.parametrize("prior", [{"sigma": 0}, {"sigma": -1.0}, {"sigma": [1, 2]}, {"s": 1}, 0.1])
+def test_a_prior_that_cannot_be_is_refused(prior: Any) -> None:
+    with pytest.raises(PotentialError, match=r"prior of .*(sigma, epsilon|positive)"):
+        LennardJones(0.3, 0.5, 0.9).set_prior(prior)
+
+
+def test_a_kind_whose_prior_cannot_be_is_refused() -> None:
+    pair = Known(0.3, 0.5, 0.9)
+    pair.parameter_prior = lambda: (np.zeros(2), np.zeros(2))  # type: ignore[method-assign]
+    with pytest.raises(PotentialError, match=r"Known\.parameter_prior"):
+        prior_of(pair)

@@ -41,6 +41,7 @@ class SystemSection:
     topology: Path | None = None
     system: Path | None = None
     state: Path | None = None
+    trajectory: Path | None = None  # to begin with, sampled with the potential as it is here
     atoms: str | None = None  # a selection in mdtraj's language
     types: tuple[str, ...] = ()  # selections, one for each type, in place of atoms
     exclude_bonds: int | None = None  # pairs so many bonds apart or fewer do not interact
@@ -143,6 +144,12 @@ def parse_configuration(
     targets = tuple(_target(section) for section in top.sections("target"))
     refine = _refine(top.section("refine"))
     top.finish()
+    if system.trajectory is not None and potential.initial == "boltzmann-inversion":
+        raise ConfigurationError(
+            "potential.initial: got 'boltzmann-inversion', expected what system.trajectory was "
+            "sampled with: parameters such as sigma and epsilon, or a table in file",
+            key="potential.initial",
+        )
     if not any(target.observable.is_structure for target in targets):
         needs = [
             key
@@ -166,6 +173,7 @@ def _system(section: _Section) -> SystemSection:
             topology=section.path("topology"),
             system=section.path("system"),
             state=section.optional_path("state"),
+            trajectory=section.optional_path("trajectory"),
             atoms=section.text("atoms", None),
             types=section.texts("types"),
             exclude_bonds=section.integer("exclude_bonds", None, at_least=0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
@@ -16,7 +17,7 @@ from openmm import unit
 from ..io.checksum import brief
 from ..potentials import all_adapters
 from .adapters import Adapter
-from .adapters.system import without_forces
+from .adapters.system import has_energy, without_forces
 from .context import masses_of
 
 _NOT_MEANT = ("randomSeed", "name", "type", "forceGroup")  # of a force, or told otherwise
@@ -61,6 +62,20 @@ def system_identity(
             for part in learned.parts
         },
     }
+
+
+def rest_identity(context: openmm.Context, learned: Adapter) -> tuple[tuple[str, str], ...]:
+    """Name and checksum of each force but the learned ones that has an energy, as it acts now.
+
+    Without thermostats and barostats: frames of several temperatures are pooled.
+    """
+    energetic = {f.getName() for f in context.getSystem().getForces() if has_energy(f)}
+    found = _forces(context, learned)
+    return tuple(
+        (name, _digest([json.dumps(content, sort_keys=True, default=str).encode()])[:16])
+        for name, content in found.items()
+        if name in energetic or name.rpartition(" ")[0] in energetic
+    )
 
 
 def _runs(values: Sequence[float]) -> Any:

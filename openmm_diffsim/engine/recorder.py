@@ -27,6 +27,7 @@ from .adapters.charges import charges_of
 from .adapters.scaling import SCALING, scaled
 from .axes import AxisScaling
 from .context import masses_of, platform_properties
+from .identity import rest_identity
 from .segments import SegmentRecorder, SegmentRunner
 
 Array = NDArray[np.float64]
@@ -72,6 +73,7 @@ class FrameRecorder:
         self._features.want_virial(needs_virial)
         self._needs_virial = self.others.contribute and needs_virial
         self._axes = self._axis_scaling(adapter, context)
+        self._rest = rest_identity(context, adapter)
         self.clear()
 
     def _recorder_of(self, observable: Observable, context: openmm.Context) -> Recorder:
@@ -183,7 +185,8 @@ class FrameRecorder:
         rest = np.zeros(len(volume))
         if self.others.contribute:
             rest = energy - learned.energy(torch.from_numpy(coefficients)).numpy()
-        run = Run(coefficients, temperature, pressure, len(rest), every, self._displacement())
+        moved = self._displacement()
+        run = Run(coefficients, temperature, pressure, len(rest), every, moved, self._rest)
         return Samples(
             potential=self.potential,
             runs=(run,),

@@ -25,14 +25,14 @@ from .adapters import attached, beyond_pairs, bonds_of, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
-from .identity import system_identity
+from .identity import rest_identity, system_identity
 from .recorder import SampleReporter, describe_particles, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
 from .xml import from_xml
 
-_MOST_DRIFT = 3.5  # standard errors
+MOST_DRIFT = 3.5  # standard errors
 _MOST_EXTENSIONS = 4  # of a run that drifts, by half its length each
 
 
@@ -158,6 +158,10 @@ class StatePoint:
         box = self.box() if self.pressure is None else None
         system = system_identity(self.simulation.context, self.attached, box)
         return {"temperature in K": self.temperature, "pressure in bar": self.pressure, **system}
+
+    def rest(self) -> tuple[tuple[str, str], ...]:
+        """Name and checksum of each force but the learned ones, as they act now."""
+        return rest_identity(self.simulation.context, self.attached)
 
     def pair_types(self) -> list[NDArray[np.int64]]:
         """Type of each particle in each of the potential's ``pairs``, -1 for those left out."""
@@ -451,14 +455,14 @@ def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[],
         samples = samples.after(len(samples) - wanted)
         samples = samples.after(detect_equilibration(samples.run_energies()))
         measured = drift(samples.run_energies())
-        if measured <= _MOST_DRIFT:
+        if measured <= MOST_DRIFT:
             return samples
     raise EquilibrationError(
         f"the energy still drifts: over the last {len(samples)} frames it changes by "
-        f"{measured:.1f} standard errors, expected at most {_MOST_DRIFT}; run longer before "
+        f"{measured:.1f} standard errors, expected at most {MOST_DRIFT}; run longer before "
         "recording",
         drift=measured,
-        limit=_MOST_DRIFT,
+        limit=MOST_DRIFT,
         n_frames=len(samples),
     )
 

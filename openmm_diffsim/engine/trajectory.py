@@ -10,6 +10,7 @@ from typing import Any
 import mdtraj
 import numpy as np
 import openmm
+import torch
 from numpy.typing import NDArray
 from openmm import unit
 
@@ -18,39 +19,49 @@ from ..io.trajectories import Chunk, checked_chunks, decimals, read_trajectory, 
 from ..observables import Observable, Pressure
 from ..potentials import Potential
 from ..samples import Samples
+from .adapters import attached
 from .recorder import FrameRecorder, state_numbers
 
 Array = NDArray[np.float64]
 
-_ROUNDED_AGAIN = 8  # times, to see what it does
+_ROUNDED_AGAIN = 8  # times, to see what it does to a pressure
+_SEEN = 30  # frames, to see what it does to energies
+_CONSTANT = 1e-12  # variance over mean square, of what is the same in all frames
+_MOST_NOISE = 0.05  # of the variance of an energy: it answers too weakly by as much
 
 
 def sample_trajectory(
     potential: Potential,
-    trajectory: str | Path | mdtraj.Trajectory | Iterable[mdtraj.Trajectory],
+    trajectory: str | Path | mdtraj.Trajectory | Iterable[mdtraj.Trajectory] | Sequence[str | Path],
     context: openmm.Context,
     record: Sequence[Observable] = (),
     *,
     temperature: Any,
     pressure: Any = None,
+    frames: str | Path | None = None,
 ) -> Samples:
     """Samples from a stored trajectory, run with ``potential`` as it is.
 
         samples = sample_trajectory(pair, "run.dcd", simulation.context, [rdf], temperature=298)
 
     Molecules that were cut at the faces of the box are made whole by the System's bonds and
-    constraints: energies, pressures and segments take whole ones. A pressure that is recorded from
-    coordinates rounded as those of an XTC file is warned of, with the size of the error.
+    constraints: energies, pressures and segments take whole ones. Coordinates that were rounded, as
+    those of an XTC file, are warned of where that matters, with the size of the error: to a
+    pressure, and to the energy of something stiff.
 
     Parameters
     ----------
-    trajectory : path, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
-        A path or an iterable, such as ``mdtraj.iterload`` gives, is read a few frames at a time.
-        A file needs no topology: the atoms are those of the System, in its order.
+    trajectory : path, paths, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
+        A path or an iterable, such as ``mdtraj.iterload`` gives, is read a few frames at a time,
+        and only what is recorded is kept. A file needs no topology: the atoms are those of the
+        System, in its order. Several paths are several runs; the parts of an iterable are one.
     context : openmm.Context
         One of the System that the trajectory came from, with the potential attached; its own
-        positions are restored.
+        positions are restored. It is given the potential's present parameters.
     record, temperature, pressure : as for ``SampleReporter``
+    frames : path, optional
+        The DCD file that a network's frames are kept in. Default: a temporary one, which goes with
+        the samples.
 
     Raises
     ------
@@ -62,20 +73,58 @@ def sample_trajectory(
         If a molecule that a box cut cannot be made whole, and its centre is needed.
     """
     temperature, pressure = state_numbers(temperature, pressure)
-    recorder = FrameRecorder(potential, context, record, temperature, stored=True)
+    attached(potential, context.getSystem()).update(context, temperature)
+    runs = [
+        _read(potential, each, context, record, temperature, pressure, place)
+        for each, place in _runs(trajectory, frames)
+    ]
+    return runs[0] if len(runs) == 1 else Samples.pool(runs)
+
+
+def _runs(trajectory: Any, frames: str | Path | None) -> list[tuple[Any, Path | None]]:
+    """Each run of what was given, and where its frames are kept."""
+    place = None if frames is None else Path(frames)
+    is_several = isinstance(trajectory, list | tuple) and len(trajectory) > 0
+    if not is_several or not all(isinstance(each, str | Path) for each in trajectory):
+        return [(trajectory, place)]
+    places = [place and place.with_stem(f"{place.stem}_{n}") for n in range(len(trajectory))]
+    return list(zip(trajectory, places, strict=True))
+
+
+def _read(
+    potential: Potential,
+    trajectory: Any,
+    context: openmm.Context,
+    record: Sequence[Observable],
+    temperature: float,
+    pressure: float | None,
+    frames: Path | None,
+) -> Samples:
+    """The frames of one run."""
+    recorder = FrameRecorder(potential, context, record, temperature, frames, stored=True)
     before = context.getState(getPositions=True, getVelocities=True)
-    told = not any(o.needs_virial or o.needs_axes for o in record)
+    rounded: _Rounded | None = None
     try:
         for chunk in _chunks(trajectory, recorder.particles.n_particles):
-            if not told and (digits := decimals(chunk.positions)) is not None:
-                _warn_of_rounding(potential, context, temperature, chunk, digits)
-            told = True
+            if len(recorder) == 0 and (digits := decimals(chunk.positions)) is not None:
+                rounded = _Rounded(potential, context, temperature, 10.0**-digits)
+                rounded.see(chunk)
+                if any(o.needs_virial or o.needs_axes for o in record):
+                    rounded.warn_of_pressure(chunk)
             for positions, box in _frames(chunk):
                 add_stored(recorder, context, positions, box)
     finally:
         context.setState(before)
-    coefficients = potential.coefficients(temperature).detach().numpy().copy()
-    return recorder.samples(coefficients, temperature, pressure, every=1)
+    samples = recorder.samples(
+        _sampled_with(potential, temperature), temperature, pressure, every=1
+    )
+    if rounded is not None:
+        rounded.warn_of_energies(samples)
+    return samples
+
+
+def _sampled_with(potential: Potential, temperature: float) -> Array:
+    return np.array(potential.coefficients(temperature).numpy(force=True))
 
 
 def add_stored(
@@ -124,32 +173,82 @@ def _trajectories(given: Any) -> Iterator[Any]:
         yield part
 
 
-def _warn_of_rounding(
-    potential: Potential,
-    context: openmm.Context,
-    temperature: float,
-    chunk: Chunk,
-    digits: int,
-) -> None:
-    """Say how much the pressure of a frame changes when it is rounded once more."""
-    step = 10.0**-digits
-    positions, box = next(_frames(chunk))
-    if box is None:
-        return
-    random = np.random.default_rng(1)
-    pressure = Pressure()
-    recorder = FrameRecorder(potential, context, [pressure], temperature, stored=True)
-    for attempt in range(_ROUNDED_AGAIN + 1):
-        noise = step * (random.random(positions.shape) - 0.5) if attempt else 0.0
-        add_stored(recorder, context, positions + noise, box)
-    coefficients = potential.coefficients(temperature).detach().numpy().copy()
-    samples = recorder.samples(coefficients, temperature, None, every=1)
-    found = samples.at().values(pressure)[:, 0].detach().numpy()
-    error = float(np.sqrt(np.mean((found[1:] - found[0]) ** 2)))
-    warnings.warn(
-        f"the coordinates were rounded to {step:g} nm, which changes the pressure of a frame by "
-        f"about {error:.2g} bar ({found[1:].mean() - found[0]:+.2g} bar on average), and that of "
-        "all frames alike; record from the Simulation, or from a DCD file",
-        RuntimeWarning,
-        stacklevel=3,
-    )
+class _Rounded:
+    """What rounding to ``step`` nm does to what is recorded: frames are rounded once more."""
+
+    def __init__(
+        self, potential: Potential, context: openmm.Context, temperature: float, step: float
+    ) -> None:
+        self._potential = potential
+        self._context = context
+        self._temperature = temperature
+        self._step = step
+        self._random = np.random.default_rng(1)
+        self._noise = np.zeros(0)
+
+    def see(self, chunk: Chunk) -> None:
+        """How energies of a few frames change: the variance of each, [coefficients].
+
+        What it does to all frames alike changes no weight.
+        """
+        few = list(_frames(chunk))[:_SEEN]
+        before = self._energies(self._samples(few))
+        again = [(x + self._once_more(x), box) for x, box in few]
+        change = self._energies(self._samples(again)) - before
+        self._noise = np.sum((change - change.mean(axis=0)) ** 2, axis=0) / max(len(few) - 1, 1)
+
+    def warn_of_energies(self, samples: Samples) -> None:
+        """Warn where that is a part of how they vary from frame to frame: of what is stiff."""
+        energies = self._energies(samples)
+        variance = np.var(energies, axis=0)
+        varies = variance > _CONSTANT * np.mean(energies**2, axis=0)
+        share = np.where(varies, self._noise / np.where(varies, variance, 1.0), 0.0)
+        if share.max() > _MOST_NOISE:
+            self._warn(
+                f"adds {share.max():.2g} of its variance to an energy of {self._potential.name}, "
+                "which so answers too weakly to its parameters by as much; record from the "
+                "Simulation, or from a DCD or TRR file"
+            )
+
+    def warn_of_pressure(self, chunk: Chunk) -> None:
+        """Say how much that of a frame changes."""
+        positions, box = next(_frames(chunk))
+        if box is None:
+            return
+        again = [positions + self._once_more(positions) for _ in range(_ROUNDED_AGAIN)]
+        pressure = Pressure()
+        samples = self._samples([(x, box) for x in (positions, *again)], [pressure])
+        found = samples.at().values(pressure)[:, 0].detach().numpy()
+        error = float(np.sqrt(np.mean((found[1:] - found[0]) ** 2)))
+        self._warn(
+            f"changes the pressure of a frame by about {error:.2g} bar "
+            f"({found[1:].mean() - found[0]:+.2g} bar on average), and that of all frames alike; "
+            "record from the Simulation, or from a DCD file"
+        )
+
+    def _once_more(self, positions: Array) -> Array:
+        return np.asarray(self._step * (self._random.random(positions.shape) - 0.5))
+
+    def _samples(
+        self, frames: Iterable[tuple[Array, Array | None]], record: Sequence[Observable] = ()
+    ) -> Samples:
+        args = (self._potential, self._context, record, self._temperature)
+        recorder = FrameRecorder(*args, stored=True)
+        for positions, box in frames:
+            add_stored(recorder, self._context, positions, box)
+        c = _sampled_with(self._potential, self._temperature)
+        return recorder.samples(c, self._temperature, None, every=1)
+
+    def _energies(self, samples: Samples) -> Array:
+        """Of each coefficient where the energy is linear in these, else all of it, [frames, n]."""
+        if self._potential.energy_is_linear:
+            return samples.features
+        c = torch.from_numpy(_sampled_with(self._potential, self._temperature))
+        return samples.learned.energy(c).numpy(force=True)[:, None]
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(
+            f"the coordinates were rounded to {self._step:g} nm, which {what}",
+            RuntimeWarning,
+            stacklevel=5,
+        )

@@ -23,6 +23,7 @@ from .parameters import (
     parameter_vector,
     set_flat_parameters,
 )
+from .prior import ParameterPrior, prior_of
 
 __all__ = [
     "AnalyticPair",
@@ -41,6 +42,7 @@ __all__ = [
     "PairEnergy",
     "PairPotential",
     "PairSum",
+    "ParameterPrior",
     "Potential",
     "SoftSphere",
     "SplineBasis",
@@ -59,5 +61,6 @@ __all__ = [
     "n_pairs_of_types",
     "pair_index",
     "parameter_vector",
+    "prior_of",
     "set_flat_parameters",
 ]

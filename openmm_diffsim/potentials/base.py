@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError
 from ..io.checksum import brief
-from ..limits import checked_whole
+from ..limits import checked_number, checked_whole
 from .adapter import AttachOptions, adapter_of
+from .mask import left_out
 from .parameters import call_at, parameter_vector
+from .prior import checked_prior
 
 Array = NDArray[np.float64]
+Self = TypeVar("Self", bound="Potential")
 
 
 class Potential(nn.Module):
@@ -42,7 +45,7 @@ class Potential(nn.Module):
         Name of the OpenMM Force. Two potentials in one System need different names.
     """
 
-    __jit_unused_properties__: tuple[str, ...] = ("blocks",)
+    __jit_unused_properties__: tuple[str, ...] = ("blocks", "own_prior", "roughness")
 
     energy_is_linear = False
     """Is U linear in the coefficients?"""
@@ -54,6 +57,9 @@ class Potential(nn.Module):
         checked_whole("n_types", n_types, PotentialError)
         self.n_types = n_types
         self.name = name or type(self).__name__
+        self._own_prior: dict[str, tuple[Tensor, Tensor]] = {}
+        self._roughness: float | None = None
+        self._held: frozenset[str] = frozenset()  # parameters that learn_only leaves out
 
     def train(self, mode: bool = True) -> Potential:
         """Evaluation mode, whatever is asked for: a configuration has one energy.
@@ -62,17 +68,66 @@ class Potential(nn.Module):
         """
         return super().train(False)
 
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """All parameters, by what a user calls each: as in ``named_parameters``."""
+        return dict(self.named_parameters())
+
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Names of the stretches of the coefficients, in order, and the shape of each."""
-        return {name: tuple(p.shape) for name, p in self._own(learned=True)}
+        return {name: tuple(p.shape) for name, p in self._counted()}
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """c, flat, [coefficients], with a graph to the parameters; by default these themselves.
 
         ``temperature`` (K) matters only to a temperature-dependent potential.
         """
-        return parameter_vector(self)
+        if not self._held:
+            return parameter_vector(self)
+        return torch.cat([p.reshape(-1).double().cpu() for _, p in self._counted()])
+
+    def _counted(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that are coefficients by default: where features know all, also those held."""
+        held = self._held if self.energy_is_linear else ()
+        return [
+            (name, p)
+            for name, p in self.named_parameters()
+            if p.requires_grad or type(p) is Tensor or name in held
+        ]
+
+    def learn_only(self: Self, names: Any) -> Self:
+        """Learn these parameters alone; all others stay as they are. Returns self.
+
+            (pair + bonds).learn_only(["pair.epsilon", "bonds"])
+
+        What stays is given: it is no parameter of a fit, and has no error.
+
+        Parameters
+        ----------
+        names : sequence of str, or None
+            Of parameters, see ``by_name``, of a term of a sum, which stands for all of it, or of a
+            block, see ``blocks``. None: learn all again.
+
+        Raises
+        ------
+        PotentialError
+            If there is none of a name, or none is left to learn.
+        """
+        self._hold(left_out(self, names))
+        return self
+
+    def _held_parameters(self) -> list[nn.Parameter]:
+        """Those that ``learn_only`` left out."""
+        own = dict(self.named_parameters())
+        return [own[name] for name in self._held]
+
+    def _hold(self, parameters: set[int]) -> None:
+        """Leave these out, by their ids, and learn again what was left out before."""
+        held = frozenset(n for n, p in self.named_parameters() if id(p) in parameters)
+        for name, p in self.named_parameters():
+            if name in held or name in self._held:
+                p.requires_grad_(name not in held)
+        self._held = held
 
     def coefficients_at(self, theta: Tensor, temperature: float | None = None) -> Tensor:
         """c at other parameters, [coefficients], with a graph to theta [parameters]."""
@@ -107,9 +162,70 @@ class Potential(nn.Module):
     def prior_blocks(
         self, temperature: float, length: float, roughness: float, n_temperatures: int = 1
     ) -> list[tuple[slice, Array]]:
-        """``prior_precision`` where it is not zero: which coefficients, and their block of it."""
-        own = self.prior_precision(temperature, length, roughness, n_temperatures)
+        """``prior_precision`` where it is not zero: which coefficients, and their block of it.
+
+        With the potential's own ``roughness``, where it has one.
+        """
+        known = roughness if self.roughness is None else self.roughness
+        own = self.prior_precision(temperature, length, known, n_temperatures)
         return [] if own is None else [(slice(0, len(own)), own)]
+
+    @property
+    def roughness(self) -> float | None:
+        """Its own, see ``set_roughness``; None: that of the method's options."""
+        return self._roughness
+
+    def set_roughness(self: Self, roughness: float | None) -> Self:
+        """How much its prior lets it differ from what is known, in a fit. Returns self.
+
+        In place of the method's: the smaller, the smoother; each term of a sum has its own. None:
+        as the method's options say.
+
+        Raises
+        ------
+        PotentialError
+            If it is beyond the range of that name, see ``limits``.
+        """
+        if roughness is not None:
+            roughness = checked_number("roughness", roughness, PotentialError)
+        self._roughness = roughness
+        return self
+
+    def parameter_prior(self) -> tuple[Array, Array] | None:
+        """Mean and standard deviation of each learned parameter before anything is measured.
+
+        Of theta, [parameters] each, as this kind of potential has them by default; infinite where
+        nothing is known. None: of none. A fit keeps the mean that it began with.
+        """
+        return None
+
+    def set_prior(self: Self, prior: Mapping[str, ArrayLike] | None) -> Self:
+        """Say how far parameters may be from what they are now. Returns self.
+
+            pair.set_prior({"sigma": 0.01, "epsilon": 0.2})  # nm, kJ/mol
+
+        Each becomes normal about its present value, which the fit weighs against the data; its
+        ``parameter_table`` says what these decided.
+
+        Parameters
+        ----------
+        prior : mapping, or None
+            By the name of a parameter, see ``by_name``: its standard deviation, one number or as
+            many as it has; infinity where nothing is known. In place of what was said before. None:
+            what this kind of potential says by default.
+
+        Raises
+        ------
+        PotentialError
+            If there is no such parameter, or no such standard deviation.
+        """
+        self._own_prior = {} if prior is None else checked_prior(self, prior)
+        return self
+
+    @property
+    def own_prior(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """What ``set_prior`` was told: mean and standard deviation by the name of a parameter."""
+        return self._own_prior
 
     def step_size(self, change: Array, temperature: float, contact: float) -> float | None:
         """How large a change of the coefficients is, in kT; a fit keeps it below a bound.
@@ -153,6 +269,8 @@ class Potential(nn.Module):
             if not key.startswith("_") and isinstance(value, str | int | float | None)
         }
         del options["training"]
+        if self.roughness is not None:
+            options["roughness"] = self.roughness
         fixed = {n: brief(p.numpy(force=True)) for n, p in self._own(learned=False)}
         shapes = {n: list(p.shape) for n, p in self._own(learned=True)}
         return {
@@ -294,6 +412,17 @@ class Sum(Potential):
         return {
             f"{term.name}.{block}": shape for term in self for block, shape in term.blocks.items()
         }
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """Those of all terms, their names behind that of the term."""
+        return {f"{term.name}.{name}": p for term in self for name, p in term.by_name().items()}
+
+    def _held_parameters(self) -> list[nn.Parameter]:
+        return [p for term in self for p in term._held_parameters()]
+
+    def _hold(self, parameters: set[int]) -> None:
+        for term in self:
+            term._hold(parameters)
 
     def __iter__(self) -> Iterator[Potential]:
         return iter(self.terms)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from .methods import (
     TorchOptimizer,
     reweighted_loss,
 )
+from .offline import Reach
 from .progress import Round
 from .state import FitView
 from .target import Target
@@ -33,6 +34,7 @@ __all__ = [
     "Measurement",
     "Method",
     "ParameterTable",
+    "Reach",
     "Refinement",
     "RelativeEntropy",
     "Round",

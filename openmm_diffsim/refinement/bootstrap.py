@@ -175,15 +175,15 @@ class Synthetic:
             for k, own in zip(members, np.split(noise, np.cumsum(sizes)[:-1]), strict=True):
                 target = self.targets[k]
                 drawn[id(target)] = _with_values(target, self.predictions[k] + own)
-        states = tuple(
+        states = [
             replace(
                 state,
                 targets=[drawn[id(target)] for target in state.targets],
                 pool=resampled(state.frames, rng),
             )
             for state in self.view.states
-        )
-        return FitView(self.view.potential, states, self.view.parameters)
+        ]
+        return self.view.of(states)
 
 
 def minimum(view: FitView, options: GaussNewtonOptions, scale: Array) -> tuple[Array, bool]:

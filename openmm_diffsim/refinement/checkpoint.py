@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError, TakenError
 from ..io.archive import Archive, Arrays, checksum_of, from_data, to_data
 from ..io.lock import Lock
-from ..potentials import Potential, set_flat_parameters
+from ..potentials import ParameterPrior, Potential, set_flat_parameters
 from ..samples import Samples
 from .identity import differences
 from .progress import Progress
@@ -41,6 +41,7 @@ class Kept:
     memory: Mapping[Any, Any]  # of the method
     buffers: tuple[Tensor, ...]
     priors: tuple[NDArray[np.float64] | None, ...]  # c_0 of each state point
+    prior: ParameterPrior | None = None
 
 
 def check_identity(identity: Mapping[str, Any]) -> None:
@@ -109,6 +110,8 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
     arrays: Arrays = {"meta": from_data(meta), "theta": kept.parameters.numpy()}
     if kept.previous is not None:
         arrays["previous"] = kept.previous.numpy()
+    if kept.prior is not None:
+        arrays["parameter_prior"] = np.stack([kept.prior.mean, kept.prior.standard_deviation])
     for (name, _), buffer in zip(potential.named_buffers(), kept.buffers, strict=True):
         arrays[f"buffer/{name}"] = buffer.numpy(force=True)
     arrays |= _flattened("", kept.memory, kept.identity["method"])
@@ -165,6 +168,7 @@ def load(
                 None if state.prior_mean is None else arrays[f"prior/{index}"]
                 for index, state in enumerate(states)
             ),
+            ParameterPrior(*arrays["parameter_prior"]) if "parameter_prior" in arrays else None,
         )
     except (LookupError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -40,12 +40,34 @@ class ParameterTable:
     values, standard_error : arrays [parameters]
     correlation : array [parameters, parameters]
         NaN, as the errors, where they are not known: of a network.
+    prior : array [parameters]
+        Standard deviation of each before anything was measured; infinite where nothing was known.
     """
 
     names: list[str]
     values: Array
     standard_error: Array
     correlation: Array
+    prior: Array
+
+    @property
+    def posterior_over_prior(self) -> Array:
+        """Standard error over that of the prior, [parameters]: near 1 the data decided nothing.
+
+        Near 0 they decided all, and so where nothing was known beforehand; above 1 the fit is not
+        at its minimum, or its frames are too few.
+        """
+        return self.standard_error / self.prior
+
+    def __str__(self) -> str:
+        columns = (self.values, self.standard_error, self.prior, self.posterior_over_prior)
+        width = max(map(len, [*self.names, "parameter"]))
+        head = f"{'parameter':{width}} {'value':>12} {'error':>10} {'prior':>10} {'of prior':>9}"
+        rows = [
+            f"{name:{width}} {value:12.6g} {error:10.3g} {prior:10.3g} {share:9.2f}"
+            for name, value, error, prior, share in zip(self.names, *columns, strict=True)
+        ]
+        return "\n".join([head, *rows])
 
 
 def parameter_table(view: FitView, covariance: Array) -> ParameterTable:
@@ -57,6 +79,7 @@ def parameter_table(view: FitView, covariance: Array) -> ParameterTable:
         values=view.parameters.numpy(force=True),
         standard_error=error,
         correlation=covariance / (size[:, None] * size),
+        prior=np.full(len(error), np.inf) if view.prior is None else view.prior.standard_deviation,
     )
 
 
@@ -138,7 +161,7 @@ def names_of(potential: Potential) -> list[str]:
     """Of the parameters that are learned, in their order."""
     return [
         name + (f"[{index}]" if p.numel() > 1 else "")
-        for name, p in potential.named_parameters()
+        for name, p in potential.by_name().items()
         if p.requires_grad
         for index in range(p.numel())
     ]

@@ -7,9 +7,8 @@ from typing import Any
 
 from ..observables import Observable
 from ..observables.identity import plain, public
-from ..potentials import Potential
 from .methods import Method
-from .state import State
+from .state import FitView
 from .target import Target
 
 _SHOWN = 60  # characters of a value in a message
@@ -18,13 +17,14 @@ _DIGITS = (6, 9, 12, 17)  # of numbers: as few as tell them apart
 _MISSING = object()
 
 
-def identity(
-    potential: Potential, method: Method, targets: Sequence[Target], states: Sequence[State]
-) -> dict[str, Any]:
+def identity(view: FitView, method: Method, targets: Sequence[Target]) -> dict[str, Any]:
     """Everything that a fit is, but for what it learns and how far it came, as plain data."""
-    points = [state.state_point for state in states]
+    points = [state.state_point for state in view.states]
+    prior = view.prior
+    known = {} if prior is None else {"standard deviations": prior.standard_deviation.tolist()}
     return {
-        "potential": potential.form(),
+        "potential": view.potential.form(),
+        **({} if prior is None else {"prior of parameters": known}),
         "method": _of_method(method),
         "targets": [
             {

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from ..errors import EquilibrationError, SamplingError, TargetError
 from ..io.archive import checksum_of
 from ..limits import LIMITS, checked_number
-from ..potentials import Potential, flat_parameters
+from ..potentials import Potential, flat_parameters, prior_of
 from ..samples import Samples, bars
 from . import caveats
 from . import checkpoint as files
 from .convergence import Verdict, judge, largest_mode
 from .identity import identity as identity_of
 from .methods import Method, Step, can, largest_step_of, method_of, unused_targets
+from .offline import ENOUGH_FRAMES, Reach, follow_frames, sampled_with
 from .position import Position
 from .progress import Progress
 from .result import Results
@@ -38,7 +39,6 @@ from .trust import Trust
 
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
-_ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 
 class Refinement(Results):
@@ -69,7 +69,8 @@ class Refinement(Results):
         A file of its name that ends in .lock keeps other processes from it during ``run``. The
         frames of a network lie beside it, in a folder of its name that ends in _frames.
     prior : "auto" or Tensor of the potential's coefficients
-        c_0 of the potential's prior. "auto": the potential of mean force of the g(r) targets,
+        c_0 of the potential's smoothness prior; that of parameters is the potential's, see
+        ``Potential.set_prior``. "auto": the potential of mean force of the g(r) targets,
         where there is one for a pair of types; no correction, of a spline beside another force
         between the same particles; else the first guess. A fit that is resumed keeps
         the one that it began with.
@@ -121,6 +122,7 @@ class Refinement(Results):
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.executor = executor
         self.states = make_states(potential, self.targets, prior, self._options.theory)
+        self._prior = prior_of(potential)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
         self._position = Position(potential)
@@ -186,6 +188,96 @@ class Refinement(Results):
             state.state_point.apply()
         return self
 
+    def read(
+        self,
+        state_point: Any,
+        trajectory: Any,
+        parameters: Any = None,
+        *,
+        temperature: Any = None,
+        pressure: Any = None,
+    ) -> Samples:
+        """Take the frames of a stored trajectory, to ``reweight`` or to ``run`` from; returns them.
+
+            fit.read(liquid, ["a.xtc", "b.dcd"])  # of the present parameters
+            fit.read(liquid, "hot.trr", {"sigma": 0.33}, temperature=320)
+            print(fit.reweight().sentence())
+
+        Parameters
+        ----------
+        state_point : StatePoint
+            Of a target, with the System that the trajectory came from: all forces but what is
+            learned have to be those that it was run with.
+        trajectory : path, paths, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
+            See ``sample_trajectory``.
+        parameters : Tensor [parameters], or mapping, optional
+            What it was sampled with; by name for some, see ``Potential.by_name``. Default: the
+            present ones.
+        temperature, pressure : float or Quantity, optional
+            K and bar that it was sampled at. Default: the state point's.
+
+        Raises
+        ------
+        TargetError
+            If the state point is not of this fit, or there are no such parameters.
+        SamplingError, ConfigurationError, FramesError, ObservableError
+            As ``sample_trajectory``.
+        """
+        points = [id(state.state_point) for state in self.states]
+        if id(state_point) not in points:
+            raise TargetError(
+                f"read: got {state_point!r}, expected the state point of a target of this fit",
+                got=state_point,
+            )
+        index = points.index(id(state_point))
+        state, frames = self.states[index], self._frames
+        place = None if frames is None else frames.place(index, len(self.history))
+        theta = sampled_with(self.potential, parameters)
+        samples = state.read(trajectory, theta, temperature, pressure, place)
+        state.add(samples)
+        return samples
+
+    def reweight(self) -> Reach:
+        """Fit the frames that are there, as far as they reach, without MD; counts as a round.
+
+        Steps of the method, on the same frames, until the next one is small against its standard
+        error, or too few frames would be effective. The result is a fit like any other: its
+        verdict, tables, errors and checkpoint. What the verdict lacks is a run that nothing was
+        fitted to; ``run`` goes on with one where the fit has not converged.
+
+        Returns
+        -------
+        Reach
+            How far the frames reach, whether the optimum lies beyond, and what to do.
+
+        Raises
+        ------
+        StatePointError
+            If there are no frames: see ``read``.
+        SamplingError
+            If they do not reach the present parameters.
+        CheckpointError, TakenError
+            As ``run``.
+        """
+        start = time.perf_counter()
+        self._position.unsettle()
+        with self.holding_checkpoint():
+            parts = (self._options, self._progress.trust, self.largest_step)
+            view, step, reach = follow_frames(self.view(), self.method, *parts)
+            self._position.move(view.parameters.detach())
+            self._position.believe()
+            self._memory, self.last_step = {}, step
+            verdict = self._judged(self.states)
+            if reach.is_beyond:
+                verdict = replace(verdict, missed=(*verdict.missed, reach.sentence()))
+            self._progress.seconds += time.perf_counter() - start
+            self._progress.record(self.result.numbers(), 0.0, verdict)
+            if self.checkpoint is not None:
+                self.save(self.checkpoint)
+        for state in self.states:
+            state.state_point.apply()
+        return reach
+
     @contextmanager
     def holding_checkpoint(self) -> Iterator[None]:
         """Keep all other processes from the checkpoint, as ``run`` does; also for several runs.
@@ -211,7 +303,7 @@ class Refinement(Results):
     def view(self) -> FitView:
         """The fit at the present parameters, as a method is given it."""
         theta = flat_parameters(self.potential)
-        return FitView(self.potential, tuple(self.states), theta, self._memory)
+        return FitView(self.potential, tuple(self.states), theta, self._memory, prior=self._prior)
 
     def warnings(self) -> list[str]:
         """What has to be known of this fit besides its verdict, a sentence each.
@@ -227,6 +319,11 @@ class Refinement(Results):
             found.append(
                 f"{type(self.method).__name__} does not use {names}: the fit will not meet what it "
                 "says, take the default method for that"
+            )
+        if self._prior is not None and not getattr(self.method, "uses_prior", False):
+            found.append(
+                f"{type(self.method).__name__} does not use what is known of the parameters "
+                "beforehand (set_prior), which only its error bars do: take the default method"
             )
         if self.history:
             found += self.result.remarks
@@ -247,7 +344,7 @@ class Refinement(Results):
         numbers = self.result.numbers()
         self._position.believe()
         theta, size = self._proposed()
-        verdict = self._judged()
+        verdict = self._judged([replace(state, pool=state.last) for state in self.states])
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
         self._progress.seconds += time.perf_counter() - start
@@ -259,12 +356,11 @@ class Refinement(Results):
             f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
-    def _judged(self) -> Verdict:
-        """By all frames, and by those of the last round alone: at the parameters it ran with."""
+    def _judged(self, last: Sequence[State]) -> Verdict:
+        """By all frames, and by the ``last`` alone: at the parameters that these were run with."""
         step = self.last_step
         assert step is not None
-        last = tuple(replace(state, pool=state.last) for state in self.states)
-        alone = compared(replace(self.view(), states=last), self._options)
+        alone = compared(replace(self.view(), states=tuple(last)), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
         verdict = judge(self.targets, self.comparisons(), alone, size, moved, self.unused_targets)
@@ -335,7 +431,7 @@ class Refinement(Results):
     def _reach(self) -> bool:
         """Are the averages at the present parameters worth having?"""
         return all(
-            state.frames.n_effective() >= min(_ENOUGH_FRAMES, 0.5 * state.frames.runs[-1].n_frames)
+            state.frames.n_effective() >= min(ENOUGH_FRAMES, 0.5 * state.frames.runs[-1].n_frames)
             for state in self.states
         )
 
@@ -367,6 +463,7 @@ class Refinement(Results):
             self._memory,
             tuple(buffer for _, buffer in self.potential.named_buffers()),
             tuple(state.prior_mean for state in self.states),
+            self._prior,
         )
         self._written.add(files.save(Path(path), kept, self.potential, self.states))
 
@@ -389,10 +486,11 @@ class Refinement(Results):
         files.restore(kept, self.potential, self.states, pools, contexts)
         self._progress, self._memory = kept.progress, kept.memory
         self._position = Position(self.potential, kept.previous)
+        self._prior = kept.prior
         self._written.add(checksum_of(Path(path)))
         return self
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Which fit this is, as plain data: two with the same are the same fit."""
-        return identity_of(self.potential, self.method, self.targets, self.states)
+        return identity_of(self.view(), self.method, self.targets)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..engine.baths import conditions
+from ..engine.statepoint import MOST_DRIFT
+from ..engine.trajectory import sample_trajectory
 from ..errors import StatePointError, TargetError
 from ..observables import Observable
-from ..potentials import Potential, SplinePair
-from ..samples import Samples, View
+from ..potentials import (
+    ParameterPrior,
+    Potential,
+    SplinePair,
+    flat_parameters,
+    set_flat_parameters,
+)
+from ..samples import Samples, View, check_same_forces
+from ..statistics.averages import drift
 from ..units import MOLAR_GAS_CONSTANT
 from .averages import Knowledge, Sight
 from .comparison import Comparison, compare, groups_of
@@ -59,7 +69,9 @@ class State:
             If there is none yet.
         """
         if self.pool is None:
-            raise StatePointError("nothing was sampled yet: a fit knows no averages before run()")
+            raise StatePointError(
+                "nothing was sampled yet: a fit knows no averages before run() or read()"
+            )
         return self.pool
 
     def __post_init__(self) -> None:
@@ -69,7 +81,11 @@ class State:
         """bar."""
 
     def check_conditions(self) -> None:
-        """StatePointError where the Simulation is no longer at what the targets are for."""
+        """StatePointError where the Simulation is no longer what it was.
+
+        At another temperature or pressure than the targets are for, or with other forces than its
+        frames were sampled with.
+        """
         point = self.state_point
         got, expected = (point.temperature, point.pressure), (self.temperature, self.pressure)
         if got != expected:
@@ -80,6 +96,9 @@ class State:
                 got=got,
                 expected=expected,
             )
+        if self.pool is not None:
+            last = self.pool.runs[-1]
+            check_same_forces(last, replace(last, rest=self.state_point.rest()))
 
     def recorded(self) -> list[Observable]:
         """What is recorded in every frame."""
@@ -87,6 +106,40 @@ class State:
         if self.theory is not None:
             observables += self.theory.rdfs
         return list(dict.fromkeys(observables))
+
+    def read(
+        self, trajectory: Any, theta: Tensor, temperature: Any, pressure: Any, place: Path | None
+    ) -> Samples:
+        """The frames of a stored trajectory that was sampled with these parameters.
+
+        ``place`` is where those of a network are kept. A trajectory that drifts is warned of.
+        """
+        point, potential = self.state_point, self.state_point.potential
+        now = flat_parameters(potential)
+        try:
+            set_flat_parameters(potential, theta)
+            samples = sample_trajectory(
+                potential,
+                trajectory,
+                point.simulation.context,
+                self.recorded(),
+                temperature=self.temperature if temperature is None else temperature,
+                pressure=self.pressure if pressure is None else pressure,
+                frames=place,
+            )
+        finally:
+            set_flat_parameters(potential, now)
+            point.apply()
+        drifts = [drift(run.run_energies()) for run in samples.each_run()]
+        if max(drifts) > MOST_DRIFT:
+            warnings.warn(
+                f"the energy of a trajectory drifts, by {max(drifts):.1f} standard errors from its "
+                f"first to its second half, where at most {MOST_DRIFT} are expected: leave out its "
+                "beginning, where it was not yet in equilibrium",
+                stacklevel=3,
+            )
+        here = samples.reweight(self.temperature, self.pressure)
+        return replace(here, floor=min(here.floor, 0.5 * len(here)))
 
     def add(self, samples: Samples) -> None:
         """Frames of one more round."""
@@ -237,6 +290,8 @@ class FitView:
         What the method's last step left to remember; empty at first.
     change : Tensor [parameters]
         What was added to ``start`` since.
+    prior : ParameterPrior, optional
+        What is known of the parameters themselves; None: nothing.
     """
 
     potential: Potential
@@ -244,6 +299,7 @@ class FitView:
     start: Tensor
     memory: Mapping[str, Any] = field(default_factory=dict)
     change: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    prior: ParameterPrior | None = None
 
     @cached_property
     def parameters(self) -> Tensor:
@@ -261,6 +317,11 @@ class FitView:
         has evaluated there is not evaluated again.
         """
         return replace(self, change=self.change + torch.from_numpy(change))
+
+    def of(self, states: Sequence[State]) -> FitView:
+        """The same fit with other frames, or data, at these parameters."""
+        start = self.parameters.detach()
+        return FitView(self.potential, tuple(states), start, self.memory, prior=self.prior)
 
     @cached_property
     def frames(self) -> list[View]:
@@ -317,9 +378,16 @@ class FitView:
 
     def coefficients(self, index: int) -> Array:
         """c at the temperature of a state point, [coefficients]."""
-        state = self.states[index]
-        c = self.potential.coefficients_at(self.parameters, state.temperature)
-        return c.numpy(force=True)
+        return self._coefficients[index]
+
+    @cached_property
+    def _coefficients(self) -> list[Array]:
+        found: dict[float, Array] = {}
+        for kelvin in (state.temperature for state in self.states):
+            if kelvin not in found:
+                c = self.potential.coefficients_at(self.parameters, kelvin)
+                found[kelvin] = c.numpy(force=True)
+        return [found[state.temperature] for state in self.states]
 
     def chain(self, index: int) -> Array:
         """dc/dtheta at the temperature of a state point, [coefficients, parameters]."""
@@ -337,8 +405,14 @@ class FitView:
 
         State points of one temperature share it, and all temperatures what is the same at each.
         """
-        precision = self.potential.prior_precision(*self._known(index, roughness))
-        return None if precision is None else precision * self._share(index)
+        blocks = self.prior_blocks(index, roughness)
+        if not blocks:
+            return None
+        n = len(self.coefficients(index))
+        precision = np.zeros((n, n))
+        for where, block in blocks:
+            precision[where, where] = block
+        return precision
 
     def prior_blocks(self, index: int, roughness: float) -> list[tuple[slice, Array]]:
         """``prior_precision`` where it is not zero."""

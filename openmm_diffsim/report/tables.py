@@ -253,12 +253,15 @@ def _has_few(fit: Refinement) -> bool:
 
 
 def _told(table: ParameterTable) -> dict[str, Any]:
-    return {name: getattr(table, name) for name in ("names", "standard_error", "correlation")}
+    own = {name: getattr(table, name) for name in ("names", "standard_error", "correlation")}
+    return own | {"posterior_over_prior": table.posterior_over_prior}
 
 
 def _parameter_file(table: ParameterTable) -> bytes:
-    rows = zip(table.names, table.values, table.standard_error, strict=True)
-    lines = ["parameter,value,standard_error", *(f"{n},{v:.10g},{e:.4g}" for n, v, e in rows)]
+    columns = (table.values, table.standard_error, table.prior, table.posterior_over_prior)
+    rows = zip(table.names, *columns, strict=True)
+    lines = ["parameter,value,standard_error,prior,posterior_over_prior"]
+    lines += [f"{n},{v:.10g},{e:.4g},{p:.4g},{q:.4g}" for n, v, e, p, q in rows]
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -2,7 +2,7 @@
 
 from .evaluated import EvaluatedFrames, bars
 from .features import Features, LearnedEnergy, SumOfFeatures
-from .recorded import Recorded, Run
+from .recorded import Recorded, Run, check_same_forces
 from .samples import Samples
 from .view import View
 
@@ -16,4 +16,5 @@ __all__ = [
     "SumOfFeatures",
     "View",
     "bars",
+    "check_same_forces",
 ]

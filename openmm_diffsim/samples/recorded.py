@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ObservableError
+from ..errors import ObservableError, StatePointError
 from ..observables import Observable
 from ..potentials import Potential
 from ..statistics.correlated import Blocks, assign_blocks
@@ -36,6 +36,23 @@ class Run:
     n_frames: int
     every: int  # steps between frames
     rms_displacement: float = float("nan")  # nm, first frame to last, less that of the whole
+    rest: tuple[tuple[str, str], ...] = ()  # name and checksum of each other force; empty: unknown
+
+
+def check_same_forces(before: Run, now: Run) -> None:
+    """StatePointError where forces besides the learned ones were others in an earlier run.
+
+    What they add to the energy of a frame is known as they were then, and only cancels, or follows
+    the temperature, where they still are.
+    """
+    changed = sorted({name for name, _ in set(before.rest) ^ set(now.rest)})
+    if before.rest and now.rest and changed:
+        raise StatePointError(
+            f"{' and '.join(changed)} changed since the earlier frames were sampled (by "
+            "updateParametersInContext, a global parameter, or in the System): frames of two "
+            "energies cannot be pooled; set it back, or sample and fit anew",
+            got=changed,
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..statistics.correlated import error_of_sum
 from ..units import number_in_md_units
 from . import store
 from .features import Features
-from .recorded import Recorded
+from .recorded import Recorded, check_same_forces
 from .view import View
 
 Array = NDArray[np.float64]
@@ -149,7 +149,8 @@ class Samples(Recorded):
         Raises
         ------
         StatePointError
-            If the parts come from different potentials, or from NPT and NVT.
+            If the parts come from different potentials, or from NPT and NVT, or other forces
+            were changed between them.
         """
         last = parts[-1]
         for part in parts:
@@ -157,6 +158,7 @@ class Samples(Recorded):
                 raise StatePointError("samples of different potentials cannot be pooled")
             if (part.pressure is None) != (last.pressure is None):
                 raise StatePointError("samples at constant volume and at constant pressure differ")
+            check_same_forces(part.runs[-1], last.runs[-1])
         common = [o for o in last.records if all(o in part.records for part in parts)]
         return replace(
             last,

@@ -29,6 +29,7 @@ def pack(samples: Recorded, observables: Sequence[Observable], folder: Path) -> 
     return {
         "settings": np.array([samples.temperature, _or_nan(samples.pressure), samples.floor]),
         "runs": np.array(runs),
+        "rest": from_data([run.rest for run in samples.runs]),
         "coefficients": np.array([run.coefficients for run in samples.runs]),
         "volume": samples.volume,
         "rest_energy": samples.rest_energy,
@@ -58,11 +59,13 @@ def unpack(
     _check_observables(observables, to_data(arrays["observables"]))
     temperature, pressure, floor = arrays["settings"].tolist()
     own = {k.removeprefix(_LEARNED): a for k, a in arrays.items() if k.startswith(_LEARNED)}
-    runs = zip(arrays["coefficients"], arrays["runs"].tolist(), strict=True)
+    rests = [tuple((name, code) for name, code in rest) for rest in to_data(arrays["rest"])]
+    runs = zip(arrays["coefficients"], arrays["runs"].tolist(), rests, strict=True)
     return {
         "potential": potential,
         "runs": tuple(
-            Run(c, t, _or_none(p), int(n), int(every), moved) for c, (t, p, n, every, moved) in runs
+            Run(c, t, _or_none(p), int(n), int(every), moved, rest)
+            for c, (t, p, n, every, moved), rest in runs
         ),
         "learned": restored(potential, own, folder),
         "volume": arrays["volume"],

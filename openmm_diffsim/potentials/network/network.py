@@ -50,7 +50,7 @@ class NetworkPotential(Potential):
     """
 
     __constants__ = ("takes_types",)
-    __jit_unused_properties__ = ("blocks", "cutoff", "dtype")
+    __jit_unused_properties__ = (*Potential.__jit_unused_properties__, "cutoff", "dtype")
 
     def __init__(
         self,
@@ -180,8 +180,8 @@ class NetworkPotential(Potential):
             size = 0 if module is None else sum(p.numel() for p in learned_parameters(module))
             pair = getattr(module, "pair", None)
             if size and pair is not None and pair.is_linear:
-                own = pair.prior_precision(temperature, length, roughness, n_temperatures)
-                if own is not None:
+                blocks = pair.prior_blocks(temperature, length, roughness, n_temperatures)
+                for _, own in blocks:
                     chain = pair.pull_back(np.eye(len(own)), None, temperature)
                     found.append((slice(start, start + size), chain.T @ own @ chain))
             start += size

@@ -142,6 +142,7 @@ class PairPotential(Potential):
         """Learn u(r) of these pairs of types alone; all others stay as they are. Returns self.
 
             pair.learn_only([(0, 1), (1, 1)])
+            pair.learn_only(["epsilon"])  # these parameters alone, of every pair
 
         What stays is given: it has no gradient, no prior, and a standard error of zero. Whatever
         becomes of parameters that pairs of types share, such as those of a network, its
@@ -149,8 +150,9 @@ class PairPotential(Potential):
 
         Parameters
         ----------
-        pairs : sequence of (int, int), or None
-            Types of each pair, in either order; None: learn all again.
+        pairs : sequence of (int, int), or of str, or None
+            Types of each pair, in either order, or names as ``Potential.learn_only`` has them,
+            which change nothing of the pairs of types; None: learn all again.
 
         Raises
         ------
@@ -158,6 +160,10 @@ class PairPotential(Potential):
             If there is no such pair of types, or none at all; or if this kind of potential gives
             ``spline_coefficients`` itself in place of ``unbound_coefficients``.
         """
+        if pairs is None or are_names(pairs):
+            super().learn_only(pairs)
+        if are_names(pairs):
+            return self
         learned = self._learned_mask(pairs)
         if type(self).spline_coefficients is not PairPotential.spline_coefficients:
             raise PotentialError(
@@ -262,6 +268,13 @@ class PairPotential(Potential):
                 got=array.shape,
             )
         return nn.Parameter(torch.tensor(np.broadcast_to(array, (self.n_pairs,)).copy()))
+
+
+def are_names(chosen: Any) -> bool:
+    """Are they names, where they might be pairs of types?"""
+    if isinstance(chosen, str):
+        return True
+    return isinstance(chosen, list | tuple | set) and any(isinstance(c, str) for c in chosen)
 
 
 def in_nm(r: Any) -> Array:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ..base import check_list
+from ..base import Potential, check_list
 from ..parameters import learned_parameters
-from .base import PairPotential
+from .base import PairPotential, are_names
 
 Composite = TypeVar("Composite", bound="_Composite")
 
@@ -21,7 +21,11 @@ Composite = TypeVar("Composite", bound="_Composite")
 class _Composite(PairPotential):
     """Made of pair potentials on the same knots: what a fit asks is answered by what is learned."""
 
-    __jit_unused_properties__ = ("blocks", "is_linear", "is_free_form")
+    __jit_unused_properties__ = (
+        *PairPotential.__jit_unused_properties__,
+        "is_linear",
+        "is_free_form",
+    )
 
     def __init__(self, terms: Sequence[PairPotential], name: str | None) -> None:
         _check_same_basis(terms)
@@ -44,6 +48,10 @@ class _Composite(PairPotential):
 
     def learn_only(self: Composite, pairs: Any) -> Composite:
         """That of all parts: what stays depends on temperature as it did."""
+        if pairs is None or are_names(pairs):
+            Potential.learn_only(self, pairs)
+        if are_names(pairs):
+            return self
         self._learned_mask(pairs)
         for part in self._parts():
             part.learn_only(pairs)

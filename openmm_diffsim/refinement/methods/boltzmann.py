@@ -101,6 +101,7 @@ class RelativeEntropy:
     warns of. The smoothness prior of Gauss-Newton regularises the core.
     """
 
+    uses_prior = True
     roughness: float = 200.0
 
     def used_targets(self, view: FitView) -> list[Target]:
@@ -124,6 +125,9 @@ class RelativeEntropy:
         for k in range(len(view.states)):
             own_hessian, own_slope = self._of_state(view, k)
             hessian, slope = hessian + own_hessian, slope + own_slope
+        if view.prior is not None:
+            hessian = hessian + np.diag(view.prior.precision)
+            slope = slope + view.prior.slope(view.parameters.numpy(force=True))
         hessian[np.diag_indices(n)] += 1e-6 * hessian.diagonal().max()
         return Step(np.asarray(-np.linalg.solve(hessian, slope)))
 

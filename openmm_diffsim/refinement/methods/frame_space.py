@@ -14,7 +14,8 @@ with as many unknowns as there are frames.
   that is of order one. m >= tr(C^-1 C_own), the noise of J in that metric: with a Jacobian J + F of
   which J was measured, the misfit expected after the step has <x^T F^T C^-1 F x> besides.
 - m is raised until the step is one that the frames reach.
-- P is what is known beforehand of a pair potential that is learned in the network or beside it.
+- P is what is known beforehand: of a pair potential that is learned in the network or beside it,
+  and of parameters themselves.
 - s is the size of a parameter, the rms of the tensor that it is part of. A length in nm and a
   weight of a network are then the same to e, whatever their units: one that moves U by a hundred kT
   does not hold back those that move it by a thousandth.
@@ -44,7 +45,7 @@ from ...samples.view import View, explicit
 from ...units import beta
 from ..comparison import Comparison
 from ..state import FitView
-from .options import GaussNewtonOptions
+from .options import GaussNewtonOptions, roughness_of
 
 Array = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ class Problem:
     def at(view: FitView, options: GaussNewtonOptions) -> Problem:
         """The problem where the view is."""
         comparisons = view.compare(options, jacobian=False)
-        prior = Prior.at(view, options.roughness)
+        prior = Prior.at(view, _roughness(view, comparisons, options))
         return Problem(view, options, comparisons, rows_at(view, comparisons), prior)
 
     def step(self, variances: Sequence[float], ridge: float) -> Array:
@@ -108,7 +109,7 @@ class Problem:
 
     def found(self, there: FitView) -> float:
         """What is left at other parameters, errors being those here."""
-        prior = Prior.at(there, self.options.roughness).offsets
+        prior = Prior.at(there, _roughness(there, self.comparisons, self.options)).offsets
         comparisons = there.compare(self.options, jacobian=False)
         return _misfit(self.comparisons, comparisons) + float(np.sum(prior**2))
 
@@ -186,12 +187,16 @@ class Prior:
     sizes: Array  # s, [parameters]
 
     @staticmethod
-    def at(view: FitView, roughness: float) -> Prior:
-        """That of the potential, at all state points."""
+    def at(view: FitView, roughness: Sequence[float]) -> Prior:
+        """That of the potential, with a roughness at each state point, and of its parameters."""
         rows, offsets = [np.zeros((0, len(view.parameters)))], [np.zeros(0)]
+        if view.prior is not None:
+            own, e = view.prior.rows(view.parameters.numpy(force=True))
+            rows.append(own)
+            offsets.append(e)
         for k, state in enumerate(view.states):
             apart = view.from_prior(k)
-            for where, precision in view.prior_blocks(k, roughness):
+            for where, precision in view.prior_blocks(k, roughness[k]):
                 values, vectors = np.linalg.eigh(precision)
                 root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
                 offsets.append(root @ apart[where])
@@ -199,6 +204,15 @@ class Prior:
                 wide[:, where] = root
                 rows.append(view.potential.pull_back(wide, view.parameters, state.temperature))
         return Prior(np.concatenate(rows), np.concatenate(offsets), sizes_of(view))
+
+
+def _roughness(
+    view: FitView, comparisons: Sequence[Comparison], options: GaussNewtonOptions
+) -> list[float]:
+    """That of the group of each state point."""
+    groups = zip(view.groups, comparisons, strict=True)
+    found = {k: roughness_of(c, options) for (_, members), c in groups for k in members}
+    return [found[k] for k in range(len(view.states))]
 
 
 def sizes_of(view: FitView) -> Array:

@@ -49,12 +49,12 @@ from scipy.linalg import block_diag
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from ...potentials import Potential
+from ...potentials import ParameterPrior, Potential
 from ..comparison import Comparison
 from ..state import FitView
 from . import frame_space
 from .base import Step
-from .options import GaussNewtonOptions
+from .options import GaussNewtonOptions, roughness_of
 
 Array = NDArray[np.float64]
 
@@ -72,9 +72,11 @@ class GaussNewton:
 
     Works with every potential: its parameters enter through the coefficients. Where the energy is
     linear in these, the step is taken in their space, with the potential's own prior; else, as for
-    a network, in the space of the frames, see ``refinement.methods.frame_space``.
+    a network, in the space of the frames, see ``refinement.methods.frame_space``. What is known of
+    the parameters themselves (``Potential.set_prior``) counts in both.
     """
 
+    uses_prior = True
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
 
     def largest_step(self, potential: Potential) -> float:
@@ -99,7 +101,7 @@ class GaussNewton:
             models.append((hessian + noise, slope))
         groups = [members for _, members in view.groups]
         temperatures = [[view.states[k].temperature for k in members] for members in groups]
-        theta = follow(view.potential, view.parameters, temperatures, models)
+        theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
         change = (theta - view.parameters).numpy()
         return Step(_bounded(change, view, model), step.covariance)
 
@@ -112,6 +114,8 @@ class LinearModel:
     chains: Sequence[Array]
     from_prior: Sequence[Array]
     precisions: Sequence[Array | None]
+    of_parameters: tuple[Array, Array] | None = None
+    """Precision and slope of the prior of parameters, [parameters] each; see ``solve``."""
 
     @classmethod
     def of(cls, view: FitView, options: GaussNewtonOptions) -> LinearModel:
@@ -123,7 +127,8 @@ class LinearModel:
             comparisons,
             [np.concatenate([view.chain(k) for k in members]) for members in groups],
             [np.concatenate([view.from_prior(k) for k in members]) for members in groups],
-            [_precision(view, members, _roughness(c, options)) for members, c in pairs],
+            [_precision(view, members, roughness_of(c, options)) for members, c in pairs],
+            _of_parameters(view),
         )
 
     @cached_property
@@ -134,14 +139,19 @@ class LinearModel:
 
     @cached_property
     def prior(self) -> tuple[Array, Array]:
-        """Hessian and slope of the prior, in the parameters."""
-        n = self.chains[0].shape[1]
-        hessian, slope = np.zeros((n, n)), np.zeros(n)
+        """Hessian and slope of both priors, in the parameters."""
+        precision, slope = self._of_each
+        hessian = np.diag(precision)
         for chain, offset, own in zip(self.chains, self.from_prior, self.precisions, strict=True):
             if own is not None:
-                hessian += chain.T @ own @ chain
-                slope += chain.T @ (own @ offset)
+                hessian = hessian + chain.T @ own @ chain
+                slope = slope + chain.T @ (own @ offset)
         return hessian, slope
+
+    @property
+    def _of_each(self) -> tuple[Array, Array]:
+        n = self.chains[0].shape[1]
+        return (np.zeros(n), np.zeros(n)) if self.of_parameters is None else self.of_parameters
 
     def step(self, is_damped: bool = True) -> Step:
         """To the minimum; or, not damped, to what the frames say, however far it is."""
@@ -150,13 +160,14 @@ class LinearModel:
         hessian = known.hessian + prior
         slope = (bold if is_damped else known).slope + pull
         damped = bold.damped + prior if is_damped else hessian
-        size = np.diag(self.data.hessian + prior)
-        acts = size > 0  # not those of pairs of types that are given
-        ridge = np.diag(np.where(acts, _RIDGE * size.max(), 1.0))
+        acts = np.any([chain.any(axis=0) for chain in self.chains], axis=0)  # others are given
+        own = np.diag(self.data.hessian + prior)
+        # For what neither data nor a prior decide; a parameter's own prior is not outweighed.
+        ridge = _RIDGE * np.where(self._of_each[0] > 0, own, own.max(initial=0.0))
+        ridge = np.diag(np.where(acts, ridge, 1.0))
         covariance = np.asarray(np.linalg.inv(hessian + ridge))
-        covariance[~acts] = 0.0
         change = -np.linalg.solve(damped + ridge, slope)
-        return Step(change, covariance)
+        return Step(np.where(acts, change, 0.0), np.where(np.outer(acts, acts), covariance, 0.0))
 
 
 @dataclass(frozen=True)
@@ -224,20 +235,16 @@ class Normal:
         ) @ again.T
 
 
-def _roughness(view: Comparison, options: GaussNewtonOptions) -> float:
-    """That of a group: digitised points may be far apart, and say little of what is between."""
-    like_frames = view.like_frames or [True] * len(view.targets)
-    pairs = zip(view.targets, like_frames, strict=True)
-    known = [like for target, like in pairs if target.observable.is_structure]
-    if all(known):
-        return options.roughness
-    return min(options.roughness, options.digitised_roughness)
-
-
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
     """The prior's, of the coefficients at all state points of a group; None where there is none."""
     found = [view.prior_precision(k, roughness) for k in members]
     return None if found[0] is None else np.asarray(block_diag(*found))
+
+
+def _of_parameters(view: FitView) -> tuple[Array, Array] | None:
+    if view.prior is None:
+        return None
+    return view.prior.precision, view.prior.slope(view.parameters.numpy(force=True))
 
 
 def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
@@ -268,6 +275,7 @@ def solve(
     chains: Sequence[Array],
     from_prior: Sequence[Array],
     precisions: Sequence[Array | None],
+    of_parameters: tuple[Array, Array] | None = None,
 ) -> Step:
     """The minimum of the linear model, for parameters that the coefficients are linear in.
 
@@ -277,8 +285,10 @@ def solve(
     chains : dc/dtheta of each, [coefficients at its state points, parameters]
     from_prior : of each c - c_0, [coefficients at all state points of the group]
     precisions : of the prior on all of these, [coefficients, coefficients], or None
+    of_parameters : precision of each parameter's own prior, and that times theta - mean,
+        [parameters] each
     """
-    return LinearModel(views, chains, from_prior, precisions).step()
+    return LinearModel(views, chains, from_prior, precisions, of_parameters).step()
 
 
 def follow(
@@ -286,11 +296,13 @@ def follow(
     parameters: Tensor,
     temperatures: Sequence[Sequence[float]],
     models: Sequence[tuple[Array, Array]],
+    prior: ParameterPrior | None = None,
 ) -> Tensor:
     """The parameters at the minimum of the ``linear_model`` of each group, from these.
 
     The model is quadratic in the coefficients, those at each temperature of the group (K) one
-    after the other; they may depend on the parameters in any way (an exponent, a network).
+    after the other; they may depend on the parameters in any way (an exponent, a network), of which
+    the ``prior`` is known besides.
     Nonlinear least squares.
     """
 
@@ -301,12 +313,16 @@ def follow(
     start = [coefficients(parameters, kelvins) for kelvins in temperatures]
     roots, shifts = zip(*(_square_root(*model) for model in models), strict=True)
 
+    theta = parameters.numpy(force=True)
+    root_of_prior, _ = (np.zeros((0, len(theta))), 0) if prior is None else prior.rows(theta)
+
     def residuals(theta: Array) -> Array:
         now = [coefficients(torch.from_numpy(theta), kelvins) for kelvins in temperatures]
         parts = zip(roots, shifts, now, start, strict=True)
-        return np.concatenate([root @ (c - c_0) + shift for root, shift, c, c_0 in parts])
+        own = [] if prior is None else [prior.rows(theta)[1]]
+        return np.concatenate([*(root @ (c - c_0) + e for root, e, c, c_0 in parts), *own])
 
-    def jacobian(theta: Array) -> Array:
+    def slopes(theta: Array) -> Array:
         rows = []
         for root, kelvins in zip(roots, temperatures, strict=True):
             parts = np.split(root, len(kelvins), axis=1)
@@ -315,8 +331,7 @@ def follow(
             rows.append(sum(potential.pull_back(part, at, t) for part, t in pairs))
         return np.concatenate(rows)
 
-    theta = parameters.numpy(force=True)
-    acts = jacobian(theta).any(axis=0)  # what changes nothing stays
+    acts = slopes(theta).any(axis=0)  # what changes nothing stays
 
     def whole(part: Array) -> Array:
         found = theta.copy()
@@ -327,7 +342,7 @@ def follow(
     solution = least_squares(
         lambda part: residuals(whole(part)),
         theta[acts],
-        lambda part: jacobian(whole(part))[:, acts],
+        lambda part: np.concatenate([slopes(whole(part)), root_of_prior])[:, acts],
         x_scale="jac" if few else 1.0,
         max_nfev=_MOST_ITERATIONS,
     )

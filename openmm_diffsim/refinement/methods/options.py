@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from ...errors import TargetError
 from ...limits import checked_number, checked_whole
 from ..averages import Knowledge
+from ..comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,13 @@ class GaussNewtonOptions(Knowledge):
 def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise TargetError(f"{name}: got {value!r}, expected True or False", got=value)
+
+
+def roughness_of(view: Comparison, options: GaussNewtonOptions) -> float:
+    """That of a group: digitised points may be far apart, and say little of what is between."""
+    like_frames = view.like_frames or [True] * len(view.targets)
+    pairs = zip(view.targets, like_frames, strict=True)
+    known = [like for target, like in pairs if target.observable.is_structure]
+    if all(known):
+        return options.roughness
+    return min(options.roughness, options.digitised_roughness)

@@ -289,12 +289,12 @@ class LiquidStructure:
         for _ in range(_MOST_ITERATIONS):
             residual = (h[:, :n_known] - known).ravel()
             response = self._pair_response(structure)
-            jacobian = np.einsum(
-                "rk,pqk,ks->prqs", backward[:n_known], response, forward[:, :n_inner]
-            ).reshape(n_pairs * n_known, n_pairs * n_inner)
+            each = (backward[:n_known] * response[:, :, None, :]) @ forward[:, :n_inner]
+            jacobian = each.transpose(0, 2, 1, 3).reshape(n_pairs * n_known, n_pairs * n_inner)
             normal = jacobian.T @ jacobian
             normal[np.diag_indices(len(normal))] *= 1 + damping
-            change = -np.linalg.solve(normal, jacobian.T @ residual).reshape(n_pairs, n_inner)
+            change = -np.asarray(np.linalg.solve(normal, jacobian.T @ residual))
+            change = change.reshape(n_pairs, n_inner)
             accepted = self._line_search(c, change, residual, known)
             if accepted is None:
                 break
