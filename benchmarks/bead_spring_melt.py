@@ -248,9 +248,9 @@ def draw(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=4000, help="of the truth")
+    parser.add_argument("--frames", type=int, default=8000, help="of the truth")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=12_000, help="recorded in a round")
+    parser.add_argument("--steps", type=int, default=20_000, help="recorded in a round")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)

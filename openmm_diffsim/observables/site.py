@@ -26,6 +26,9 @@ class Section(Protocol):
     def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
         """A whole number."""
 
+    def flag(self, key: str, default: bool = False) -> Any:
+        """True or false."""
+
     def text(self, key: str, default: Any = ...) -> Any:
         """A string that is not empty."""
 

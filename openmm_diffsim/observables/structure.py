@@ -168,6 +168,7 @@ class RDF(Observable):
             "atoms": section.text("atoms", None),
             "atoms2": section.text("atoms2", None),
             "exclude_bonds": section.integer("exclude_bonds", None),
+            "intramolecular": section.flag("intramolecular"),
         }
 
     @classmethod
@@ -190,7 +191,8 @@ class RDF(Observable):
             )
         atoms2 = None if other is None else site.select(other, "atoms2")
         atoms = site.select(settings["atoms"])
-        return cls.for_curve(curve, site.reach, atoms, atoms2, settings["exclude_bonds"])
+        counted = {key: settings[key] for key in ("exclude_bonds", "intramolecular")}
+        return cls.for_curve(curve, site.reach, atoms, atoms2, **counted)
 
     @classmethod
     def for_curve(
@@ -200,6 +202,7 @@ class RDF(Observable):
         atoms: IntArray | None = None,
         atoms2: IntArray | None = None,
         exclude_bonds: int | None = None,
+        intramolecular: bool = False,
     ) -> RDF:
         """Bins as fine as a curve, and centred on its points where these are regular.
 
@@ -215,7 +218,7 @@ class RDF(Observable):
             low = width * (round(float(curve.x[0]) / width - 0.5, 6) % 1.0)
         bins = int((min(reach, float(curve.x[-1]) + 0.5 * width) - low) / width + 1e-6)
         r_max = low + bins * width
-        return cls(r_max, bins, atoms, atoms2, r_min=low, exclude_bonds=exclude_bonds)
+        return cls(r_max, bins, atoms, atoms2, low, intramolecular, exclude_bonds)
 
     def check(self, curve: Curve, place: Place | None = None) -> None:
         """Raise TargetError where it is no g(r), or none of this density; see ``check_rdf``.

@@ -2,8 +2,9 @@
 
 from .adapter import AttachOptions, adapter_of, adapts, all_adapters
 from .base import Potential, Sum
+from .bonded.base import BondedSpline
 from .bonded.basis import BondedBasis
-from .bonded.spline import AngleSpline, BondedSpline, BondSpline, DihedralSpline
+from .bonded.spline import AngleSpline, BondSpline, DihedralSpline
 from .network.neighbors import NeighborPairs
 from .network.network import NetworkPotential
 from .network.torchmdnet import TorchMDNet

@@ -319,7 +319,7 @@ class Refinement:
         Beside a network it is not known, NaN. Of pairs of types that ``learn_only`` leaves out it
         is zero: u is given there, not estimated. ``term`` counts the pair potentials of a sum, or
         is the name of any term: of a bonded one r is its coordinate, in nm or rad, and each row is
-        of a type, with errors of differences to its minimum.
+        of a type, with errors of differences to its mean.
 
         Raises
         ------

@@ -377,7 +377,7 @@ def _inside(curve: Curve, axis: Axis, window: tuple[float, float] | None) -> NDA
     TargetError
         If they are fewer than three.
     """
-    low, high = window or (0.0, np.inf)
+    low, high = window or (min(0.0, float(axis.values[0])), np.inf)
     low, high = max(low, axis.ends[0]), min(high, axis.ends[1])
     inside = (curve.x >= low) & (curve.x <= high)
     if inside.sum() < _FEWEST_POINTS:

@@ -70,7 +70,7 @@ def chains_of(bonds: ArrayLike, size: int) -> IntArray:
     for a, b in pairs:
         near.setdefault(a, set()).add(b)
         near.setdefault(b, set()).add(a)
-    chains = [(a,) for a in near]
+    chains: list[tuple[int, ...]] = [(a,) for a in near]
     for _ in range(size - 1):
         chains = [(*chain, b) for chain in chains for b in near[chain[-1]] if b not in chain]
     once = [chain for chain in chains if chain[0] < chain[-1]]
