@@ -7,7 +7,7 @@ distribution of psi that the force field itself gives.
 
 import numpy as np
 import openmm
-from openmm import app, unit
+from openmm import app
 
 import openmm_diffsim as diffsim
 

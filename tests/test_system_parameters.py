@@ -318,7 +318,13 @@ def bulk(n: int = 27, side: float = 0.95, barostat: bool = False) -> tuple[Any, 
 def test_water_and_its_vapour_share_parameters() -> None:
     simulation, water = bulk(barostat=True)
     liquid = diffsim.StatePoint(simulation, water)
-    assert water.charges is not None
+    assert water.numbers()["charges.q[O]"][0] == pytest.approx(-0.834)
+    assert list(water.by_name()) == [
+        "lennard_jones.sigma",
+        "lennard_jones.epsilon",
+        "charges.free",
+    ]
+    np.testing.assert_allclose(water.parameter_prior()[1], [0.03, 0.3, 0.1])
     vapour = water_system(1, None)
     alone = simulate(vapour, ONE, openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002))
     with pytest.raises(AttachError, match=r"none that it was made for .* call attach\(system\)"):
@@ -420,6 +426,12 @@ def test_lennard_jones_of_a_fluid_is_found_from_its_g() -> None:
     fit.run(rounds=4, steps=6000, every=20, progress=False)
     table = fit.parameter_table()
     error = np.maximum(table.standard_error, 1e-4)
+    numbers = truth.numbers(table)
+    assert list(numbers) == ["lennard_jones.sigma", "lennard_jones.epsilon"]
+    assert numbers["lennard_jones.sigma"][0] == pytest.approx(SIGMA, rel=0.01)
+    assert numbers["lennard_jones.epsilon"][1] == pytest.approx(
+        table.standard_error[1] * numbers["lennard_jones.epsilon"][0]
+    )
     deviation = (table.values - exact.numpy()) / error
     assert np.abs(deviation).max() < 4, f"{deviation} standard errors of {table.standard_error}"
     assert np.abs(table.values - exact.numpy()).max() < 0.1
@@ -463,6 +475,10 @@ def test_bounds_and_learn_say_what_moves() -> None:
         {"A": TYPES["A"]}, learn=("epsilon",), bounds={"epsilon": (0.1, 1.0)}
     )
     assert len(flat_parameters(potential)) == 1
+    spread = potential.parameter_prior()[1]
+    start = term.epsilon.numbers()[0]
+    set_flat_parameters(potential, flat_parameters(potential) + 1e-3 * torch.from_numpy(spread))
+    assert term.epsilon.numbers()[0] - start == pytest.approx(1e-3 * 0.3 * start, rel=1e-2)
     for value in (-50.0, 50.0):
         set_flat_parameters(potential, torch.tensor([value]))
         assert 0.1 <= term.epsilon.numbers()[0] <= 1.0

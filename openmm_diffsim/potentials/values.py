@@ -61,24 +61,42 @@ class Values(nn.Module):
         self.scale = v * scale if positive else np.full(len(v), scale)
         self.theta = nn.Parameter(self._inverse(torch.from_numpy(v)), requires_grad=learned)
 
+    @property
+    def is_learned(self) -> bool:
+        """Do they change in a fit?"""
+        # What ``call_at`` puts in the parameter's place may want no gradient.
+        return self.theta.requires_grad or type(self.theta) is Tensor
+
     def __len__(self) -> int:
         return len(self.names)
 
     def forward(self) -> Tensor:
         """v, [values], with a graph to theta."""
-        free = self.theta.exp() if self.positive else 1.0 * self.theta
+        return self._at(self.theta)
+
+    def _at(self, theta: Tensor) -> Tensor:
+        free = theta.exp() if self.positive else 1.0 * theta
         if not self.bounds:
             return free
         has, low, width = self._limits()
-        return torch.where(has, low + width * torch.sigmoid(self.theta), free)
+        return torch.where(has, low + width * torch.sigmoid(theta), free)
 
     def numbers(self) -> Array:
         """v, [values]."""
         return np.asarray(self().numpy(force=True))
 
+    def spread(self) -> Array:
+        """How far theta may be from where it is before anything is measured, [values].
+
+        One standard deviation: ``scale``, or as much of theta as changes v by that.
+        """
+        theta = self.theta.detach().clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(self._at(theta).sum(), theta)  # each v has its own theta
+        return np.asarray(self.scale / slope.numpy())
+
     def form(self) -> dict[str, Any]:
         """All but what is learned, as plain data."""
-        fixed = {} if self.theta.requires_grad else {"fixed": self.numbers().tolist()}
+        fixed = {} if self.is_learned else {"fixed": self.numbers().tolist()}
         return {
             "names": list(self.names),
             "positive": self.positive,

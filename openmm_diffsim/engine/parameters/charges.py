@@ -129,17 +129,18 @@ class ChargesTerm(Term):
     def blocks(self) -> dict[str, tuple[int, ...]]:
         """Those of z, where other charges are fixed, and of its products."""
         d = len(self.free)
-        linear = {} if self.is_quadratic else {"linear": (d,)}
+        linear: dict[str, tuple[int, ...]] = {} if self.is_quadratic else {"linear": (d,)}
         return linear | {"quadratic": (d * (d + 1) // 2,)}
 
     def coefficients(self) -> Tensor:
         """z_d, where other charges are fixed, and z_d z_e of d <= e, flat."""
         return monomials(self.free()[None], self.is_quadratic)[0]
 
-    def charges(self) -> dict[str, float]:
-        """Present charge of each type, e."""
-        q = self.directions.charges(self.free.numbers())
-        return dict(zip(self.directions.names, q.tolist(), strict=True))
+    def told(self) -> tuple[list[str], Tensor]:
+        """Of all types, also those that follow: "q[O]", e."""
+        at_zero, along = map(torch.from_numpy, (self.directions.at_zero, self.directions.along))
+        names = [f"q[{name}]" if name else "q" for name in self.directions.names]
+        return names, at_zero + along @ self.free()
 
     def form(self) -> dict[str, Any]:
         """Also how all charges depend on the free ones."""

@@ -126,7 +126,12 @@ def rounded(values: Array) -> Array:
 
 def _indices(atoms: Any, n: int, name: Any) -> IntArray:
     array = np.asarray(atoms).ravel()
-    if array.dtype.kind not in "iu" or len(array) == 0:
+    if len(array) == 0:
+        raise PotentialError(
+            f"{name}: got no particles; is what you look for zero, or in another Force (a "
+            "CustomNonbondedForce has its own parameters)?"
+        )
+    if array.dtype.kind not in "iu":
         raise PotentialError(f"{name}: expected particles 0 .. {n - 1}, got {atoms!r}", got=atoms)
     if array.min() < 0 or array.max() >= n or len(np.unique(array)) < len(array):
         raise PotentialError(

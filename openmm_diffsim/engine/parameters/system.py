@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError
-from ...potentials import Potential
+from ...potentials import Potential, call_at, parameter_vector
 from .charges import ChargesTerm
 from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
 from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
 from .term import Term, system_key
+
+Array = NDArray[np.float64]
 
 
 class SystemParameters(Potential):
@@ -207,6 +210,47 @@ class SystemParameters(Potential):
         """c of all terms, one after the other, [coefficients]."""
         parts = [term.coefficients() for term in self]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
+        """What was learned, in its own units, with standard errors: "lennard_jones.sigma[O]" in nm.
+
+        Of parameters that are logarithms, say, ``fit.parameter_table()`` has those; this has the
+        physical numbers, and those that follow from others, such as an oxygen's charge.
+
+        Parameters
+        ----------
+        table : ParameterTable, optional
+            From a fit of this potential alone; the errors are NaN without.
+        """
+        theta = parameter_vector(self).detach()
+        if table is None:
+            covariance = np.full((len(theta), len(theta)), np.nan)
+        else:
+            error = np.asarray(table.standard_error)
+            covariance = error[:, None] * table.correlation * error
+        slopes = torch.func.jacrev(self._told_at)(theta).numpy()
+        error = np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", slopes, covariance, slopes), 0.0))
+        values = self._told_at(theta).numpy(force=True)
+        pairs = zip(values.tolist(), error.tolist(), strict=True)
+        names = [f"{term.name}.{name}" for term in self for name in term.told()[0]]
+        return dict(zip(names, pairs, strict=True))
+
+    def _told_at(self, theta: Tensor) -> Tensor:
+        found: Tensor = call_at(self, theta, "_told")
+        return found
+
+    def _told(self) -> Tensor:
+        return torch.cat([term.told()[1] for term in self])
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """All parameters, by what a user calls each: "lennard_jones.sigma"."""
+        return {f"{t.name}.{name}": values.theta for t in self for name, values in t.values()}
+
+    def parameter_prior(self) -> tuple[Array, Array]:
+        """Mean and standard deviation of theta before anything is measured, [parameters] each."""
+        own = [v for t in self for _, v in t.values() if v.is_learned]
+        spread = np.concatenate([values.spread() for values in own] or [np.zeros(0)])
+        return parameter_vector(self).detach().numpy().copy(), spread
 
     def form(self) -> dict[str, Any]:
         """The form of each term, by its name."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import openmm
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -84,6 +85,12 @@ class Term(nn.Module):
             if isinstance(module, Values):
                 yield name, module
 
+    def told(self) -> tuple[list[str], Tensor]:
+        """Names of the physical numbers that are learned, "sigma[O]", and the numbers."""
+        learned = [(name, v) for name, v in self.values() if v.is_learned]
+        names = [f"{name}[{key}]" if key else name for name, v in learned for key in v.names]
+        return names, torch.cat([v() for _, v in learned] or [torch.zeros(0).double()])
+
     # OpenMM ---------------------------------------------------------------------------------------
 
     @property
@@ -153,7 +160,7 @@ class ForcePlace:
         AttachError
             If there is none, or several.
         """
-        own = [f for f in system.getForces() if type(f) is kind]
+        own: list[Any] = [f for f in system.getForces() if type(f) is kind]
         chosen = [k for k, f in enumerate(own) if force is None or _is_meant(f, force)]
         if len(chosen) != 1:
             names = [f.getName() for f in own]
@@ -173,7 +180,7 @@ class ForcePlace:
         AttachError
             If the System has none at this place.
         """
-        own = [f for f in system.getForces() if type(f) is self.kind]
+        own: list[Any] = [f for f in system.getForces() if type(f) is self.kind]
         if self.index >= len(own):
             raise AttachError(
                 f"expected {self.index + 1} {self.kind.__name__}(s) in the System, found {len(own)}"
