@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 from ...errors import AttachError, StatePointError
 from ...io.archive import from_text, to_text
 from ...observables import Particles
-from ...samples import EvaluatedFrames
+from ...samples import EvaluatedFrames, LearnedEnergy
 from ...samples.evaluated import NetworkParticles
-from ...samples.features import RESTORE
+from ...samples.features import RESTORE, Restore
 from ...statistics.molecules import molecule_centres
 from ..adapters.network import FramesRecorder
 from ..adapters.scaling import SCALING, scaled
@@ -113,7 +113,7 @@ class ProbedFrames(EvaluatedFrames):
         return ProbedFrames(ProbedEnergy(potential, key), found.runs)
 
 
-RESTORE["probed"] = ProbedFrames.restore
+RESTORE["probed"] = cast(Restore, ProbedFrames.restore)
 
 
 class ProbedRecorder(FramesRecorder):
@@ -138,8 +138,10 @@ class ProbedRecorder(FramesRecorder):
         molecule_of = self._particles.molecule_of
         return float(self._energy.virials(self._present, [(positions, box)], molecule_of))
 
-    def learned(self) -> ProbedFrames:
-        return ProbedFrames(self._energy, super().learned().runs)
+    def learned(self) -> LearnedEnergy:
+        frames = super().learned()
+        assert isinstance(frames, EvaluatedFrames)
+        return ProbedFrames(self._energy, frames.runs)
 
 
 class _Energies(torch.autograd.Function):

@@ -295,7 +295,7 @@ class RBTorsionTerm(ListedTerm):
         return np.stack([getattr(self, what).numbers() for what in self.learnable], axis=1)
 
     def basis(self, q: Array, start: Array) -> Array:
-        return np.power.outer(-np.cos(q), np.arange(_POLYNOMIAL))
+        return np.asarray((-np.cos(q))[:, None] ** np.arange(_POLYNOMIAL), dtype=np.float64)
 
 
 def _plain(row: Sequence[Any]) -> list[float]:

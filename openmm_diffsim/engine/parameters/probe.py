@@ -47,7 +47,7 @@ class Probe:
         self._context = openmm.Context(system, openmm.VerletIntegrator(0.001), *_platform(like))
         theirs = {} if like is None else like.getParameters()
         self._fixed = [n for n in self._context.getParameters() if n in theirs]
-        self._like = like
+        self._like: Any = like
 
     @property
     def is_single(self) -> bool:

@@ -201,5 +201,5 @@ def trial_range(values: Values) -> tuple[Array, Array]:
     v = values.numbers()
     if values.bounds:
         low, high = values.bounds
-        return np.full_like(v, (low + high) / 2), np.full_like(v, (high - low) / 2)
+        return np.full(len(v), (low + high) / 2), np.full(len(v), (high - low) / 2)
     return v, np.where(v == 0, 1.0, _SPAN * np.abs(v))
