@@ -262,7 +262,8 @@ def main() -> None:
         for name in TRUTH:
             print(method, "|", name, "|", Judged.of(name, tables[name], data).row())
         told = fit.summary()
-        print(f"{method}: {fit.md_steps} MD steps, misfit {told['misfit']:.2f}, {fit.converged=}")
+        print(f"{method}: {fit.md_steps} MD steps, misfit {told['misfit']:.2f}")
+        print(f"  {fit.verdict().sentence()}")
     print("spring | in truth | gauss-newton | off in errors")
     for name, true in (("bonds", (BOND, STIFF)), ("angles", (ANGLE, BENDING))):
         values, errors = constants(fits["gauss-newton"][0], name, data)

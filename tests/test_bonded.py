@@ -175,7 +175,6 @@ def test_bonds_make_molecules_without_an_energy_beside_their_own() -> None:
     assert isinstance(force, openmm.CustomCompoundBondForce)
     assert context_of(system).getMolecules() == ((0, 1, 2), (3, 4), (5,))
     assert [has_energy(f) for f in system.getForces()] == [True, False]
-    again = openmm.System()
     again = openmm.XmlSerializer.clone(portable_system(system))
     assert attached(bond, again).force.getNumBonds() == 3
 
