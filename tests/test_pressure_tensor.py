@@ -48,8 +48,8 @@ def values(samples: Any, observable: Any) -> Array:
 
 
 def test_an_ideal_gas_has_the_pressure_of_the_gas_law_along_each_axis() -> None:
-    potential, tensor, tension = LennardJones(SIGMA, 0.0, 0.6, knots=10), PressureTensor(), None
-    tension = SurfaceTension()
+    potential = LennardJones(SIGMA, 0.0, 0.6, knots=10)
+    tensor, tension = PressureTensor(), SurfaceTension()
     samples = diffsim.StatePoint(fluid(potential), potential).sample(20, 10, [tensor, tension])
     expected = 40 * MOLAR_GAS_CONSTANT * TEMPERATURE / np.prod(np.diag(BOX)) * BAR
     np.testing.assert_allclose(values(samples, tensor), np.full((2, 3), expected), rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -478,6 +479,15 @@ def test_two_standard_errors_hold_the_exact_value(name: str, phi: float) -> None
         )
         inside.append(abs(found.prediction[0] - exact) < 2 * found.own_error()[0])
     assert 0.90 <= np.mean(inside) <= 0.99, np.mean(inside)
+
+
+@pytest.mark.parametrize("observable", [*MADE, HeatOfVaporization(5), DielectricConstant(2.0)])
+def test_another_process_can_have_it(observable: Observable) -> None:
+    copy = pickle.loads(pickle.dumps(observable))
+    assert copy.identity() == observable.identity() and copy.name == observable.name
+    if len(terms_of(observable)) == 2:
+        averages = torch.tensor([[3.0], [2.0]], dtype=torch.float64)
+        assert copy.combine(*averages) == observable.combine(*averages)
 
 
 # Dielectric constant ------------------------------------------------------------------------------

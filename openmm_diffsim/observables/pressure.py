@@ -78,6 +78,9 @@ class PressureTensor(Observable):
     of mass of molecules, N_mol R T along each axis, not the velocities of the moment.
 
     W_a is a central difference over 0.1 % of the box, of learned forces too: six energies a frame.
+    Pairs that come within a cutoff by that count where their energy jumps there, as the truncated
+    virial of the forces does not: noise of some 100 bar a frame for a small box of water with PME
+    at OpenMM's default tolerance. A switching function and a smaller tolerance avoid it.
     The off-diagonal elements, zero on average in a fluid, are left out.
 
     Raises
