@@ -344,7 +344,7 @@ class Refinement(Results):
         numbers = self.result.numbers()
         self._position.believe()
         theta, size = self._proposed()
-        verdict = self._judged([replace(state, pool=state.last) for state in self.states])
+        verdict = self._judged()
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
         self._progress.seconds += time.perf_counter() - start
@@ -356,10 +356,12 @@ class Refinement(Results):
             f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
-    def _judged(self, last: Sequence[State]) -> Verdict:
-        """By all frames, and by the ``last`` alone: at the parameters that these were run with."""
+    def _judged(self, last: Sequence[State] | None = None) -> Verdict:
+        """By all frames, and by the ``last`` alone, by default those of the last round."""
         step = self.last_step
         assert step is not None
+        if last is None:
+            last = [replace(state, pool=state.last) for state in self.states]
         alone = compared(replace(self.view(), states=tuple(last)), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
