@@ -27,7 +27,8 @@ import openmm_diffsim as diffsim
 from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, learned_parameters, set_flat_parameters
 from openmm_diffsim.samples import Run
-from openmm_diffsim.samples.evaluated import EvaluatedFrames, NetworkParticles, StoredRun
+from openmm_diffsim.samples.evaluated import EvaluatedFrames
+from openmm_diffsim.samples.stored_run import NetworkParticles, StoredRun
 
 N = 500
 BOX = (N / 33.4) ** (1 / 3)

@@ -24,7 +24,7 @@ from openmm_diffsim.errors import FramesError, SamplingError, StatePointError
 from openmm_diffsim.io import FrameWriter
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 from openmm_diffsim.samples import EvaluatedFrames, Run
-from openmm_diffsim.samples.evaluated import NetworkParticles, StoredRun
+from openmm_diffsim.samples.stored_run import NetworkParticles, StoredRun
 from openmm_diffsim.units import beta
 
 RDF_ = RDF(0.5, 10)
@@ -293,7 +293,7 @@ def test_where_a_batch_is_one_frame_it_is_evaluated_once(
     room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as there is room for gradients, of 240 bytes each."""
-    monkeypatch.setattr("openmm_diffsim.samples.evaluated._KEPT_BYTES", room)
+    monkeypatch.setattr("openmm_diffsim.samples.stored_run._KEPT_BYTES", room)
     potential, samples = pooled()
     single = with_batch(samples, 1)
     kept = min(len(samples), room // 240)

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 from ..curve import Axis, Curve
 from ..errors import ObservableError
 from ..limits import checked_whole
-from ..statistics.kernels import largest_range, smeared_counts, smeared_gradient
+from ..statistics.kernels import largest_range
+from ..statistics.smeared import smeared_counts, smeared_gradient
 from ..units import number_in_md_units
 from .arguments import at_least, check_atoms
 from .base import Array, IntArray

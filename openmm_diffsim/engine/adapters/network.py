@@ -27,7 +27,7 @@ from ...io.checksum import brief
 from ...observables import Particles
 from ...potentials import AttachOptions, NetworkPotential, adapts, flat_parameters
 from ...samples import EvaluatedFrames
-from ...samples.evaluated import NetworkParticles, StoredRun
+from ...samples.stored_run import NetworkParticles, StoredRun
 from ...statistics.kernels import PairSums
 from ...statistics.molecules import molecule_centres
 from . import torchforce
