@@ -17,8 +17,8 @@ from ...errors import AttachError, StatePointError
 from ...io.archive import from_text, to_text
 from ...observables import Particles
 from ...samples import EvaluatedFrames, LearnedEnergy
-from ...samples.stored_run import NetworkParticles
 from ...samples.features import RESTORE, Restore
+from ...samples.stored_run import NetworkParticles
 from ...statistics.molecules import molecule_centres
 from ..adapters.network import FramesRecorder
 from ..adapters.scaling import SCALING, scaled
