@@ -116,6 +116,16 @@ def test_features_of_lennard_jones_are_its_energy(
     check_features(potential, system, x)
 
 
+@pytest.mark.parametrize("types", ["A", "AB", "ABD"])
+def test_features_with_a_mesh_for_dispersion_are_the_energy(types: str) -> None:
+    """LJPME: Lorentz-Berthelot within the cutoff, geometric beyond."""
+    system, x = molecules(method=Force.LJPME)
+    check_features(learn_both(system, types), system, x)
+    system.getForce(1).setUseSwitchingFunction(True)
+    with pytest.raises(AttachError, match=r"LJPME and a switching function is not known"):
+        learn_both(system, types)
+
+
 def fluid(n: int = 64, side: float = 1.7, cutoff: float = 0.8) -> Any:
     """A Simulation of argon with a NonbondedForce that is not this package's, and its potential."""
     system = empty_system(n, np.eye(3) * side)
