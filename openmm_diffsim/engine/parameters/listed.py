@@ -156,8 +156,10 @@ class ListedTerm(Term):
         """No entry is learned twice."""
         if type(other) is not type(self) or other.place != self.place:
             return True
-        (ours,), (theirs,) = self.layouts.values(), other.layouts.values()
-        return not len(np.intersect1d(ours.entries, theirs.entries))
+        return not any(
+            np.isin(self.layouts[key].entries, other.layouts[key].entries).any()
+            for key in self.layouts.keys() & other.layouts.keys()
+        )
 
     def write(self, force: Any, layout: Layout) -> None:
         """Give the entries the present numbers."""
