@@ -297,7 +297,7 @@ class RBTorsionTerm(ListedTerm):
         return np.stack([getattr(self, what).numbers() for what in self.learnable], axis=1)
 
     def basis(self, q: Array, start: Array) -> Array:
-        return np.asarray((-np.cos(q))[:, None] ** np.arange(_POLYNOMIAL), dtype=np.float64)
+        return np.asarray(np.vander(-np.cos(q), _POLYNOMIAL, increasing=True))
 
 
 def _plain(row: Sequence[Any]) -> list[float]:
