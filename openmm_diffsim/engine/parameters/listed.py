@@ -188,7 +188,8 @@ class ListedTerm(Term):
         def found(positions: Array, box: Array | None) -> Array:
             q = type(self).internal(positions, layout.atoms, box if periodic else None)
             columns = self.basis(q, start).T
-            return np.stack([np.bincount(layout.of, c, n) for c in columns], axis=1).ravel()
+            sums = [np.bincount(layout.of, column, n) for column in columns]
+            return np.array(sums, dtype=np.float64).T.ravel()
 
         return found
 
@@ -297,7 +298,8 @@ class RBTorsionTerm(ListedTerm):
         return np.stack([getattr(self, what).numbers() for what in self.learnable], axis=1)
 
     def basis(self, q: Array, start: Array) -> Array:
-        return np.asarray(np.vander(-np.cos(q), _POLYNOMIAL, increasing=True))
+        powers = [(-np.cos(q)) ** n for n in range(_POLYNOMIAL)]
+        return np.stack(powers, axis=1)
 
 
 def _plain(row: Sequence[Any]) -> list[float]:
