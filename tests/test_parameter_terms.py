@@ -260,6 +260,16 @@ def test_polynomials_of_custom_forces(name: str, dipeptide: Any) -> None:
     check_features(potential, system, x)
 
 
+def test_bounds_say_where_the_energy_is_tried(dipeptide: Any) -> None:
+    """|b - 0.3| is a line about the start, but not between the bounds."""
+    topology, x = dipeptide
+    system = amber(topology, custom("Bond", "r*abs(b-0.3)", lambda f: f.addBond(0, 1, []), b=0.9))
+    free, bound = diffsim.SystemParameters(system), diffsim.SystemParameters(system)
+    assert free.global_parameters("b").energy_is_linear
+    assert not bound.global_parameters("b", bounds=(0.0, 1.0)).energy_is_linear
+    check_features(free, system, x)
+
+
 def test_implicit_solvent(dipeptide: Any) -> None:
     topology, x = dipeptide
     forcefield = app.ForceField("amber14-all.xml", "implicit/obc2.xml")

@@ -146,12 +146,12 @@ class ChargesTerm(Term):
         d = len(self.free())
         if not self.is_quadratic:
             return coefficients[:d]
-        products = coefficients.new_zeros(d, d)
-        rows, columns = _products(d)
-        products = products.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
-        products = products + products.T - torch.diag(products.diagonal())
-        largest = int(products.diagonal().argmax())
-        return products[largest] / torch.sqrt(products[largest, largest])
+        both = coefficients.new_zeros(d, d)
+        rows, columns = products(d)
+        both = both.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
+        both = both + both.T - torch.diag(both.diagonal())
+        largest = int(both.diagonal().argmax())
+        return both[largest] / torch.sqrt(both[largest, largest])
 
     def form(self) -> dict[str, Any]:
         """Also how all charges depend on the free ones."""

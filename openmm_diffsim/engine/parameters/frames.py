@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from ...errors import AttachError, StatePointError
 from ...io.archive import from_text, to_text
 from ...observables import Particles
-from ...samples import EvaluatedFrames, LearnedEnergy
+from ...samples import EvaluatedFrames
 from ...samples.features import RESTORE, Restore
 from ...samples.stored_run import NetworkParticles
 from ...statistics.molecules import molecule_centres
@@ -138,10 +138,8 @@ class ProbedRecorder(FramesRecorder):
         molecule_of = self._particles.molecule_of
         return float(self._energy.virials(self._present, [(positions, box)], molecule_of))
 
-    def learned(self) -> LearnedEnergy:
-        frames = super().learned()
-        assert isinstance(frames, EvaluatedFrames)
-        return ProbedFrames(self._energy, frames.runs)
+    def learned(self) -> EvaluatedFrames:
+        return ProbedFrames(self._energy, super().learned().runs)
 
 
 class _Energies(torch.autograd.Function):

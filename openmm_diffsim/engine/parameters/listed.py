@@ -156,8 +156,10 @@ class ListedTerm(Term):
         """No entry is learned twice."""
         if type(other) is not type(self) or other.place != self.place:
             return True
-        (ours,), (theirs,) = self.layouts.values(), other.layouts.values()
-        return not len(np.intersect1d(ours.entries, theirs.entries))
+        return not any(
+            np.isin(self.layouts[key].entries, other.layouts[key].entries).any()
+            for key in self.layouts.keys() & other.layouts.keys()
+        )
 
     def write(self, force: Any, layout: Layout) -> None:
         """Give the entries the present numbers."""
@@ -186,7 +188,8 @@ class ListedTerm(Term):
         def found(positions: Array, box: Array | None) -> Array:
             q = type(self).internal(positions, layout.atoms, box if periodic else None)
             columns = self.basis(q, start).T
-            return np.stack([np.bincount(layout.of, c, n) for c in columns], axis=1).ravel()
+            sums = [np.bincount(layout.of, column, n) for column in columns]
+            return np.array(sums, dtype=np.float64).T.ravel()
 
         return found
 
@@ -295,7 +298,8 @@ class RBTorsionTerm(ListedTerm):
         return np.stack([getattr(self, what).numbers() for what in self.learnable], axis=1)
 
     def basis(self, q: Array, start: Array) -> Array:
-        return np.asarray((-np.cos(q))[:, None] ** np.arange(_POLYNOMIAL), dtype=np.float64)
+        powers = [(-np.cos(q)) ** n for n in range(_POLYNOMIAL)]
+        return np.stack(powers, axis=1)
 
 
 def _plain(row: Sequence[Any]) -> list[float]:
