@@ -61,6 +61,7 @@ Array = NDArray[np.float64]
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
+_MOST_CAUTION = 4.0**12  # times the noise of a Jacobian, in search of a short step
 _LARGEST_STEP = 4.0  # kT, with it
 _LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
 _RIDGE = 1e-9  # of the largest entry of a Hessian
@@ -80,30 +81,40 @@ class GaussNewton:
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
 
     def largest_step(self, potential: Potential) -> float:
-        """kT: more where the linear model bounds the step, see ``_bounded``."""
+        """kT: more where the linear model bounds the step, see ``_excess``."""
         return _LARGEST_STEP if potential.energy_is_linear else 1.0
 
     def propose(self, view: FitView) -> Step:
         """The minimum of the linear model of all targets."""
         if not view.potential.energy_is_linear:
             return Step(frame_space.change(view, self.options))
-        model = LinearModel.of(view, self.options)
-        step = model.step()
-        if view.potential.is_linear:
-            return replace(step, change=_bounded(step.change, view, model))
-        models = []
-        parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
-        for comparison, offset, precision in parts:
-            hessian, slope = linear_model(comparison)
-            if precision is not None:
-                hessian, slope = hessian + precision, slope + precision @ offset
-            noise = Normal.of(comparison).noise.sum(axis=0)
-            models.append((hessian + noise, slope))
-        groups = [members for _, members in view.groups]
-        temperatures = [[view.states[k].temperature for k in members] for members in groups]
-        theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
-        change = (theta - view.parameters).numpy()
-        return Step(_bounded(change, view, model), step.covariance)
+        model, caution = LinearModel.of(view, self.options), 1.0
+        step = _step(view, model, caution)
+        excess = _excess(step.change, view, model)
+        while excess > 1 and model.is_noisy and caution < _MOST_CAUTION:
+            caution *= 4
+            step = _step(view, model, caution)
+            excess = _excess(step.change, view, model)
+        return replace(step, change=step.change / max(excess, 1.0))
+
+
+def _step(view: FitView, model: LinearModel, caution: float) -> Step:
+    """To the minimum, with the noise of the Jacobian taken to be more by the factor ``caution``."""
+    step = model.step(caution)
+    if view.potential.is_linear:
+        return step
+    models = []
+    parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
+    for comparison, offset, precision in parts:
+        data = Normal.of(comparison)
+        hessian, slope = data.damped(caution), data.slope
+        if precision is not None:
+            hessian, slope = hessian + precision, slope + precision @ offset
+        models.append((hessian, slope))
+    groups = [members for _, members in view.groups]
+    temperatures = [[view.states[k].temperature for k in members] for members in groups]
+    theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
+    return Step((theta - view.parameters).numpy(), step.covariance)
 
 
 @dataclass(frozen=True)
@@ -153,13 +164,21 @@ class LinearModel:
         n = self.chains[0].shape[1]
         return (np.zeros(n), np.zeros(n)) if self.of_parameters is None else self.of_parameters
 
-    def step(self, is_damped: bool = True) -> Step:
-        """To the minimum; or, not damped, to what the frames say, however far it is."""
+    @property
+    def is_noisy(self) -> bool:
+        """Was a Jacobian measured?"""
+        return bool(self.data.noise.any())
+
+    def step(self, caution: float = 1.0) -> Step:
+        """To the minimum, with noise of the Jacobian that is more by the factor ``caution``.
+
+        Without any, 0: to what the frames say, however far it is.
+        """
         prior, pull = self.prior
         known, bold = (self.data.along(k) for k in self.data.belief)
         hessian = known.hessian + prior
-        slope = (bold if is_damped else known).slope + pull
-        damped = bold.damped + prior if is_damped else hessian
+        slope = (bold if caution else known).slope + pull
+        damped = bold.damped(caution) + prior if caution else hessian
         acts = np.any([chain.any(axis=0) for chain in self.chains], axis=0)  # others are given
         own = np.diag(self.data.hessian + prior)
         # For what neither data nor a prior decide; a parameter's own prior is not outweighed.
@@ -200,14 +219,13 @@ class Normal:
         noise = np.concatenate([self.noise, other.noise])
         return Normal(self.hessian + other.hessian, noise, self.slope + other.slope)
 
-    @property
-    def damped(self) -> Array:
-        """The Hessian, and what the noise adds to it, [n, n].
+    def damped(self, caution: float = 1.0) -> Array:
+        """The Hessian, and what so many times the noise adds to it, [n, n].
 
         The misfit expected after a step x is that of J alone plus x^T <E^T C^-1 E> x: a step is
-        shorter along what was measured badly.
+        shorter along what was measured badly. One that is too long is made shorter just there.
         """
-        return np.asarray(self.hessian + self.noise.sum(axis=0))
+        return np.asarray(self.hessian + caution * self.noise.sum(axis=0))
 
     @cached_property
     def belief(self) -> tuple[Array, Array]:
@@ -247,21 +265,21 @@ def _of_parameters(view: FitView) -> tuple[Array, Array] | None:
     return view.prior.precision, view.prior.slope(view.parameters.numpy(force=True))
 
 
-def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
-    """As much of a change of parameters as the linear model is good for.
+def _excess(change: Array, view: FitView, model: LinearModel) -> float:
+    """How many times too large a change of parameters is for the linear model to be good.
 
     Where theory knows the liquid, waves must not grow or decay by much; else, where frames alone
     say how it answers, u(r) must not change by more than about kT.
     """
     size = view.step_size(change) or 0.0
-    excess = [1.0]
+    excess = [0.0]
     for comparison, chain in zip(model.comparisons, model.chains, strict=True):
         if comparison.growth is None:
             excess.append(size / _MOST_ALONE)
         else:
             growth = comparison.growth @ (chain @ change)
             excess += [float(growth.max()), -float(growth.min()) / _MOST_DECAY]
-    return change / max(excess)
+    return max(excess)
 
 
 def linear_model(view: Comparison) -> tuple[Array, Array]:
