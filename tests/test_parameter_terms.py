@@ -316,6 +316,17 @@ def test_ties_by_atom_types(dipeptide: Any) -> None:
     check_features(potential, system, x)
 
 
+def test_torsions_of_the_same_types_differ_by_their_periodicity(dipeptide: Any) -> None:
+    topology, x = dipeptide
+    forcefield = app.ForceField("amber14-all.xml")
+    system = forcefield.createSystem(topology)
+    potential = diffsim.SystemParameters(system)
+    term = potential.torsions(types=diffsim.atom_types(forcefield, topology, classes=True))
+    assert {"C-CX-N-C", "C-CX-N-C 2"} <= set(term.group_names)
+    assert {"CX-N-C-O", "CX-N-C-O 2"} <= set(term.group_names)  # one of them is improper
+    check_features(potential, system, x, tries=5)
+
+
 def periodic(system: openmm.System, classes: list[str], wanted: tuple[str, ...]) -> list[int]:
     """Entries of the torsions of these classes."""
     force = next(f for f in system.getForces() if type(f) is openmm.PeriodicTorsionForce)
