@@ -21,7 +21,7 @@ from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
 from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached, beyond_pairs, bonds_of, nonbonded_between
+from .adapters import attached, beyond_pairs, bonds_of, charges_between, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
@@ -184,6 +184,12 @@ class StatePoint:
         """Names of nonbonded forces besides the potential's own between two sets of particles."""
         names = self.attached.names
         return nonbonded_between(self.simulation.system, first, second, names)
+
+    def charges_between(
+        self, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> tuple[float, float] | None:
+        """Charges, e, of two sets of particles, if all else that acts between them is these."""
+        return charges_between(self.simulation.system, first, second, self.attached.names)
 
     def beyond_pairs(self) -> str:
         """What else acts or holds particles together than learned pairs, for a message; or ""."""

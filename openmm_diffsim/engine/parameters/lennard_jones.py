@@ -28,7 +28,8 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _SAME = 1e-4  # relative: how near an exception's sigma has to be to that of the combination rule
-_WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}  # how far the parameters may be from those of the start
+WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}
+"""How far the parameters may be from those of the start, as ratios."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class LennardJonesTerm(Term):
         AttachError
             If there is no such force, or it does what is not known here.
         """
-        _check_options(learn, bounds or {})
+        check_options(learn, bounds or {})
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
@@ -131,7 +132,7 @@ class LennardJonesTerm(Term):
                 positive=True,
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
-                scale=_WEIGHTS[what],
+                scale=WEIGHTS[what],
             )
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
@@ -348,11 +349,12 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
 
 
-def _check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+    """PotentialError where they name something else than sigma and epsilon."""
     for what, given in (("learn", learn), ("bounds", bounds)):
-        wrong = set(given) - set(_WEIGHTS)
+        wrong = set(given) - set(WEIGHTS)
         if wrong or isinstance(given, str):
-            raise PotentialError(f"{what}: expected of {list(_WEIGHTS)}, got {given!r}", got=given)
+            raise PotentialError(f"{what}: expected of {list(WEIGHTS)}, got {given!r}", got=given)
 
 
 def _check_method(force: openmm.NonbondedForce) -> None:

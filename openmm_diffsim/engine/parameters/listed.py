@@ -63,6 +63,8 @@ class ListedTerm(Term):
     """Names of the parameters, each in ``Values`` of that name."""
     internal: ClassVar[Internal]
     """The coordinate q of entries."""
+    apart: ClassVar[tuple[int, ...]] = ()
+    """Numbers by which entries on the same types are not the same: a periodicity."""
 
     def __init__(
         self, name: str, place: ForcePlace, groups: Groups, start: Array, learn: Sequence[str]
@@ -130,7 +132,7 @@ class ListedTerm(Term):
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
-        groups = groups_of(select, atoms, numbers, types, each)
+        groups = groups_of(select, atoms, numbers, types, each, numbers[:, list(cls.apart)])
         start = common_start(groups, numbers, cls.learnable)
         term = cls(name, place, groups, start, learn, **options)
         term.starts = Starts(groups, numbers)
@@ -252,6 +254,7 @@ class TorsionTerm(ListedTerm):
 
     kind, entry, size, internal = openmm.PeriodicTorsionForce, "Torsion", 4, dihedrals
     learnable = ("k", "phase")
+    apart: ClassVar = (0, 1, 2)  # of proper and improper ones too
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

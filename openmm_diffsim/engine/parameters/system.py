@@ -17,6 +17,7 @@ from .charges import ChargesTerm
 from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
 from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
+from .pair_tables import PairTablesTerm
 from .term import Term, system_key
 
 Array = NDArray[np.float64]
@@ -52,6 +53,13 @@ class SystemParameters(Potential):
     def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
         return self.add(LennardJonesTerm.of(self.system, atoms, **options))
+
+    def pair_tables(self, atoms: Any = None, **options: Any) -> PairTablesTerm:
+        """Learn sigma and epsilon of a CustomNonbondedForce with tables: CHARMM's, with NBFIX.
+
+        See ``PairTablesTerm.of``.
+        """
+        return self.add(PairTablesTerm.of(self.system, atoms, **options))
 
     def bonds(self, select: Any = None, **options: Any) -> BondTerm:
         """Learn k and r0 of a HarmonicBondForce.

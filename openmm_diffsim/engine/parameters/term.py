@@ -57,6 +57,10 @@ class Term(nn.Module):
         super().__init__()
         if not name or "." in name:
             raise PotentialError(f"name: expected one without dots, got {name!r}", got=name)
+        if hasattr(nn.ModuleDict, name):
+            raise PotentialError(
+                f"name: {name!r} is taken by torch, give the term another, name='...'", got=name
+            )
         self.name = name
         self.place = force
         self.layouts: dict[str, Any] = {}
