@@ -589,6 +589,34 @@ def test_frames_are_evaluated_anew(learn: Callable[[Any], Any], tmp_path: Any) -
 # In water, and in a fit --------------------------------------------------------------------------
 
 
+def test_stored_frames_are_not_moved_into_the_box() -> None:
+    """A wall, and a bond between molecules without images, of particles in other images."""
+    system, x = buckingham()
+    wall = openmm.CustomExternalForce("exp(w*x)")
+    wall.addGlobalParameter("w", 1.0)
+    tether = openmm.CustomBondForce("D*(1-exp(-w2*r))")
+    tether.addGlobalParameter("w2", 0.5)
+    tether.addGlobalParameter("D", 3.0)
+    tether.addBond(0, 26, [])
+    for i in range(27):
+        wall.addParticle(i, [])
+    system.addForce(wall)
+    system.addForce(tether)
+    potential = diffsim.SystemParameters(system)
+    potential.global_parameters("w")
+    potential.global_parameters("w2")
+    x = x + 1.4 * np.array([1, 0, -2])
+    x[26, 0] -= 3 * 1.4
+    start = diffsim.StatePoint(simulate(system, x), potential)
+    samples = start.sample(1, 1)
+    at = np.array(start.simulation.context.getState(getPositions=True).getPositions(True)._value)
+    bond = np.linalg.norm(at[0] - at[26])
+    for w, w2 in ((1.0, 0.5), (1.2, 0.4)):
+        exact = np.exp(w * at[:, 0]).sum() + 3 * (1 - np.exp(-w2 * bond))
+        found = samples.at(torch.tensor([w, w2]).double()).learned_energy
+        assert float(found[0]) == pytest.approx(exact, rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def solvated(dipeptide: Any) -> tuple[openmm.System, Array]:
     """The dipeptide in a small box of four-site water: constraints, virtual sites, PME."""

@@ -478,6 +478,25 @@ def test_slips_are_told() -> None:
         potential.attach(system, backend="table")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda p: p.bonds(), lambda p: p.bonds()),
+        (lambda p: p.charges({"a": [0], "b": [1]}), lambda p: p.charges({"c": [2], "d": [3]})),
+        (lambda p: p.lennard_jones({"a": [0]}), lambda p: p.lennard_jones({"d": [3]})),
+    ],
+)
+def test_what_has_to_do_with_each_other_is_not_shared_out_in_a_sum(one: Any, other: Any) -> None:
+    system, x = molecules()
+    first, second = (diffsim.SystemParameters(system, name=name) for name in ("one", "two"))
+    one(first)
+    other(second)
+    with pytest.raises(PotentialError, match=r"learns (such )?parameters"):
+        diffsim.StatePoint(simulate(system, x), first + second)
+    with pytest.raises(PotentialError, match=r"learns (such )?parameters"):
+        (first + second).attach(molecules()[0])
+
+
 def test_bounds_and_learn_say_what_moves() -> None:
     system, _ = molecules()
     potential = diffsim.SystemParameters(system)
