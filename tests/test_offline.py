@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import Refinement, StatePoint, Target
-from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError, TargetError
+from openmm_diffsim.errors import (
+    CheckpointError,
+    SamplingError,
+    StatePointError,
+    TargetError,
+    UnitError,
+)
 from openmm_diffsim.io.trajectories import topology_of
 from openmm_diffsim.units import beta
 
@@ -278,6 +284,25 @@ def test_parameters_that_a_potential_lacks_are_refused(parameters: Any) -> None:
         fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), parameters)
     with pytest.raises(TargetError, match="the state point of a target of this fit"):
         fit.read(point_of(Spring()), trajectory_of(drawn(STIFFNESS, 10)))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"temperature": -5}, "temperature: got -5.0, expected a number from 1e-06"),
+        ({"temperature": 0.0}, "temperature: got 0.0, expected a number from 1e-06"),
+        ({"temperature": float("inf")}, "temperature: got inf"),
+        ({"pressure": -1e9}, "pressure: got -1000000000.0, expected a number from -1000000"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
+    state: dict[str, float], words: str
+) -> None:
+    spring = Spring()
+    fit, point = fit_of(spring, STIFFNESS)
+    with pytest.raises(UnitError, match=words):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), {"k": 1.0}, **state)
+    assert fit.states[0].pool is None and spring.stiffness == STIFFNESS
 
 
 def test_a_trajectory_that_drifts_is_told() -> None:

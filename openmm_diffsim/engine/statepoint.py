@@ -20,7 +20,7 @@ from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, state_number
 from .adapters import attached, beyond_pairs, bonds_of, nonbonded_between
 from .baths import conditions, read_pressure, read_temperature
 from .boxes import warn_of_other_box
@@ -414,7 +414,7 @@ class StatePoint:
 
 
 def _given(value: Any, kind: str) -> float | None:
-    return None if value is None else number_in_md_units(value, kind)
+    return None if value is None else state_number(value, kind)
 
 
 def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
