@@ -277,6 +277,17 @@ def test_frames_too_far_from_the_first_guess_are_refused_with_what_to_do() -> No
     assert spring.stiffness == 3 * STIFFNESS and not fit.history
 
 
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_too_few_frames_are_refused_with_the_number_wanted(frames: int) -> None:
+    fit, point = fit_of(Spring(), STIFFNESS)
+    fit.read(point, trajectory_of(drawn(STIFFNESS, frames)))
+    with pytest.raises(SamplingError, match=rf"got {frames} frames .* expected at least 10"):
+        fit.reweight()
+    assert not fit.history
+    fit.read(point, trajectory_of(drawn(STIFFNESS, 10 - frames, seed=2)))
+    assert fit.reweight().n_frames == (10,)
+
+
 @pytest.mark.parametrize("parameters", [{"q": 1.0}, {"k": [1.0, 2.0]}, {"k": "much"}])
 def test_parameters_that_a_potential_lacks_are_refused(parameters: Any) -> None:
     fit, point = fit_of(Spring(), STIFFNESS)
