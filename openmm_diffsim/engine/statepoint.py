@@ -20,9 +20,9 @@ from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, state_number
 from .adapters import attached, beyond_pairs, bonds_of, charges_between, nonbonded_between
-from .baths import conditions, read_pressure, read_temperature
+from .baths import conditions, read_pressure, read_temperature, warn_of_no_barostat
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .identity import rest_identity, system_identity
@@ -50,7 +50,8 @@ class StatePoint:
     temperature : float or Quantity, optional
         K, where there is no thermostat to read it from.
     pressure : float or Quantity, optional
-        bar, where there is no isotropic barostat to read it from. None: constant volume.
+        bar, where there is no isotropic barostat to read it from. None: constant volume. Where
+        there is no barostat at all, runs have a constant volume, which is warned of.
 
     Temperature and pressure are those that thermostat and barostat have at the moment: samples are
     labelled with what they were sampled at.
@@ -75,6 +76,7 @@ class StatePoint:
         self.potential = potential
         self._given = _given(temperature, "temperature"), _given(pressure, "pressure")
         self.attached = attached(potential, simulation.system)
+        warn_of_no_barostat(simulation, self._given[1])
         warn_of_other_box(simulation, self.pressure)
         self._has_begun = False
         self.apply()
@@ -420,7 +422,7 @@ class StatePoint:
 
 
 def _given(value: Any, kind: str) -> float | None:
-    return None if value is None else number_in_md_units(value, kind)
+    return None if value is None else state_number(value, kind)
 
 
 def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
