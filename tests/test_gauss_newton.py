@@ -445,7 +445,7 @@ def test_damping_is_what_the_noise_of_the_jacobian_adds_to_the_misfit() -> None:
     step = rng.normal(size=N)
     expected = sum(d @ view.weight @ d for d in measured(view) @ step)
     data = Normal.of(view)
-    assert step @ (data.damped() - data.hessian) @ step == pytest.approx(expected)
+    assert step @ (data.damped - data.hessian) @ step == pytest.approx(expected)
     assert not Normal.of(views[0]).noise.any()
 
 
@@ -480,7 +480,7 @@ def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
         )
         view = replace(view, jacobian_noise=JacobianNoise(np.eye(n), deviations))
         model = LinearModel([view], [np.eye(2)], [np.zeros(2)], [None])
-        step = model.step(caution=0.0)
+        step = model.step(is_damped=False)
         steps.append(model.step().change)
         found.append(step.change)
         errors.append(np.sqrt(np.diag(step.covariance)))
@@ -836,7 +836,7 @@ def test_few_frames_of_many_values_say_how_little_they_know(
         goal = target(harmonic.observable, values + error * rng.normal(size=n_values), error)
         state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
         view = FitView(potential, (state,), flat_parameters(potential))
-        step = LinearModel.of(view, GaussNewtonOptions()).step(caution=0.0)
+        step = LinearModel.of(view, GaussNewtonOptions()).step(is_damped=False)
         assert step.covariance is not None
         found.append(step.change / np.sqrt(np.diag(step.covariance)))
     rms = np.sqrt(np.mean(np.square(found), axis=0))

@@ -87,7 +87,7 @@ def solution_of(view: FitView, options: GaussNewtonOptions) -> Step | None:
     """The Gauss-Newton solution from here; None of what is no function of features, a network."""
     if not view.potential.energy_is_linear:
         return None
-    step = LinearModel.of(view, options).step(caution=0.0)
+    step = LinearModel.of(view, options).step(is_damped=False)
     if view.potential.is_linear:
         return step
     return replace(step, change=GaussNewton(options).propose(view).change)

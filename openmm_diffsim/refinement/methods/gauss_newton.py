@@ -61,7 +61,6 @@ Array = NDArray[np.float64]
 _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
-_MOST_CAUTION = 4.0**12  # times the noise of a Jacobian, in search of a short step
 _LARGEST_STEP = 4.0  # kT, with it
 _LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
 _RIDGE = 1e-9  # of the largest entry of a Hessian
@@ -88,26 +87,21 @@ class GaussNewton:
         """The minimum of the linear model of all targets."""
         if not view.potential.energy_is_linear:
             return Step(frame_space.change(view, self.options))
-        model, caution = LinearModel.of(view, self.options), 1.0
-        step = _step(view, model, caution)
-        excess = _excess(step.change, view, model)
-        while excess > 1 and model.is_noisy and caution < _MOST_CAUTION:
-            caution *= 4
-            step = _step(view, model, caution)
-            excess = _excess(step.change, view, model)
-        return replace(step, change=step.change / max(excess, 1.0))
+        model = LinearModel.of(view, self.options)
+        step = _step(view, model)
+        return replace(step, change=step.change / max(_excess(step.change, view, model), 1.0))
 
 
-def _step(view: FitView, model: LinearModel, caution: float) -> Step:
-    """To the minimum, with the noise of the Jacobian taken to be more by the factor ``caution``."""
-    step = model.step(caution)
+def _step(view: FitView, model: LinearModel) -> Step:
+    """To the minimum."""
+    step = model.step()
     if view.potential.is_linear:
         return step
     models = []
     parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
     for comparison, offset, precision in parts:
         data = Normal.of(comparison)
-        hessian, slope = data.damped(caution), data.slope
+        hessian, slope = data.damped, data.slope
         if precision is not None:
             hessian, slope = hessian + precision, slope + precision @ offset
         models.append((hessian, slope))
@@ -164,21 +158,13 @@ class LinearModel:
         n = self.chains[0].shape[1]
         return (np.zeros(n), np.zeros(n)) if self.of_parameters is None else self.of_parameters
 
-    @property
-    def is_noisy(self) -> bool:
-        """Was a Jacobian measured?"""
-        return bool(self.data.noise.any())
-
-    def step(self, caution: float = 1.0) -> Step:
-        """To the minimum, with noise of the Jacobian that is more by the factor ``caution``.
-
-        Without any, 0: to what the frames say, however far it is.
-        """
+    def step(self, is_damped: bool = True) -> Step:
+        """To the minimum; or, not damped, to what the frames say, however far it is."""
         prior, pull = self.prior
         known, bold = (self.data.along(k) for k in self.data.belief)
         hessian = known.hessian + prior
-        slope = (bold if caution else known).slope + pull
-        damped = bold.damped(caution) + prior if caution else hessian
+        slope = (bold if is_damped else known).slope + pull
+        damped = bold.damped + prior if is_damped else hessian
         acts = np.any([chain.any(axis=0) for chain in self.chains], axis=0)  # others are given
         own = np.diag(self.data.hessian + prior)
         # For what neither data nor a prior decide; a parameter's own prior is not outweighed.
@@ -219,13 +205,14 @@ class Normal:
         noise = np.concatenate([self.noise, other.noise])
         return Normal(self.hessian + other.hessian, noise, self.slope + other.slope)
 
-    def damped(self, caution: float = 1.0) -> Array:
-        """The Hessian, and what so many times the noise adds to it, [n, n].
+    @property
+    def damped(self) -> Array:
+        """The Hessian, and what the noise adds to it, [n, n].
 
         The misfit expected after a step x is that of J alone plus x^T <E^T C^-1 E> x: a step is
-        shorter along what was measured badly. One that is too long is made shorter just there.
+        shorter along what was measured badly.
         """
-        return np.asarray(self.hessian + caution * self.noise.sum(axis=0))
+        return np.asarray(self.hessian + self.noise.sum(axis=0))
 
     @cached_property
     def belief(self) -> tuple[Array, Array]:
