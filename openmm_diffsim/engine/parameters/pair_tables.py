@@ -103,7 +103,7 @@ class PairTablesTerm(Term):
             )
             for k, what in enumerate(("sigma", "epsilon"))
         ]
-        term = cls(name, place, *values, start)
+        term = cls(name, place, values[0], values[1], start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
         term.layouts[system_key(system)] = Layout(np.arange(len(start)))
