@@ -53,6 +53,7 @@ LIMITS = {
     "tolerance": Limit(1e-12, 1.0, "of an energy in kJ/mol, and relative of a force"),
     "cutoff": Limit(1e-3, 1e6, "in nm"),
     "core_radius": Limit(0, 1e6, "in nm"),
+    "core_attraction": Limit(0, 1e12, "in kJ/mol nm"),
     "r_min": Limit(1e-4, 1e6, "in nm"),
     "knots": Limit(6, 2000, "matrices have the square of it as numbers"),
     "sigma": Limit(1e-4, 1e6, "in nm"),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UnitError
+from .limits import checked_number
 
 AVOGADRO = 6.02214076e23
 """Particles per mole (exact)."""
@@ -174,6 +175,23 @@ def beta(temperature: Any) -> float:
             f"got a temperature of {kelvin:g} K, expected a positive one", kind="temperature"
         )
     return 1.0 / (MOLAR_GAS_CONSTANT * kelvin)
+
+
+def state_numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
+    """Temperature, K, and pressure, bar, or None at constant volume, of a state that can be.
+
+    Raises
+    ------
+    UnitError
+        A temperature that is not positive, a number out of its range, or of another dimension.
+    """
+    kelvin = state_number(temperature, "temperature")
+    return kelvin, None if pressure is None else state_number(pressure, "pressure")
+
+
+def state_number(x: Any, kind: str) -> float:
+    """One of the ``state_numbers``, a "temperature" or a "pressure"; raises as these."""
+    return checked_number(kind, number_in_md_units(x, kind), UnitError)
 
 
 def _plain(x: Any, kind: str) -> Any:

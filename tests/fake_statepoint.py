@@ -79,6 +79,9 @@ class FakeStatePoint:
     def other_forces(self, first: Any, second: Any) -> list[str]:
         return []
 
+    def charges_between(self, first: Any, second: Any) -> None:
+        return None
+
     def beyond_pairs(self) -> str:
         return ""
 

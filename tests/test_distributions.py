@@ -295,7 +295,7 @@ def test_bonds_and_angles_come_to_their_distributions_in_one_fit(method: str) ->
         value = np.interp(x, q, p)
         targets.append(diffsim.Target(point, observable, x, value, uncertainty=0.01 * p.max()))
     fit = diffsim.Refinement(point.potential, targets, method)
-    fit.run(3, 4000, 20, 1000, progress=False)
+    fit.run(6, 4000, 20, 1000, progress=False)
     for name, q, jacobian in (("r", r, r**2), ("a", theta, np.sin(theta))):
         u, error = fit.potential_table(q, term=name)
         p = jacobian * np.exp(-truth[name] / THERMAL)

@@ -130,7 +130,7 @@ def test_only_what_is_learned_has_a_prior() -> None:
     assert not precision[:n].any() and not precision[2 * n :].any()
 
 
-@pytest.mark.parametrize("pairs", [[], [(0, 2)], [(-1, 0)], [0], "all", [(0, 0.5)], [("a", "b")]])
+@pytest.mark.parametrize("pairs", [[], [(0, 2)], [(-1, 0)], [0], [(0, 0.5)], [("a", "b")]])
 def test_pairs_of_types_that_are_not_there_are_refused(pairs: Any) -> None:
     with pytest.raises(PotentialError, match=r"learn_only: got .* expected pairs of types 0 .. 1"):
         spline().learn_only(pairs)

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import Refinement, StatePoint, Target
-from openmm_diffsim.errors import CheckpointError, SamplingError, StatePointError, TargetError
+from openmm_diffsim.errors import (
+    CheckpointError,
+    SamplingError,
+    StatePointError,
+    TargetError,
+    UnitError,
+)
 from openmm_diffsim.io.trajectories import topology_of
 from openmm_diffsim.units import beta
 
@@ -271,6 +277,17 @@ def test_frames_too_far_from_the_first_guess_are_refused_with_what_to_do() -> No
     assert spring.stiffness == 3 * STIFFNESS and not fit.history
 
 
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_too_few_frames_are_refused_with_the_number_wanted(frames: int) -> None:
+    fit, point = fit_of(Spring(), STIFFNESS)
+    fit.read(point, trajectory_of(drawn(STIFFNESS, frames)))
+    with pytest.raises(SamplingError, match=rf"got {frames} frames .* expected at least 10"):
+        fit.reweight()
+    assert not fit.history
+    fit.read(point, trajectory_of(drawn(STIFFNESS, 10 - frames, seed=2)))
+    assert fit.reweight().n_frames == (10,)
+
+
 @pytest.mark.parametrize("parameters", [{"q": 1.0}, {"k": [1.0, 2.0]}, {"k": "much"}])
 def test_parameters_that_a_potential_lacks_are_refused(parameters: Any) -> None:
     fit, point = fit_of(Spring(), STIFFNESS)
@@ -278,6 +295,25 @@ def test_parameters_that_a_potential_lacks_are_refused(parameters: Any) -> None:
         fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), parameters)
     with pytest.raises(TargetError, match="the state point of a target of this fit"):
         fit.read(point_of(Spring()), trajectory_of(drawn(STIFFNESS, 10)))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"temperature": -5}, "temperature: got -5.0, expected a number from 1e-06"),
+        ({"temperature": 0.0}, "temperature: got 0.0, expected a number from 1e-06"),
+        ({"temperature": float("inf")}, "temperature: got inf"),
+        ({"pressure": -1e9}, "pressure: got -1000000000.0, expected a number from -1000000"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
+    state: dict[str, float], words: str
+) -> None:
+    spring = Spring()
+    fit, point = fit_of(spring, STIFFNESS)
+    with pytest.raises(UnitError, match=words):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), {"k": 1.0}, **state)
+    assert fit.states[0].pool is None and spring.stiffness == STIFFNESS
 
 
 def test_a_trajectory_that_drifts_is_told() -> None:

@@ -11,11 +11,14 @@ import numpy as np
 import openmm
 import pytest
 from liquids import CUTOFF, SIGMA, Array
+from openmm import unit
 
 from openmm_diffsim import RDF, Refinement, SplinePair, StatePoint, Target, boltzmann_inversion
 from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.toml import parse_configuration
-from openmm_diffsim.engine.adapters import nonbonded_between
+from openmm_diffsim.engine.adapters import charges_between, nonbonded_between
+from openmm_diffsim.errors import TargetError, UnitError
+from openmm_diffsim.units import COULOMB, MOLAR_GAS_CONSTANT
 
 N, KELVIN = 20, liquids.kelvin(1.5)
 R = np.linspace(0.01, 1.2 * CUTOFF, 100)
@@ -147,7 +150,7 @@ def test_the_prior_is_about_a_correction_beside_another_force() -> None:
 def test_an_inverted_g_beside_another_force_is_warned_of() -> None:
     inverted = boltzmann_inversion(spline(), R, G, KELVIN)
     with pytest.warns(UserWarning, match="NonbondedForce also acts on: .* described twice"):
-        fit = fit_beside(inverted, nonbonded(np.ones(N), NOTHING))
+        fit = fit_beside(inverted, nonbonded(NOTHING, np.ones(N)))
     mean = fit.states[0].prior_mean
     assert mean is not None
     r = np.linspace(SIGMA, CUTOFF, 50)
@@ -156,6 +159,66 @@ def test_an_inverted_g_beside_another_force_is_warned_of() -> None:
         warnings.simplefilter("error")
         fit_beside(inverted)
         fit_beside(inverted, nonbonded(NOTHING, NOTHING))
+
+
+def test_charges_alone_are_told_from_what_else_acts() -> None:
+    salt = np.where(np.arange(N) < 10, 1.0, -2.0)
+    offset = nonbonded(salt, NOTHING)
+    offset.addGlobalParameter("lambda", 0.5)
+    offset.addParticleParameterOffset("lambda", 0, 0.1, 0.0, 0.0)
+    walls = openmm.CustomNonbondedForce("1/r^12")
+    for _ in range(N):
+        walls.addParticle([])
+    for forces, expected in (
+        ([nonbonded(salt, NOTHING)], (1.0, -2.0)),
+        ([nonbonded(salt, SOLVENT)], (1.0, -2.0)),  # epsilon of the second set alone
+        ([nonbonded(salt, np.ones(N))], None),
+        ([nonbonded(np.arange(1.0, N + 1), NOTHING)], None),
+        ([nonbonded(IONS, NOTHING)], None),  # nothing acts between both sets
+        ([offset], None),
+        ([nonbonded(salt, NOTHING), walls], None),
+    ):
+        assert charges_between(system_of(*forces), FIRST, SECOND) == expected
+
+
+def inverted_beside(charges: Any) -> Array:
+    pair = boltzmann_inversion(spline(), R, G, KELVIN, charges=charges)
+    return pair.energy(R).detach().numpy()[0]
+
+
+def test_boltzmann_inversion_beside_charges_is_the_closure_of_ions() -> None:
+    """RT (h - ln g), and in the core what a shell does not screen of unlike charges."""
+    thermal = MOLAR_GAS_CONSTANT * KELVIN
+    bulk = (R > 1.0 * SIGMA) & (R < CUTOFF)
+    mean_force, alike = inverted_beside(None), inverted_beside((1, 1))
+    more = thermal * (G - np.interp(CUTOFF, R, G))
+    np.testing.assert_allclose((alike - mean_force)[bulk], more[bulk], atol=0.02 * thermal)
+    core = R < 0.9 * SIGMA
+    unlike = inverted_beside((2 * unit.elementary_charge, -1))
+    bare = 2 * COULOMB / R
+    rest = unlike - alike
+    assert (rest[core] > 0).all() and (rest[core] < bare[core]).all()
+    inside = (R > 0.81 * SIGMA) & core
+    force, bare_force = (-np.gradient(u, R)[inside] for u in (unlike - bare, bare))
+    assert (force > -0.02 * bare_force).all(), "ions fall into each other"
+
+
+def test_the_prior_beside_charges_is_about_what_is_inverted() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = fit_beside(
+            boltzmann_inversion(spline(), R, G, KELVIN, charges=(1, 1)),
+            nonbonded(np.ones(N), NOTHING),
+        )
+    np.testing.assert_allclose(
+        fit.states[0].prior_mean, fit.potential.coefficients().detach().numpy(), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("charges", [1.0, (1.0,), "ab", (1.0, np.inf), (1.0, "b")])
+def test_charges_that_are_none_are_refused(charges: Any) -> None:
+    with pytest.raises((TargetError, UnitError), match="charge"):
+        boltzmann_inversion(spline(), R, G, KELVIN, charges=charges)
 
 
 def test_from_the_command_line_a_correction_begins_at_zero(tmp_path: Path) -> None:

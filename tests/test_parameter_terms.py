@@ -260,6 +260,16 @@ def test_polynomials_of_custom_forces(name: str, dipeptide: Any) -> None:
     check_features(potential, system, x)
 
 
+def test_bounds_say_where_the_energy_is_tried(dipeptide: Any) -> None:
+    """|b - 0.3| is a line about the start, but not between the bounds."""
+    topology, x = dipeptide
+    system = amber(topology, custom("Bond", "r*abs(b-0.3)", lambda f: f.addBond(0, 1, []), b=0.9))
+    free, bound = diffsim.SystemParameters(system), diffsim.SystemParameters(system)
+    assert free.global_parameters("b").energy_is_linear
+    assert not bound.global_parameters("b", bounds=(0.0, 1.0)).energy_is_linear
+    check_features(free, system, x)
+
+
 def test_implicit_solvent(dipeptide: Any) -> None:
     topology, x = dipeptide
     forcefield = app.ForceField("amber14-all.xml", "implicit/obc2.xml")
@@ -295,6 +305,95 @@ def test_what_only_looked_like_a_polynomial_is_refused_at_the_first_frame(dipept
         features_of(potential, context)
 
 
+# Tables by pair of types -------------------------------------------------------------------------
+
+
+def test_rows_of_tables_are_no_numbers() -> None:
+    system, *_ = salt_of_tables()
+    with pytest.raises(AttachError, match=r"'t' says which row .* pair_tables\(\) learns"):
+        diffsim.SystemParameters(system).custom("t")
+    with pytest.raises(PotentialError, match="'values' is taken by torch"):
+        diffsim.SystemParameters(system).pair_tables(name="values")
+    with pytest.raises(AttachError, match="expected a CustomNonbondedForce with two"):
+        system.getForce(0).addPerParticleParameter("more")
+        diffsim.SystemParameters(system).pair_tables()
+
+
+def salt_of_tables(root: bool = False) -> tuple[openmm.System, Array, Array]:
+    """Three types by tables, of which the first two have a pair of their own."""
+    sigma, epsilon = np.array([0.25, 0.35, 0.3]), np.array([0.4, 0.6, 0.5])
+    s, e = 0.5 * (sigma[:, None] + sigma), np.sqrt(np.outer(epsilon, epsilon))
+    s[0, 1] = s[1, 0] = 0.33
+    a, b = 4 * e * s**12, 4 * e * s**6
+    energy = "(a/r6)^2 - b/r6; r6=r^6; a=acoef(t1,t2); b=bcoef(t1,t2)"
+    force = openmm.CustomNonbondedForce(energy if root else "acoef(t1,t2)/r^12-bcoef(t1,t2)/r^6")
+    for name, table in (("acoef", a**0.5 if root else a), ("bcoef", b)):
+        force.addTabulatedFunction(name, openmm.Discrete2DFunction(3, 3, table.ravel().tolist()))
+    force.addPerParticleParameter("t")
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.6)
+    box = 1.4 * np.eye(3)
+    system = empty_system(27, box)
+    for k in range(27):
+        force.addParticle([k % 3])
+    force.addExclusion(0, 1)
+    system.addForce(force)
+    return system, lattice(27, box, 0.05), np.arange(27) % 3
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_pairs_of_their_own_are_learned_where_both_types_are(root: bool) -> None:
+    system, x, types = salt_of_tables(root)
+    potential = diffsim.SystemParameters(system)
+    term = potential.pair_tables({n: np.flatnonzero(types == k) for k, n in enumerate("AB")})
+    assert term.sigma.names == ("A", "B", "A-B")
+    assert term.sigma.numbers() == pytest.approx([0.25, 0.35, 0.33])
+    assert len(term.pairs) == 5  # all but that of the third type with itself
+    check_features(potential, system, x)
+    term = diffsim.SystemParameters(system)
+    with pytest.warns(RuntimeWarning, match="1 pairs of a learned type"):
+        term.pair_tables({"A": np.flatnonzero(types == 0)})
+    check_features(term, system, x, tries=5)
+
+
+def test_the_correction_of_tables_beyond_the_cutoff() -> None:
+    """OpenMM integrates it, to five digits."""
+    system, x, _ = salt_of_tables()
+    force = system.getForce(0)
+    force.setUseLongRangeCorrection(True)
+    potential = diffsim.SystemParameters(system)
+    potential.pair_tables()
+    context = context_of(system, x, "Reference")
+    found = features_of(potential, context)
+    energy = potential.coefficients().detach().numpy() @ found
+    assert energy == pytest.approx(energy_and_forces(context)[0], rel=1e-5)
+
+
+def test_tables_of_another_system_are_found_by_what_they_hold() -> None:
+    system, x, types = salt_of_tables()
+    potential = diffsim.SystemParameters(system)
+    potential.pair_tables({"A": np.flatnonzero(types == 0), "B": np.flatnonzero(types == 1)})
+    other = openmm.XmlSerializer.clone(system)
+    other.addParticle(10.0)
+    other.getForce(0).addParticle([0])
+    turned, force = [2, 0, 1], other.getForce(0)
+    for k in (0, 1):
+        table = np.array(force.getTabulatedFunction(k).getFunctionParameters()[2]).reshape(3, 3)
+        values = table[np.ix_(turned, turned)].ravel().tolist()
+        force.getTabulatedFunction(k).setFunctionParameters(3, 3, values)
+    for k in range(28):
+        force.setParticleParameters(k, [turned.index(int(force.getParticleParameters(k)[0]))])
+    potential.attach(other)
+    check_features(potential, other, np.concatenate([x, [[0.7, 0.7, 0.7]]]), tries=5)
+    strange = openmm.XmlSerializer.clone(other)
+    strange.addParticle(10.0)
+    strange.getForce(0).addParticle([0])
+    table = strange.getForce(0).getTabulatedFunction(1)
+    table.setFunctionParameters(3, 3, [1e-3] * 9)
+    with pytest.raises(AttachError, match="tables of this System are not those of the first"):
+        potential.attach(strange)
+
+
 # Which, and which together -----------------------------------------------------------------------
 
 
@@ -314,6 +413,17 @@ def test_ties_by_atom_types(dipeptide: Any) -> None:
     )
     assert torsions.group_names == [f"psi{n}" for n in range(len(torsions.start))]
     check_features(potential, system, x)
+
+
+def test_torsions_of_the_same_types_differ_by_their_periodicity(dipeptide: Any) -> None:
+    topology, x = dipeptide
+    forcefield = app.ForceField("amber14-all.xml")
+    system = forcefield.createSystem(topology)
+    potential = diffsim.SystemParameters(system)
+    term = potential.torsions(types=diffsim.atom_types(forcefield, topology, classes=True))
+    assert {"C-CX-N-C", "C-CX-N-C 2"} <= set(term.group_names)
+    assert {"CX-N-C-O", "CX-N-C-O 2"} <= set(term.group_names)  # one of them is improper
+    check_features(potential, system, x, tries=5)
 
 
 def periodic(system: openmm.System, classes: list[str], wanted: tuple[str, ...]) -> list[int]:
@@ -479,6 +589,34 @@ def test_frames_are_evaluated_anew(learn: Callable[[Any], Any], tmp_path: Any) -
 # In water, and in a fit --------------------------------------------------------------------------
 
 
+def test_stored_frames_are_not_moved_into_the_box() -> None:
+    """A wall, and a bond between molecules without images, of particles in other images."""
+    system, x = buckingham()
+    wall = openmm.CustomExternalForce("exp(w*x)")
+    wall.addGlobalParameter("w", 1.0)
+    tether = openmm.CustomBondForce("D*(1-exp(-w2*r))")
+    tether.addGlobalParameter("w2", 0.5)
+    tether.addGlobalParameter("D", 3.0)
+    tether.addBond(0, 26, [])
+    for i in range(27):
+        wall.addParticle(i, [])
+    system.addForce(wall)
+    system.addForce(tether)
+    potential = diffsim.SystemParameters(system)
+    potential.global_parameters("w")
+    potential.global_parameters("w2")
+    x = x + 1.4 * np.array([1, 0, -2])
+    x[26, 0] -= 3 * 1.4
+    start = diffsim.StatePoint(simulate(system, x), potential)
+    samples = start.sample(1, 1)
+    at = np.array(start.simulation.context.getState(getPositions=True).getPositions(True)._value)
+    bond = np.linalg.norm(at[0] - at[26])
+    for w, w2 in ((1.0, 0.5), (1.2, 0.4)):
+        exact = np.exp(w * at[:, 0]).sum() + 3 * (1 - np.exp(-w2 * bond))
+        found = samples.at(torch.tensor([w, w2]).double()).learned_energy
+        assert float(found[0]) == pytest.approx(exact, rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def solvated(dipeptide: Any) -> tuple[openmm.System, Array]:
     """The dipeptide in a small box of four-site water: constraints, virtual sites, PME."""
@@ -509,6 +647,23 @@ def test_a_peptide_in_water(solvated: Any) -> None:
     energies, virials = recorder.features(x, 1.5 * np.eye(3))
     size = np.abs(energies * potential.coefficients().detach().numpy()).max()
     assert np.abs(virials).max() < 1e-6 * size  # molecules move whole: what is in them stays
+
+
+def test_all_of_a_peptide_in_water(solvated: Any) -> None:
+    """Every kind of term together, with virtual sites, constraints, and 1-4 pairs that follow."""
+    system, x = solvated
+    force = next(f for f in system.getForces() if type(f) is openmm.NonbondedForce)
+    rows = [force.getParticleParameters(k) for k in range(system.getNumParticles())]
+    charge = np.array([row[0]._value for row in rows])
+    water = np.arange(len(rows)) >= 22
+    groups = {f"{q:g}": np.flatnonzero(water & (charge == q)) for q in np.unique(charge[water])}
+    potential = diffsim.SystemParameters(system)
+    potential.lennard_jones()
+    potential.charges({name: atoms for name, atoms in groups.items() if float(name)})
+    potential.bonds()
+    potential.angles()
+    potential.torsions()
+    check_features(potential, system, x, tries=5)
 
 
 def test_virial_of_a_chain_through_the_box() -> None:

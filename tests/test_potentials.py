@@ -837,10 +837,13 @@ def test_a_prior_is_about_what_parameters_were_when_it_was_set() -> None:
 
 
 class Known(LennardJones):
-    """Of a kind that knows itself how far it may be off: of both parameters together."""
+    """Of a kind that knows itself how far it may be off: of all that is learned together."""
 
     def parameter_prior(self) -> tuple[Array, Array]:
-        return np.array([0.3, 0.5]), np.array([0.03, 0.2])
+        known = {"sigma": (0.3, 0.03), "epsilon": (0.5, 0.2)}
+        own = [known[name] for name, p in self.named_parameters() if p.requires_grad]
+        mean, spread = zip(*own, strict=True)
+        return np.array(mean), np.array(spread)
 
 
 def test_a_user_is_believed_before_the_kind_and_a_sum_before_its_terms() -> None:

@@ -18,7 +18,13 @@ from systems import FreePair, argon, assert_parameter_gradient, numerical_deriva
 from torch import Tensor
 
 from openmm_diffsim import RDF, Observable, PairPotential, Pressure, Samples
-from openmm_diffsim.errors import FramesError, ObservableError, OverlapError, StatePointError
+from openmm_diffsim.errors import (
+    FramesError,
+    ObservableError,
+    OverlapError,
+    StatePointError,
+    UnitError,
+)
 from openmm_diffsim.observables import Conditions
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.samples import Features, Run, View
@@ -369,10 +375,16 @@ def test_samples_that_do_not_belong_together_are_refused() -> None:
         samples + synthetic(FreePair(TINY, seed=1), [], [{}])
     with pytest.raises(StatePointError, match="constant pressure"):
         samples + synthetic(potential, [], [{"pressure": 1.0}])
-    with pytest.raises(StatePointError, match="constant pressure"):
+    with pytest.raises(StatePointError, match=r"got a pressure of 1\.0.* at constant volume"):
         samples.reweight(120.0, 1.0)
-    with pytest.raises(StatePointError, match="constant pressure"):
-        synthetic(potential, [], [{"pressure": 1.0}]).reweight(120.0)
+    with pytest.raises(UnitError, match=r"temperature: got -10\.0"):
+        samples.reweight(-10)
+
+
+def test_frames_keep_their_pressure_where_none_is_given() -> None:
+    samples = synthetic(FreePair(TINY, seed=1), [], [{"pressure": 7.0}])
+    assert samples.reweight(121.0).pressure == 7.0
+    assert samples.reweight(121.0, 8.0).pressure == 8.0
 
 
 # Files ------------------------------------------------------------------------------------------

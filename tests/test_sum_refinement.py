@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from shutil import copytree
 from typing import Any
 
 import liquids
 import numpy as np
+import openmm
 import pytest
 import torch
 from liquids import CUTOFF, EPSILON, SIGMA, Array
-from networks import embedded, fluid
-from systems import argon
+from networks import Embedded, embedded, fluid
+from systems import (
+    argon,
+    assert_parameter_gradient,
+    context_of,
+    empty_system,
+    energy_and_forces,
+    langevin,
+    lattice,
+    simulate,
+)
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import (
@@ -233,3 +245,114 @@ def test_a_network_and_a_pair_potential_are_learned_together(measured: tuple[RDF
     u, error = fit.potential_table([0.4])
     np.testing.assert_array_equal(u, fit.pair_potential().energy([0.4]).detach().numpy())
     assert np.isnan(error).all()
+
+
+# All kinds in one ---------------------------------------------------------------------------------
+
+CHAINS, EDGE = 12, 1.7
+SITES = np.arange(3 * CHAINS).reshape(-1, 3)
+BONDS = [(int(row[k]), int(row[k + 1])) for row in SITES for k in (0, 1)]
+
+
+def chains() -> tuple[StatePoint, Sum]:
+    """Chains of three sites: what is there of the ends, and a table, bonds, angles, a network."""
+    system, force = empty_system(3 * CHAINS, np.eye(3) * EDGE), openmm.NonbondedForce()
+    force.setNonbondedMethod(force.PME)
+    force.setCutoffDistance(0.6)
+    for k in range(3 * CHAINS):
+        force.addParticle((0.2, 0.0, -0.2)[k % 3], 0.28, (0.4, 0.0, 0.6)[k % 3])
+    for row in SITES.tolist():
+        for i, j in ((0, 1), (1, 2), (0, 2)):
+            force.addException(row[i], row[j], 0.0, 1.0, 0.0)
+    system.addForce(force)
+    table = SplinePair(0.2, 0.6, 12, name="table")
+    r = np.linspace(0.2, 0.6, 40)
+    table.set_table(r, 2.0 * (0.25 / r) ** 9)
+    bonds = diffsim.BondSpline(0.15, 0.35, 8, name="bonds")
+    bonds.set_table(np.linspace(0.15, 0.35, 20), 500.0 * (np.linspace(0.15, 0.35, 20) - 0.25) ** 2)
+    angles = diffsim.AngleSpline(knots=8, name="angles")
+    many = diffsim.NetworkPotential(Embedded(0.1), name="many")
+    table.attach(system)
+    bonds.attach(system, bonds=BONDS)
+    angles.attach(system, triples=SITES.tolist())
+    many.attach(system)
+    ends = diffsim.SystemParameters(system, name="ends")
+    ends.lennard_jones({"A": SITES[:, 0], "C": SITES[:, 2]})
+    ends.charges({"A": SITES[:, 0], "C": SITES[:, 2]})
+    both = Sum([ends, table, bonds, angles, many])
+    x = lattice(CHAINS, np.eye(3) * EDGE)[:, None] + 0.24 * np.arange(3)[:, None] * [0.8, 0.6, 0]
+    simulation = simulate(system, x.reshape(-1, 3), langevin(TEMPERATURE_OF_CHAINS, 1))
+    return StatePoint(simulation, both), both
+
+
+TEMPERATURE_OF_CHAINS = 400.0
+
+
+def fit_of_chains(**options: Any) -> tuple[Refinement, Sum]:
+    """With targets that its parameters do not reach."""
+    point, both = chains()
+    bonds: Any = list(both)[2]
+    held = {"ends.lennard_jones.epsilon", "many.network.w"}
+    both.learn_only([name for name in both.by_name() if name not in held])
+    bonds.set_roughness(50.0)
+    rdf, bond = RDF(0.6, 12), diffsim.BondDistribution(0.15, 0.35, 10, bonds=BONDS)
+    samples = point.sample(300, 10, [rdf, bond])
+    g, p = (samples.estimate(o).value for o in (rdf, bond))
+    targets = [
+        Target(point, rdf, rdf.r, 1.05 * g, uncertainty=0.05),
+        Target(point, bond, bond.r, p[::-1].copy(), uncertainty=0.5),
+        Target(point, Pressure(), 100.0, uncertainty=500.0),
+    ]
+    return Refinement(both, targets, **options), both
+
+
+def test_all_kinds_of_terms_in_one_fit(tmp_path: Any) -> None:
+    """Masks, gradients, a checkpoint and what is exported, of five terms in one System."""
+    (tmp_path / "first").mkdir()
+    fit, both = fit_of_chains(checkpoint=tmp_path / "first" / "fit.npz")
+    start = {name: p.detach().clone() for name, p in both.by_name().items()}
+    fit.run(1, 300, 10, progress=False)
+    samples = fit.states[0].frames
+
+    def weighted(target: Target) -> torch.Tensor:
+        average = samples.average(target.observable)
+        return torch.linspace(0.5, 1.5, len(average), dtype=torch.float64) @ average
+
+    for target in fit.targets:
+        assert_parameter_gradient(both, partial(weighted, target))
+    moved = {name for name, p in both.by_name().items() if not torch.equal(p, start[name])}
+    assert moved == set(start) - {"ends.lennard_jones.epsilon", "many.network.w"}
+    fit.run(2, 300, 10, progress=False)
+
+    copytree(tmp_path / "first", tmp_path / "second")
+    fit.run(3, 300, 10, progress=False)
+    again, other = fit_of_chains(checkpoint=tmp_path / "second" / "fit.npz")
+    again.resume(tmp_path / "second" / "fit.npz")
+    assert len(again.history) == 2
+    again.run(3, 300, 10, progress=False)
+    assert torch.equal(flat_parameters(other), flat_parameters(both))  # as if never interrupted
+
+    simulation = fit.states[0].state_point.simulation
+    text = openmm.XmlSerializer.serialize(diffsim.portable_system(simulation.system))
+    exported = openmm.XmlSerializer.deserialize(text)
+    x = simulation.context.getState(getPositions=True).getPositions(asNumpy=True)._value
+    ours, theirs = (
+        energy_and_forces(context_of(s, x, "Reference")) for s in (simulation.system, exported)
+    )
+    assert theirs[0] == pytest.approx(ours[0], rel=1e-9)
+    np.testing.assert_allclose(theirs[1], ours[1], rtol=1e-6, atol=1e-6)
+
+
+def test_each_table_of_a_sum_has_a_smoothness_of_its_own() -> None:
+    _, both = fit_of_chains()
+
+    def blocks() -> list[Array]:
+        return [block for _, block in both.prior_blocks(400.0, 0.3, 2e5)]
+
+    before, table = blocks(), list(both)[1]
+    table.set_roughness(2e4)
+    after = blocks()
+    np.testing.assert_allclose(after[0], 10 * before[0])
+    assert len(after) == 3  # neither numbers of a force nor a network have one
+    for one, other in zip(after[1:], before[1:], strict=True):
+        np.testing.assert_array_equal(one, other)

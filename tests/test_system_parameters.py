@@ -116,6 +116,16 @@ def test_features_of_lennard_jones_are_its_energy(
     check_features(potential, system, x)
 
 
+@pytest.mark.parametrize("types", ["A", "AB", "ABD"])
+def test_features_with_a_mesh_for_dispersion_are_the_energy(types: str) -> None:
+    """LJPME: Lorentz-Berthelot within the cutoff, geometric beyond."""
+    system, x = molecules(method=Force.LJPME)
+    check_features(learn_both(system, types), system, x)
+    system.getForce(1).setUseSwitchingFunction(True)
+    with pytest.raises(AttachError, match=r"LJPME and a switching function is not known"):
+        learn_both(system, types)
+
+
 def fluid(n: int = 64, side: float = 1.7, cutoff: float = 0.8) -> Any:
     """A Simulation of argon with a NonbondedForce that is not this package's, and its potential."""
     system = empty_system(n, np.eye(3) * side)
@@ -466,6 +476,25 @@ def test_slips_are_told() -> None:
         potential.charges({"A": TYPES["A"]}, neutral=False, name="more")
     with pytest.raises(AttachError, match="its forces are in the System already"):
         potential.attach(system, backend="table")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda p: p.bonds(), lambda p: p.bonds()),
+        (lambda p: p.charges({"a": [0], "b": [1]}), lambda p: p.charges({"c": [2], "d": [3]})),
+        (lambda p: p.lennard_jones({"a": [0]}), lambda p: p.lennard_jones({"d": [3]})),
+    ],
+)
+def test_what_has_to_do_with_each_other_is_not_shared_out_in_a_sum(one: Any, other: Any) -> None:
+    system, x = molecules()
+    first, second = (diffsim.SystemParameters(system, name=name) for name in ("one", "two"))
+    one(first)
+    other(second)
+    with pytest.raises(PotentialError, match=r"learns (such )?parameters"):
+        diffsim.StatePoint(simulate(system, x), first + second)
+    with pytest.raises(PotentialError, match=r"learns (such )?parameters"):
+        (first + second).attach(molecules()[0])
 
 
 def test_bounds_and_learn_say_what_moves() -> None:

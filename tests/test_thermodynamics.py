@@ -419,6 +419,21 @@ def test_refusals_say_what_to_do(make: Any, words: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "observable",
+    [Density(), Enthalpy(), HeatCapacity(), IsothermalCompressibility(), ThermalExpansion()],
+    ids=lambda observable: observable.label,
+)
+def test_frames_of_one_volume_say_nothing_at_a_pressure(observable: Observable) -> None:
+    record, potential = terms_of(observable), FreePair(BASIS)
+    energy = np.random.default_rng(1).normal(size=100)
+    samples = recorded(potential, record, energy, np.full(100, 27.0))
+    with pytest.raises(ObservableError, match=r"at 50 bar, got 27 nm\^3 in all 100 frames: they"):
+        compared(observable, samples)
+    free = recorded(potential, record, energy, 27.0 + 0.1 * energy)
+    assert np.isfinite(compared(observable, free).prediction).all()
+
+
 def test_a_covariance_takes_any_observable_of_frames() -> None:
     """Of a g(r) with the volume: both records, and the histogram, are kept apart."""
     observable = Covariance(diffsim.RDF(0.5, 4), Volume())

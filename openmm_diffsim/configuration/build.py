@@ -15,7 +15,7 @@ from openmm import app, unit
 
 from ..curve import Curve
 from ..engine import native
-from ..engine.adapters import nonbonded_between
+from ..engine.adapters import charges_between, nonbonded_between
 from ..engine.boxes import settle_box
 from ..engine.context import masses_of
 from ..engine.segments import velocity_verlet
@@ -78,8 +78,9 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     n_types = max(1, len(configuration.system.types))
     section = configuration.potential
     corrections = _corrections(section, system, type_of, n_types, warn)
+    zero = {k for k, charges in corrections.items() if charges is None}
     measured, borrowed = _structures(observables, curves, type_of, n_types)
-    _tell_borrowed(section, measured, sorted(set(borrowed) - set(corrections)), n_types, warn)
+    _tell_borrowed(section, measured, sorted(set(borrowed) - zero), n_types, warn)
     potential = build_potential(section, measured, dynamics.temperature, n_types, corrections)
     check_energies(potential, configuration.potential, dynamics.temperature)
     potential.learn_only(section.learn)
@@ -141,23 +142,27 @@ def told_warnings(tell: Any) -> Iterator[None]:
 
 def _corrections(
     section: PotentialSection, system: openmm.System, type_of: IntArray, n_types: int, warn: Any
-) -> list[int]:
-    """Pairs of types that other forces act between: a correction to these begins at zero."""
+) -> dict[int, tuple[float, float] | None]:
+    """Pairs of types that other forces act between: a correction to these begins at zero.
+
+    Where only charges act, these, e: then it begins beside what others do not screen of them.
+    """
     if section.initial != "boltzmann-inversion":
-        return []
+        return {}
     members = [np.flatnonzero(type_of == kind) for kind in range(n_types)]
     pairs = [(a, b) for a in range(n_types) for b in range(a, n_types)]
     others = [nonbonded_between(system, members[a], members[b]) for a, b in pairs]
-    found = [k for k, names in enumerate(others) if names]
+    charges = [charges_between(system, members[a], members[b]) for a, b in pairs]
+    found = [k for k, names in enumerate(others) if names and charges[k] is None]
     if found:
-        names = " and ".join(dict.fromkeys(name for names in others for name in names))
+        names = " and ".join(dict.fromkeys(name for k in found for name in others[k]))
         which = ", ".join("{}-{}".format(*pairs[k]) for k in found)
         of = "these particles" if len(found) == len(pairs) else f"particles of types {which}"
         warn(
             f"potential.initial: {names} of the System acts between {of} already, so the potential "
             "begins at zero there, as a correction, and not at the potential of mean force"
         )
-    return found
+    return {k: charges[k] for k, names in enumerate(others) if names}
 
 
 def _read_curve(entry: TargetSection) -> Curve | None:

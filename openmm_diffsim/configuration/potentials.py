@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def build_potential(
     measured: Sequence[Structure | None],
     temperature: float,
     n_types: int = 1,
-    corrections: Collection[int] = (),
+    corrections: Mapping[int, Any] = MappingProxyType({}),
 ) -> PairPotential:
     """The potential of a configuration at its first guess.
 
@@ -148,7 +149,8 @@ def build_potential(
     measured : of each pair of types the g(r) that it starts from
     temperature : K
     n_types : of particles
-    corrections : pairs of types that begin at zero, not at the potential of mean force
+    corrections : pairs of types that other forces act between, and begin at zero, not at the
+        potential of mean force; or the charges of both, (e, e), where these are all that acts
 
     Raises
     ------
@@ -193,16 +195,17 @@ def _first_spline(
     r_min: float,
     temperature: float,
     n_types: int,
-    corrections: Collection[int],
+    corrections: Mapping[int, Any],
 ) -> SplinePair:
     """A spline as ``section.initial`` says, of each pair of types."""
     spline = SplinePair(r_min, section.cutoff, section.knots, n_types)
     for pair, structure in enumerate(measured):
-        if pair in corrections:
+        charges = corrections.get(pair)
+        if pair in corrections and charges is None:
             continue
         if section.initial == "boltzmann-inversion":
             assert structure is not None
-            invert(spline, structure.curve, temperature, pair)
+            invert(spline, structure.curve, temperature, pair, charges=charges)
         elif section.initial == "table":
             _take_table(spline, section, pair)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -78,6 +79,19 @@ def read_pressure(simulation: Any, given: float | None = None) -> float | None:
                 "pressure="
             )
     return given
+
+
+def warn_of_no_barostat(simulation: Any, pressure: float | None) -> None:
+    """A warning where a pressure was given, and nothing in the System lets the box follow it."""
+    if pressure is None or any(_active(simulation)):
+        return
+    warnings.warn(
+        f"pressure= is {pressure:.10g} bar, but no barostat is in the System, so runs have a "
+        "constant volume: add an openmm.MonteCarloBarostat, or leave pressure= out; it is right "
+        "for stored frames that a barostat made, and where you change the box yourself",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def conditions(temperature: float, pressure: float | None) -> str:

@@ -21,7 +21,7 @@ from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..statistics.molecules import molecule_centres
-from ..units import number_in_md_units
+from ..units import state_numbers
 from .adapters import Adapter, Bonds, attached, bonds_of, other_forces
 from .adapters.charges import charges_of
 from .adapters.scaling import SCALING, scaled
@@ -413,11 +413,3 @@ class WholeMolecules:
                 limit=limit,
             )
         return positions
-
-
-def state_numbers(temperature: Any, pressure: Any) -> tuple[float, float | None]:
-    """In K and bar."""
-    return (
-        number_in_md_units(temperature, "temperature"),
-        None if pressure is None else number_in_md_units(pressure, "pressure"),
-    )

@@ -20,9 +20,9 @@ from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
 from ..statistics.kernels import largest_range
-from ..units import MOLAR_GAS_CONSTANT, number_in_md_units
-from .adapters import attached, beyond_pairs, bonds_of, nonbonded_between
-from .baths import conditions, read_pressure, read_temperature
+from ..units import MOLAR_GAS_CONSTANT, number_in_md_units, state_number
+from .adapters import attached, beyond_pairs, bonds_of, charges_between, nonbonded_between
+from .baths import conditions, read_pressure, read_temperature, warn_of_no_barostat
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .identity import rest_identity, system_identity
@@ -50,7 +50,8 @@ class StatePoint:
     temperature : float or Quantity, optional
         K, where there is no thermostat to read it from.
     pressure : float or Quantity, optional
-        bar, where there is no isotropic barostat to read it from. None: constant volume.
+        bar, where there is no isotropic barostat to read it from. None: constant volume. Where
+        there is no barostat at all, runs have a constant volume, which is warned of.
 
     Temperature and pressure are those that thermostat and barostat have at the moment: samples are
     labelled with what they were sampled at.
@@ -75,6 +76,7 @@ class StatePoint:
         self.potential = potential
         self._given = _given(temperature, "temperature"), _given(pressure, "pressure")
         self.attached = attached(potential, simulation.system)
+        warn_of_no_barostat(simulation, self._given[1])
         warn_of_other_box(simulation, self.pressure)
         self._has_begun = False
         self.apply()
@@ -184,6 +186,12 @@ class StatePoint:
         """Names of nonbonded forces besides the potential's own between two sets of particles."""
         names = self.attached.names
         return nonbonded_between(self.simulation.system, first, second, names)
+
+    def charges_between(
+        self, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> tuple[float, float] | None:
+        """Charges, e, of two sets of particles, if all else that acts between them is these."""
+        return charges_between(self.simulation.system, first, second, self.attached.names)
 
     def beyond_pairs(self) -> str:
         """What else acts or holds particles together than learned pairs, for a message; or ""."""
@@ -414,7 +422,7 @@ class StatePoint:
 
 
 def _given(value: Any, kind: str) -> float | None:
-    return None if value is None else number_in_md_units(value, kind)
+    return None if value is None else state_number(value, kind)
 
 
 def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:

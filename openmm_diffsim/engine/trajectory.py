@@ -19,8 +19,9 @@ from ..io.trajectories import Chunk, checked_chunks, decimals, read_trajectory, 
 from ..observables import Observable, Pressure
 from ..potentials import Potential
 from ..samples import Samples
+from ..units import state_numbers
 from .adapters import attached
-from .recorder import FrameRecorder, state_numbers
+from .recorder import FrameRecorder
 
 Array = NDArray[np.float64]
 
@@ -65,6 +66,8 @@ def sample_trajectory(
 
     Raises
     ------
+    UnitError
+        If the temperature is not positive, or the pressure no number that can be.
     SamplingError
         If the numbers of atoms differ, there is no frame, or a periodic System's has no box.
     ConfigurationError, FramesError

@@ -65,9 +65,9 @@ class Covariance(Observable):
     ) -> None:
         self.a, self.b = a, a if b is None else b
         self.over, self.kind, self.n_values = over, kind, a.n_values
-        self.needs_virial = self.a.needs_virial or self.b.needs_virial
-        self.needs_pressure = self.a.needs_pressure or self.b.needs_pressure
         self._check()
+        for need in ("needs_virial", "needs_axes", "needs_molecules", "needs_pressure"):
+            setattr(self, need, any(getattr(part, need) for part in (type(self), self.a, self.b)))
 
     def _check(self) -> None:
         if self.over not in OVER:
@@ -116,6 +116,12 @@ class _Both:
         return np.concatenate([[len(first)], first, self.second.record(frame, counts[n:])])
 
 
+class _AtPressure(Covariance):
+    """A covariance that says something at constant pressure only."""
+
+    needs_pressure = True
+
+
 class _Enthalpy(Observable):
     """U + p V of the box, kJ/mol."""
 
@@ -160,6 +166,7 @@ class HeatCapacity(PerMolecule):
             raise ObservableError(f"at: expected 'pressure' or 'volume', got {at!r}", got=at)
         super().__init__(n)
         self.at = at
+        self.needs_pressure = at == "pressure"
 
     @classmethod
     def settings(cls, section: Section) -> dict[str, Any]:
@@ -169,9 +176,8 @@ class HeatCapacity(PerMolecule):
 
     def terms(self, state_points: Sequence[Any]) -> tuple[tuple[Any, Observable], ...]:
         """Its own average."""
-        found = super().terms(state_points)
         self._check_ensemble(state_points[0].pressure)
-        return found
+        return super().terms(state_points)
 
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:
         """What a frame says of it, J/mol/K, [frames, 1]."""
@@ -201,7 +207,7 @@ class IsothermalCompressibility(FunctionOfAverages):
     needs_pressure = True
 
     def __init__(self) -> None:
-        terms = [Covariance(Volume(), over="RT"), Volume()]
+        terms = [_AtPressure(Volume(), over="RT"), Volume()]
         super().__init__(_compressibility, terms, self.kind, symbol=type(self).__name__)
 
 

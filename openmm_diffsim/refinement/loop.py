@@ -255,7 +255,7 @@ class Refinement(Results):
         StatePointError
             If there are no frames: see ``read``.
         SamplingError
-            If they do not reach the present parameters.
+            If they are fewer than ten at a state point, or do not reach the present parameters.
         CheckpointError, TakenError
             As ``run``.
         """

@@ -27,6 +27,7 @@ from .trust import Trust
 
 ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
+_FEWEST = 10  # frames of a state point, whose average has an error bar
 _MOST_STEPS = 40
 _SMALL = 0.05  # standard errors, of what a step moves most
 _WORTHWHILE = 0.999  # of the misfit, where no standard error is known: a step that gains less
@@ -73,8 +74,19 @@ def follow_frames(
     Raises
     ------
     SamplingError
-        If they do not reach the parameters that the view has.
+        If they are fewer than ten at a state point, or do not reach the parameters that the view
+        has.
     """
+    fewest = min(len(frames.samples) for frames in view.frames)
+    if fewest < _FEWEST:
+        raise SamplingError(
+            f"a fit of stored frames: got {fewest} frames of a state point, expected at least "
+            f"{_FEWEST}, and for error bars that hold {ENOUGH_FRAMES:g} that are independent; read "
+            "more of them",
+            reason="empty",
+            got=fewest,
+            expected=_FEWEST,
+        )
     start, enough = view, enough_of(view)
     if not view.reaches(enough):
         raise SamplingError(

@@ -38,6 +38,7 @@ from .target import Target
 from .theory import LiquidTheory
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 _LOG = logging.getLogger(__name__)
 
@@ -225,6 +226,7 @@ def _mean_force(
 
     Where other forces act between the same particles, they are part of the mean force already: what
     is learned of a spline is a correction, which is none, but for its core, as far as is known.
+    Of charges alone next to nothing is in the mean force, see ``boltzmann_inversion``.
     """
     mean = _present(potential, point)
     pairs = potential.pairs()
@@ -237,11 +239,12 @@ def _mean_force(
             continue
         basis = pair.basis
         scratch = SplinePair(basis.r_min, basis.cutoff, basis.knots, pair.n_types)
-        invert(scratch, target.curve, point.temperature, row)
+        charges = point.charges_between(*_particles(point, found))
+        invert(scratch, target.curve, point.temperature, row, charges=charges)
         rows = mean[where].reshape(pair.n_pairs, -1)  # a view into it
         inverted = scratch.spline_coefficients().detach().numpy()[row]
-        others = _other_forces(point, found)
-        if not others:
+        others = point.other_forces(*_particles(point, found))
+        if charges is not None or not others:
             rows[row] = inverted
             continue
         if _is_like(basis, rows[row], inverted, scratch.core_radius[row].item(), point):
@@ -257,14 +260,12 @@ def _mean_force(
     return mean
 
 
-def _other_forces(point: Any, place: tuple[int, int]) -> list[str]:
-    """What acts, besides, between the particles of a pair of types of one of the ``pairs``."""
+def _particles(point: Any, place: tuple[int, int]) -> list[IntArray]:
+    """Those of both types of a pair of types of one of the ``pairs``."""
     types = point.pair_types()[place[0]]
     kinds = point.potential.pairs()[place[0]][1].n_types
     rows, columns = np.triu_indices(kinds)
-    first, second = (np.flatnonzero(types == side[place[1]]) for side in (rows, columns))
-    found: list[str] = point.other_forces(first, second)
-    return found
+    return [np.flatnonzero(types == side[place[1]]) for side in (rows, columns)]
 
 
 def _is_like(basis: Any, c: Array, inverted: Array, contact: float, point: Any) -> bool:

@@ -25,6 +25,8 @@ IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Self = TypeVar("Self", bound="Recorded")
 
+_SAME = 1e-9  # relative: two volumes, as they are rounded
+
 
 @dataclass(frozen=True)
 class Run:
@@ -81,6 +83,18 @@ class Recorded:
                 "to sample(record=[...]) and pass the same object here"
             )
         return ObservableError(f"{name} was not recorded: pass it to sample(record=[...])")
+
+    def check_volume(self, observable: Observable) -> None:
+        """ObservableError where what needs a constant pressure has frames of one volume."""
+        if self.pressure is None or not observable.needs_pressure or len(self) < 2:
+            return
+        if np.ptp(self.volume) <= _SAME * self.volume[0]:
+            raise ObservableError(
+                f"{observable.label}: expected a volume that fluctuates, at {self.pressure:g} bar, "
+                f"got {self.volume[0]:.6g} nm^3 in all {len(self)} frames: they were sampled at "
+                "constant volume; add a barostat to the System, such as "
+                "openmm.MonteCarloBarostat, or run until it has moved the box"
+            )
 
     @property
     def least_effective(self) -> float:

@@ -18,7 +18,7 @@ from ..observables import Observable
 from ..potentials import Potential, learned_parameters
 from ..statistics.averages import Estimate
 from ..statistics.correlated import error_of_sum
-from ..units import number_in_md_units
+from ..units import state_numbers
 from . import store
 from .features import Features
 from .recorded import Recorded, check_same_forces
@@ -192,14 +192,25 @@ class Samples(Recorded):
         return self.of_runs(chosen)
 
     def reweight(self, temperature: Any, pressure: Any = None) -> Samples:
-        """The same frames, to be averaged at another temperature (K) and pressure (bar)."""
-        if (pressure is None) != (self.pressure is None):
-            raise StatePointError("reweight() cannot turn constant volume into constant pressure")
-        return replace(
-            self,
-            temperature=number_in_md_units(temperature, "temperature"),
-            pressure=None if pressure is None else number_in_md_units(pressure, "pressure"),
-        )
+        """The same frames, to be averaged at another temperature (K) and pressure (bar).
+
+        Raises
+        ------
+        StatePointError
+            If a pressure is given for frames at constant volume.
+        UnitError
+            If the temperature is not positive, or the pressure no number that can be.
+        """
+        if pressure is None:
+            pressure = self.pressure
+        elif self.pressure is None:
+            raise StatePointError(
+                f"reweight(): got a pressure of {pressure}, but the frames were sampled at "
+                "constant volume: leave it out, or sample with a barostat",
+                got=pressure,
+            )
+        kelvin, bar = state_numbers(temperature, pressure)
+        return replace(self, temperature=kelvin, pressure=bar)
 
     # Files ----------------------------------------------------------------------------------------
 

@@ -188,6 +188,7 @@ class View:
         samples = self.samples
         if observable not in samples.records:
             raise samples.not_recorded(observable)
+        samples.check_volume(observable)
         conditions = Conditions(
             coefficients=coefficients,
             temperature=samples.temperature,

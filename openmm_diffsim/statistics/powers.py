@@ -32,6 +32,12 @@ class PowerSums:
     exclusions: IntArray  # [exclusions, 2]
     cutoff: float  # nm; inf without one
     switch: float  # nm; the cutoff without one
+    is_shifted: bool = False  # less the values at the cutoff, not switched
+
+    def shift(self) -> Array:
+        """What is taken off for each pair, [2]."""
+        s6 = (UNIT / self.cutoff) ** 6 if self.is_shifted else 0.0
+        return np.array([s6**2, s6])
 
     @cached_property
     def sites(self) -> IntArray:
@@ -59,6 +65,7 @@ class PowerSums:
                 *self._lists,
                 self.switch,
                 self.cutoff,
+                self.shift(),
                 sums,
             )
         return sums
@@ -68,7 +75,7 @@ class PowerSums:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def _add_powers(i, j, distance, classes, pair_of, heads, partners, switch, cutoff, sums):
+def _add_powers(i, j, distance, classes, pair_of, heads, partners, switch, cutoff, shift, sums):
     """Add a block of pairs to the sums, [pairs, 2]."""
     for m in range(len(i)):
         a, b = i[m], j[m]
@@ -81,8 +88,7 @@ def _add_powers(i, j, distance, classes, pair_of, heads, partners, switch, cutof
         if r > switch:
             t = (r - switch) / (cutoff - switch)
             weight = 1.0 + t * t * t * (-10.0 + t * (15.0 - 6.0 * t))
-            sums[pair, 0] += weight * s6 * s6
-            sums[pair, 1] += weight * s6
         else:
-            sums[pair, 0] += s6 * s6
-            sums[pair, 1] += s6
+            weight = 1.0
+        sums[pair, 0] += weight * s6 * s6 - shift[0]
+        sums[pair, 1] += weight * s6 - shift[1]

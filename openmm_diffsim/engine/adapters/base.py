@@ -199,6 +199,9 @@ class Adapter:
         """
         return force
 
+    def check_beside(self, others: Sequence[Adapter]) -> None:
+        """PotentialError where it cannot be in a sum with these others: it can be with any."""
+
     @property
     def global_parameters(self) -> frozenset[str]:
         """Names of the parameters of a Context that are learned, in Forces that are not its own."""

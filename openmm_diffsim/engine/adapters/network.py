@@ -208,10 +208,12 @@ class FramesRecorder(FeatureRecorder):
         self._writer = FrameWriter(self._trajectory)
 
     def keep(self, positions: Array, box: Array | None, sums: PairSums) -> None:
-        """Keep a frame, its molecules near the origin: a DCD file has single precision."""
-        if box is not None:
-            positions = _wrapped(positions, box, self._particles.molecule_of)
-        self._writer.write(positions, box)
+        """Keep a frame."""
+        self._writer.write(self.stored(positions, box), box)
+
+    def stored(self, positions: Array, box: Array | None) -> Array:
+        """What is kept: its molecules near the origin, as a DCD file has single precision."""
+        return positions if box is None else _wrapped(positions, box, self._particles.molecule_of)
 
     def learned(self) -> EvaluatedFrames:
         frames = self._writer.frames()

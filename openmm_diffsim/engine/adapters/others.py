@@ -15,6 +15,7 @@ from .bonds import with_inner
 from .pair_force import is_zero_table, pair_force, particle_types
 from .system import has_energy
 
+Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -58,6 +59,25 @@ def nonbonded_between(
     return found
 
 
+def charges_between(
+    system: openmm.System, first: IntArray, second: IntArray, names: Collection[str] = ()
+) -> tuple[float, float] | None:
+    """Charges, e, of two sets of particles, where these are all that acts between them.
+
+    None where something else does, or nothing, or the charges of a set differ; ``names`` are of
+    forces that do not count.
+    """
+    acting = nonbonded_between(system, first, second, names)
+    forces = [force for force in system.getForces() if force.getName() in acting]
+    if len(forces) != 1 or not isinstance(forces[0], openmm.NonbondedForce):
+        return None
+    charge, epsilon = _charges_and_depths(forces[0])
+    if (epsilon[first].any() and epsilon[second].any()) or _is_offset(forces[0]):
+        return None
+    found = [np.unique(charge[atoms]) for atoms in (first, second)]
+    return (float(found[0][0]), float(found[1][0])) if max(map(len, found)) == 1 else None
+
+
 def beyond_pairs(system: openmm.System, learned: Adapter) -> str:
     """What makes more of a System than free sites with the learned pairs alone; "" if nothing.
 
@@ -95,8 +115,7 @@ def _acting(force: openmm.Force, n: int) -> Iterator[tuple[Mask, Mask]]:
     """Particles that act on each other: those of one mask on those of the other."""
     everything = np.ones(n, dtype=bool)
     if isinstance(force, openmm.NonbondedForce):
-        parameters = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
-        charge, _, epsilon = np.array([[p._value for p in row] for row in parameters]).T
+        charge, epsilon = _charges_and_depths(force)
         for k in range(force.getNumParticleParameterOffsets()):
             _, index, more, _, deeper = force.getParticleParameterOffset(k)
             charge[index], epsilon[index] = abs(charge[index]) + abs(more), epsilon[index] + deeper
@@ -114,3 +133,14 @@ def _acting(force: openmm.Force, n: int) -> Iterator[tuple[Mask, Mask]]:
             yield a, b
     elif has_energy(force) and not isinstance(force, _LISTED):
         yield everything, everything
+
+
+def _charges_and_depths(force: openmm.NonbondedForce) -> tuple[Array, Array]:
+    """Charge, e, and epsilon, kJ/mol, of each particle, without offsets; [particles] each."""
+    parameters = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
+    charge, _, epsilon = np.array([[p._value for p in row] for row in parameters]).T
+    return charge, epsilon
+
+
+def _is_offset(force: openmm.NonbondedForce) -> bool:
+    return bool(force.getNumParticleParameterOffsets())

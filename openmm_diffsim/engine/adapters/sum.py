@@ -40,6 +40,7 @@ class SumAdapter(Adapter):
 
     def attach(self, system: openmm.System, options: AttachOptions) -> Any:
         """Add the Force of each term, or none."""
+        self._check_parts()
         before = system.getNumForces()
         try:
             return [part.attach(system, options) for part in self.parts]
@@ -55,7 +56,10 @@ class SumAdapter(Adapter):
         ------
         AttachError
             If two of them share a global parameter, which would be one number for both.
+        PotentialError
+            If one learns what another one has to do with.
         """
+        self._check_parts()
         self.n_particles = system.getNumParticles()
         found = [part.bind(system) for part in self.parts]
         added = [part.force for part in self.parts if part.adds_force]
@@ -68,6 +72,10 @@ class SumAdapter(Adapter):
                 got=shared,
             )
         return all(found)
+
+    def _check_parts(self) -> None:
+        for k, part in enumerate(self.parts):
+            part.check_beside(self.parts[:k])
 
     @property
     def forces(self) -> list[openmm.Force]:

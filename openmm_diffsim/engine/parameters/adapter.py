@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..adapters.scaling import SCALING, scaled
 from ..adapters.sum import SumRecorder
 from .frames import ProbedRecorder
 from .system import SystemParameters
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term, check_apart, system_key
 
 
 @adapts(SystemParameters)
@@ -64,6 +65,12 @@ class SystemParametersAdapter(Adapter):
                 f"particles, masses or constraints), for {missing}: call attach(system) of it"
             )
         return True
+
+    def check_beside(self, others: Sequence[Adapter]) -> None:
+        """PotentialError where another ``SystemParameters`` learns what this one has to do with."""
+        theirs = [o.potential for o in others if isinstance(o.potential, SystemParameters)]
+        for term in self.potential:
+            check_apart(term, chain.from_iterable(theirs))
 
     @property
     def forces(self) -> list[openmm.Force]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..adapters.bonds import bonds_of
 from . import nonbonded
 from .directions import Directions
 from .nonbonded import Nonbonded
+from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
 from .scratch import Scratch
 from .selection import Kinds, chosen_types, one_value
 from .term import ForcePlace, FrameFeatures, Term, system_key
@@ -28,8 +28,6 @@ from .term import ForcePlace, FrameFeatures, Term, system_key
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MOST_DIRECTIONS = 12
-"""So many charges are learned independently at most: a frame costs 91 energies then."""
 _UNIT = 0.1  # e, the least charge that energies are asked at
 
 
@@ -148,12 +146,12 @@ class ChargesTerm(Term):
         d = len(self.free())
         if not self.is_quadratic:
             return coefficients[:d]
-        products = coefficients.new_zeros(d, d)
-        rows, columns = _products(d)
-        products = products.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
-        products = products + products.T - torch.diag(products.diagonal())
-        largest = int(products.diagonal().argmax())
-        return products[largest] / torch.sqrt(products[largest, largest])
+        both = coefficients.new_zeros(d, d)
+        rows, columns = products(d)
+        both = both.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
+        both = both + both.T - torch.diag(both.diagonal())
+        largest = int(both.diagonal().argmax())
+        return both[largest] / torch.sqrt(both[largest, largest])
 
     def form(self) -> dict[str, Any]:
         """Also how all charges depend on the free ones."""
@@ -238,12 +236,10 @@ class _Energies:
         names = [f"{term.name} {d}" for d in range(len(term.free))]
         copy = charges_alone(force, context)
         z = term.free.numbers()
-        self._points = _points(z, term.is_quadratic)
-        self._settings = [_setting(names, point) for point in self._points]
-        table = monomials(torch.from_numpy(self._points), term.is_quadratic).numpy()
-        if not term.is_quadratic:
-            table = np.column_stack([np.ones(len(table)), table])
-        self._inverse = np.linalg.inv(table)[-_n_features(term) :]
+        size = np.maximum(np.abs(z), _UNIT)
+        values = points(size, term.is_quadratic)
+        self._settings = [_setting(names, point) for point in values]
+        self._solver = solver(values, term.is_quadratic)
         _offset(copy, term, layout, names)
         self._scratch = Scratch(copy, context)
         self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
@@ -251,43 +247,14 @@ class _Energies:
     def __call__(self, positions: Array, box: Array | None) -> Array:
         self._scratch.place(positions, box if self._is_periodic else None)
         energies = [self._scratch.energy(setting) for setting in self._settings]
-        return np.asarray(self._inverse @ energies)
-
-
-def monomials(z: Tensor, is_quadratic: bool) -> Tensor:
-    """z_d, unless ``is_quadratic``, and z_d z_e of d <= e, of z [points, directions]."""
-    d, e = _products(z.shape[1])
-    products = z[:, d] * z[:, e]
-    return products if is_quadratic else torch.cat([z, products], dim=1)
-
-
-def _products(n: int) -> tuple[list[int], list[int]]:
-    pairs = list(combinations_with_replacement(range(n), 2))
-    return [d for d, _ in pairs], [e for _, e in pairs]
-
-
-def _n_features(term: ChargesTerm) -> int:
-    return sum(int(np.prod(shape)) for shape in term.blocks.values())
-
-
-def _points(z: Array, is_quadratic: bool) -> Array:
-    """As many charges as there are features, [points, directions]: each two, and each by itself."""
-    size = np.maximum(np.abs(z), _UNIT)
-    n = len(z)
-    pairs = [
-        size * (np.eye(n)[d] + np.eye(n)[e]) / (1 + (d == e))
-        for d, e in zip(*_products(n), strict=True)
-    ]
-    if is_quadratic:
-        return np.array(pairs)
-    return np.array([np.zeros(n), *(-size * row for row in np.eye(n)), *pairs])
+        return np.asarray(self._solver @ energies)
 
 
 def _setting(names: list[str], z: Array) -> dict[str, float]:
     """The global parameters: each z_d, and each product."""
-    d, e = _products(len(z))
-    products = {_name(names, a, b): float(z[a] * z[b]) for a, b in zip(d, e, strict=True)}
-    return dict(zip(names, z.tolist(), strict=True)) | products
+    d, e = products(len(z))
+    both = {_name(names, a, b): float(z[a] * z[b]) for a, b in zip(d, e, strict=True)}
+    return dict(zip(names, z.tolist(), strict=True)) | both
 
 
 def _name(names: list[str], d: int, e: int) -> str:
@@ -335,7 +302,7 @@ def _offset(
         for d in np.flatnonzero(linear).tolist():
             force.addExceptionParameterOffset(names[d], k, linear[d], 0.0, 0.0)
         both = scale * np.outer(along[i], along[j])
-        for d, e in zip(*_products(len(names)), strict=True):
+        for d, e in zip(*products(len(names)), strict=True):
             value = both[d, e] + (both[e, d] if d != e else 0.0)
             if value != 0:
                 force.addExceptionParameterOffset(_name(names, d, e), k, value, 0.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,7 @@ class CustomTerm(ProbedTerm):
     ) -> CustomTerm:
         """From what the entries have in a System; see ``SystemParameters.custom``."""
         found, what, columns = _declaring(system, parameters, force)
+        _refuse_rows(found, parameters)
         place = ForcePlace.of(system, type(found), found)
         atoms, table = _table(found, what)
         values = table[:, columns]
@@ -271,6 +273,39 @@ def _declaring(
             got=names,
         )
     return found[0]
+
+
+def _refuse_rows(force: Any, parameters: Sequence[str]) -> None:
+    """AttachError where one of them says which row of a table is taken, and is no number."""
+    tables = _discrete_tables(force)
+    inside = [
+        arguments
+        for expression in _expressions(force)
+        for table in tables
+        for arguments in re.findall(rf"\b{re.escape(table)}\(([^()]*)\)", expression)
+    ]
+    for name in parameters:
+        if any(re.search(rf"\b{re.escape(name)}[12]?\b", arguments) for arguments in inside):
+            raise AttachError(
+                f"{force.getName()}: {name!r} says which row of the tables {tables} is taken, and "
+                "cannot be learned; pair_tables() learns sigma and epsilon that tables hold",
+                got=name,
+            )
+
+
+def _discrete_tables(force: Any) -> list[str]:
+    count = range(getattr(force, "getNumTabulatedFunctions", int)())
+    kinds = (openmm.Discrete1DFunction, openmm.Discrete2DFunction, openmm.Discrete3DFunction)
+    functions = [(force.getTabulatedFunctionName(k), force.getTabulatedFunction(k)) for k in count]
+    return [name for name, function in functions if isinstance(function, kinds)]
+
+
+def _expressions(force: Any) -> list[str]:
+    """All that its energy is said by."""
+    if hasattr(force, "getEnergyFunction"):
+        return [force.getEnergyFunction()]
+    values = [force.getComputedValueParameters(k)[1] for k in range(force.getNumComputedValues())]
+    return values + [force.getEnergyTermParameters(k)[0] for k in range(force.getNumEnergyTerms())]
 
 
 def _table(force: Any, entry: str) -> tuple[IntArray, Array]:

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from ...errors import AttachError, StatePointError
 from ...io.archive import from_text, to_text
 from ...observables import Particles
-from ...samples import EvaluatedFrames, LearnedEnergy
+from ...samples import EvaluatedFrames
 from ...samples.features import RESTORE, Restore
 from ...samples.stored_run import NetworkParticles
 from ...statistics.molecules import molecule_centres
@@ -132,16 +132,18 @@ class ProbedRecorder(FramesRecorder):
         types = np.zeros(len(particles.molecule_of), dtype=np.int64)
         super().__init__(self._energy, types, particles.molecule_of, trajectory)
 
+    def stored(self, positions: Array, box: Array | None) -> Array:
+        """As they are: walls and bonds without a box are not the same between other images."""
+        return positions
+
     def virial_within(self, positions: Array, box: Array | None) -> float:
         if box is None:
             return 0.0
         molecule_of = self._particles.molecule_of
         return float(self._energy.virials(self._present, [(positions, box)], molecule_of))
 
-    def learned(self) -> LearnedEnergy:
-        frames = super().learned()
-        assert isinstance(frames, EvaluatedFrames)
-        return ProbedFrames(self._energy, frames.runs)
+    def learned(self) -> EvaluatedFrames:
+        return ProbedFrames(self._energy, super().learned().runs)
 
 
 class _Energies(torch.autograd.Function):

@@ -45,6 +45,7 @@ def groups_of(
     values: Array,
     types: Sequence[str] | None = None,
     each: bool = False,
+    apart: Array | None = None,
 ) -> Groups:
     """The groups that a user means.
 
@@ -62,6 +63,8 @@ def groups_of(
         Of each particle of the System. Entries of the same types are one group.
     each : bool
         Each entry is a group of its own.
+    apart : array [entries, columns], optional
+        Entries of the same types are apart where these differ.
 
     Raises
     ------
@@ -86,6 +89,8 @@ def groups_of(
     else:
         names = ["-".join(kinds[k]) for k in entries]
         keys = np.unique(names, return_inverse=True)[1]
+        if apart is not None:
+            keys = equal_rows(np.column_stack([keys, apart[entries]]))
     return _joined(_by_key(names, entries, np.asarray(keys)))
 
 

@@ -17,7 +17,9 @@ from ...potentials.values import Values
 from ...statistics.molecules import minimum_image
 from ...statistics.powers import UNIT, PowerSums
 from . import nonbonded
+from .mesh import Mesh
 from .nonbonded import Nonbonded
+from .quadratic import MOST_DIRECTIONS, monomials
 from .selection import Kinds, chosen_types, one_value
 from .tail import tail
 from .term import ForcePlace, FrameFeatures, Term, system_key
@@ -26,7 +28,8 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _SAME = 1e-4  # relative: how near an exception's sigma has to be to that of the combination rule
-_WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}  # how far the parameters may be from those of the start
+WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}
+"""How far the parameters may be from those of the start, as ratios."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Layout:
     following: Following
     fixed: Array  # [particles, 2], sigma and epsilon without shifts
     defaults: dict[str, float]  # global parameters of offsets, which have to stay
+    has_mesh: bool  # LJPME
 
 
 class LennardJonesTerm(Term):
@@ -61,8 +65,9 @@ class LennardJonesTerm(Term):
         S_ab12 = sum_ij w(r) (0.3 nm / r)^12,       c_ab6 = 4 epsilon_ab (sigma_ab / 0.3 nm)^6,
 
     S_ab6 likewise with a minus sign, over the pairs of each two classes a, b of particles with
-    OpenMM's combination rules, switching function w and dispersion correction. Classes are the
-    types that are learned and, of all other particles, those of equal parameters. An exception
+    OpenMM's combination rules, switching function w and dispersion correction. With LJPME, what its
+    mesh adds is a polynomial of second degree in epsilon^(1/2) sigma^3, see ``Mesh``. Classes are
+    the types that are learned and, of all other particles, those of equal parameters. An exception
     counts too where its sigma is that of the combination rule at the start, with its own scale.
 
     Use ``of`` to make one.
@@ -115,7 +120,7 @@ class LennardJonesTerm(Term):
         AttachError
             If there is no such force, or it does what is not known here.
         """
-        _check_options(learn, bounds or {})
+        check_options(learn, bounds or {})
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
@@ -127,7 +132,7 @@ class LennardJonesTerm(Term):
                 positive=True,
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
-                scale=_WEIGHTS[what],
+                scale=WEIGHTS[what],
             )
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
@@ -146,9 +151,21 @@ class LennardJonesTerm(Term):
         return [(a, b) for a, b in every if own[a] >= 0 or own[b] >= 0]
 
     @property
+    def learned(self) -> IntArray:
+        """Which classes are of a type."""
+        return np.flatnonzero([kind >= 0 for kind, *_ in self.classes])
+
+    @property
+    def has_mesh(self) -> bool:
+        """Is there LJPME, in any System?"""
+        return any(layout.has_mesh for layout in self.layouts.values())
+
+    @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
-        """One, of the pairs of classes."""
-        return {"pairs": (len(self.pairs), 2)}
+        """That of the pairs of classes, and of the mesh where there is one."""
+        n = len(self.learned)
+        mesh: dict[str, tuple[int, ...]] = {"mesh": (n + n * (n + 1) // 2,)}
+        return {"pairs": (len(self.pairs), 2)} | (mesh if self.has_mesh else {})
 
     def coefficients(self) -> Tensor:
         """c_ab12 and c_ab6 of each pair, flat, kJ/mol."""
@@ -156,7 +173,15 @@ class LennardJonesTerm(Term):
         sigma, epsilon = self._of_classes()
         s6 = (0.5 * (sigma[a] + sigma[b]) / UNIT) ** 6
         depth = 4 * torch.sqrt(epsilon[a] * epsilon[b])
-        return torch.stack([depth * s6**2, depth * s6], dim=1).reshape(-1)
+        c = torch.stack([depth * s6**2, depth * s6], dim=1).reshape(-1)
+        if not self.has_mesh:
+            return c
+        own = self._mesh_coefficients(sigma, epsilon)[torch.from_numpy(self.learned)]
+        return torch.cat([c, monomials(own[None])[0]])
+
+    @staticmethod
+    def _mesh_coefficients(sigma: Tensor, epsilon: Tensor) -> Tensor:
+        return 2 * epsilon.sqrt() * (sigma / UNIT) ** 3
 
     def _of_classes(self) -> tuple[Tensor, Tensor]:
         """Sigma and epsilon of each class."""
@@ -197,6 +222,7 @@ class LennardJonesTerm(Term):
             _following(table, type_of, self.name),
             values,
             defaults,
+            force.getNonbondedMethod() == force.LJPME,
         )
 
     def _classes(self, type_of: IntArray, values: Array, shifts: Array) -> IntArray:
@@ -235,6 +261,8 @@ class LennardJonesTerm(Term):
     def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
         """One pass over the pairs within the cutoff."""
         _check_parameters(context, layout.defaults, self.name)
+        if layout.has_mesh:
+            _check_number(len(self.learned), self.name)
         return _Sums(self, context, layout)
 
 
@@ -261,7 +289,11 @@ class _Sums:
             table.exceptions,
             cutoff,
             force.getSwitchingDistance()._value if switched else cutoff,
+            layout.has_mesh,
         )
+        self._class_pairs = pairs
+        self._mesh = self._mesh_of(term, context, layout) if layout.has_mesh else None
+        self._n_mesh = int(np.prod(term.blocks.get("mesh", (0,))))
         self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
         self._tail = tail(force, layout.class_of, pairs)
         f = layout.following
@@ -273,10 +305,20 @@ class _Sums:
     def __call__(self, positions: Array, box: Array | None) -> Array:
         own_box = box if self._is_periodic else None
         sums = self._sums(positions, own_box)
+        mesh = np.zeros(self._n_mesh)
+        if self._mesh is not None:
+            mesh = self._mesh(positions, own_box, sums, self._class_pairs)
         np.add.at(sums, self._pair, self._factors * self._exceptions(positions, own_box))
         if own_box is not None:
             sums += self._tail / np.prod(np.diag(own_box))
-        return np.asarray((sums * [1.0, -1.0]).ravel())
+        return np.concatenate([(sums * [1.0, -1.0]).ravel(), mesh])
+
+    @staticmethod
+    def _mesh_of(term: LennardJonesTerm, context: openmm.Context, layout: Layout) -> Mesh:
+        force = term.place.find(context.getSystem())
+        c = term._mesh_coefficients(*term._of_classes()).numpy(force=True).copy()
+        c[term.learned] = 0.0
+        return Mesh(force, context, layout.class_of, c, term.learned)
 
     def _exceptions(self, positions: Array, box: Array | None) -> Array:
         """(UNIT / r)^12 and (UNIT / r)^6 of each exception that follows."""
@@ -307,16 +349,30 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
 
 
-def _check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+    """PotentialError where they name something else than sigma and epsilon."""
     for what, given in (("learn", learn), ("bounds", bounds)):
-        wrong = set(given) - set(_WEIGHTS)
+        wrong = set(given) - set(WEIGHTS)
         if wrong or isinstance(given, str):
-            raise PotentialError(f"{what}: expected of {list(_WEIGHTS)}, got {given!r}", got=given)
+            raise PotentialError(f"{what}: expected of {list(WEIGHTS)}, got {given!r}", got=given)
 
 
 def _check_method(force: openmm.NonbondedForce) -> None:
-    if force.getNonbondedMethod() == openmm.NonbondedForce.LJPME:
-        raise AttachError(f"{force.getName()}: LJPME is not known yet, take PME")
+    if force.getNonbondedMethod() == force.LJPME and force.getUseSwitchingFunction():
+        raise AttachError(
+            f"{force.getName()}: its energy with LJPME and a switching function is not known here: "
+            "setUseSwitchingFunction(False), which LJPME has little need of"
+        )
+
+
+def _check_number(n: int, name: str) -> None:
+    if n > MOST_DIRECTIONS:
+        raise PotentialError(
+            f"{name}: {n} classes are learned, which takes {(n + 1) * (n + 2) // 2} energies of a "
+            f"frame with LJPME, expected at most {MOST_DIRECTIONS}: name fewer types, or take PME",
+            got=n,
+            expected=MOST_DIRECTIONS,
+        )
 
 
 def _default(force: openmm.NonbondedForce, name: str) -> float:

@@ -63,6 +63,8 @@ class ListedTerm(Term):
     """Names of the parameters, each in ``Values`` of that name."""
     internal: ClassVar[Internal]
     """The coordinate q of entries."""
+    apart: ClassVar[tuple[int, ...]] = ()
+    """Numbers by which entries on the same types are not the same: a periodicity."""
 
     def __init__(
         self, name: str, place: ForcePlace, groups: Groups, start: Array, learn: Sequence[str]
@@ -130,7 +132,7 @@ class ListedTerm(Term):
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
-        groups = groups_of(select, atoms, numbers, types, each)
+        groups = groups_of(select, atoms, numbers, types, each, numbers[:, list(cls.apart)])
         start = common_start(groups, numbers, cls.learnable)
         term = cls(name, place, groups, start, learn, **options)
         term.starts = Starts(groups, numbers)
@@ -156,8 +158,10 @@ class ListedTerm(Term):
         """No entry is learned twice."""
         if type(other) is not type(self) or other.place != self.place:
             return True
-        (ours,), (theirs,) = self.layouts.values(), other.layouts.values()
-        return not len(np.intersect1d(ours.entries, theirs.entries))
+        return not any(
+            np.isin(self.layouts[key].entries, other.layouts[key].entries).any()
+            for key in self.layouts.keys() & other.layouts.keys()
+        )
 
     def write(self, force: Any, layout: Layout) -> None:
         """Give the entries the present numbers."""
@@ -186,7 +190,8 @@ class ListedTerm(Term):
         def found(positions: Array, box: Array | None) -> Array:
             q = type(self).internal(positions, layout.atoms, box if periodic else None)
             columns = self.basis(q, start).T
-            return np.stack([np.bincount(layout.of, c, n) for c in columns], axis=1).ravel()
+            sums = [np.bincount(layout.of, column, n) for column in columns]
+            return np.array(sums, dtype=np.float64).T.ravel()
 
         return found
 
@@ -249,6 +254,7 @@ class TorsionTerm(ListedTerm):
 
     kind, entry, size, internal = openmm.PeriodicTorsionForce, "Torsion", 4, dihedrals
     learnable = ("k", "phase")
+    apart: ClassVar = (0, 1, 2)  # of proper and improper ones too
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -295,7 +301,8 @@ class RBTorsionTerm(ListedTerm):
         return np.stack([getattr(self, what).numbers() for what in self.learnable], axis=1)
 
     def basis(self, q: Array, start: Array) -> Array:
-        return np.asarray((-np.cos(q))[:, None] ** np.arange(_POLYNOMIAL), dtype=np.float64)
+        powers = [(-np.cos(q)) ** n for n in range(_POLYNOMIAL)]
+        return np.stack(powers, axis=1)
 
 
 def _plain(row: Sequence[Any]) -> list[float]:

@@ -199,7 +199,8 @@ class ProbedTerm(Term):
 def trial_range(values: Values) -> tuple[Array, Array]:
     """About which parameters, and how far from there, the energy is tried."""
     v = values.numbers()
-    if values.bounds:
-        low, high = values.bounds
-        return np.full(len(v), (low + high) / 2), np.full(len(v), (high - low) / 2)
-    return v, np.where(v == 0, 1.0, _SPAN * np.abs(v))
+    centre, scale = v.copy(), np.where(v == 0, 1.0, _SPAN * np.abs(v))
+    for name, (low, high) in values.bounds.items():
+        k = values.names.index(name)
+        centre[k], scale[k] = (low + high) / 2, (high - low) / 2
+    return centre, scale

@@ -17,7 +17,8 @@ from .charges import ChargesTerm
 from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
 from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
-from .term import Term, system_key
+from .pair_tables import PairTablesTerm
+from .term import Term, check_apart, system_key
 
 Array = NDArray[np.float64]
 
@@ -52,6 +53,13 @@ class SystemParameters(Potential):
     def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
         return self.add(LennardJonesTerm.of(self.system, atoms, **options))
+
+    def pair_tables(self, atoms: Any = None, **options: Any) -> PairTablesTerm:
+        """Learn sigma and epsilon of a CustomNonbondedForce with tables: CHARMM's, with NBFIX.
+
+        See ``PairTablesTerm.of``.
+        """
+        return self.add(PairTablesTerm.of(self.system, atoms, **options))
 
     def bonds(self, select: Any = None, **options: Any) -> BondTerm:
         """Learn k and r0 of a HarmonicBondForce.
@@ -153,24 +161,12 @@ class SystemParameters(Potential):
         PotentialError
             If there is one of this name, or one of this kind in a Force that can have one only.
         """
-        for other in self:
-            if term.is_alone and type(other) is type(term) and other.place == term.place:
-                raise PotentialError(
-                    f"{term.name}: {other.name!r} learns such parameters of this Force already, "
-                    "and pairs of both would depend on both: name all types in one call",
-                    got=term.name,
-                )
         if term.name in self.terms:
             raise PotentialError(
                 f"name: there is a term {term.name!r} already, give this one another name=",
                 got=term.name,
             )
-        for other in self:
-            if not (term.is_apart_from(other) and other.is_apart_from(term)):
-                raise PotentialError(
-                    f"{term.name}: {other.name!r} learns parameters of the same Force, with which "
-                    "these have to do: learn all of them in one call, or what is left in another"
-                )
+        check_apart(term, self)
         self.terms[term.name] = term
         self.energy_is_linear = all(t.energy_is_linear for t in self)
         return term

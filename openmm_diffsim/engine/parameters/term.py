@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class Term(nn.Module):
         super().__init__()
         if not name or "." in name:
             raise PotentialError(f"name: expected one without dots, got {name!r}", got=name)
+        if hasattr(nn.ModuleDict, name):
+            raise PotentialError(
+                f"name: {name!r} is taken by torch, give the term another, name='...'", got=name
+            )
         self.name = name
         self.place = force
         self.layouts: dict[str, Any] = {}
@@ -211,6 +215,28 @@ def _is_meant(force: openmm.Force, said: Any) -> bool:
     if isinstance(said, str):
         return bool(force.getName() == said)
     return bool(force.this == said.this)
+
+
+def check_apart(term: Term, others: Iterable[Term]) -> None:
+    """Is the energy of a term and of others the sum of what each of them knows?
+
+    Raises
+    ------
+    PotentialError
+        If not.
+    """
+    for other in others:
+        if term.is_alone and type(other) is type(term) and other.place == term.place:
+            raise PotentialError(
+                f"{term.name}: {other.name!r} learns such parameters of this Force already, "
+                "and pairs of both would depend on both: name all types in one call",
+                got=term.name,
+            )
+        if not (term.is_apart_from(other) and other.is_apart_from(term)):
+            raise PotentialError(
+                f"{term.name}: {other.name!r} learns parameters of the same Force, with which "
+                "these have to do: learn all of them in one call, or what is left in another"
+            )
 
 
 def system_key(system: openmm.System) -> str:

@@ -26,7 +26,7 @@ _KINDS = {
     **dict.fromkeys(("epsilon", "depth", "prior_epsilon", "tolerance"), "energy"),
     **dict.fromkeys(("width", "kappa"), "wavenumber"),
     "core_slope": "force",
-    "strength": "energy_length",
+    **dict.fromkeys(("core_attraction", "strength"), "energy_length"),
     **dict.fromkeys(("repulsive", "attractive", "exponent"), "dimensionless"),
 }
 """What the arguments are, that may be Quantities."""

@@ -14,6 +14,7 @@ from .basis import SplineBasis
 Array = NDArray[np.float64]
 
 _COVERED = 2 / 3  # of r_min to the cutoff: what a table has to say something of
+_DEEP = 0.5  # core radii: from there on inwards the repulsion of ions grows no more
 _FAR, _CORE = 3.0, 20.0  # cutoffs and kJ/mol: a table far beyond with more than that at the cutoff
 
 
@@ -44,6 +45,7 @@ class SplinePair(PairPotential):
     is_linear = True
     is_free_form = True
     core_radius: Tensor
+    core_attraction: Tensor
 
     def __init__(
         self,
@@ -57,28 +59,36 @@ class SplinePair(PairPotential):
     ) -> None:
         super().__init__(SplineBasis(r_min, cutoff, knots), n_types, name)
         self.core_slope = float(checked("core_slope", core_slope))
-        self._least_fall = self.core_slope * self.basis.spacing
         self.values = nn.Parameter(
             torch.zeros(self.n_pairs, self.basis.n_coefficients, dtype=torch.float64)
         )
-        self.register_buffer("core_radius", torch.empty(self.n_pairs, dtype=torch.float64))
+        for name in ("core_radius", "core_attraction"):
+            self.register_buffer(name, torch.empty(self.n_pairs, dtype=torch.float64))
         self.set_core(r_min if core_radius is None else core_radius)
 
-    def set_core(self, radius: ArrayLike) -> None:
-        """Set the core radius, nm: one number or one per pair of types."""
+    def set_core(self, radius: ArrayLike, attraction: ArrayLike = 0.0) -> None:
+        """Set the core radius, nm, and A, kJ/mol nm: one number or one per pair of types each."""
         self.core_radius[:] = self.per_pair("core_radius", radius).detach()
+        self.core_attraction[:] = self.per_pair("core_attraction", attraction).detach()
 
     def unbound_coefficients(self, temperature: float | None = None) -> Tensor:
         """p, [pairs of types, coefficients]."""
         return self.values
 
     def with_core(self, coefficients: Tensor) -> Tensor:
-        """Coefficients that fall by at least ``core_slope`` times the spacing in the core."""
+        """Coefficients that fall in the core by what they have to, from each to the next."""
         fall = coefficients[:, :-1] - coefficients[:, 1:]
         in_core = self.centers[:-1] <= self.core_radius[:, None] + 1e-9
-        missing = torch.where(in_core, (self._least_fall - fall).clamp(min=0.0), 0.0)
+        missing = torch.where(in_core, (self._least_fall() - fall).clamp(min=0.0), 0.0)
         lift = missing.flip(1).cumsum(1).flip(1)
         return coefficients + torch.nn.functional.pad(lift, (0, 1))
+
+    def _least_fall(self) -> Tensor:
+        """In the core, kJ/mol, [pairs of types, coefficients - 1]."""
+        size = self.core_radius[:, None]
+        r = torch.maximum(self.centers[:-1], _DEEP * size)  # no straight line ends in infinity
+        born = self.core_attraction[:, None] * size**4 / r**6
+        return self.basis.spacing * (self.core_slope + torch.where(size > 0, born, 0.0))
 
     @torch.no_grad()
     def set_coefficients(self, coefficients: Tensor | ArrayLike) -> "SplinePair":

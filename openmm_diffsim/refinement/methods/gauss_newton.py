@@ -80,7 +80,7 @@ class GaussNewton:
     options: GaussNewtonOptions = field(default_factory=GaussNewtonOptions)
 
     def largest_step(self, potential: Potential) -> float:
-        """kT: more where the linear model bounds the step, see ``_bounded``."""
+        """kT: more where the linear model bounds the step, see ``_excess``."""
         return _LARGEST_STEP if potential.energy_is_linear else 1.0
 
     def propose(self, view: FitView) -> Step:
@@ -88,22 +88,27 @@ class GaussNewton:
         if not view.potential.energy_is_linear:
             return Step(frame_space.change(view, self.options))
         model = LinearModel.of(view, self.options)
-        step = model.step()
-        if view.potential.is_linear:
-            return replace(step, change=_bounded(step.change, view, model))
-        models = []
-        parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
-        for comparison, offset, precision in parts:
-            hessian, slope = linear_model(comparison)
-            if precision is not None:
-                hessian, slope = hessian + precision, slope + precision @ offset
-            noise = Normal.of(comparison).noise.sum(axis=0)
-            models.append((hessian + noise, slope))
-        groups = [members for _, members in view.groups]
-        temperatures = [[view.states[k].temperature for k in members] for members in groups]
-        theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
-        change = (theta - view.parameters).numpy()
-        return Step(_bounded(change, view, model), step.covariance)
+        step = _step(view, model)
+        return replace(step, change=step.change / max(_excess(step.change, view, model), 1.0))
+
+
+def _step(view: FitView, model: LinearModel) -> Step:
+    """To the minimum."""
+    step = model.step()
+    if view.potential.is_linear:
+        return step
+    models = []
+    parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
+    for comparison, offset, precision in parts:
+        data = Normal.of(comparison)
+        hessian, slope = data.damped, data.slope
+        if precision is not None:
+            hessian, slope = hessian + precision, slope + precision @ offset
+        models.append((hessian, slope))
+    groups = [members for _, members in view.groups]
+    temperatures = [[view.states[k].temperature for k in members] for members in groups]
+    theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
+    return Step((theta - view.parameters).numpy(), step.covariance)
 
 
 @dataclass(frozen=True)
@@ -247,21 +252,21 @@ def _of_parameters(view: FitView) -> tuple[Array, Array] | None:
     return view.prior.precision, view.prior.slope(view.parameters.numpy(force=True))
 
 
-def _bounded(change: Array, view: FitView, model: LinearModel) -> Array:
-    """As much of a change of parameters as the linear model is good for.
+def _excess(change: Array, view: FitView, model: LinearModel) -> float:
+    """How many times too large a change of parameters is for the linear model to be good.
 
     Where theory knows the liquid, waves must not grow or decay by much; else, where frames alone
     say how it answers, u(r) must not change by more than about kT.
     """
     size = view.step_size(change) or 0.0
-    excess = [1.0]
+    excess = [0.0]
     for comparison, chain in zip(model.comparisons, model.chains, strict=True):
         if comparison.growth is None:
             excess.append(size / _MOST_ALONE)
         else:
             growth = comparison.growth @ (chain @ change)
             excess += [float(growth.max()), -float(growth.min()) / _MOST_DECAY]
-    return change / max(excess)
+    return max(excess)
 
 
 def linear_model(view: Comparison) -> tuple[Array, Array]:
