@@ -372,6 +372,32 @@ def test_a_system_that_cannot_be_matched_is_refused() -> None:
         diffsim.SystemParameters.attach(water, other)
 
 
+def test_a_system_that_is_bonded_otherwise_is_another_one() -> None:
+    """With the same particles: an isomer is not taken for the first System."""
+    system, x = molecules()
+    isomer, _ = molecules()
+    isomer.getForce(0).setBondParameters(2, 0, 3, 0.15, 1000.0)
+    potential = diffsim.SystemParameters(system)
+    potential.bonds()
+    with pytest.raises(AttachError, match="call attach"):
+        diffsim.StatePoint(simulate(isomer, x), potential)
+    potential.attach(isomer)
+    check_features(potential, isomer, x, tries=5)
+
+
+def test_other_parameters_are_not_replaced_silently() -> None:
+    system, x = molecules()
+    other, _ = molecules()
+    potential = diffsim.SystemParameters(system)
+    potential.bonds()
+    other.getForce(0).setBondParameters(0, 0, 1, 0.2, 900.0)
+    with pytest.raises(AttachError, match="holds other parameters"):
+        potential.attach(other)
+    system.getForce(0).setBondParameters(0, 0, 1, 0.2, 900.0)
+    with pytest.warns(RuntimeWarning, match="are replaced"):
+        diffsim.StatePoint(simulate(system, x), potential)
+
+
 def test_identity_leaves_out_what_is_learned() -> None:
     simulation, water = bulk()
     point = diffsim.StatePoint(simulation, water)

@@ -23,7 +23,7 @@ from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
 from .scratch import Scratch
 from .selection import Kinds, chosen_types, one_value
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -114,7 +114,7 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
-        term.layouts[system_key(system)] = term._layout(system, types)
+        term.keep(system, term._layout(system, types))
         return term
 
     # Torch ----------------------------------------------------------------------------------------
@@ -161,6 +161,15 @@ class ChargesTerm(Term):
         }
 
     # OpenMM ---------------------------------------------------------------------------------------
+
+    def frame_of(self, force: openmm.NonbondedForce) -> Any:
+        """Its method, exceptions and offsets."""
+        return nonbonded.frame_of(force)
+
+    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+        """Charges of all particles and exceptions: also of those that stay."""
+        table = nonbonded.read(force)
+        return np.concatenate([table.particles, table.own])[:, 0:1]
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""

@@ -17,7 +17,7 @@ from ...io.checksum import brief
 from ...potentials.values import Values
 from ...statistics.internal import angles, dihedrals, distances
 from .grouping import Groups, Starts, common_start, groups_of
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -134,7 +134,7 @@ class ListedTerm(Term):
         start = common_start(groups, numbers, cls.learnable)
         term = cls(name, place, groups, start, learn, **options)
         term.starts = Starts(groups, numbers)
-        term.layouts[system_key(system)] = Layout(groups.entries, groups.of, atoms[groups.entries])
+        term.keep(system, Layout(groups.entries, groups.of, atoms[groups.entries]))
         return term
 
     @classmethod
@@ -144,6 +144,14 @@ class ListedTerm(Term):
         rows = [_plain(getattr(force, f"get{cls.entry}Parameters")(k)) for k in range(count)]
         table = np.array(rows, dtype=np.float64).reshape(count, -1)
         return table[:, : cls.size].astype(np.int64), table[:, cls.size :]
+
+    def frame_of(self, force: Any) -> Any:
+        """The particles of all entries."""
+        return self.read(force)[0].tolist()
+
+    def held(self, force: Any, layout: Layout) -> Array:
+        """The numbers of its entries."""
+        return self.read(force)[1][layout.entries]
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its entries have the numbers that those of the first System had at the start."""
