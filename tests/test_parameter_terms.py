@@ -326,6 +326,19 @@ def test_ties_by_atom_types(dipeptide: Any) -> None:
     check_features(potential, system, x)
 
 
+def test_torsions_of_the_same_types_are_apart_by_periodicity() -> None:
+    force = openmm.PeriodicTorsionForce()
+    for shift in (0, 4):
+        for n, k in ((1, 2.0), (2, 5.0)):
+            force.addTorsion(*range(shift, shift + 4), n, 0.3, k)
+    system = empty_system(8, 2 * np.eye(3))
+    system.addForce(force)
+    potential = diffsim.SystemParameters(system)
+    term = potential.torsions([("A", "*", "*", "D")], types=list("ABCDABCD"))
+    assert term.group_names == ["A-B-C-D n=1", "A-B-C-D n=2"]
+    check_features(potential, system, np.random.default_rng(2).uniform(0, 2, (8, 3)), tries=5)
+
+
 def periodic(system: openmm.System, classes: list[str], wanted: tuple[str, ...]) -> list[int]:
     """Entries of the torsions of these classes."""
     force = next(f for f in system.getForces() if type(f) is openmm.PeriodicTorsionForce)

@@ -45,6 +45,7 @@ def groups_of(
     values: Array,
     types: Sequence[str] | None = None,
     each: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> Groups:
     """The groups that a user means.
 
@@ -62,6 +63,8 @@ def groups_of(
         Of each particle of the System. Entries of the same types are one group.
     each : bool
         Each entry is a group of its own.
+    labels : sequence of str, optional
+        Of each entry. Those of other labels are never one group by their types.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def groups_of(
         keys = entries if each else equal_rows(values[entries])
         names = ["-".join(map(str, atoms[k])) for k in entries]
     else:
-        names = ["-".join(kinds[k]) for k in entries]
+        names = ["-".join(kinds[k]) + (labels[k] if labels else "") for k in entries]
         keys = np.unique(names, return_inverse=True)[1]
     return _joined(_by_key(names, entries, np.asarray(keys)))
 

@@ -130,12 +130,17 @@ class ListedTerm(Term):
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
-        groups = groups_of(select, atoms, numbers, types, each)
+        groups = groups_of(select, atoms, numbers, types, each, cls.labels(numbers))
         start = common_start(groups, numbers, cls.learnable)
         term = cls(name, place, groups, start, learn, **options)
         term.starts = Starts(groups, numbers)
         term.keep(system, Layout(groups.entries, groups.of, atoms[groups.entries]))
         return term
+
+    @classmethod
+    def labels(cls, numbers: Array) -> list[str] | None:
+        """What of the numbers of entries no group has two of, by names; None: nothing."""
+        return None
 
     @classmethod
     def read(cls, force: Any) -> tuple[IntArray, Array]:
@@ -271,6 +276,11 @@ class TorsionTerm(ListedTerm):
             )
         self.k = self.own("k", constants, scale=2.0)
         self.phase = self.own("phase", phases, scale=0.5)
+
+    @classmethod
+    def labels(cls, numbers: Array) -> list[str]:
+        """The periodicity."""
+        return [f" n={n:.0f}" for n in numbers[:, 0]]
 
     def per_group(self) -> list[Tensor]:
         k, phase = self.k(), self.phase()
