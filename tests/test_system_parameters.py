@@ -523,6 +523,16 @@ def test_what_has_to_do_with_each_other_is_not_shared_out_in_a_sum(one: Any, oth
         (first + second).attach(molecules()[0])
 
 
+def test_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
+    system, _ = molecules(method=Force.NoCutoff)
+    solvent = openmm.GBSAOBCForce()
+    for k in range(system.getNumParticles()):
+        solvent.addParticle(SITES[k % 4][0], 0.15, 0.8)
+    system.addForce(solvent)
+    with pytest.warns(RuntimeWarning, match="GBSAOBCForce.*which stay"):
+        diffsim.SystemParameters(system).charges({"a": range(0, 32, 4), "b": range(3, 32, 4)})
+
+
 def test_bounds_and_learn_say_what_moves() -> None:
     system, _ = molecules()
     potential = diffsim.SystemParameters(system)

@@ -28,6 +28,7 @@ from .term import ForcePlace, FrameFeatures, Term
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_WITH_CHARGES = (openmm.GBSAOBCForce, openmm.CustomGBForce, openmm.CustomNonbondedForce)
 _UNIT = 0.1  # e, the least charge that energies are asked at
 
 
@@ -114,6 +115,7 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
+        _warn_of_copies(system, table.particles[:, 0], np.concatenate(list(types.values())), name)
         term.keep(system, term._layout(system, types))
         return term
 
@@ -350,6 +352,24 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> NDArray[np.boo
             stacklevel=6,
         )
     return np.asarray(own & told & (product != 0))
+
+
+def _warn_of_copies(system: openmm.System, q: Array, learned: IntArray, name: str) -> None:
+    """Other Forces whose particles have these charges too, such as an implicit solvent's."""
+    if not q[learned].any():
+        return
+    for force in system.getForces():
+        if type(force) not in _WITH_CHARGES:
+            continue
+        rows = [force.getParticleParameters(i) for i in learned.tolist()]
+        table = np.array([[getattr(v, "_value", v) for v in row] for row in rows], dtype=float)
+        if np.isclose(table, q[learned][:, None], rtol=1e-6, atol=0).all(axis=0).any():
+            warnings.warn(
+                f"{name}: {force.getName()!r} has the same charges as parameters of its own, "
+                "which stay as they are: only those of the NonbondedForce are learned",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 def _check_directions(directions: Directions) -> None:
