@@ -372,6 +372,32 @@ def test_a_system_that_cannot_be_matched_is_refused() -> None:
         diffsim.SystemParameters.attach(water, other)
 
 
+def test_a_system_that_is_bonded_otherwise_is_another_one() -> None:
+    """With the same particles: an isomer is not taken for the first System."""
+    system, x = molecules()
+    isomer, _ = molecules()
+    isomer.getForce(0).setBondParameters(2, 0, 3, 0.15, 1000.0)
+    potential = diffsim.SystemParameters(system)
+    potential.bonds()
+    with pytest.raises(AttachError, match="call attach"):
+        diffsim.StatePoint(simulate(isomer, x), potential)
+    potential.attach(isomer)
+    check_features(potential, isomer, x, tries=5)
+
+
+def test_other_parameters_are_not_replaced_silently() -> None:
+    system, x = molecules()
+    other, _ = molecules()
+    potential = diffsim.SystemParameters(system)
+    potential.bonds()
+    other.getForce(0).setBondParameters(0, 0, 1, 0.2, 900.0)
+    with pytest.raises(AttachError, match="holds other parameters"):
+        potential.attach(other)
+    system.getForce(0).setBondParameters(0, 0, 1, 0.2, 900.0)
+    with pytest.warns(RuntimeWarning, match="are replaced"):
+        diffsim.StatePoint(simulate(system, x), potential)
+
+
 def test_identity_leaves_out_what_is_learned() -> None:
     simulation, water = bulk()
     point = diffsim.StatePoint(simulation, water)
@@ -495,6 +521,16 @@ def test_what_has_to_do_with_each_other_is_not_shared_out_in_a_sum(one: Any, oth
         diffsim.StatePoint(simulate(system, x), first + second)
     with pytest.raises(PotentialError, match=r"learns (such )?parameters"):
         (first + second).attach(molecules()[0])
+
+
+def test_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
+    system, _ = molecules(method=Force.NoCutoff)
+    solvent = openmm.GBSAOBCForce()
+    for k in range(system.getNumParticles()):
+        solvent.addParticle(SITES[k % 4][0], 0.15, 0.8)
+    system.addForce(solvent)
+    with pytest.warns(RuntimeWarning, match="GBSAOBCForce.*which stay"):
+        diffsim.SystemParameters(system).charges({"a": range(0, 32, 4), "b": range(3, 32, 4)})
 
 
 def test_bounds_and_learn_say_what_moves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..adapters.scaling import SCALING, scaled
 from ..adapters.sum import SumRecorder
 from .frames import ProbedRecorder
 from .system import SystemParameters
-from .term import ForcePlace, FrameFeatures, Term, check_apart, system_key
+from .term import ForcePlace, FrameFeatures, Term, check_apart
 
 
 @adapts(SystemParameters)
@@ -37,11 +38,17 @@ class SystemParametersAdapter(Adapter):
     def attach(self, system: openmm.System, options: AttachOptions) -> list[openmm.Force]:
         """Find in another System what is learned; gives the Forces that hold it."""
         _refuse_options(options, self.potential.name)
-        key = system_key(system)
         for term in self.potential:
-            if key not in term.layouts:
-                term.layouts[key] = term.layout_like(system)
+            if term.key(system) not in term.layouts:
+                term.keep(system, term.layout_like(system))
         self.bind(system)
+        for place, term in self._placed():
+            if not term.knows(place.find(system), self._layouts[term.name]):
+                raise AttachError(
+                    f"{term.name}: {place.find(system).getName()!r} of this System holds other "
+                    "parameters than that of the first one: it would get those of the first; make "
+                    "them equal, or learn both apart, by a SystemParameters of each"
+                )
         return self.forces
 
     def bind(self, system: openmm.System) -> bool:
@@ -57,13 +64,15 @@ class SystemParametersAdapter(Adapter):
             raise AttachError(f"{name}: nothing is learned yet, call its lennard_jones() or others")
         self.n_particles = system.getNumParticles()
         self._system = system
-        self._key = system_key(system)
-        missing = [term.name for term in self.potential if self._key not in term.layouts]
+        self._keys = {term.name: term.key(system) for term in self.potential}
+        missing = [t.name for t in self.potential if self._keys[t.name] not in t.layouts]
         if missing:
             raise AttachError(
                 f"{name}: this System is none that it was made for or attached to (other "
-                f"particles, masses or constraints), for {missing}: call attach(system) of it"
+                "particles, masses, constraints, or what its Forces act on), for "
+                f"{missing}: call attach(system) of it"
             )
+        self._layouts = {t.name: t.layouts[self._keys[t.name]] for t in self.potential}
         return True
 
     def check_beside(self, others: Sequence[Adapter]) -> None:
@@ -97,7 +106,9 @@ class SystemParametersAdapter(Adapter):
         if not np.all(np.isfinite(self.potential.coefficients(temperature).numpy(force=True))):
             raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")
         for place, term in self._placed():
-            term.write(place.find(self._system), term.layouts[self._key])
+            force = place.find(self._system)
+            if not term.overwrite(force, self._layouts[term.name]):
+                _warn_of_loss(term.name, force.getName())
         if context is not None:
             # Once a Force and way: what it holds goes to the Context as a whole.
             ways = {(place, type(term).bring): term for place, term in self._placed()}
@@ -111,13 +122,13 @@ class SystemParametersAdapter(Adapter):
             return force
         copy = openmm.XmlSerializer.clone(force)
         for term in holding:
-            term.hide(copy, term.layouts[self._key])
+            term.hide(copy, self._layouts[term.name])
         return copy
 
     def charges(self, charges: Charges) -> Charges:
         """With those of all terms."""
         for term in self.potential:
-            force, layout = term.place.find(self._system), term.layouts[self._key]
+            force, layout = term.place.find(self._system), self._layouts[term.name]
             charges = term.particle_charges(charges, force, layout)
         return charges
 
@@ -139,12 +150,12 @@ class SystemParametersAdapter(Adapter):
         if term.energy_is_linear:
             return self._linear([term], context, particles)
         own = path and path.with_stem(f"{path.stem}_{term.name}")
-        return ProbedRecorder(term, self._key, context, particles, own)
+        return ProbedRecorder(term, self._keys[term.name], context, particles, own)
 
     def _linear(
         self, terms: Sequence[Term], context: openmm.Context, particles: Particles
     ) -> FeatureRecorder:
-        found = [term.features(context, term.layouts[self._key]) for term in terms]
+        found = [term.features(context, self._layouts[term.name]) for term in terms]
         c = np.concatenate([term.coefficients().numpy(force=True) for term in terms])
         return _ParametersRecorder(found, c, particles.molecule_of)
 
@@ -186,6 +197,15 @@ class _ParametersRecorder(FeatureRecorder):
             self._at(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
         )
         return -(larger - smaller) / (2 * SCALING)
+
+
+def _warn_of_loss(term: str, force: str) -> None:
+    warnings.warn(
+        f"{term}: {force!r} held other parameters than it had when SystemParameters(system) was "
+        "made: they are replaced; make it after all changes of the System",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def _refuse_options(options: AttachOptions, name: str) -> None:

@@ -23,11 +23,12 @@ from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
 from .scratch import Scratch
 from .selection import Kinds, chosen_types, one_value
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_WITH_CHARGES = (openmm.GBSAOBCForce, openmm.CustomGBForce, openmm.CustomNonbondedForce)
 _UNIT = 0.1  # e, the least charge that energies are asked at
 
 
@@ -114,7 +115,8 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
-        term.layouts[system_key(system)] = term._layout(system, types)
+        _warn_of_copies(system, table.particles[:, 0], np.concatenate(list(types.values())), name)
+        term.keep(system, term._layout(system, types))
         return term
 
     # Torch ----------------------------------------------------------------------------------------
@@ -161,6 +163,15 @@ class ChargesTerm(Term):
         }
 
     # OpenMM ---------------------------------------------------------------------------------------
+
+    def frame_of(self, force: openmm.NonbondedForce) -> Any:
+        """Its method, exceptions and offsets."""
+        return nonbonded.frame_of(force)
+
+    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+        """Charges of all particles and exceptions: also of those that stay."""
+        table = nonbonded.read(force)
+        return np.concatenate([table.particles, table.own])[:, 0:1]
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
@@ -341,6 +352,24 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> NDArray[np.boo
             stacklevel=6,
         )
     return np.asarray(own & told & (product != 0))
+
+
+def _warn_of_copies(system: openmm.System, q: Array, learned: IntArray, name: str) -> None:
+    """Other Forces whose particles have these charges too, such as an implicit solvent's."""
+    if not q[learned].any():
+        return
+    for force in system.getForces():
+        if type(force) not in _WITH_CHARGES:
+            continue
+        rows = [force.getParticleParameters(i) for i in learned.tolist()]
+        table = np.array([[getattr(v, "_value", v) for v in row] for row in rows], dtype=float)
+        if np.isclose(table, q[learned][:, None], rtol=1e-6, atol=0).all(axis=0).any():
+            warnings.warn(
+                f"{name}: {force.getName()!r} has the same charges as parameters of its own, "
+                "which stay as they are: only those of the NonbondedForce are learned",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 def _check_directions(directions: Directions) -> None:

@@ -82,9 +82,15 @@ class GlobalTerm(ProbedTerm):
 
     def bring(self, force: Any, context: openmm.Context) -> None:
         """Set those of the Context."""
-        for name, value in _defaults(force).items():
-            if name in self.own.names:
-                context.setParameter(name, value)
+        for name, value in self._own(force).items():
+            context.setParameter(name, value)
+
+    def held(self, force: Any, layout: Any) -> Array:
+        """Their defaults."""
+        return np.array(list(self._own(force).values()))
+
+    def _own(self, force: Any) -> dict[str, float]:
+        return {name: v for name, v in _defaults(force).items() if name in self.own.names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,23 +101,27 @@ class Entries:
     ----------
     entries, of : int arrays [learned]
         Indices in the force, and the group of each.
-    columns : int array [parameters]
-        Which of the force's parameters.
     """
 
     entries: IntArray
     of: IntArray
-    columns: IntArray
 
 
 class CustomTerm(ProbedTerm):
     """Parameters per particle, bond, angle, ... of a custom force, equal within groups."""
 
     def __init__(
-        self, name: str, place: ForcePlace, own: Values, entry: str, size: int, starts: Starts
+        self,
+        name: str,
+        place: ForcePlace,
+        own: Values,
+        entry: str,
+        columns: IntArray,
+        starts: Starts,
     ) -> None:
         super().__init__(name, place, own)
-        self.entry, self.size, self.starts = entry, size, starts
+        self.entry, self.columns, self.starts = entry, columns, starts
+        self.size = len(columns)
 
     @classmethod
     def of(
@@ -137,8 +147,8 @@ class CustomTerm(ProbedTerm):
         start = common_start(groups, values, parameters)
         names = [f"{group} {p}" for group in groups.names for p in parameters]
         own = Values(names, start.ravel(), **options)
-        term = cls(name, place, own, what, len(parameters), Starts(groups, table))
-        term.begin(system, Entries(groups.entries, groups.of, columns), linear)
+        term = cls(name, place, own, what, columns, Starts(groups, table))
+        term.begin(system, Entries(groups.entries, groups.of), linear)
         return term
 
     def related(self) -> list[list[int]]:
@@ -151,8 +161,18 @@ class CustomTerm(ProbedTerm):
         """Its entries have all parameters that those of the first System had at the start."""
         table = _table(self.place.find(system), self.entry)[1]
         entries, of = self.starts.find(table, self.name)
-        columns = next(iter(self.layouts.values())).own.columns
-        return self.layout_of(system, Entries(entries, of, columns))
+        return self.layout_of(system, Entries(entries, of))
+
+    def blank(self, force: Any) -> None:
+        """Ones, of every entry."""
+        n = getattr(force, f"getNum{self.entry}s")()
+        every = Entries(np.arange(n), np.zeros(n, dtype=np.int64))
+        self.put(force, every, np.ones(self.size))
+
+    def held(self, force: Any, layout: Any) -> Array:
+        """The parameters of its entries."""
+        table = _table(force, self.entry)[1]
+        return np.asarray(table[layout.own.entries][:, self.columns])
 
     def put(self, force: Any, own: Entries, numbers: Array) -> None:
         """Those of each entry; its other parameters stay."""
@@ -161,7 +181,7 @@ class CustomTerm(ProbedTerm):
         for k, group in zip(own.entries.tolist(), own.of.tolist(), strict=True):
             row, place = _row(get(k))
             values = list(row[place])
-            for column, value in zip(own.columns, of_group[group].tolist(), strict=True):
+            for column, value in zip(self.columns, of_group[group].tolist(), strict=True):
                 values[column] = value
             put(k, *row[:place], values, *row[place + 1 :])
 
@@ -217,6 +237,15 @@ class MapTerm(ProbedTerm):
         ):
             raise AttachError(f"{self.name}: the maps are not those of the first System")
         return self.layout_of(system, next(iter(self.layouts.values())).own)
+
+    def blank(self, force: Any) -> None:
+        """Zeros."""
+        for k, energies in enumerate(self.maps):
+            force.setMapParameters(k, round(len(energies) ** 0.5), np.zeros(len(energies)).tolist())
+
+    def held(self, force: Any, layout: Any) -> Array:
+        """The maps that are learned."""
+        return np.concatenate([_map(force, k) for k in layout.own.entries.tolist()])
 
     def put(self, force: Any, own: Groups, numbers: Array) -> None:
         """The maps of the start, multiplied."""

@@ -45,6 +45,7 @@ def groups_of(
     values: Array,
     types: Sequence[str] | None = None,
     each: bool = False,
+    labels: Sequence[str] | None = None,
     apart: Array | None = None,
 ) -> Groups:
     """The groups that a user means.
@@ -63,8 +64,10 @@ def groups_of(
         Of each particle of the System. Entries of the same types are one group.
     each : bool
         Each entry is a group of its own.
+    labels : sequence of str, optional
+        Of each entry. Those of other labels are never one group by their types.
     apart : array [entries, columns], optional
-        Entries of the same types are apart where these differ.
+        Nor are those of which these differ.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def groups_of(
         keys = entries if each else equal_rows(values[entries])
         names = ["-".join(map(str, atoms[k])) for k in entries]
     else:
-        names = ["-".join(kinds[k]) for k in entries]
+        names = ["-".join(kinds[k]) + (labels[k] if labels else "") for k in entries]
         keys = np.unique(names, return_inverse=True)[1]
         if apart is not None:
             keys = equal_rows(np.column_stack([keys, apart[entries]]))

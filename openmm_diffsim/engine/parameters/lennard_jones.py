@@ -22,7 +22,7 @@ from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials
 from .selection import Kinds, chosen_types, one_value
 from .tail import tail
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -138,7 +138,7 @@ class LennardJonesTerm(Term):
         }
         term = cls(name, place, **values)
         term._kinds = Kinds(system, types, table.particles)
-        term.layouts[system_key(system)] = term._layout(system, types)
+        term.keep(system, term._layout(system, types))
         return term
 
     # Torch ----------------------------------------------------------------------------------------
@@ -199,6 +199,15 @@ class LennardJonesTerm(Term):
         return super().form() | {"classes": [list(c) for c in self.classes]}
 
     # OpenMM ---------------------------------------------------------------------------------------
+
+    def frame_of(self, force: openmm.NonbondedForce) -> Any:
+        """Its method, exceptions and offsets."""
+        return nonbonded.frame_of(force)
+
+    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+        """Sigma and epsilon of all particles and exceptions: also of those that stay."""
+        table = nonbonded.read(force)
+        return np.concatenate([table.particles, table.own])[:, 1:]
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""

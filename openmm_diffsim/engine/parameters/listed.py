@@ -17,7 +17,7 @@ from ...io.checksum import brief
 from ...potentials.values import Values
 from ...statistics.internal import angles, dihedrals, distances
 from .grouping import Groups, Starts, common_start, groups_of
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -132,12 +132,18 @@ class ListedTerm(Term):
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
-        groups = groups_of(select, atoms, numbers, types, each, numbers[:, list(cls.apart)])
+        own = numbers[:, list(cls.apart)]
+        groups = groups_of(select, atoms, numbers, types, each, cls.labels(numbers), own)
         start = common_start(groups, numbers, cls.learnable)
         term = cls(name, place, groups, start, learn, **options)
         term.starts = Starts(groups, numbers)
-        term.layouts[system_key(system)] = Layout(groups.entries, groups.of, atoms[groups.entries])
+        term.keep(system, Layout(groups.entries, groups.of, atoms[groups.entries]))
         return term
+
+    @classmethod
+    def labels(cls, numbers: Array) -> list[str] | None:
+        """What of the numbers of entries no group has two of, by names; None: nothing."""
+        return None
 
     @classmethod
     def read(cls, force: Any) -> tuple[IntArray, Array]:
@@ -146,6 +152,14 @@ class ListedTerm(Term):
         rows = [_plain(getattr(force, f"get{cls.entry}Parameters")(k)) for k in range(count)]
         table = np.array(rows, dtype=np.float64).reshape(count, -1)
         return table[:, : cls.size].astype(np.int64), table[:, cls.size :]
+
+    def frame_of(self, force: Any) -> Any:
+        """The particles of all entries."""
+        return self.read(force)[0].tolist()
+
+    def held(self, force: Any, layout: Layout) -> Array:
+        """The numbers of its entries."""
+        return self.read(force)[1][layout.entries]
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its entries have the numbers that those of the first System had at the start."""
@@ -266,6 +280,11 @@ class TorsionTerm(ListedTerm):
             )
         self.k = self.own("k", constants, scale=2.0)
         self.phase = self.own("phase", phases, scale=0.5)
+
+    @classmethod
+    def labels(cls, numbers: Array) -> list[str]:
+        """The periodicity."""
+        return [f" n={n:.0f}" for n in numbers[:, 0]]
 
     def per_group(self) -> list[Tensor]:
         k, phase = self.k(), self.phase()

@@ -74,6 +74,19 @@ def read(force: openmm.NonbondedForce) -> Nonbonded:
     )
 
 
+def frame_of(force: openmm.NonbondedForce) -> list[object]:
+    """Method, pairs of exceptions, and offsets: what stays where parameters change."""
+    pairs = [force.getExceptionParameters(k)[:2] for k in range(force.getNumExceptions())]
+    offsets = [
+        [getattr(force, f"get{kind}ParameterOffset")(k) for k in range(count)]
+        for kind, count in (
+            ("Particle", force.getNumParticleParameterOffsets()),
+            ("Exception", force.getNumExceptionParameterOffsets()),
+        )
+    ]
+    return [force.getNonbondedMethod(), force.getNumParticles(), pairs, offsets]
+
+
 def set_particle(force: openmm.NonbondedForce, index: int, **new: float) -> None:
     """Give a particle another ``charge``, ``sigma`` or ``epsilon``; the others stay."""
     names = ("charge", "sigma", "epsilon")

@@ -20,7 +20,7 @@ from ..adapters.pair_force import openmm_version
 from . import tables
 from .lennard_jones import WEIGHTS, check_options
 from .selection import chosen_types, one_value, rounded
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -106,7 +106,7 @@ class PairTablesTerm(Term):
         term = cls(name, place, values[0], values[1], start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
-        term.layouts[system_key(system)] = Layout(np.arange(len(start)))
+        term.keep(system, Layout(np.arange(len(start))))
         return term
 
     def _tell_values(self, where: list[tuple[int, int]], n_types: int) -> None:
@@ -177,6 +177,19 @@ class PairTablesTerm(Term):
         return np.where((self.value_of_pair == _FIXED)[..., None], self.start, 0.0)
 
     # OpenMM ---------------------------------------------------------------------------------------
+
+    def frame_of(self, force: openmm.CustomNonbondedForce) -> Any:
+        """Which particles have which rows, exclusions, and how it is cut off."""
+        return [
+            tables.read(force).row_of.tolist(),
+            np.asarray(tables.exclusions(force)).tolist(),
+            [force.getNonbondedMethod(), force.getUseSwitchingFunction()],
+            [force.getCutoffDistance()._value, force.getSwitchingDistance()._value],
+        ]
+
+    def held(self, force: openmm.CustomNonbondedForce, layout: Layout) -> Array:
+        """sigma and epsilon of all pairs of rows."""
+        return np.stack(tables.read(force).sites(), axis=-1)
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its rows have the parameters that those of the first System had at the start."""

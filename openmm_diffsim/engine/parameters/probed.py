@@ -16,7 +16,7 @@ from ...errors import AttachError, SamplingError
 from ...potentials.values import Values
 from ...statistics.polynomials import Polynomial, polynomial_of
 from .probe import Probe, scratch_xml, trial_configurations
-from .term import ForcePlace, FrameFeatures, Term, system_key
+from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 
@@ -69,6 +69,9 @@ class ProbedTerm(Term):
         """Give a Force these values, [values]."""
         raise NotImplementedError
 
+    def blank(self, force: Any) -> None:
+        """Put constants in place of all that might be learned so, whatever the layout is."""
+
     def related(self) -> list[list[int]]:
         """Which values may have to do with each other; none: all of them."""
         return []
@@ -96,7 +99,7 @@ class ProbedTerm(Term):
     def begin(self, system: openmm.System, own: Any, linear: bool | None = None) -> None:
         """Find out what the energy of this System is of the parameters."""
         layout = self.layout_of(system, own)
-        self.layouts[system_key(system)] = layout
+        self.keep(system, layout)
         probe, trials = Probe(self, own, layout.xml), trial_configurations(system)
         if linear is not False:
             self.polynomial = self._polynomial(probe, trials)
@@ -131,6 +134,17 @@ class ProbedTerm(Term):
     def slopes(self, probe: Probe, numbers: Array) -> Array:
         """dU/dp of a frame, [values], by the route that was chosen."""
         return probe.slopes(numbers, trial_range(self.own)[1], self.by_differences)
+
+    def frame_of(self, force: Any) -> Any:
+        """All of it but what might be learned, and what a Context has in place of defaults."""
+        copy = openmm.XmlSerializer.clone(force)
+        self.blank(copy)
+        copy.setName("")
+        copy.setForceGroup(0)
+        if hasattr(copy, "setGlobalParameterDefaultValue"):
+            for k in range(copy.getNumGlobalParameters()):
+                copy.setGlobalParameterDefaultValue(k, 0.0)
+        return openmm.XmlSerializer.serialize(copy)
 
     def is_apart_from(self, other: Term) -> bool:
         """Nothing else of its Forces is learned: what that has to do with this is not known."""

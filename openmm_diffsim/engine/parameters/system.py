@@ -18,7 +18,7 @@ from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
 from .listed import AngleTerm, BondTerm, RBTorsionTerm, TorsionTerm
 from .pair_tables import PairTablesTerm
-from .term import Term, check_apart, system_key
+from .term import Term, check_apart
 
 Array = NDArray[np.float64]
 
@@ -183,11 +183,6 @@ class SystemParameters(Potential):
         if self._system is None:
             raise PotentialError(f"{self.name}: a copy has no System, add terms to the original")
         return self._system
-
-    @property
-    def system_key(self) -> str:
-        """Of that System."""
-        return system_key(self.system)
 
     def __iter__(self) -> Iterator[Term]:
         return iter(self.terms.values())  # type: ignore[arg-type]

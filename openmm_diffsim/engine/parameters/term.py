@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...errors import AttachError, PotentialError
-from ...io.checksum import brief
+from ...io.checksum import brief, checksum, text_checksum
 from ...observables import Charges
 from ...potentials.values import Values
 from ..context import masses_of
@@ -35,8 +36,8 @@ class Term(nn.Module):
     energy: what fixed particles do to each other, and what does not follow the parameters.
 
     One term serves several Systems, a liquid and its vapour. What it has to know of each is its
-    *layout*, plain data that can be pickled; ``layouts`` has them by ``system_key``. The
-    coefficients are the same in all of them.
+    *layout*, plain data that can be pickled; ``layouts`` has them by the term's ``key`` of the
+    System. The coefficients are the same in all of them.
 
     To add one, give the methods of both sides, and put the parameters into ``Values`` as
     attributes.
@@ -64,6 +65,8 @@ class Term(nn.Module):
         self.name = name
         self.place = force
         self.layouts: dict[str, Any] = {}
+        self._seen: set[str] = set()
+        """Checksums of what it ``held`` where a System was read, or written to."""
 
     # Torch ----------------------------------------------------------------------------------------
 
@@ -110,6 +113,45 @@ class Term(nn.Module):
     def is_apart_from(self, other: Term) -> bool:
         """Is the energy of both the sum of those that each of them knows?"""
         return True
+
+    def key(self, system: openmm.System) -> str:
+        """What a System is known by: all but what is learned. Those of one key have one layout.
+
+        Raises
+        ------
+        AttachError
+            If it lacks a Force of the term.
+        """
+        forces = [self.frame_of(place.find(system)) for place in self.places]
+        return f"{system_key(system)} {text_checksum(json.dumps(forces))}"
+
+    def frame_of(self, force: Any) -> Any:
+        """What of a Force does not depend on parameters, as plain data."""
+        raise NotImplementedError
+
+    def held(self, force: Any, layout: Any) -> Array:
+        """Numbers in a Force that ``write`` changes, or takes to be what they were."""
+        raise NotImplementedError
+
+    def keep(self, system: openmm.System, layout: Any) -> None:
+        """A System has this layout, with what it holds now."""
+        self.layouts[self.key(system)] = layout
+        self._seen |= {self._mark(place.find(system), layout) for place in self.places}
+
+    def knows(self, force: Any, layout: Any) -> bool:
+        """Does a Force hold what the parameters started from, or what was written to one?"""
+        return self._mark(force, layout) in self._seen
+
+    def overwrite(self, force: Any, layout: Any) -> bool:
+        """``write``; False where something is lost by it that is not known from anywhere."""
+        before, was_known = self._mark(force, layout), self.knows(force, layout)
+        self.write(force, layout)
+        after = self._mark(force, layout)
+        self._seen.add(after)
+        return was_known or before == after
+
+    def _mark(self, force: Any, layout: Any) -> str:
+        return checksum(self.held(force, layout))
 
     def layout_like(self, system: openmm.System) -> Any:
         """The layout in another System, which has the parameters of the first one at the start.
@@ -240,9 +282,6 @@ def check_apart(term: Term, others: Iterable[Term]) -> None:
 
 
 def system_key(system: openmm.System) -> str:
-    """What a System is known by, whatever its forces are at present: its particles and constraints.
-
-    Two Systems of one key have to have one layout.
-    """
+    """What a System is known by but for its forces: its particles and constraints."""
     constraints = [system.getConstraintParameters(k)[:2] for k in range(system.getNumConstraints())]
     return f"{brief(masses_of(system).tolist())} {brief(constraints)}"

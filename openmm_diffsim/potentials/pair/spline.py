@@ -14,7 +14,6 @@ from .basis import SplineBasis
 Array = NDArray[np.float64]
 
 _COVERED = 2 / 3  # of r_min to the cutoff: what a table has to say something of
-_DEEP = 0.5  # core radii: from there on inwards the repulsion of ions grows no more
 _FAR, _CORE = 3.0, 20.0  # cutoffs and kJ/mol: a table far beyond with more than that at the cutoff
 
 
@@ -86,9 +85,10 @@ class SplinePair(PairPotential):
     def _least_fall(self) -> Tensor:
         """In the core, kJ/mol, [pairs of types, coefficients - 1]."""
         size = self.core_radius[:, None]
-        r = torch.maximum(self.centers[:-1], _DEEP * size)  # no straight line ends in infinity
+        r = torch.maximum(self.centers[:-1], 0.5 * size)  # deeper, the repulsion grows no more
         born = self.core_attraction[:, None] * size**4 / r**6
-        return self.basis.spacing * (self.core_slope + torch.where(size > 0, born, 0.0))
+        spacing = self.centers[1] - self.centers[0]
+        return spacing * (self.core_slope + torch.where(size > 0, born, 0.0))
 
     @torch.no_grad()
     def set_coefficients(self, coefficients: Tensor | ArrayLike) -> "SplinePair":

@@ -101,7 +101,8 @@ def _step(view: FitView, model: LinearModel) -> Step:
     parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
     for comparison, offset, precision in parts:
         data = Normal.of(comparison)
-        hessian, slope = data.damped, data.slope
+        bold = data.along(data.belief[1])
+        hessian, slope = bold.damped, bold.slope
         if precision is not None:
             hessian, slope = hessian + precision, slope + precision @ offset
         models.append((hessian, slope))
