@@ -360,7 +360,7 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
 def _check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
     for what, given in (("learn", learn), ("bounds", bounds)):
         wrong = set(given) - set(_WEIGHTS)
-        if wrong or isinstance(given, str):
+        if wrong or isinstance(given, str) or (what == "learn" and not given):
             raise PotentialError(f"{what}: expected of {list(_WEIGHTS)}, got {given!r}", got=given)
 
 
