@@ -599,6 +599,16 @@ def test_frames_are_evaluated_anew(learn: Callable[[Any], Any], tmp_path: Any) -
     assert torch.allclose(again.at(theta).learned_energy, view.learned_energy, rtol=1e-12)
 
 
+def test_a_value_that_was_set_in_the_context_is_not_lost_silently() -> None:
+    system, x = buckingham()
+    potential = diffsim.SystemParameters(system)
+    potential.global_parameters("b")
+    simulation = simulate(system, x)
+    simulation.context.setParameter("b", 39.0)
+    with pytest.warns(RuntimeWarning, match="Context has .*39"):
+        diffsim.StatePoint(simulation, potential)
+
+
 # In water, and in a fit --------------------------------------------------------------------------
 
 

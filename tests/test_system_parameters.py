@@ -523,6 +523,13 @@ def test_what_has_to_do_with_each_other_is_not_shared_out_in_a_sum(one: Any, oth
         (first + second).attach(molecules()[0])
 
 
+def test_nothing_to_learn_or_no_system_is_told() -> None:
+    with pytest.raises(PotentialError, match=r"expected an openmm.System, got 'water'"):
+        diffsim.SystemParameters("water")  # type: ignore[arg-type]
+    with pytest.raises(PotentialError, match="learn: expected"):
+        diffsim.SystemParameters(molecules()[0]).lennard_jones([0], learn=())
+
+
 def test_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
     system, _ = molecules(method=Force.NoCutoff)
     solvent = openmm.GBSAOBCForce()

@@ -107,6 +107,8 @@ class SystemParametersAdapter(Adapter):
             raise AttachError(f"the coefficients of {self.potential.name!r} are not finite")
         for place, term in self._placed():
             force = place.find(self._system)
+            if context is not None:
+                term.check_context(force, context)
             if not term.overwrite(force, self._layouts[term.name]):
                 _warn_of_loss(term.name, force.getName())
         if context is not None:

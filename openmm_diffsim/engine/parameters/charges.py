@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,6 @@ from .term import ForcePlace, FrameFeatures, Term
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_WITH_CHARGES = (openmm.GBSAOBCForce, openmm.CustomGBForce, openmm.CustomNonbondedForce)
 _UNIT = 0.1  # e, the least charge that energies are asked at
 
 
@@ -115,7 +115,8 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
-        _warn_of_copies(system, table.particles[:, 0], np.concatenate(list(types.values())), name)
+        others = [f for f in system.getForces() if f.this != place.find(system).this]
+        _warn_of_copies(others, table.particles[:, 0], np.concatenate(list(types.values())), name)
         term.keep(system, term._layout(system, types))
         return term
 
@@ -354,22 +355,26 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> NDArray[np.boo
     return np.asarray(own & told & (product != 0))
 
 
-def _warn_of_copies(system: openmm.System, q: Array, learned: IntArray, name: str) -> None:
+def _warn_of_copies(forces: Sequence[Any], q: Array, learned: IntArray, name: str) -> None:
     """Other Forces whose particles have these charges too, such as an implicit solvent's."""
-    if not q[learned].any():
-        return
-    for force in system.getForces():
-        if type(force) not in _WITH_CHARGES:
-            continue
-        rows = [force.getParticleParameters(i) for i in learned.tolist()]
-        table = np.array([[getattr(v, "_value", v) for v in row] for row in rows], dtype=float)
-        if np.isclose(table, q[learned][:, None], rtol=1e-6, atol=0).all(axis=0).any():
+    known = [f for f in forces if hasattr(f, "getParticleParameters")]
+    for force in (f for f in known if f.getNumParticles() == len(q)):
+        if q[learned].any() and _has_column(force, learned, q[learned]):
             warnings.warn(
                 f"{name}: {force.getName()!r} has the same charges as parameters of its own, "
                 "which stay as they are: only those of the NonbondedForce are learned",
                 RuntimeWarning,
                 stacklevel=4,
             )
+
+
+def _has_column(force: Any, particles: IntArray, numbers: Array) -> bool:
+    """Are these one of the parameters of a Force's particles?"""
+    rows = [force.getParticleParameters(i) for i in particles.tolist()]
+    plain = [[getattr(value, "_value", value) for value in row] for row in rows]
+    columns = zip(*plain, strict=False)
+    scalar = [c for c in columns if all(isinstance(value, float) for value in c)]
+    return any(np.allclose(column, numbers, rtol=1e-6, atol=0) for column in scalar)
 
 
 def _check_directions(directions: Directions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError
+from ...io.checksum import checksum
 from ...potentials.values import Values
 from ..adapters.pair_force import openmm_version
 from .grouping import Groups, Starts, common_start, groups_of
@@ -84,6 +86,18 @@ class GlobalTerm(ProbedTerm):
         """Set those of the Context."""
         for name, value in self._own(force).items():
             context.setParameter(name, value)
+
+    def check_context(self, force: Any, context: openmm.Context) -> None:
+        """Values that were set in the Context, and are neither a default nor were learned."""
+        own = self._own(force)
+        there = {name: context.getParameter(name) for name in own}
+        if there != own and checksum(np.array(list(there.values()))) not in self._seen:
+            warnings.warn(
+                f"{self.name}: the Context has {there}, but learning goes on from {own}: that is "
+                "replaced; set the defaults in the Force before SystemParameters(system) is made",
+                RuntimeWarning,
+                stacklevel=5,
+            )
 
     def held(self, force: Any, layout: Any) -> Array:
         """Their defaults."""

@@ -362,7 +362,7 @@ def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
     """PotentialError where they name something else than sigma and epsilon."""
     for what, given in (("learn", learn), ("bounds", bounds)):
         wrong = set(given) - set(WEIGHTS)
-        if wrong or isinstance(given, str):
+        if wrong or isinstance(given, str) or (what == "learn" and not given):
             raise PotentialError(f"{what}: expected of {list(WEIGHTS)}, got {given!r}", got=given)
 
 

@@ -46,6 +46,8 @@ class SystemParameters(Potential):
     """
 
     def __init__(self, system: openmm.System, name: str = "parameters") -> None:
+        if not isinstance(system, openmm.System):
+            raise PotentialError(f"system: expected an openmm.System, got {system!r}", got=system)
         super().__init__(name=name)
         self.terms = nn.ModuleDict()
         self._system: openmm.System | None = system

@@ -171,6 +171,9 @@ class Term(nn.Module):
         """What was written to a Force of a Context's System reaches the Context."""
         force.updateParametersInContext(context)
 
+    def check_context(self, force: Any, context: openmm.Context) -> None:
+        """Warn where a Context has numbers of its own, which ``bring`` will replace."""
+
     def hide(self, force: Any, layout: Any) -> None:
         """Put constants in place of all that ``write`` writes: what is left identifies a fit."""
         raise NotImplementedError
