@@ -269,6 +269,10 @@ class Observable:
             self.check_pressure(state_points[0].pressure)
         return ((state_points[0], self),)
 
+    def parts(self) -> tuple[Observable, ...]:
+        """What is recorded of it at one state point. Here: itself."""
+        return (self,)
+
     def combine(self, *averages: Tensor) -> Tensor:
         """The value [n_values] that the averages of all ``terms`` give. Here: the average."""
         (average,) = averages

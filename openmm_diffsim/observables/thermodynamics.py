@@ -241,6 +241,10 @@ class HeatOfVaporization(FunctionOfAverages):
                 )
         return super().terms(state_points)
 
+    def parts(self) -> tuple[Observable, ...]:
+        """Of the liquid alone; that of two state points is recorded as its ``observables``."""
+        return (self._alone,)
+
     def combine(self, *averages: Tensor) -> Tensor:
         """The heat of both, or of the liquid alone, kJ/mol, [1]."""
         return averages[0] + self.correction if len(averages) == 1 else super().combine(*averages)

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..curve import Axis, Curve
 from ..engine.statepoint import StatePoint
-from ..errors import ObservableError, TargetError
+from ..errors import TargetError
 from ..io import read_curve, tidy
 from ..limits import LIMITS, checked_number
-from ..observables import Observable
+from ..observables import Observable, check_observable, linearized
 from ..observables.identity import plain
 from ..units import value_in_md_units
 from .measurement import Measurement, Points, response_of
@@ -123,6 +122,7 @@ class Target:
             )
         points = state_points if isinstance(state_points, Sequence) else [state_points]
         self.state_points: tuple[StatePoint, ...] = tuple(points)
+        check_observable(observable)
         self.observable = observable
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
         self.weight = checked_number("weight", weight, TargetError)
@@ -191,26 +191,7 @@ class Target:
         ObservableError
             If torch finds no way back to the averages, or either is not finite.
         """
-        leaves = tuple(average.detach().requires_grad_(True) for average in averages)
-        with torch.enable_grad():
-            value = self.observable.combine(*leaves).double()
-        if not value.requires_grad:
-            raise ObservableError(
-                f"{self.observable.label} is computed from the averages in a way that torch cannot "
-                "follow: expected torch functions of the Tensors it gets, without detach()"
-            )
-        each = torch.eye(len(value), dtype=value.dtype)
-        slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
-        jacobians = [
-            np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
-            for slope, leaf in zip(slopes, leaves, strict=True)
-        ]
-        values = value.detach().numpy()
-        if not all(np.all(np.isfinite(a)) for a in [values, *jacobians]):
-            raise ObservableError(
-                f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
-                "that is not finite: expected a function that is smooth where the frames are"
-            )
+        values, jacobians = linearized(self.observable, averages)
         slope = self.response.jacobian(values)
         return self.response(values), [slope @ jacobian for jacobian in jacobians]
 
