@@ -81,5 +81,5 @@ def _target(
     )
 
 
-def _times(number: float | None, factor: float) -> float | None:
-    return None if number is None else factor * number
+def _times(number: Any, factor: float) -> Any:
+    return None if number is None else factor * np.asarray(number)

@@ -89,6 +89,7 @@ class PressureTensor(Observable):
         Without a box, or of a network.
     """
 
+    entry = "pressure-tensor"
     kind = "pressure"
     n_values = 3
     needs_axes = True

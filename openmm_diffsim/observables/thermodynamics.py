@@ -50,6 +50,7 @@ class InABox(Numbers):
 class Volume(Observable):
     """Volume of the box, nm^3."""
 
+    entry = "volume"
     kind = "volume"
 
     def recorder(self, particles: Particles) -> Recorder:
