@@ -41,7 +41,7 @@ from openmm_diffsim import (
     ThermalExpansion,
     Volume,
 )
-from openmm_diffsim.errors import ObservableError
+from openmm_diffsim.errors import ObservableError, TargetError
 from openmm_diffsim.observables.base import Charges, Frame, Particles
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.refinement.averages import Sight
@@ -103,7 +103,7 @@ def terms_of(observable: Observable, pressure: float | None = PRESSURE) -> list[
 def compared(observable: Observable, samples: Samples) -> Comparison:
     """Its value from these frames, with its error."""
     place = point(samples.pressure)
-    target = Target(place, observable, 1.0, uncertainty=1.0)
+    target = Target(place, observable, 1.0, uncertainty=1.0, as_it_is=True)
     return compare([target], [Sight(place, samples.at())], jacobian=False)
 
 
@@ -251,7 +251,7 @@ def test_the_jacobian_of_a_fit_is_that_gradient(observable: Observable) -> None:
     potential, samples = pool_of(terms_of(observable), PRESSURE)
     (whole,) = torch.autograd.grad(value_of(observable, samples), list(potential.parameters()))
     place = point()
-    target = Target(place, observable, 1.0, uncertainty=1.0)
+    target = Target(place, observable, 1.0, uncertainty=1.0, as_it_is=True)
     found = compare([target], [Sight(place, samples.at())])
     np.testing.assert_allclose(found.jacobian[0], whole.ravel(), rtol=1e-8)
 
@@ -441,6 +441,34 @@ def test_frames_of_one_volume_say_nothing_at_a_pressure(observable: Observable) 
         compared(observable, samples)
     free = recorded(potential, record, energy, 27.0 + 0.1 * energy)
     assert np.isfinite(compared(observable, free).prediction).all()
+
+
+@pytest.mark.parametrize(
+    ("observable", "value"),
+    [
+        (Density(), 997.0),
+        (Density(), -1.0),
+        (IsothermalCompressibility(), 4.5e-10),
+        (HeatCapacity(), 0.075),
+        (HeatOfVaporization(), 44000.0),
+        (HeatOfVaporization(), -44.0),
+        (DielectricConstant(background=1.8), 1.5),
+    ],
+)
+def test_a_unit_that_was_forgotten_is_noticed(observable: Observable, value: float) -> None:
+    with pytest.raises(TargetError, match=rf"{observable.label}: got {value:g}, expected .* to "):
+        Target(point(), observable, value, uncertainty=abs(value))
+    taken = Target(point(), observable, value, uncertainty=abs(value), as_it_is=True)
+    assert taken.values[0] == value
+
+
+def test_value_and_uncertainty_have_one_unit() -> None:
+    kg = unit.kilogram / unit.meter**3
+    with pytest.raises(TargetError, match="got 1 without a unit beside a value in kilogram"):
+        Target(point(), Density(), 997 * kg, uncertainty=1)
+    assert Target(point(), Density(), 997 * kg, uncertainty=1 * kg).uncertainty[0] == 1e-3
+    bar = Target(point(), diffsim.Pressure(), 1 * unit.bar, uncertainty=50)
+    assert bar.uncertainty[0] == 50
 
 
 PER_VOLUME = diffsim.FunctionOfAverages(torch.div, [Enthalpy(), Volume()], symbol="h / V")

@@ -66,6 +66,7 @@ def _target(
             _times(entry.value, entry.factor),
             uncertainty=_times(entry.uncertainty, entry.factor),
             weight=entry.weight,
+            as_it_is=entry.as_it_is,
             **_measured(entry),
         )
     return Target(

@@ -73,7 +73,7 @@ class TargetSection:
     noise: str = "auto"  # of a histogram
     columns: tuple[int, ...] | None = None  # of x, y and perhaps the error, counted from 1
     block: int | None = None  # of several tables in the file, counted from 1 or from -1
-    as_it_is: bool = False  # a curve, whatever it looks like
+    as_it_is: bool = False  # whatever it looks like
     value: float | tuple[float, ...] | None = (
         None  # of what is no curve, in md units times ``factor``
     )
@@ -330,7 +330,7 @@ def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
         raise section.error(
             "uncertainty", f"a target of {observable.entry} needs its uncertainty ({unit})"
         )
-    return {"value": value, "factor": factor}
+    return {"value": value, "factor": factor, "as_it_is": section.flag("as_it_is")}
 
 
 def _factor(section: _Section, kind: str) -> float:

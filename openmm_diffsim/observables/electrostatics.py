@@ -19,6 +19,7 @@ from ..units import COULOMB, value_in_md_units
 from .base import Array, Charges, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .fluctuations import deviations
 from .function import FunctionOfAverages
+from .plausible import check_usual
 from .site import Section
 from .thermodynamics import Volume, thermal_energy
 
@@ -62,6 +63,10 @@ class DielectricConstant(FunctionOfAverages):
             [DipoleFluctuation(charges), Volume()],
             symbol=type(self).__name__,
         )
+
+    def check_values(self, values: Array) -> None:
+        """No less than the background."""
+        check_usual(self.label, values, (self.background, 1e6), self.unit)
 
     @classmethod
     def settings(cls, section: Section) -> dict[str, Any]:

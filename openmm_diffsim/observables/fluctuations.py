@@ -165,6 +165,7 @@ class HeatCapacity(PerMolecule):
     """
 
     entry = "heat-capacity"
+    usual = (0.5e3 * MOLAR_GAS_CONSTANT, 1e6)  # from R / 2
     kind = "heat_capacity"
 
     def __init__(self, at: str = "pressure", n: int | None = None) -> None:
@@ -209,6 +210,7 @@ class IsothermalCompressibility(FunctionOfAverages):
     """kappa = Var(V) / (R T <V>), 1/bar, at constant pressure and temperature."""
 
     entry = "compressibility"
+    usual = (1e-8, 100.0)  # of a solid, of a dilute gas
     kind = "compressibility"
     needs_pressure = True
 

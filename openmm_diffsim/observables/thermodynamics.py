@@ -70,6 +70,7 @@ class Density(Observable):
     """
 
     entry = "density"
+    usual = (1e-7, 30.0)
     kind = "mass_density"
     needs_pressure = True
 
@@ -205,6 +206,7 @@ class HeatOfVaporization(FunctionOfAverages):
     """
 
     entry = "heat-of-vaporization"
+    usual = (1e-3, 2000.0)
     kind = "energy"
 
     def __init__(
