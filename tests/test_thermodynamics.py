@@ -471,6 +471,16 @@ def test_value_and_uncertainty_have_one_unit() -> None:
     assert bar.uncertainty[0] == 50
 
 
+def test_liquid_and_gas_in_the_wrong_order_are_refused() -> None:
+    liquid, gas = point(), point(None)
+    gas.n_particles = 3
+    with pytest.raises(ObservableError, match=r"expected \[liquid, gas\], got a first .* of 3"):
+        Target([gas, liquid], HeatOfVaporization(), 44.0, uncertainty=1.0)
+    Target([liquid, gas], HeatOfVaporization(), 44.0, uncertainty=1.0)
+    with pytest.raises(ObservableError, match="charges: expected finite numbers"):
+        DielectricConstant(charges=[np.nan] * N)
+
+
 PER_VOLUME = diffsim.FunctionOfAverages(torch.div, [Enthalpy(), Volume()], symbol="h / V")
 
 

@@ -202,7 +202,8 @@ class HeatOfVaporization(FunctionOfAverages):
     Raises
     ------
     ObservableError
-        If the temperatures differ, or the molecules of a liquid alone are not rigid.
+        If the temperatures differ, the first state point has fewer particles than the second, so
+        that they are in the wrong order, or the molecules of a liquid alone are not rigid.
     """
 
     entry = "heat-of-vaporization"
@@ -241,6 +242,14 @@ class HeatOfVaporization(FunctionOfAverages):
                     f"and {gas:g} K",
                     got=gas,
                     expected=liquid,
+                )
+            sizes = [getattr(point, "n_particles", 0) for point in state_points]
+            if sizes[0] < sizes[1]:
+                raise ObservableError(
+                    f"{self.symbol}: expected [liquid, gas], got a first state point of {sizes[0]} "
+                    f"particles and a second of {sizes[1]}: a gas is the smaller one, best a single "
+                    "molecule; give them in the other order",
+                    got=sizes,
                 )
         return super().terms(state_points)
 
