@@ -247,7 +247,7 @@ class HeatOfVaporization(FunctionOfAverages):
             if sizes[0] < sizes[1]:
                 raise ObservableError(
                     f"{self.symbol}: expected [liquid, gas], got a first state point of {sizes[0]} "
-                    f"particles and a second of {sizes[1]}: a gas is the smaller one, best a single "
+                    f"particles and a second of {sizes[1]}: a gas is the smaller one, best one "
                     "molecule; give them in the other order",
                     got=sizes,
                 )
