@@ -316,6 +316,15 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
     assert fit.states[0].pool is None and spring.stiffness == STIFFNESS
 
 
+def test_a_trajectory_that_is_read_twice_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    fit, point = fit_of(Spring(), STIFFNESS)
+    for seed in (1, 2):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 20, seed)))
+    assert not any("already" in str(w.message) for w in recwarn.list)
+    with pytest.warns(UserWarning, match="20 of 20 frames are there already"):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 20, 2)))
+
+
 class Known(Spring):
     """A logarithm that is known to a tenth beforehand."""
 
