@@ -106,15 +106,20 @@ UNIT_NAMES: dict[str, str] = {
 """The md unit of each kind of number, as it is written beside one."""
 
 ACCEPTED: dict[str, dict[str, float]] = {
+    "volume": {"nm^3": 1.0, "A^3": 1e-3},
     "mass_density": {"g/cm3": 1.0, "kg/m3": 1e-3},
-    "energy": {"kJ/mol": 1.0, "kcal/mol": 4.184},
+    "energy": {"kJ/mol": 1.0, "J/mol": 1e-3, "kcal/mol": 4.184},
     "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01, "MPa": 10.0, "GPa": 1e4},
     "heat_capacity": {"J/mol/K": 1.0, "kJ/mol/K": 1e3, "cal/mol/K": 4.184},
     "compressibility": {"1/bar": 1.0, "1/atm": 1 / 1.01325, "1/Pa": 1e5, "1/GPa": 1e-4},
+    "expansion": {"1/K": 1.0},
     "surface_tension": {"mN/m": 1.0, "N/m": 1e3, "dyn/cm": 1.0},
     "diffusion": {"nm2/ps": 1.0, "cm2/s": 100.0, "m2/s": 1e6},
 }
-"""For kinds of measured values the units that a configuration may name, each in md units."""
+"""For kinds of measured values the units that a configuration may name, each in md units.
+
+A power may be written with a ^ or without: g/cm^3 is g/cm3.
+"""
 
 
 def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:

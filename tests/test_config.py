@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import openmm_diffsim
@@ -118,6 +119,10 @@ THERMODYNAMIC = [
     ({"observable": "dielectric-constant", "value": 78.4, "background": 1.8}, 78.4, ""),
     ({"observable": "surface-tension", "value": 0.072, "unit": "N/m"}, 72.0, "mN/m"),
     ({"observable": "pressure", "value": 0.1, "unit": "MPa"}, 1.0, "bar"),
+    ({"observable": "density", "value": 0.997, "unit": "g/cm^3"}, 0.997, "g/cm^3"),
+    ({"observable": "potential-energy", "value": -4600.0, "unit": "J/mol"}, -4.6, "kJ/mol"),
+    ({"observable": "thermal-expansion", "value": 2.6e-4, "unit": "1/K"}, 2.6e-4, "1/K"),
+    ({"observable": "volume", "value": 4.2, "unit": "nm3"}, 4.2, "nm^3"),
 ]
 
 
@@ -137,6 +142,19 @@ def test_a_value_may_be_in_another_unit(
     assert target.values[0] == pytest.approx(value)
     assert target.uncertainty[0] == pytest.approx(0.1 * abs(value))
     assert target.measurement.offset == pytest.approx(0.2 * abs(value))
+
+
+def test_the_pressure_along_each_axis_is_a_list(folder: Path) -> None:
+    given = {"observable": "pressure-tensor", "value": [1.0, 2.0, 3.0], "uncertainty": 50.0}
+    known = ISSUE_EXAMPLE["target"][0]
+    made = changed(folder, target=[known, given | {"unit": "MPa"}]).targets[1]
+    point: Any = SimpleNamespace(pressure=None, timestep=0.002, temperature=300.0)
+    target = build_target(1, point, made, made.observable(), None)
+    np.testing.assert_allclose(target.values, [10.0, 20.0, 30.0])
+    np.testing.assert_allclose(target.uncertainty, 500.0)
+    for wrong in (1.0, [1.0, 2.0], [1.0, "2", 3.0]):
+        with pytest.raises(ConfigurationError, match=r"target\[1\]\.value: "):
+            changed(folder, target=[known, given | {"value": wrong}])
 
 
 def test_what_a_state_point_cannot_tell_is_refused_by_its_key(folder: Path) -> None:

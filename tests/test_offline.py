@@ -316,6 +316,35 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
     assert fit.states[0].pool is None and spring.stiffness == STIFFNESS
 
 
+def test_a_trajectory_that_is_read_twice_is_told(recwarn: pytest.WarningsRecorder) -> None:
+    fit, point = fit_of(Spring(), STIFFNESS)
+    for seed in (1, 2):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 20, seed)))
+    assert not any("already" in str(w.message) for w in recwarn.list)
+    with pytest.warns(UserWarning, match="20 of 20 frames are there already"):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 20, 2)))
+
+
+class Known(Spring):
+    """A logarithm that is known to a tenth beforehand."""
+
+    def parameter_prior(self) -> tuple[Array, Array]:
+        return self.k.detach().numpy().copy(), np.array([0.1])
+
+
+@diffsim.adapts(Known)
+class KnownAdapter(SpringAdapter):
+    pass
+
+
+def test_a_number_in_place_of_its_logarithm_is_refused() -> None:
+    fit, point = fit_of(Known(log=True), STIFFNESS)
+    with pytest.raises(TargetError, match=r"standard deviations .* the logarithm of a sigma, say"):
+        fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), {"k": STIFFNESS})
+    samples = fit.read(point, trajectory_of(drawn(200.0, 10)), {"k": np.log(200.0)})
+    np.testing.assert_allclose(samples.runs[0].coefficients, 200.0)
+
+
 def test_a_trajectory_that_drifts_is_told() -> None:
     fit, point = fit_of(Spring(), STIFFNESS)
     cold = drawn(2 * STIFFNESS, 300, 1)

@@ -14,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from openmm import app, unit
 from scipy.stats import gamma, norm
-from systems import FreePair, assert_parameter_gradient, empty_system, lattice, topology
+from systems import (
+    FreePair,
+    assert_parameter_gradient,
+    empty_system,
+    lattice,
+    simulate,
+    topology,
+)
 from test_averages import autoregressive
 from torch import Tensor
 
@@ -34,7 +41,7 @@ from openmm_diffsim import (
     ThermalExpansion,
     Volume,
 )
-from openmm_diffsim.errors import ObservableError
+from openmm_diffsim.errors import ObservableError, TargetError
 from openmm_diffsim.observables.base import Charges, Frame, Particles
 from openmm_diffsim.potentials import SplineBasis
 from openmm_diffsim.refinement.averages import Sight
@@ -96,7 +103,7 @@ def terms_of(observable: Observable, pressure: float | None = PRESSURE) -> list[
 def compared(observable: Observable, samples: Samples) -> Comparison:
     """Its value from these frames, with its error."""
     place = point(samples.pressure)
-    target = Target(place, observable, 1.0, uncertainty=1.0)
+    target = Target(place, observable, 1.0, uncertainty=1.0, as_it_is=True)
     return compare([target], [Sight(place, samples.at())], jacobian=False)
 
 
@@ -244,7 +251,7 @@ def test_the_jacobian_of_a_fit_is_that_gradient(observable: Observable) -> None:
     potential, samples = pool_of(terms_of(observable), PRESSURE)
     (whole,) = torch.autograd.grad(value_of(observable, samples), list(potential.parameters()))
     place = point()
-    target = Target(place, observable, 1.0, uncertainty=1.0)
+    target = Target(place, observable, 1.0, uncertainty=1.0, as_it_is=True)
     found = compare([target], [Sight(place, samples.at())])
     np.testing.assert_allclose(found.jacobian[0], whole.ravel(), rtol=1e-8)
 
@@ -398,6 +405,8 @@ UNBOUND = Frame(np.zeros((N, 3)), None, float("nan"), 0.0)
         ),
         (lambda: HeatCapacity("entropy"), "at: expected 'pressure' or 'volume', got 'entropy'"),
         (lambda: PotentialEnergy(n=0), "n: expected a whole number >= 1, got 0"),
+        (lambda: Covariance("x"), "expected an Observable, got 'x'"),  # type: ignore[arg-type]
+        (lambda: Covariance(Volume(), kind="bogus"), "kind: expected one of length, area"),
         (lambda: Covariance(Volume(), over="kT"), "over: expected one of"),
         (lambda: Covariance(Volume(), diffsim.RDF(0.5, 3)), "expected one value of b or as many"),
         (lambda: Covariance(diffsim.VACF(3)), "expected values of frames"),
@@ -432,6 +441,99 @@ def test_frames_of_one_volume_say_nothing_at_a_pressure(observable: Observable) 
         compared(observable, samples)
     free = recorded(potential, record, energy, 27.0 + 0.1 * energy)
     assert np.isfinite(compared(observable, free).prediction).all()
+
+
+@pytest.mark.parametrize(
+    ("observable", "value"),
+    [
+        (Density(), 997.0),
+        (Density(), -1.0),
+        (IsothermalCompressibility(), 4.5e-10),
+        (HeatCapacity(), 0.075),
+        (HeatOfVaporization(), 44000.0),
+        (HeatOfVaporization(), -44.0),
+        (DielectricConstant(background=1.8), 1.5),
+    ],
+)
+def test_a_unit_that_was_forgotten_is_noticed(observable: Observable, value: float) -> None:
+    with pytest.raises(TargetError, match=rf"{observable.label}: got {value:g}, expected .* to "):
+        Target(point(), observable, value, uncertainty=abs(value))
+    taken = Target(point(), observable, value, uncertainty=abs(value), as_it_is=True)
+    assert taken.values[0] == value
+
+
+def test_value_and_uncertainty_have_one_unit() -> None:
+    kg = unit.kilogram / unit.meter**3
+    with pytest.raises(TargetError, match="got 1 without a unit beside a value in kilogram"):
+        Target(point(), Density(), 997 * kg, uncertainty=1)
+    assert Target(point(), Density(), 997 * kg, uncertainty=1 * kg).uncertainty[0] == 1e-3
+    bar = Target(point(), diffsim.Pressure(), 1 * unit.bar, uncertainty=50)
+    assert bar.uncertainty[0] == 50
+
+
+def test_liquid_and_gas_in_the_wrong_order_are_refused() -> None:
+    liquid, gas = point(), point(None)
+    gas.n_particles = 3
+    with pytest.raises(ObservableError, match=r"expected \[liquid, gas\], got a first .* of 3"):
+        Target([gas, liquid], HeatOfVaporization(), 44.0, uncertainty=1.0)
+    Target([liquid, gas], HeatOfVaporization(), 44.0, uncertainty=1.0)
+    with pytest.raises(ObservableError, match="charges: expected finite numbers"):
+        DielectricConstant(charges=[np.nan] * N)
+
+
+PER_VOLUME = diffsim.FunctionOfAverages(torch.div, [Enthalpy(), Volume()], symbol="h / V")
+
+
+@pytest.mark.parametrize(
+    "observable",
+    [IsothermalCompressibility(), ThermalExpansion(), PER_VOLUME],
+    ids=lambda observable: observable.label,
+)
+def test_samples_give_what_a_fit_gives_of_a_function_of_averages(observable: Observable) -> None:
+    """Value, error and slope, where the noise of <A> and <B> hangs together."""
+    potential, samples = pool_of(observable.parts(), PRESSURE)
+    estimate, found = samples.estimate(observable), compared(observable, samples)
+    np.testing.assert_allclose(estimate.value, found.prediction, rtol=1e-10)
+    averages = [samples.average(o) for o in observable.parts()]
+    np.testing.assert_allclose(samples.average(observable).detach(), estimate.value, rtol=1e-12)
+    assert estimate.standard_error[0] == pytest.approx(found.own_error()[0], rel=0.5)
+    slope = samples.at().jacobian(observable)
+    (by_torch,) = torch.autograd.grad(observable.combine(*averages).sum(), potential.c)
+    scale = np.abs(slope).max()
+    np.testing.assert_allclose(slope.ravel(), by_torch.ravel(), atol=1e-9 * scale + 1e-15)
+
+
+def test_the_error_of_a_function_is_that_of_its_spread_over_runs() -> None:
+    """Compressibility of an ideal gas, 60 runs: reduced chi-square 1 +- 4 standard errors."""
+    observable, runs = IsothermalCompressibility(), []
+    for seed in range(60):
+        volume = np.random.default_rng(seed).gamma(N + 1, KT * BAR / PRESSURE, 500)
+        samples = recorded(FreePair(BASIS), observable.parts(), np.zeros(500), volume)
+        runs.append(samples.estimate(observable))
+    off = [(e.value[0] - (N + 1) / N / PRESSURE * N / (N + 1)) / e.standard_error[0] for e in runs]
+    assert np.mean(np.square(off)) == pytest.approx(1.0, abs=4 * (2 / 60) ** 0.5)
+
+
+def test_a_run_records_what_functions_of_averages_need() -> None:
+    kappa, density = IsothermalCompressibility(), Density()
+    system = empty_system(27, 2 * np.eye(3))
+    system.addForce(openmm.MonteCarloBarostat(50.0, 120.0, 2))
+    potential = FreePair(BASIS)
+    potential.attach(system)
+    liquid = diffsim.StatePoint(simulate(system, lattice(27, 2 * np.eye(3))), potential)
+    samples = liquid.sample(200, 4, [kappa, density])
+    assert set(samples.records) == {*kappa.observables, density}
+    assert samples.estimate(kappa).standard_error[0] > 0
+    with pytest.raises(ObservableError, match="was not recorded"):
+        samples.estimate(ThermalExpansion())
+    for record, words in (
+        (["density"], "expected an Observable, got 'density', such as"),
+        ([Density], r"got the class Density; make one of it, Density\(\.\.\.\)"),
+    ):
+        with pytest.raises(ObservableError, match=words):
+            liquid.sample(20, 10, record)  # type: ignore[arg-type]
+        with pytest.raises(ObservableError, match=words):
+            Target(liquid, record[0], 1.0, uncertainty=1.0)  # type: ignore[arg-type]
 
 
 def test_a_covariance_takes_any_observable_of_frames() -> None:

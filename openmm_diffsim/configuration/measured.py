@@ -66,6 +66,7 @@ def _target(
             _times(entry.value, entry.factor),
             uncertainty=_times(entry.uncertainty, entry.factor),
             weight=entry.weight,
+            as_it_is=entry.as_it_is,
             **_measured(entry),
         )
     return Target(
@@ -81,5 +82,5 @@ def _target(
     )
 
 
-def _times(number: float | None, factor: float) -> float | None:
-    return None if number is None else factor * number
+def _times(number: Any, factor: float) -> Any:
+    return None if number is None else factor * np.asarray(number)

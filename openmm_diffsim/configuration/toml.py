@@ -73,8 +73,10 @@ class TargetSection:
     noise: str = "auto"  # of a histogram
     columns: tuple[int, ...] | None = None  # of x, y and perhaps the error, counted from 1
     block: int | None = None  # of several tables in the file, counted from 1 or from -1
-    as_it_is: bool = False  # a curve, whatever it looks like
-    value: float | None = None  # of what is no curve, in md units times ``factor``
+    as_it_is: bool = False  # whatever it looks like
+    value: float | tuple[float, ...] | None = (
+        None  # of what is no curve, in md units times ``factor``
+    )
     factor: float = 1.0  # of value, uncertainty and offset: their unit, in md units
     measurement: Mapping[str, Any] = field(default_factory=dict)  # see refinement.Measurement
 
@@ -321,14 +323,14 @@ def _curve(section: _Section, observable: type[Observable]) -> dict[str, Any]:
 
 def _value(section: _Section, observable: type[Observable]) -> dict[str, Any]:
     """What a target has that is a number."""
-    value = section.number("value")
+    value = section.numbers("value", observable.n_values)
     factor = _factor(section, observable.kind)
     if not {"uncertainty", "covariance"} & section.raw.keys():
         unit = section.raw.get("unit", UNIT_NAMES[observable.kind])
         raise section.error(
             "uncertainty", f"a target of {observable.entry} needs its uncertainty ({unit})"
         )
-    return {"value": value, "factor": factor}
+    return {"value": value, "factor": factor, "as_it_is": section.flag("as_it_is")}
 
 
 def _factor(section: _Section, kind: str) -> float:
@@ -336,7 +338,10 @@ def _factor(section: _Section, kind: str) -> float:
     units = ACCEPTED.get(kind)
     if units is None:
         return 1.0
-    unit = section.choice("unit", tuple(units), next(iter(units)))
+    spelled = {name.replace("^", ""): name for name in units}
+    given = section.raw.get("unit")
+    known = spelled.get(given.replace("^", "")) if isinstance(given, str) else None
+    unit = section.choice("unit", tuple(units), next(iter(units)), known)
     files = {"covariance", "systematic"} & section.raw.keys()
     if units[unit] != 1.0 and files:
         raise section.error("unit", f"got {unit!r}, but {min(files)} is in {UNIT_NAMES[kind]}")
@@ -435,6 +440,17 @@ class _Section:
 
         return self._checked(key, default, check)
 
+    def numbers(self, key: str, n: int) -> Any:
+        """One number, or a list of n where there are several."""
+        given = self.raw.get(key)
+        if n == 1 or given is None:
+            return self.number(key)
+        value = self._take(key, None)
+        if not isinstance(value, list) or len(value) != n:
+            raise self.error(key, f"got {shown(value)}, expected a list of {n} numbers")
+        name, limit = self._full(key), limit_of(key)
+        return tuple(checked_number(name, each, self._refusal(key), limit) for each in value)
+
     def integer(self, key: str, default: Any = ..., at_least: int = 0) -> Any:
         def check(value: Any) -> int:
             limit = limit_of(key, whole=True)
@@ -513,8 +529,13 @@ class _Section:
             )
         return [list(row) for row in value]
 
-    def choice(self, key: str, allowed: tuple[str, ...], default: Any = ...) -> Any:
+    def choice(
+        self, key: str, allowed: tuple[str, ...], default: Any = ..., known: str | None = None
+    ) -> Any:
+        """One of the allowed names; ``known`` is that of another spelling of what is there."""
+
         def check(value: Any) -> str:
+            value = known or value
             if value not in allowed:
                 raise self.error(key, not_one_of(value, allowed))
             return str(value)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import ObservableError, SamplingError
-from ..observables import Charges, Frame, Observable, Particles, Recorder, record_frame
+from ..observables import Charges, Frame, Observable, Particles, Recorder, parts_of, record_frame
 from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
@@ -56,7 +56,7 @@ class FrameRecorder:
     ) -> None:
         adapter = attached(potential, context.getSystem())
         self.potential = potential
-        self.observables = tuple(observables)
+        self.observables = parts_of(observables)
         self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
         self._learned_is_periodic = adapter.is_periodic
         bonds = bonds_of(context.getSystem())
@@ -270,7 +270,7 @@ class SampleReporter:
     potential : Potential
         Attached to the Simulation's System; its parameters must not change while it reports.
     record : sequence of Observable
-        What else to record.
+        What else to record; of a FunctionOfAverages, what it is a function of.
     temperature, pressure : float or Quantity
         K and bar, of the state point.
     trajectory : path, optional
@@ -290,7 +290,7 @@ class SampleReporter:
     ) -> None:
         self.interval = interval
         self.potential = potential
-        self.observables = tuple(record)
+        self.observables = parts_of(record)
         self.temperature, self.pressure = state_numbers(temperature, pressure)
         self.trajectory = trajectory
         self.recorder: FrameRecorder | None = None

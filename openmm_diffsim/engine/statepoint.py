@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import EquilibrationError, FileError, ObservableError, SamplingError, StatePointError
-from ..observables import Observable, Place, Segment, SegmentObservable
+from ..observables import Observable, Place, Segment, SegmentObservable, parts_of
 from ..potentials import Potential
 from ..samples import Samples
 from ..statistics.averages import detect_equilibration, drift
@@ -243,7 +243,8 @@ class StatePoint:
         steps, every : int
             Steps to record over, and between frames.
         record : sequence of Observable
-            What to record besides the basis sums.
+            What to record besides the basis sums; of a FunctionOfAverages, such as
+            IsothermalCompressibility, what it is a function of.
         equilibration : int
             Steps to run first, unrecorded.
         discard_transient : bool
@@ -262,6 +263,8 @@ class StatePoint:
 
         Raises
         ------
+        ObservableError
+            If something to record is no Observable, or the particles do not fit it.
         StatePointError
             If no run can begin where the Simulation is, see ``check_start``; asked once. If
             thermostat and barostat do not agree, or are given other values during the run.
@@ -277,6 +280,7 @@ class StatePoint:
                 f"expected steps >= every >= 1, got steps = {steps}, every = {every}",
                 reason="arguments",
             )
+        record = parts_of(record)
         self.apply()
         if not self._has_begun:
             check_start(self.simulation.context, self.temperature)

@@ -29,7 +29,7 @@ from .fluctuations import (
     IsothermalCompressibility,
     ThermalExpansion,
 )
-from .function import FunctionOfAverages
+from .function import FunctionOfAverages, check_observable, linearized, parts_of
 from .pressure import Pressure, PressureTensor, SurfaceTension
 from .segment import Segment, SegmentObservable
 from .site import Place, Section, Site
@@ -77,5 +77,8 @@ __all__ = [
     "SurfaceTension",
     "ThermalExpansion",
     "Volume",
+    "check_observable",
+    "linearized",
+    "parts_of",
     "record_frame",
 ]

@@ -15,6 +15,7 @@ from ..errors import ObservableError
 from ..statistics.kernels import PairHistogram, PairSums, largest_range
 from ..units import UNIT_NAMES
 from .identity import plain, public
+from .plausible import check_usual
 from .site import Place, Section, Site
 
 Array = NDArray[np.float64]
@@ -203,6 +204,9 @@ class Observable:
     shift: ClassVar[float] = 0.0
     """How far apart several curves in one panel stand; those at 0 differ in style."""
 
+    usual: ClassVar[tuple[float, float] | None] = None
+    """Between what its values lie, in their md unit: beyond it, a unit was forgotten."""
+
     kind: str = "dimensionless"  # of a value, one of ``units.UNIT_NAMES``
     n_values: int = 1
     needs_virial: bool = False
@@ -269,6 +273,10 @@ class Observable:
             self.check_pressure(state_points[0].pressure)
         return ((state_points[0], self),)
 
+    def parts(self) -> tuple[Observable, ...]:
+        """What is recorded of it at one state point. Here: itself."""
+        return (self,)
+
     def combine(self, *averages: Tensor) -> Tensor:
         """The value [n_values] that the averages of all ``terms`` give. Here: the average."""
         (average,) = averages
@@ -330,6 +338,10 @@ class Observable:
         What looks like a slip of unit or normalisation: ``plausible.doubt`` makes the error. None
         where nothing is known of the place.
         """
+
+    def check_values(self, values: Array) -> None:
+        """Raise TargetError when measured values, in md units, cannot be of this observable."""
+        check_usual(self.label, values, self.usual, self.unit)
 
     # What liquid-state theory may say of it ----------------------------------------------------
 

@@ -19,6 +19,7 @@ from ..units import COULOMB, value_in_md_units
 from .base import Array, Charges, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .fluctuations import deviations
 from .function import FunctionOfAverages
+from .plausible import check_usual
 from .site import Section
 from .thermodynamics import Volume, thermal_energy
 
@@ -63,6 +64,10 @@ class DielectricConstant(FunctionOfAverages):
             symbol=type(self).__name__,
         )
 
+    def check_values(self, values: Array) -> None:
+        """No less than the background."""
+        check_usual(self.label, values, (self.background, 1e6), self.unit)
+
     @classmethod
     def settings(cls, section: Section) -> dict[str, Any]:
         """``background``."""
@@ -77,6 +82,8 @@ class DipoleFluctuation(Observable):
 
     def __init__(self, charges: ArrayLike | None = None) -> None:
         given = None if charges is None else np.asarray(value_in_md_units(charges, "charge"))
+        if given is not None and not np.all(np.isfinite(given)):
+            raise ObservableError(f"charges: expected finite numbers in e, got {given}", got=given)
         self.charges = given
 
     def recorder(self, particles: Particles) -> Recorder:

@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..units import BAR, MOLAR_GAS_CONSTANT
+from ..units import BAR, MOLAR_GAS_CONSTANT, UNIT_NAMES
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
-from .function import FunctionOfAverages
+from .function import FunctionOfAverages, check_observable
 from .site import Section
 from .thermodynamics import (
     InABox,
@@ -64,12 +64,18 @@ class Covariance(Observable):
         kind: str = "dimensionless",
     ) -> None:
         self.a, self.b = a, a if b is None else b
+        for part in (self.a, self.b):
+            check_observable(part)
         self.over, self.kind, self.n_values = over, kind, a.n_values
         self._check()
         for need in ("needs_virial", "needs_axes", "needs_molecules", "needs_pressure"):
             setattr(self, need, any(getattr(part, need) for part in (type(self), self.a, self.b)))
 
     def _check(self) -> None:
+        if self.kind not in UNIT_NAMES:
+            raise ObservableError(
+                f"kind: expected one of {', '.join(UNIT_NAMES)}, got {self.kind!r}", got=self.kind
+            )
         if self.over not in OVER:
             raise ObservableError(f"over: expected one of {OVER}, got {self.over!r}")
         if any(part.is_dynamic for part in (self.a, self.b)):
@@ -159,6 +165,7 @@ class HeatCapacity(PerMolecule):
     """
 
     entry = "heat-capacity"
+    usual = (0.5e3 * MOLAR_GAS_CONSTANT, 1e6)  # from R / 2
     kind = "heat_capacity"
 
     def __init__(self, at: str = "pressure", n: int | None = None) -> None:
@@ -203,6 +210,7 @@ class IsothermalCompressibility(FunctionOfAverages):
     """kappa = Var(V) / (R T <V>), 1/bar, at constant pressure and temperature."""
 
     entry = "compressibility"
+    usual = (1e-8, 100.0)  # of a solid, of a dilute gas
     kind = "compressibility"
     needs_pressure = True
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import ObservableError
+from ..limits import shown
+from ..units import UNIT_NAMES
 from .arguments import at_least
-from .base import Observable, Particles, Recorder
+from .base import Array, Observable, Particles, Recorder
 
 
 class FunctionOfAverages(Observable):
@@ -61,6 +65,10 @@ class FunctionOfAverages(Observable):
                 "FunctionOfAverages: expected a function and one observable at least, got "
                 f"{function!r} and {len(self.observables)}"
             )
+        for each in self.observables:
+            check_observable(each)
+        if kind not in UNIT_NAMES:
+            raise ObservableError(f"kind: expected one of {', '.join(UNIT_NAMES)}, got {kind!r}")
         if states is not None and len(states) != len(self.observables):
             raise ObservableError(
                 f"states: expected one index for each of {len(self.observables)} observables, got "
@@ -84,7 +92,8 @@ class FunctionOfAverages(Observable):
         if set(states) != set(range(n_points)):
             raise ObservableError(
                 f"{self.symbol}: {n} observables at state points {states}, got {n_points} state "
-                "points; expected as many as they need, see states=",
+                "points; expected as many as they need, see states=. Frames of one state point "
+                "give the estimates of its observables, a Target of several the whole",
                 got=n_points,
                 expected=len(set(states)),
             )
@@ -93,6 +102,10 @@ class FunctionOfAverages(Observable):
                 self.check_pressure(point.pressure)
         pairs = zip(states, self.observables, strict=True)
         return tuple(term for i, o in pairs for term in o.terms([state_points[i]]))
+
+    def parts(self) -> tuple[Observable, ...]:
+        """Its observables, which stand for it where it is recorded."""
+        return tuple(part for o in self.observables for part in o.parts())
 
     def recorder(self, particles: Particles) -> Recorder:
         """There is none.
@@ -116,6 +129,65 @@ class FunctionOfAverages(Observable):
             If f returns something of another shape.
         """
         return shaped(self.symbol, self.function(*averages), (self.n_values,))
+
+
+def parts_of(record: Any) -> tuple[Observable, ...]:
+    """What is recorded of these observables, each once; a function's own stand for it.
+
+    Raises
+    ------
+    ObservableError
+        If one is no Observable.
+    """
+    given = (record,) if isinstance(record, Observable | str | type) else tuple(record)
+    for each in given:
+        check_observable(each)
+    return tuple(dict.fromkeys(part for each in given for part in each.parts()))
+
+
+def check_observable(given: Any) -> None:
+    """ObservableError where it is no Observable, as a class or a name is none."""
+    if isinstance(given, Observable):
+        return
+    is_class = isinstance(given, type) and issubclass(given, Observable)
+    got = f"the class {given.__name__}" if is_class else shown(given)
+    hint = f"; make one of it, {given.__name__}(...)" if is_class else ", such as Density()"
+    raise ObservableError(f"expected an Observable, got {got}{hint}", got=given)
+
+
+def linearized(observable: Observable, averages: Sequence[Tensor]) -> tuple[Array, list[Array]]:
+    """What an observable makes of its averages, and the Jacobian with respect to each.
+
+    Returns
+    -------
+    array [n_values], and of each average an array [n_values, its values]
+
+    Raises
+    ------
+    ObservableError
+        If torch finds no way back to the averages, or either is not finite.
+    """
+    leaves = tuple(average.detach().requires_grad_(True) for average in averages)
+    with torch.enable_grad():
+        value = observable.combine(*leaves).double()
+    if not value.requires_grad:
+        raise ObservableError(
+            f"{observable.label} is computed from the averages in a way that torch cannot "
+            "follow: expected torch functions of the Tensors it gets, without detach()"
+        )
+    each = torch.eye(len(value), dtype=value.dtype)
+    slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
+    jacobians = [
+        np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
+        for slope, leaf in zip(slopes, leaves, strict=True)
+    ]
+    values = value.detach().numpy()
+    if not all(np.all(np.isfinite(a)) for a in [values, *jacobians]):
+        raise ObservableError(
+            f"{observable.label} gives {value.tolist()} of the averages, or a derivative "
+            "that is not finite: expected a function that is smooth where the frames are"
+        )
+    return values, jacobians
 
 
 def shaped(name: str, values: Any, shape: tuple[int, ...]) -> Tensor:

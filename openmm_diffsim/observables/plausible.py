@@ -31,6 +31,21 @@ def doubt(curve: Curve, what: str, name: str) -> TargetError:
     )
 
 
+def check_usual(label: str, values: Array, usual: tuple[float, float] | None, md_unit: str) -> None:
+    """TargetError where a measured value lies beyond what is usual, as with a unit forgotten."""
+    if usual is None:
+        return
+    wrong = ~((values >= usual[0]) & (values <= usual[1]))
+    if wrong.any():
+        raise TargetError(
+            f"value: {label}: got {values[wrong][0]:g}, expected {usual[0]:g} to {usual[1]:g} "
+            f"{md_unit}: a plain number is in {md_unit or 'no unit'}; give its unit, as a Quantity "
+            "or by unit=. Where it is right as it is, say as_it_is = true",
+            got=float(values[wrong][0]),
+            expected=usual,
+        )
+
+
 def check_rdf(curve: Curve, number_density: Any = None, reach: float = np.inf) -> None:
     """Raise when numbers cannot be a g(r) of a fluid or solid, as a check of units and norm.
 

@@ -30,7 +30,8 @@ class Pressure(Observable):
         d<P>/dc = <dW_learned/dc / (3 V)> - beta Cov(P, dU/dc).
 
     W_rest, of all other forces, is a central difference of OpenMM's own energy (0.1 % in the box
-    length); it is zero, and costs nothing, where the learned force is the only one.
+    length); it is zero, and costs nothing, where the learned force is the only one. Pairs that come
+    within a cutoff by that count where their energy jumps there, see ``PressureTensor``.
 
     The kinetic part is the exact canonical average, not the velocities of the moment. Energies
     beyond the cutoff count only as far as the System's own forces count them.
@@ -80,7 +81,8 @@ class PressureTensor(Observable):
     W_a is a central difference over 0.1 % of the box, of learned forces too: six energies a frame.
     Pairs that come within a cutoff by that count where their energy jumps there, as the truncated
     virial of the forces does not: noise of some 100 bar a frame for a small box of water with PME
-    at OpenMM's default tolerance. A switching function and a smaller tolerance avoid it.
+    at OpenMM's default tolerance. It averages out over frames, and error
+    bars have it; that a switching function and a smaller tolerance make it less was not seen.
     The off-diagonal elements, zero on average in a fluid, are left out.
 
     Raises
@@ -89,6 +91,7 @@ class PressureTensor(Observable):
         Without a box, or of a network.
     """
 
+    entry = "pressure-tensor"
     kind = "pressure"
     n_values = 3
     needs_axes = True

@@ -50,6 +50,7 @@ class InABox(Numbers):
 class Volume(Observable):
     """Volume of the box, nm^3."""
 
+    entry = "volume"
     kind = "volume"
 
     def recorder(self, particles: Particles) -> Recorder:
@@ -69,6 +70,7 @@ class Density(Observable):
     """
 
     entry = "density"
+    usual = (1e-7, 30.0)
     kind = "mass_density"
     needs_pressure = True
 
@@ -200,10 +202,12 @@ class HeatOfVaporization(FunctionOfAverages):
     Raises
     ------
     ObservableError
-        If the temperatures differ, or the molecules of a liquid alone are not rigid.
+        If the temperatures differ, the first state point has fewer particles than the second, so
+        that they are in the wrong order, or the molecules of a liquid alone are not rigid.
     """
 
     entry = "heat-of-vaporization"
+    usual = (1e-3, 2000.0)
     kind = "energy"
 
     def __init__(
@@ -239,7 +243,19 @@ class HeatOfVaporization(FunctionOfAverages):
                     got=gas,
                     expected=liquid,
                 )
+            sizes = [getattr(point, "n_particles", 0) for point in state_points]
+            if sizes[0] < sizes[1]:
+                raise ObservableError(
+                    f"{self.symbol}: expected [liquid, gas], got a first state point of {sizes[0]} "
+                    f"particles and a second of {sizes[1]}: a gas is the smaller one, best one "
+                    "molecule; give them in the other order",
+                    got=sizes,
+                )
         return super().terms(state_points)
+
+    def parts(self) -> tuple[Observable, ...]:
+        """Of the liquid alone; that of two state points is recorded as its ``observables``."""
+        return (self._alone,)
 
     def combine(self, *averages: Tensor) -> Tensor:
         """The heat of both, or of the liquid alone, kJ/mol, [1]."""

@@ -28,6 +28,7 @@ from .trust import Trust
 ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
 _FEWEST = 10  # frames of a state point, whose average has an error bar
+_FARTHEST = 10.0  # prior standard deviations, from the present parameters
 _MOST_STEPS = 40
 _SMALL = 0.05  # standard errors, of what a step moves most
 _WORTHWHILE = 0.999  # of the misfit, where no standard error is known: a step that gains less
@@ -119,7 +120,8 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
     Raises
     ------
     TargetError
-        If there is no parameter of a name, or the numbers do not fit.
+        If there is no parameter of a name, or the numbers do not fit or are absurd, as a physical
+        one in place of its logarithm.
     """
     theta = flat_parameters(potential)
     if parameters is None:
@@ -143,7 +145,27 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
             f"{', '.join(f'{name} {list(p.shape)}' for name, p in learned.items())}",
             got=parameters,
         ) from error
-    return torch.cat([value.reshape(-1) for value in values])
+    given = torch.cat([value.reshape(-1) for value in values])
+    _check_far(potential, theta, given, parameters)
+    return given
+
+
+def _check_far(potential: Potential, now: Tensor, given: Tensor, parameters: Any) -> None:
+    """TargetError for numbers that no potential of this kind has, such as a sigma for its log."""
+    known = potential.parameter_prior()
+    if known is None:
+        return
+    off = np.abs((given - now).numpy()) / known[1]
+    if off.max(initial=0.0) > _FARTHEST:
+        k = int(np.argmax(off))
+        raise TargetError(
+            f"parameters: got {shown(parameters)}, {off[k]:.2g} standard deviations of what "
+            f"{type(potential).__name__} is before a fit from the present {now[k]:.4g}, expected "
+            f"at most {_FARTHEST:g}: these are the parameters of by_name() themselves, the "
+            "logarithm of a sigma, say, where that is positive, as in "
+            '{"lennard_jones.sigma": log(0.33)}; or a Tensor of all, as it was then',
+            got=parameters,
+        )
 
 
 def _as_far_as(view: FitView, theta: Tensor, enough: Sequence[float]) -> tuple[FitView, bool]:

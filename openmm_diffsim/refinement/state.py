@@ -139,8 +139,22 @@ class State:
                 "beginning, where it was not yet in equilibrium",
                 stacklevel=3,
             )
+        self._warn_of_the_same(samples)
         here = samples.reweight(self.temperature, self.pressure)
         return replace(here, floor=min(here.floor, 0.5 * len(here)))
+
+    def _warn_of_the_same(self, samples: Samples) -> None:
+        """A warning where frames are there already, as of a file that is read twice."""
+        if self.pool is None or not samples.potential.energy_is_linear:
+            return
+        known, read = _keys(self.pool), _keys(samples)
+        shared = len(known & read)
+        if shared and len(read) > 1:
+            warnings.warn(
+                f"{shared} of {len(read)} frames are there already: was a trajectory read twice? "
+                "They count twice, and error bars become too small",
+                stacklevel=4,
+            )
 
     def add(self, samples: Samples) -> None:
         """Frames of one more round."""
@@ -170,6 +184,12 @@ class State:
             return float("inf")
         most = max(run.rms_displacement for run in self.frames.runs)
         return most / self.nearest_distance() if np.isfinite(most) else float("inf")
+
+
+def _keys(samples: Samples) -> set[bytes]:
+    """What tells a frame from others at any parameters: features and volume, to the last bit."""
+    rows = np.column_stack([samples.features, samples.volume])
+    return {row.tobytes() for row in rows}
 
 
 def make_states(

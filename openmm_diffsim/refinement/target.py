@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..curve import Axis, Curve
 from ..engine.statepoint import StatePoint
-from ..errors import ObservableError, TargetError
+from ..errors import TargetError
 from ..io import read_curve, tidy
 from ..limits import LIMITS, checked_number
-from ..observables import Observable
+from ..observables import Observable, check_observable, linearized
 from ..observables.identity import plain
-from ..units import value_in_md_units
+from ..units import UNIT_NAMES, value_in_md_units
 from .measurement import Measurement, Points, response_of
 from .nuisance import check_regular, covariance_of, unknowns_of, variants_of
 from .response import Response
@@ -74,8 +73,9 @@ class Target:
         The errors of anything else count as independent. Where they are independent, the scale of
         a histogram counts as known to a per cent: ``scale=0`` takes it as exact.
     as_it_is : bool
-        Take a curve although it looks as if its unit or its norm were another one, such as a g(r)
-        that rises at 3 nm or tends to 0.7; see ``observables.plausible``.
+        Take a curve or a value although it looks as if its unit or its norm were another one, such
+        as a g(r) that rises at 3 nm or tends to 0.7, or a density of 997 g/cm^3; see
+        ``observables.plausible``.
     **measurement
         How it was measured, and what is unknown of that: ``resolution``, ``smear``, ``points``,
         ``shells``, ``normalisation``, ``scale``, ``offset``, ``background``, ``broadening``,
@@ -123,6 +123,7 @@ class Target:
             )
         points = state_points if isinstance(state_points, Sequence) else [state_points]
         self.state_points: tuple[StatePoint, ...] = tuple(points)
+        check_observable(observable)
         self.observable = observable
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
         self.weight = checked_number("weight", weight, TargetError)
@@ -133,7 +134,7 @@ class Target:
         self.axis = observable.axis(self.state_point.timestep)
         self.curve: Curve | None = None
         if self.axis is None:
-            self._take_values(data, uncertainty)
+            self._take_values(data, uncertainty, as_it_is)
         else:
             self._take_curve(self.axis, data, uncertainty, window, as_it_is)
         self._check()
@@ -191,26 +192,7 @@ class Target:
         ObservableError
             If torch finds no way back to the averages, or either is not finite.
         """
-        leaves = tuple(average.detach().requires_grad_(True) for average in averages)
-        with torch.enable_grad():
-            value = self.observable.combine(*leaves).double()
-        if not value.requires_grad:
-            raise ObservableError(
-                f"{self.observable.label} is computed from the averages in a way that torch cannot "
-                "follow: expected torch functions of the Tensors it gets, without detach()"
-            )
-        each = torch.eye(len(value), dtype=value.dtype)
-        slopes = torch.autograd.grad(value, leaves, each, is_grads_batched=True, allow_unused=True)
-        jacobians = [
-            np.zeros((len(value), len(leaf))) if slope is None else slope.numpy()
-            for slope, leaf in zip(slopes, leaves, strict=True)
-        ]
-        values = value.detach().numpy()
-        if not all(np.all(np.isfinite(a)) for a in [values, *jacobians]):
-            raise ObservableError(
-                f"{self.observable.label} gives {value.tolist()} of the averages, or a derivative "
-                "that is not finite: expected a function that is smooth where the frames are"
-            )
+        values, jacobians = linearized(self.observable, averages)
         slope = self.response.jacobian(values)
         return self.response(values), [slope @ jacobian for jacobian in jacobians]
 
@@ -314,7 +296,7 @@ class Target:
             raise TargetError(f"a target of {type(observable).__name__} needs its uncertainty")
         return curve, points
 
-    def _take_values(self, data: tuple[Any, ...], uncertainty: Any) -> None:
+    def _take_values(self, data: tuple[Any, ...], uncertainty: Any, as_it_is: bool) -> None:
         observable, how = self.observable, self.measurement
         how.check_scalar()
         if len(data) != 1:
@@ -326,6 +308,9 @@ class Target:
             )
         values = np.atleast_1d(np.asarray(value_in_md_units(data[0], observable.kind)))
         _check_shape("value", values, (observable.n_values,))
+        if not as_it_is:
+            observable.check_values(values)
+        _check_one_unit(data[0], uncertainty, observable.kind)
         points = Points.of(np.arange(float(len(values))))
         self._covariance = covariance_of(how, points)
         if self._covariance is not None:
@@ -358,6 +343,19 @@ class Target:
             if wrong.any():
                 source = (self.curve and self.curve.path) or self.observable.label
                 raise TargetError(f"{source}: {name}: {limit.error('numbers', numbers[wrong][0])}")
+
+
+def _check_one_unit(value: Any, uncertainty: Any, kind: str) -> None:
+    """TargetError for a plain uncertainty beside a value in a unit that is not the md one."""
+    if not hasattr(value, "unit") or uncertainty is None or hasattr(uncertainty, "unit"):
+        return
+    if value_in_md_units(1.0 * value.unit, kind) != 1.0:
+        raise TargetError(
+            f"uncertainty: got {uncertainty} without a unit beside a value in "
+            f"{value.unit.get_name()}; give it the same unit, or both as plain numbers in "
+            f"{UNIT_NAMES[kind]}",
+            got=uncertainty,
+        )
 
 
 def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:

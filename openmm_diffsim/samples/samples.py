@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import StatePointError
 from ..io.archive import Arrays
-from ..observables import Observable
+from ..observables import Observable, parts_of
 from ..potentials import Potential, learned_parameters
 from ..statistics.averages import Estimate
 from ..statistics.correlated import error_of_sum
@@ -247,7 +247,7 @@ class Samples(Recorded):
 
     def arrays(self, observables: Sequence[Observable], folder: Path) -> Arrays:
         """All of it, and the records of these observables, for a file in a folder."""
-        return store.pack(self, observables, folder)
+        return store.pack(self, parts_of(observables), folder)
 
     @classmethod
     def from_arrays(
@@ -258,7 +258,7 @@ class Samples(Recorded):
         folder: Path,
     ) -> Samples:
         """From what ``arrays`` gave; raises as ``load``."""
-        return cls(**store.unpack(potential, observables, arrays, folder))
+        return cls(**store.unpack(potential, parts_of(observables), arrays, folder))
 
 
 def _flat_gradient(loss: Tensor, potential: Potential) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ObservableError, OverlapError, StatePointError
-from ..observables import Conditions, Observable
+from ..observables import Conditions, Observable, linearized
 from ..statistics.averages import Estimate
 from ..statistics.weights import n_effective, softmax_weights
 from ..units import beta
@@ -68,7 +68,7 @@ class View:
         return self._values(observable, self.coefficients)
 
     def average(self, observable: Observable) -> Tensor:
-        """<A> = sum_n w_n A_n, shape [values].
+        """<A> = sum_n w_n A_n, shape [values]; of a FunctionOfAverages, f(<A>, <B>, ...).
 
         Its gradient is the covariance formula d<A> = <dA> - beta Cov(A, dU), exact for the
         frames at hand.
@@ -78,12 +78,17 @@ class View:
         OverlapError
             If n_effective is below ``floor`` (or half the frames, where there are fewer).
         """
-        part = self.near(observable)
-        part.check_overlap()
-        return part.weights @ part.values(observable)
+        if observable in self.samples.records:
+            part = self.near(observable)
+            part.check_overlap()
+            return part.weights @ part.values(observable)
+        return observable.combine(*(self.average(o) for o in self._terms(observable)))
 
     def estimate(self, observable: Observable, check: bool = True) -> Estimate:
         """<A> with its standard error and covariance; correlated frames are accounted for.
+
+        Of a FunctionOfAverages, f(<A>, <B>, ...) with the error of its own influences, so that
+        what is common to <A> and <B> counts: those of the averages times df/d<A>, df/d<B>.
 
         ``check=False`` leaves the overlap to the caller.
 
@@ -92,6 +97,14 @@ class View:
         OverlapError
             As ``average``.
         """
+        part, mean, influence = self._influence(observable, check)
+        w = part.weights.numpy(force=True)
+        return Estimate.of(mean, influence, w, part.samples.blocks, part.n_effective)
+
+    def _influence(self, observable: Observable, check: bool) -> tuple[View, Array, Array]:
+        """The runs that an average rests on, it, [values], and that of each frame on it."""
+        if observable not in self.samples.records:
+            return self._influence_on_function(observable, check)
         part = self.near(observable)
         if check:
             part.check_overlap()
@@ -99,8 +112,29 @@ class View:
             values = part.values(observable).numpy()
         w = part.weights.numpy(force=True)
         mean = w @ values
-        influence = part.with_free_energies(w[:, None] * (values - mean))
-        return Estimate.of(mean, influence, w, part.samples.blocks, part.n_effective)
+        return part, mean, part.with_free_energies(w[:, None] * (values - mean))
+
+    def _influence_on_function(
+        self, observable: Observable, check: bool
+    ) -> tuple[View, Array, Array]:
+        parts, means, influences = zip(
+            *(self._influence(o, check) for o in self._terms(observable)), strict=True
+        )
+        if any(part is not parts[0] for part in parts):
+            raise ObservableError(
+                f"{observable.label}: its averages rest on different runs here, as segments reach "
+                "less far than frames; expected samples of one run, sample again"
+            )
+        value, slopes = linearized(observable, [torch.from_numpy(mean) for mean in means])
+        pairs = zip(influences, slopes, strict=True)
+        return parts[0], value, sum(i @ slope.T for i, slope in pairs)
+
+    def _terms(self, observable: Observable) -> list[Observable]:
+        """Of what combines averages, these; ObservableError where it was simply not recorded."""
+        terms = [o for _, o in observable.terms([self.samples])]
+        if observable in terms:
+            raise self.samples.not_recorded(observable)
+        return terms
 
     def with_free_energies(self, influence: Array) -> Array:
         """Influences on averages, [frames, values], at weights that depend on all runs.
@@ -114,6 +148,12 @@ class View:
 
     def jacobian(self, observable: Observable) -> Array:
         """d<A>/dc = <dA/dc> - beta Cov(A, dU/dc), [values, coefficients]."""
+        if observable not in self.samples.records:
+            terms = self._terms(observable)
+            averages = [self.average(o).detach() for o in terms]
+            _, slopes = linearized(observable, averages)
+            pairs = zip(slopes, terms, strict=True)
+            return np.asarray(sum(slope @ self.jacobian(o) for slope, o in pairs))
         part = self.near(observable)
         part.check_overlap()
         weights = part.weights.detach()
