@@ -117,6 +117,9 @@ class ChargesTerm(Term):
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
         term.layouts[system_key(system)] = term._layout(system, types)
+        nonbonded.warn_of_copies(
+            name, system, place.find(system), np.concatenate([*types.values()])
+        )
         return term
 
     # Torch ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,3 +91,29 @@ def set_exception(force: openmm.NonbondedForce, index: int, **new: float) -> Non
     force.setExceptionParameters(
         index, i, j, *(new.get(name, value) for name, value in zip(names, old, strict=True))
     )
+
+
+def warn_of_copies(
+    name: str, system: openmm.System, force: openmm.NonbondedForce, particles: IntArray
+) -> None:
+    """Say which other forces, as of implicit solvents, have the same charges of these particles."""
+    chosen = particles.tolist()
+    charges = np.array([force.getParticleParameters(i)[0]._value for i in chosen])
+    others = [f for f in system.getForces() if f.this != force.this]
+    names = [f.getName() for f in others if _has_column(f, charges, chosen)]
+    if names:
+        warnings.warn(
+            f"{name}: {' and '.join(names)} has the same charges of these particles, and keeps "
+            "them: what is learned is of the NonbondedForce alone, and the two will differ",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
+def _has_column(force: openmm.Force, values: Array, particles: list[int]) -> bool:
+    if not hasattr(force, "getParticleParameters") or force.getNumParticles() <= max(particles):
+        return False
+    rows = [force.getParticleParameters(i) for i in particles]
+    plain = [[getattr(p, "_value", p) for p in row] for row in rows]
+    numbers = [[p if isinstance(p, float) else np.nan for p in row] for row in plain]
+    return bool((np.array(numbers) == values[:, None]).all(axis=0).any())

@@ -92,7 +92,7 @@ class PairTablesTerm(Term):
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
         where = [(row, row) for row in rows.values()]
         where += [(rows[names[a]], rows[names[b]]) for a, b in owned]
-        values = [
+        sigma, epsilon = (
             Values(
                 [*names, *own],
                 [start[a, b, k] for a, b in where],
@@ -102,8 +102,8 @@ class PairTablesTerm(Term):
                 scale=WEIGHTS[what],
             )
             for k, what in enumerate(("sigma", "epsilon"))
-        ]
-        term = cls(name, place, *values, start)
+        )
+        term = cls(name, place, sigma, epsilon, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
         term.layouts[system_key(system)] = Layout(np.arange(len(start)))
