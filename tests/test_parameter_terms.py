@@ -278,6 +278,10 @@ def test_implicit_solvent(dipeptide: Any) -> None:
     oxygens = [a.index for a in topology.atoms() if a.element.symbol == "O"]
     potential.custom("charge", select={"O": oxygens})
     check_features(potential, system, x)
+    potential = diffsim.SystemParameters(system)
+    with pytest.warns(RuntimeWarning, match="has the same charges as parameters of its own"):
+        potential.charges({"O": oxygens}, neutral=False)
+    check_features(potential, system, x, tries=5)
 
 
 def test_offsets_of_a_nonbonded_force(dipeptide: Any) -> None:

@@ -92,7 +92,7 @@ class PairTablesTerm(Term):
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
         where = [(row, row) for row in rows.values()]
         where += [(rows[names[a]], rows[names[b]]) for a, b in owned]
-        values = [
+        sigma, epsilon = (
             Values(
                 [*names, *own],
                 [start[a, b, k] for a, b in where],
@@ -103,7 +103,7 @@ class PairTablesTerm(Term):
             )
             for k, what in enumerate(("sigma", "epsilon"))
         ]
-        term = cls(name, place, values[0], values[1], start)
+        term = cls(name, place, sigma, epsilon, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
         term.keep(system, Layout(np.arange(len(start))))
