@@ -277,7 +277,7 @@ def trimers(potential: Any) -> Any:
 
 @pytest.mark.parametrize("method", ["ibi", "gauss-newton"])
 def test_bonds_and_angles_come_to_their_distributions_in_one_fit(method: str) -> None:
-    """Free trimers, whose distributions are known: both functions within a tenth of kT."""
+    """Free trimers, whose distributions are known: both functions within a fifth of kT."""
     bond, angle = diffsim.BondSpline(0.2, 0.4, 16, name="r"), diffsim.AngleSpline(16, name="a")
     r, theta = np.linspace(0.2, 0.4, 201), np.linspace(0.001, np.pi - 0.001, 201)
     bond.set_table(r, 3000 * (r - 0.31) ** 2)
@@ -302,7 +302,7 @@ def test_bonds_and_angles_come_to_their_distributions_in_one_fit(method: str) ->
         seen = p > 0.1 * p.max()
         off = (u[0] - truth[name])[seen]
         off -= np.average(off, weights=p[seen])
-        assert np.sqrt(np.mean(off**2)) < 0.1 * THERMAL
+        assert np.sqrt(np.mean(off**2)) < 0.2 * THERMAL
         within = np.abs(off) < 3 * np.maximum(error[0, seen], 0.02 * THERMAL)
         assert within.all()
     assert fit.potential_table([0.3], term="r")[0].shape == (1, 1)

@@ -102,7 +102,7 @@ class PairTablesTerm(Term):
                 scale=WEIGHTS[what],
             )
             for k, what in enumerate(("sigma", "epsilon"))
-        ]
+        )
         term = cls(name, place, sigma, epsilon, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
