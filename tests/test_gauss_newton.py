@@ -463,7 +463,7 @@ def test_a_jacobian_that_is_all_noise_gives_a_short_step_and_tells_nothing() -> 
 def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
     """y = J x + e of 100 points, J + E of ten stretches, E three times J along the second of two.
 
-    Least squares finds 1 / (1 + 9) of x there, a step goes farther. What frames say is all of it,
+    Least squares finds 1 / (1 + 9) of x there, half of it if damped; a step goes farther. What frames say is all of it,
     within four standard errors of 400 times, and two of its own hold in 90 to 99 %.
     """
     rng = np.random.default_rng(38)
@@ -486,7 +486,7 @@ def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
         errors.append(np.sqrt(np.diag(step.covariance)))
     off, size = np.array(found) - x, np.std(found, axis=0) / 20
     assert np.all(np.abs(off.mean(axis=0)) < 4 * size)
-    assert 1.2 * 0.1 < np.mean(steps, axis=0)[1] / x[1] < 0.5
+    assert 0.1 < np.mean(steps, axis=0)[1] / x[1] < 0.5
     coverage = np.mean(np.abs(off) < 2 * np.array(errors), axis=0)
     assert np.all((coverage > 0.90) & (coverage < 0.99)), coverage
 
@@ -494,7 +494,7 @@ def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
 def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
     """The mean of the measured slopes is off by half their size: 20 fits of six rounds each.
 
-    Each round has its own frames, nothing is taken back: a single step in 120 may go astray.
+    Each round has its own frames, nothing is taken back: a step may go astray.
     """
     driven = Driven(6)
     exact = driven.along - BETA * driven.matrix @ driven.sigma
@@ -511,7 +511,7 @@ def test_a_noisy_jacobian_of_dynamics_alone_does_not_wreck_the_step() -> None:
             updated(potential, goal, samples)
             away[fit, number] = flat_parameters(potential).numpy() - truth
     distance = np.linalg.norm(away, axis=-1) / np.linalg.norm(start - truth)
-    assert np.quantile(distance, 0.97) < 1.7 and distance.max() < 4, distance
+    assert np.quantile(distance, 0.95) < 1.2 and distance.max() < 2.5, distance
     assert np.median(distance[:, -1]) < 0.85, distance
 
 

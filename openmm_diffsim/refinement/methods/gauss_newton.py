@@ -63,6 +63,7 @@ _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is be
 _MOST_ALONE = 1.0  # kT, without theory
 _LARGEST_STEP = 4.0  # kT, with it
 _LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
+_LEAST_SHARE = 0.5  # of a mode that is true, for a step: else it goes astray with few frames
 _RIDGE = 1e-9  # of the largest entry of a Hessian
 
 
@@ -222,7 +223,7 @@ class Normal:
         H = J^T C^-1 J holds the noise N of J. With R R^T = H, the modes of 1 - R^-1 N R^-T have
         the shares that are true, s = F / (F + N), and K = R^-T s R^T shrinks J to them (James and
         Stein: the noise of the response of soft modes is many times the response). A step is long
-        where s is small; its K has s and the standard error of that.
+        where s is small; its K has s and the standard error of that, and at least a half.
         """
         if not self.noise.any():
             return (np.eye(len(self.slope)),) * 2
@@ -236,9 +237,8 @@ class Normal:
         shares, modes = np.linalg.eigh(np.eye(seen.sum()) - lost.sum(axis=0))
         error = np.sqrt((np.einsum("ik,bij,jk->bk", modes, lost, modes) ** 2).sum(axis=0))
         ahead, again = back @ modes, root @ modes
-        return ahead * np.clip(shares, 0, 1) @ again.T, ahead * np.clip(
-            shares + error, 0, 1
-        ) @ again.T
+        bold = np.clip(shares + error, _LEAST_SHARE, 1)
+        return ahead * np.clip(shares, 0, 1) @ again.T, ahead * bold @ again.T
 
 
 def _precision(view: FitView, members: Sequence[int], roughness: float) -> Array | None:
