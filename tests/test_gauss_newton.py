@@ -463,8 +463,9 @@ def test_a_jacobian_that_is_all_noise_gives_a_short_step_and_tells_nothing() -> 
 def test_a_soft_mode_is_found_in_a_jacobian_that_is_mostly_noise() -> None:
     """y = J x + e of 100 points, J + E of ten stretches, E three times J along the second of two.
 
-    Least squares finds 1 / (1 + 9) of x there, half of it if damped; a step goes farther. What frames say is all of it,
-    within four standard errors of 400 times, and two of its own hold in 90 to 99 %.
+    Least squares finds 1 / (1 + 9) of x there, half of that if damped; a step goes farther. What
+    frames say is all of it, within four standard errors of 400 times, and two of its own hold in 90
+    to 99 %.
     """
     rng = np.random.default_rng(38)
     n, x = 100, np.array([0.05, 0.2])
