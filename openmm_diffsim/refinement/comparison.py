@@ -161,11 +161,6 @@ class Comparison:
         ]
 
     @property
-    def is_sampled(self) -> Array:
-        """1 for points of which the noise is that of so many frames, else 0, [points]."""
-        return _each_point(self.targets, self.like_frames or [0.0] * len(self.targets))
-
-    @property
     def _scale(self) -> Array:
         return _each_point(self.targets, [t.weight for t in self.targets])
 

@@ -99,9 +99,8 @@ def _step(view: FitView, model: LinearModel) -> Step:
     if view.potential.is_linear:
         return step
     models = []
-    parts = zip(model.comparisons, model.from_prior, model.precisions, strict=True)
-    for comparison, offset, precision in parts:
-        data = Normal.of(comparison)
+    parts = zip(model.each, model.from_prior, model.precisions, strict=True)
+    for data, offset, precision in parts:
         bold = data.along(data.belief[1])
         hessian, slope = bold.damped, bold.slope
         if precision is not None:
@@ -139,10 +138,15 @@ class LinearModel:
         )
 
     @cached_property
+    def each(self) -> list[Normal]:
+        """Of each group of targets, in its coefficients."""
+        return [Normal.of(comparison) for comparison in self.comparisons]
+
+    @cached_property
     def data(self) -> Normal:
         """Of all targets, in the parameters."""
-        pairs = zip(self.comparisons, self.chains, strict=True)
-        return reduce(Normal.__add__, (Normal.of(c).along(chain) for c, chain in pairs))
+        pairs = zip(self.each, self.chains, strict=True)
+        return reduce(Normal.__add__, (own.along(chain) for own, chain in pairs))
 
     @cached_property
     def prior(self) -> tuple[Array, Array]:
