@@ -1,4 +1,4 @@
-"""The command line: a module for each command, which gives ``add(commands)`` and ``run(options)``."""
+"""The command line: one module a command, which gives ``add(commands)`` and ``run(options)``."""
 
 from __future__ import annotations
 
