@@ -71,6 +71,7 @@ from .refinement import (
     IterativeBoltzmannInversion,
     Measurement,
     Method,
+    Prediction,
     Reach,
     Refinement,
     RelativeEntropy,
@@ -81,6 +82,7 @@ from .refinement import (
     TorchOptimizer,
     Verdict,
     boltzmann_inversion,
+    predict,
     reweighted_loss,
 )
 from .samples import Samples, View
@@ -134,6 +136,7 @@ __all__ = [
     "PairSum",
     "Potential",
     "PotentialEnergy",
+    "Prediction",
     "Pressure",
     "PressureTensor",
     "Reach",
@@ -174,6 +177,7 @@ __all__ = [
     "boltzmann_inversion",
     "errors",
     "portable_system",
+    "predict",
     "read_xml",
     "reweighted_loss",
     "sample_trajectory",

@@ -19,6 +19,7 @@ from .methods import (
     reweighted_loss,
 )
 from .offline import Reach
+from .prediction import Prediction, predict
 from .progress import Round
 from .state import FitView
 from .target import Target
@@ -34,6 +35,7 @@ __all__ = [
     "Measurement",
     "Method",
     "ParameterTable",
+    "Prediction",
     "Reach",
     "Refinement",
     "RelativeEntropy",
@@ -44,5 +46,6 @@ __all__ = [
     "TorchOptimizer",
     "Verdict",
     "boltzmann_inversion",
+    "predict",
     "reweighted_loss",
 ]
