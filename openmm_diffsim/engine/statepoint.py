@@ -52,6 +52,8 @@ class StatePoint:
     pressure : float or Quantity, optional
         bar, where there is no isotropic barostat to read it from. None: constant volume. Where
         there is no barostat at all, runs have a constant volume, which is warned of.
+    name : str
+        What tables and figures call it, where there are several.
 
     Temperature and pressure are those that thermostat and barostat have at the moment: samples are
     labelled with what they were sampled at.
@@ -71,7 +73,9 @@ class StatePoint:
         potential: Potential,
         temperature: Any = None,
         pressure: Any = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.simulation = simulation
         self.potential = potential
         self._given = _given(temperature, "temperature"), _given(pressure, "pressure")
