@@ -324,6 +324,16 @@ class Section:
         factor = self.factor(_KIND_OF_UNIT[unit]) if scaled else 1.0
         return factor * value[0], factor * value[1]
 
+    def bounds(self, key: str) -> tuple[float, float]:
+        """[low, high], any two numbers that rise."""
+        value = self._take(key, _REQUIRED)
+        if not isinstance(value, list) or len(value) != 2:
+            raise self.error(key, f"got {shown(value)}, expected [low, high]")
+        low, high = (self._number(key, each) for each in value)
+        if not low < high:
+            raise self.error(key, f"got {shown(value)}, expected [low, high], low < high")
+        return low, high
+
     def path(self, key: str) -> Path:
         """A file that is there."""
         found = self.folder / self.text(key)

@@ -11,7 +11,10 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..io import read_regular
 from ..units import ReducedUnits
+from .bonded import BONDED_KINDS, read_bonded
 from .dynamics import DynamicsSection
+from .networks import read_network
+from .parameters import read_parameters
 from .potentials import PAIR_KINDS, read_pair
 from .refine import RefineSection, read_refine
 from .section import Section
@@ -27,7 +30,12 @@ else:
 
 _MOST_BYTES = 2**20  # of a configuration
 
-READERS: dict[str, Reader] = {**dict.fromkeys(PAIR_KINDS, read_pair)}
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(PAIR_KINDS, read_pair),
+    **dict.fromkeys(BONDED_KINDS, read_bonded),
+    "parameters": read_parameters,
+    "network": read_network,
+}
 """What reads each kind of [potential]."""
 
 

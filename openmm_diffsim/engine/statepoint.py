@@ -182,7 +182,7 @@ class StatePoint:
             return None
         for name, types in self.attached.tuples().items():
             for kind, tuples in enumerate(types):
-                if _same_tuples(counted, tuples):
+                if same_tuples(counted, tuples):
                     return name, kind
         return None
 
@@ -433,7 +433,7 @@ def _given(value: Any, kind: str) -> float | None:
     return None if value is None else state_number(value, kind)
 
 
-def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
+def same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
     """Are they the same, in any order, forward or backward?"""
 
     def once(tuples: NDArray[np.int64]) -> set[tuple[int, ...]]:
