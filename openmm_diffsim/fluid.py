@@ -1,11 +1,12 @@
-"""Simulations to refine in: a fluid of one kind of particle, or the user's own System."""
+"""Simulations to refine in: a fluid of simple particles, or the user's own System."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import mdtraj
@@ -107,18 +108,52 @@ def find_platform(name: str) -> openmm.Platform:
         ) from error
 
 
-def fluid(n: int, number_density: float, mass: float) -> tuple[app.Topology, openmm.System]:
-    """``n`` particles of one kind (amu) in a cube at a number density (1/nm^3), without forces."""
-    side = (n / number_density) ** (1 / 3)
+def fluid(
+    n: int | Sequence[int],
+    number_density: float,
+    mass: float | Sequence[float],
+    names: Sequence[str] | None = None,
+) -> tuple[app.Topology, openmm.System]:
+    """Particles in a cube, without forces: of one kind, or a mixture, kind after kind.
+
+        topology, system = fluid(500, 21.5, 39.948)
+        topology, system = fluid([125, 375], 18.0, [39.948, 83.798], ["Ar", "Kr"])
+
+    Parameters
+    ----------
+    n : int, or sequence of int
+        How many there are, or how many of each kind.
+    number_density : float
+        Of all together, 1/nm^3.
+    mass : float, or sequence of float
+        amu, of all or of each kind.
+    names : sequence of str, optional
+        Of the kinds, which atoms and residues have. Default: "X" for one kind, "A", "B", ...
+
+    Raises
+    ------
+    ConfigurationError
+        If there are not as many masses or names as kinds.
+    """
+    counts = [n] if isinstance(n, int) else list(n)
+    kinds = list(names or ("X" if len(counts) == 1 else ascii_uppercase)[: len(counts)])
+    masses = [mass] * len(counts) if isinstance(mass, int | float) else list(mass)
+    if not len(counts) == len(kinds) == len(masses):
+        raise ConfigurationError(
+            f"fluid: got {len(counts)} numbers of particles, {len(masses)} masses and "
+            f"{len(kinds)} names, expected as many of each"
+        )
+    side = (sum(counts) / number_density) ** (1 / 3)
     vectors = np.eye(3) * side
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*vectors)
     topology = app.Topology()
     topology.setPeriodicBoxVectors(vectors * unit.nanometer)
     chain = topology.addChain()
-    for _ in range(n):
-        system.addParticle(mass)
-        topology.addAtom("X", None, topology.addResidue("X", chain))
+    for count, own, name in zip(counts, masses, kinds, strict=True):
+        for _ in range(count):
+            system.addParticle(own)
+            topology.addAtom(name, None, topology.addResidue(name, chain))
     return topology, system
 
 

@@ -101,6 +101,15 @@ LIMITS = {
     "equilibration": Limit(0, _INT, "OpenMM counts in 32 bits"),
     "seed": Limit(0, _INT, "OpenMM takes 32 bits"),
     "largest_step": Limit(1e-9, 1e9, "in kT"),
+    "workers": Limit(1, 10_000, "one process each"),
+    "replicas": Limit(1, 10_000, "Simulations of one state point"),
+    "staleness": Limit(0, 1000, "counts rounds"),
+    "deviation": Limit(1e-12, float("inf"), "a standard deviation"),
+    # of methods
+    "damping": Limit(1e-6, 10.0, "multiplies a step"),
+    "least_g": Limit(1e-6, 0.5, "of a g that goes to 1"),
+    "learning_rate": Limit(1e-12, 1e6, "multiplies a step"),
+    "least_overlap": Limit(1e-6, 1.0, "a share of the effective frames"),
     # of Gauss-Newton, one for each field of its options
     "prior_frames": Limit(0, 1e15, "how many frames theory is trusted like"),
     "roughness": Limit(1e-9, 1e15, "in (kT)^2 / (distance of nearest neighbours)^3"),

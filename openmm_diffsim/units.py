@@ -9,6 +9,8 @@ dimension is another one. OpenMM is imported only when a Quantity turns up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,6 +122,59 @@ ACCEPTED: dict[str, dict[str, float]] = {
 
 A power may be written with a ^ or without: g/cm^3 is g/cm3.
 """
+
+
+@dataclass(frozen=True)
+class ReducedUnits:
+    """Units in which sigma, epsilon and mass of one kind of particle are 1, as r* = r / sigma.
+
+    Time is in sigma (m / epsilon)^1/2, temperature in epsilon / R, pressure in epsilon / sigma^3,
+    charge in (4 pi epsilon_0 sigma epsilon)^1/2, all else likewise.
+    """
+
+    sigma: float  # nm
+    epsilon: float  # kJ/mol
+    mass: float  # amu
+
+    def factor(self, kind: str) -> float:
+        """The reduced unit of a kind of number, one of ``UNIT_NAMES``, in its md unit."""
+        return self._factors[kind]
+
+    @cached_property
+    def _factors(self) -> dict[str, float]:
+        length, energy, mass = self.sigma, self.epsilon, self.mass
+        time = length * (mass / energy) ** 0.5  # amu nm^2/ps^2 is kJ/mol
+        pressure = energy / length**3 * BAR
+        return {
+            "length": length,
+            "area": length**2,
+            "volume": length**3,
+            "wavenumber": 1 / length,
+            "linear_density": 1 / length,
+            "time": time,
+            "rate": 1 / time,
+            "velocity": length / time,
+            "squared_velocity": (length / time) ** 2,
+            "diffusion": length**2 / time,
+            "angle": 1.0,
+            "angular_density": 1.0,
+            "energy": energy,
+            "energy_length": energy * length,
+            "entropy": MOLAR_GAS_CONSTANT,
+            "entropy_length": MOLAR_GAS_CONSTANT * length,
+            "force": energy / length,
+            "temperature": energy / MOLAR_GAS_CONSTANT,
+            "pressure": pressure,
+            "mass": mass,
+            "charge": (length * energy / COULOMB) ** 0.5,
+            "number_density": 1 / length**3,
+            "mass_density": mass / length**3 / GRAM_PER_CM3,
+            "heat_capacity": 1e3 * MOLAR_GAS_CONSTANT,
+            "compressibility": 1 / pressure,
+            "expansion": MOLAR_GAS_CONSTANT / energy,
+            "surface_tension": pressure * length / 10,
+            "dimensionless": 1.0,
+        }
 
 
 def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 
 from ..curve import Curve
-from ..engine.statepoint import StatePoint
 from ..errors import ObservableError, TargetError
 from ..io import read_matrix
 from ..observables import Observable
 from ..refinement import Target
-from .toml import TargetSection
+from .targets import TargetSection
 
 _ALONG = {"resolution", "points", "shells", "broadening", "shift"}  # the axis: in its unit
 _SMOOTH = {"scale", "background"}  # a tuple's second number is a length along the axis
 
 
-def build_target(number: int, point: StatePoint, entry: TargetSection, *given: Any) -> Target:
-    """A target; what is wrong with it is said with its key."""
+def build_target(number: int, points: Any, entry: TargetSection, *given: Any) -> Target:
+    """A target at a state point, or several; what is wrong with it is said with its key."""
     try:
-        return _target(point, entry, *given)
+        return _target(points, entry, *given)
     except ObservableError as error:  # what cannot be measured at this state point
         key = f"target[{number}].observable"
         raise TargetError(f"{key}: {error}", key=key) from error
@@ -37,7 +36,7 @@ def build_target(number: int, point: StatePoint, entry: TargetSection, *given: A
 
 def _measured(entry: TargetSection) -> dict[str, Any]:
     """How it was measured, what lies along the axis being in its unit of the file until now."""
-    how, rules = dict(entry.measurement), entry.observable.rules
+    how, rules = dict(entry.measurement), entry.rules
     if "offset" in how:
         how["offset"] *= entry.factor
     factor = 1.0 if rules is None or not entry.unit else rules.accepted[entry.unit][0]
@@ -57,11 +56,11 @@ def _measured(entry: TargetSection) -> dict[str, Any]:
 
 
 def _target(
-    point: StatePoint, entry: TargetSection, observable: Observable, curve: Curve | None
+    points: Any, entry: TargetSection, observable: Observable, curve: Curve | None
 ) -> Target:
     if curve is None:
         return Target(
-            point,
+            points,
             observable,
             _times(entry.value, entry.factor),
             uncertainty=_times(entry.uncertainty, entry.factor),
@@ -70,7 +69,7 @@ def _target(
             **_measured(entry),
         )
     return Target(
-        point,
+        points,
         observable,
         curve,
         uncertainty=entry.uncertainty,

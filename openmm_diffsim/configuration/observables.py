@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..errors import ConfigurationError
 from ..limits import shown
@@ -36,18 +37,32 @@ def find_observable(name: str, folder: Path, trusted: bool = False) -> type[Obse
                 f"{not_one_of(name, tuple(ENTRIES))}; one of your own is 'file.py:ClassName'"
             )
         return ENTRIES[name]
+    found = named_in_code(name, folder, trusted)
+    if not (isinstance(found, type) and issubclass(found, Observable)):
+        raise ConfigurationError(
+            f"got {name!r}: {place} has no class {attribute!r} that is an Observable"
+        )
+    return found
+
+
+def named_in_code(name: str, folder: Path, trusted: bool) -> Any:
+    """What "file.py:name" or "package.module:name" stands for, by running that code; or None.
+
+    Raises
+    ------
+    ConfigurationError
+        If the code is not trusted, or cannot be run.
+    """
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise ConfigurationError(f"got {name!r}, expected 'file.py:name' or 'module:name'")
     if not trusted:
         raise ConfigurationError(
             f"got {name!r}, which runs the code of {place}; if you know who wrote that and the "
             "configuration and trust them, add --trust (in Python trusted=True)"
         )
     module = _of_file(folder / place) if place.endswith(".py") else _of_name(place)
-    found = getattr(module, attribute, None)
-    if not (isinstance(found, type) and issubclass(found, Observable)):
-        raise ConfigurationError(
-            f"got {name!r}: {place} has no class {attribute!r} that is an Observable"
-        )
-    return found
+    return getattr(module, attribute, None)
 
 
 def not_one_of(value: object, allowed: Sequence[str]) -> str:

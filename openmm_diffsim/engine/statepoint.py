@@ -52,6 +52,8 @@ class StatePoint:
     pressure : float or Quantity, optional
         bar, where there is no isotropic barostat to read it from. None: constant volume. Where
         there is no barostat at all, runs have a constant volume, which is warned of.
+    name : str
+        What tables and figures call it, where there are several.
 
     Temperature and pressure are those that thermostat and barostat have at the moment: samples are
     labelled with what they were sampled at.
@@ -71,7 +73,9 @@ class StatePoint:
         potential: Potential,
         temperature: Any = None,
         pressure: Any = None,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.simulation = simulation
         self.potential = potential
         self._given = _given(temperature, "temperature"), _given(pressure, "pressure")
@@ -178,7 +182,7 @@ class StatePoint:
             return None
         for name, types in self.attached.tuples().items():
             for kind, tuples in enumerate(types):
-                if _same_tuples(counted, tuples):
+                if same_tuples(counted, tuples):
                     return name, kind
         return None
 
@@ -429,7 +433,7 @@ def _given(value: Any, kind: str) -> float | None:
     return None if value is None else state_number(value, kind)
 
 
-def _same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
+def same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
     """Are they the same, in any order, forward or backward?"""
 
     def once(tuples: NDArray[np.int64]) -> set[tuple[int, ...]]:

@@ -94,9 +94,11 @@ def read_table(
 
 
 def read_potential(
-    path: str | os.PathLike[str], n_pairs: int = 1
+    path: str | os.PathLike[str], n_pairs: int = 1, least: float = 0.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read a pair potential: columns r [nm], u [kJ/mol] and perhaps a third, unused.
+
+    Or one of another coordinate, which may be smaller than 0, from ``least`` on.
 
     Of several pairs of types it may have a column each, or two with an unused one behind each, as
     in the potential.csv of a fit; else all have the same u. Rows that VOTCA flags as undefined are
@@ -123,10 +125,10 @@ def read_potential(
             f"got {n} columns, expected r (nm) and u (kJ/mol){each}; keep these alone"
         )
     r, u = table.values[:, 0], table.values[:, list((own | shared)[n])].T
-    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u).all(axis=0) & (r >= 0))):
+    for row in np.flatnonzero(~(np.isfinite(r) & np.isfinite(u).all(axis=0) & (r >= least))):
         values = ", ".join(f"{value:g}" for value in u[:, row])
         raise table.error(
-            f"got r = {r[row]:g}, u = {values}, expected r >= 0 and a finite number", row
+            f"got r = {r[row]:g}, u = {values}, expected r >= {least:g} and a finite number", row
         )
     order = np.argsort(r, kind="stable")
     for place in np.flatnonzero(np.diff(r[order]) == 0):

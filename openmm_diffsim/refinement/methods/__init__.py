@@ -1,6 +1,8 @@
 """How the parameters follow from what was sampled: one class per method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -11,11 +13,28 @@ from .gauss_newton import GaussNewton
 from .optimizer import TorchOptimizer, reweighted_loss
 from .options import GaussNewtonOptions
 
-METHODS: dict[str, Callable[[], Method]] = {
-    "gauss-newton": GaussNewton,
-    "ibi": IterativeBoltzmannInversion,
-    "relative-entropy": RelativeEntropy,
-    "adam": lambda: TorchOptimizer(lambda p: torch.optim.Adam(p, lr=0.02)),
+
+@dataclass(frozen=True)
+class NamedMethod:
+    """A method by its name: calling it with some of its options makes one."""
+
+    make: Callable[..., Method]
+    options: Mapping[str, float | int] = field(default_factory=dict)
+    """Their defaults by name, but those of ``GaussNewtonOptions``."""
+
+    def __call__(self, **options: Any) -> Method:
+        return self.make(**options)
+
+
+def _adam(learning_rate: float = 0.02, **options: Any) -> Method:
+    return TorchOptimizer(lambda p: torch.optim.Adam(p, lr=learning_rate), **options)
+
+
+METHODS: dict[str, NamedMethod] = {
+    "gauss-newton": NamedMethod(GaussNewton),
+    "ibi": NamedMethod(IterativeBoltzmannInversion, {"damping": 1.0, "least_g": 0.05}),
+    "relative-entropy": NamedMethod(RelativeEntropy, {"roughness": 200.0}),
+    "adam": NamedMethod(_adam, {"learning_rate": 0.02, "steps": 20, "least_overlap": 0.5}),
 }
 
 
@@ -44,6 +63,7 @@ __all__ = [
     "GaussNewtonOptions",
     "IterativeBoltzmannInversion",
     "Method",
+    "NamedMethod",
     "RelativeEntropy",
     "Step",
     "TorchOptimizer",
