@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import sys
 from collections.abc import Iterator
@@ -52,3 +53,13 @@ def held(folder: Path) -> Iterator[None]:
         for path in made:
             with suppress(OSError):
                 path.rmdir()
+
+
+def trust_option(command: argparse.ArgumentParser) -> None:
+    """That of a command which reads configurations."""
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code that the configuration or system.xml holds or names, and write where it "
+        "says: only for what you or somebody you trust wrote",
+    )

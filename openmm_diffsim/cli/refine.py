@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import interrupts
 from ..errors import CheckpointError, ConfigurationError, DiffsimError
-from .common import FINISHED, NOT_CONVERGED, held, say, warn
+from .common import FINISHED, NOT_CONVERGED, held, say, trust_option, warn
 
 
 def add(commands: Any) -> None:
@@ -18,12 +18,7 @@ def add(commands: Any) -> None:
     command.add_argument("config", type=Path, metavar="CONFIG.toml")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     command.add_argument("--output", type=Path, metavar="DIR", help="instead of refine.output")
-    command.add_argument(
-        "--trust",
-        action="store_true",
-        help="run code that the configuration or system.xml holds or names, and write where it "
-        "says: only for what you or somebody you trust wrote",
-    )
+    trust_option(command)
     command.set_defaults(run=run)
 
 

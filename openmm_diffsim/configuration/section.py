@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -389,3 +390,8 @@ _REQUIRED = object()
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LIMITS["particles"].most
+
+
+def quoted(value: object) -> str:
+    """A text or a path as TOML has it."""
+    return json.dumps(str(value), ensure_ascii=False)
