@@ -506,15 +506,11 @@ class Sum(Potential):
         """Those of all terms, their names behind that of the term."""
         sizes = [len(parameter_vector(term)) for term in self]
         ends = np.cumsum(sizes).tolist()
-        tables = [
-            None if table is None else table.part(slice(e - n, e))
-            for n, e in zip(sizes, ends, strict=True)
-        ]
-        return {
-            f"{term.name}.{name}": value
-            for term, own in zip(self, tables, strict=True)
-            for name, value in term.numbers(own).items()
-        }
+        found = {}
+        for term, size, end in zip(self, sizes, ends, strict=True):
+            own = None if table is None else table.part(slice(end - size, end))
+            found |= {f"{term.name}.{name}": v for name, v in term.numbers(own).items()}
+        return found
 
     def form(self) -> dict[str, Any]:
         """The order of the terms, and the form of each by its name."""

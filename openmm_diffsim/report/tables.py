@@ -47,8 +47,8 @@ def write_results(
 
     potential.csv, bond.csv, ... : each function of a coordinate, with errors; numbers.csv: physical
     parameters of a System; parameters.csv: those of an analytic form; parameters.json: all of them,
-    for ``load_parameters``; rdf_0.csv, ...: each curve beside its target, with the name of its state
-    where there are several. A fit in reduced units has each table in these too, as
+    for ``load_parameters``; rdf_0.csv, ...: each curve beside its target, with the name of its
+    state where there are several. A fit in reduced units has each table in these too, as
     potential_reduced.csv. OpenMM alone loads system.xml; with the native force there is
     system_native.xml beside it, which ``import openmm_diffsim`` lets OpenMM load. These are of the
     first state; of several each has its own, as NAME_system.xml.
@@ -250,7 +250,7 @@ def _function_files(
 
 
 def _curve_files(
-    curves: Sequence[figures.Comparison], units: ReducedUnits | None
+    curves: Sequence[figures.Comparison], units: ReducedUnits | None = None
 ) -> dict[str, bytes]:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
     stems = _numbered([_with_state(c.observable.name, c.state) for c in curves])
