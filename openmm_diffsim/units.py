@@ -8,7 +8,7 @@ dimension is another one. OpenMM is imported only when a Quantity turns up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -175,6 +175,15 @@ class ReducedUnits:
             "surface_tension": pressure * length / 10,
             "dimensionless": 1.0,
         }
+
+
+def stated_units(configuration: Mapping[str, Any]) -> ReducedUnits | None:
+    """The reduced units that a configuration is in, which was checked before; None: md units."""
+    given = configuration.get("units")
+    if given is None:
+        return None
+    table = configuration if isinstance(given, str) else given
+    return ReducedUnits(*(float(table[key]) for key in ("sigma", "epsilon", "mass")))
 
 
 def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:

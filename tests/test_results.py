@@ -54,7 +54,7 @@ def fit() -> Any:
     n = len(values)
     covariances = LowRank.made(4 * error**2), LowRank.made(error**2)
     view = Comparison(goals, values + 0.5 * error, np.zeros((n, 1)), *covariances, 100.0)
-    return SimpleNamespace(comparisons=lambda: [view])
+    return SimpleNamespace(comparisons=lambda: [view], states=[None])
 
 
 def test_every_target_is_held_against_its_own_points(fit: Any) -> None:

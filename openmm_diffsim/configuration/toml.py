@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..io import read_regular
-from ..units import ReducedUnits
+from ..units import ReducedUnits, stated_units
 from .bonded import BONDED_KINDS, read_bonded
 from .dynamics import DynamicsSection
 from .networks import read_network
@@ -124,10 +124,9 @@ def _units(top: Section) -> ReducedUnits | None:
     section.choice("units" if is_word else "kind", ("lennard-jones",))
     for key in ("sigma", "epsilon", "mass"):
         section.number(key, above=0)
-    made = ReducedUnits(*(section.number(key) for key in ("sigma", "epsilon", "mass")))
     if not is_word:
         section.finish()
-    return made
+    return stated_units(top.raw)
 
 
 def _check_start(configuration: Configuration) -> None:

@@ -246,6 +246,13 @@ class Potential(nn.Module):
         """
         return coefficients[:0]
 
+    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
+        """Physical numbers that its parameters stand for, by name, with standard errors; or none.
+
+        ``table``: the ``ParameterTable`` of a fit, which knows the errors; NaN without.
+        """
+        return {}
+
     def pairs(self) -> list[tuple[slice, Any]]:
         """The functions of a distance that it consists of, and where their coefficients are."""
         return []
@@ -393,7 +400,7 @@ class Sum(Potential):
 
     def __init__(self, terms: Sequence[Potential], name: str | None = None) -> None:
         check_list(terms)
-        flat = [part for term in terms for part in _terms_of(term)]
+        flat = [part for term in terms for part in terms_of(term)]
         names = [term.name for term in flat]
         if not flat or len(set(names)) < len(names):
             raise PotentialError(
@@ -495,13 +502,24 @@ class Sum(Potential):
         pairs = zip(self, self.slices(), strict=True)
         return torch.cat([term.free_charges(coefficients[where]) for term, where in pairs])
 
+    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
+        """Those of all terms, their names behind that of the term."""
+        sizes = [len(parameter_vector(term)) for term in self]
+        ends = np.cumsum(sizes).tolist()
+        found = {}
+        for term, size, end in zip(self, sizes, ends, strict=True):
+            own = None if table is None else table.part(slice(end - size, end))
+            found |= {f"{term.name}.{name}": v for name, v in term.numbers(own).items()}
+        return found
+
     def form(self) -> dict[str, Any]:
         """The order of the terms, and the form of each by its name."""
         forms = {term.name: term.form() for term in self}
         return {"order": list(forms), "terms": forms}
 
 
-def _terms_of(term: Potential) -> list[Potential]:
+def terms_of(term: Potential) -> list[Potential]:
+    """Those of a sum, or a potential by itself."""
     return list(term) if isinstance(term, Sum) else [term]
 
 

@@ -59,6 +59,16 @@ class ParameterTable:
         """
         return self.standard_error / self.prior
 
+    def part(self, where: slice) -> ParameterTable:
+        """Some of the parameters alone."""
+        return ParameterTable(
+            self.names[where],
+            self.values[where],
+            self.standard_error[where],
+            self.correlation[where, where],
+            self.prior[where],
+        )
+
     def __str__(self) -> str:
         columns = (self.values, self.standard_error, self.prior, self.posterior_over_prior)
         width = max(map(len, [*self.names, "parameter"]))

@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 _MODEL, _TARGET, _TRUTH = "#1f6fb4", "#222222", "#c8552b"
 _MODELS = (_MODEL, "#2e8b57", "#8a5fb0")  # of several functions in one panel
 _MARKERS = ("o", "s", "^")
+_HIGHEST = 30.0  # kJ/mol above its minimum, of a bonded potential that is drawn
 _LETTERS = 14  # of a title, to an inch
 
 
@@ -36,6 +37,8 @@ class Comparison:
     axis: Axis
     target: Curve
     model: Curve
+    state: str = ""
+    """Name of the state point, where there are several."""
 
     @property
     def rise(self) -> float:
@@ -45,13 +48,14 @@ class Comparison:
 
 
 def fit_figure(
-    r: Array,
-    u: Array,
-    u_error: Array,
+    r: Array | None,
+    u: Array | None,
+    u_error: Array | None,
     comparisons: Sequence[Comparison],
     rounds: Sequence[Mapping[str, Any]],
     truth: tuple[Array, Array] | None = None,
     title: str = "",
+    others: Sequence[Any] = (),
 ) -> Figure:
     """Potential, curves against their targets, and the misfit per round.
 
@@ -60,21 +64,25 @@ def fit_figure(
 
     Parameters
     ----------
-    r : array [points], nm
+    r : array [points], nm; None: there is no function to draw
     u, u_error : arrays [points] or [pairs of types, points], kJ/mol
     comparisons : one per target that is a curve
     rounds : the ``rounds`` of summary.json
     truth : (r, u), optional
         A known potential to hold the fit against.
+    others : further functions, each a ``FunctionTable``, with a panel of its own
     """
     panels = _panels(comparisons)
-    columns = 1 + len(panels)
+    columns = 1 + len(panels) + len(others)
     figure = Figure(figsize=(5 * columns + 1, 6.2), layout="constrained")
     FigureCanvasAgg(figure)
-    widths = (1, *[1.25] * len(panels))
+    widths = (1, *[1.25] * len(panels), *[1.0] * len(others))
     grid = figure.add_gridspec(2, columns, height_ratios=(2.6, 1), width_ratios=widths)
-    _draw_potential(figure.add_subplot(grid[0, 0]), r, u, u_error, comparisons, truth)
-    _draw_misfit(figure.add_subplot(grid[1, 0]), rounds)
+    if r is not None and u is not None and u_error is not None:
+        _draw_potential(figure.add_subplot(grid[0, 0]), r, u, u_error, comparisons, truth)
+    _draw_misfit(figure.add_subplot(grid[int(r is not None) :, 0]), rounds)
+    for column, other in enumerate(others, 1 + len(panels)):
+        _draw_function(figure.add_subplot(grid[0, column]), other)
     for column, panel in enumerate(panels, 1):
         top = figure.add_subplot(grid[0, column])
         _draw_curves(top, panel)
@@ -122,6 +130,18 @@ def curve_figure(observable: Observable, axis: Axis, curve: Curve) -> Figure:
     return figure
 
 
+def _draw_function(axes: Any, table: Any) -> None:
+    """u of one term, from its minimum up to where next to nothing is found."""
+    for k, (row, spread) in enumerate(zip(table.u, table.error, strict=True)):
+        label = table.term if len(table.u) == 1 else f"{table.term}, type {k}"
+        _band(axes, Curve(table.q, row, spread), 0.0, f"C{k}", label)
+    lowest = float(table.u.min())
+    axes.set_ylim(lowest - 2.0, lowest + _HIGHEST)
+    unit = "rad" if table.quantity == "angle" else "nm"
+    axes.set(xlabel=f"{table.kind} / {unit}", ylabel="u / kJ mol$^{-1}$")
+    axes.legend(frameon=False)
+
+
 def _draw_potential(
     axes: Any,
     r: Array,
@@ -156,7 +176,8 @@ def _draw_curves(axes: Any, panel: Sequence[Comparison]) -> None:
     """Targets and models; what tells several apart is a shift, or the style."""
     observable = panel[0].observable
     for index, c in enumerate(panel):
-        _draw_comparison(axes, c, index, f" {index}" if len(panel) > 1 else "")
+        number = f" {index}" if len(panel) > 1 else ""
+        _draw_comparison(axes, c, index, f" {c.state}" if c.state else number)
     _finish(axes, observable)
     first = min(c.rise for c in panel)
     last = max(float(c.target.x[-1]) for c in panel)

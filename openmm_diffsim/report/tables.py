@@ -14,30 +14,44 @@ from typing import Any
 import numpy as np
 import openmm
 from numpy.typing import NDArray
-from scipy.signal import find_peaks
 
 from .. import io
 from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
 from ..io.checksum import text_checksum
 from ..io.manifest import Manifest
+from ..potentials import terms_of
 from ..refinement import ParameterTable, Refinement, Target, Verdict
-from ..units import MOLAR_GAS_CONSTANT
+from ..units import ReducedUnits, stated_units
 from . import figures
+from .functions import FunctionTable, function_files, function_tables, names_of, wells_of
+from .parameters import (
+    PARAMETERS,
+    few_parameters,
+    has_few,
+    number_csv,
+    parameter_csv,
+    parameters_json,
+    told,
+)
 
 Array = NDArray[np.float64]
 
-_PARAMETERS = "parameters.csv"
-_FEW = 8  # parameters of a name, of an analytic form
+_PARAMETERS, _NUMBERS = "parameters.csv", "numbers.csv"
 
 
 def write_results(
     fit: Refinement, folder: Path, configuration: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
+    """Write what a fit leaves behind to a folder; returns the summary.
 
-    OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
-    which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point.
+    potential.csv, bond.csv, ... : each function of a coordinate, with errors; numbers.csv: physical
+    parameters of a System; parameters.csv: those of an analytic form; parameters.json: all of them,
+    for ``load_parameters``; rdf_0.csv, ...: each curve beside its target, with the name of its
+    state where there are several. A fit in reduced units has each table in these too, as
+    potential_reduced.csv. OpenMM alone loads system.xml; with the native force there is
+    system_native.xml beside it, which ``import openmm_diffsim`` lets OpenMM load. These are of the
+    first state; of several each has its own, as NAME_system.xml.
 
     What was written is noted in written.json.
 
@@ -50,43 +64,103 @@ def write_results(
     OSError
         If a file cannot be written.
     """
-    basis = fit.pair_potential().basis
-    r = np.linspace(basis.r_min, basis.cutoff, 400)
-    u, error = fit.potential_table(r)
+    functions = function_tables(fit)
     found = compare(fit)
-    agreed = _agreement(fit)
-    table = fit.parameter_table() if _has_few(fit) else None
-    summary: dict[str, Any] = {
+    table = fit.parameter_table() if _has_table(fit) else None
+    summary = _summary(fit, functions, found, table, configuration)
+    title = "\n".join([_title(summary["final"]), *_notes(fit.verdict(), summary["warnings"])])
+    units = stated_units(configuration)
+    files = {
+        **_function_files(functions, units),
+        PARAMETERS: parameters_json(fit.potential),
+        **_parameter_files(fit, table),
+        **_curve_files(found.curves, units),
+        **_simulation_files(fit),
+        "figure.png": figures.figure_bytes(_figure(functions, found, summary, title)),
+        "summary.json": io.json_bytes(summary),
+    }
+    _manifest(fit, folder).write(files)
+    return summary
+
+
+def _summary(
+    fit: Refinement,
+    functions: Sequence[FunctionTable],
+    found: Comparisons,
+    table: ParameterTable | None,
+    configuration: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All of a fit as plain data."""
+    few = None if table is None or not has_few(fit.potential) else told(table)
+    return {
         "rounds": [{**vars(entry), "rolled_back": entry.was_rolled_back} for entry in fit.history],
         "final": {
             **fit.summary(),
-            "wells": _all_wells(r, u, error, fit),
-            "sampled_from_r_nm": fit.first_contact(),
+            "wells": wells_of(functions, fit),
+            "sampled_from_r_nm": fit.first_contact() if fit.potential.pairs() else None,
             "scalars": found.scalars,
-            "agreement": agreed,
+            "agreement": _agreement(fit),
             "unused_targets": [target.observable.label for target in fit.unused_targets],
-            "parameters": _few_parameters(fit),
-            "parameter_errors": None if table is None else _told(table),
+            "parameters": few_parameters(fit.potential),
+            "parameter_errors": few,
+            "numbers": fit.potential.numbers(table),
         },
         "converged": fit.converged,
+        "states": _states(fit),
+        "terms": _terms(fit, functions),
         "theory": [state.why_no_theory or "used" for state in fit.states],
         "verdict": fit.verdict().as_data(),
         "warnings": fit.warnings(),
         "versions": versions(),
         "configuration": configuration,
     }
-    title = "\n".join([_title(summary["final"]), *_notes(fit.verdict(), summary["warnings"])])
-    figure = figures.fit_figure(r, u, error, found.curves, summary["rounds"], title=title)
-    files = {
-        "potential.csv": _potential_file(r, u, error),
-        **({} if table is None else {_PARAMETERS: _parameter_file(table)}),
-        **_curve_files(found.curves),
-        **_simulation_files(fit),
-        "figure.png": figures.figure_bytes(figure),
-        "summary.json": io.json_bytes(summary),
-    }
-    _manifest(fit, folder).write(files)
-    return summary
+
+
+def _states(fit: Refinement) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "temperature_K": state.temperature,
+            "pressure_bar": state.pressure,
+            "particles": state.state_point.simulation.system.getNumParticles(),
+            "targets": [target.observable.label for target in state.targets],
+        }
+        for name, state in zip(names_of(fit), fit.states, strict=True)
+    ]
+
+
+def _terms(fit: Refinement, functions: Sequence[FunctionTable]) -> list[dict[str, Any]]:
+    """Of the potential: name, class, and the tables that it has."""
+    return [
+        {
+            "name": term.name,
+            "kind": type(term).__name__,
+            "tables": [f"{f.file}.csv" for f in functions if f.term == term.name],
+        }
+        for term in terms_of(fit.potential)
+    ]
+
+
+def _figure(
+    functions: Sequence[FunctionTable],
+    found: Comparisons,
+    summary: Mapping[str, Any],
+    title: str,
+) -> figures.Figure:
+    """The first pair potential, or else the first function, with all curves."""
+    rounds = summary["rounds"]
+    if not functions:
+        return figures.fit_figure(None, None, None, found.curves, rounds, title=title)
+    shown, *others = functions
+    others = [f for f in others if f.term != shown.term]
+    return figures.fit_figure(
+        shown.q, shown.u, shown.error, found.curves, rounds, title=title, others=others
+    )
+
+
+def _has_table(fit: Refinement) -> bool:
+    """Are there parameters that mean something each?"""
+    return has_few(fit.potential) or bool(fit.potential.numbers())
 
 
 def check_results(fit: Refinement, folder: Path) -> None:
@@ -97,11 +171,12 @@ def check_results(fit: Refinement, folder: Path) -> None:
     TakenError
         If not: it names the file.
     """
-    curves = [t.observable.name for t in fit.targets if t.curve is not None and t.axis is not None]
+    curves = [_stem(fit, t) for t in fit.targets if t.curve is not None and t.axis is not None]
     systems = [f"{name}.xml" for name in _simulation(fit)]
-    own = [_PARAMETERS] if _has_few(fit) else []
-    names = ["potential.csv", *own, *_numbered(curves), *systems, "figure.png", "summary.json"]
-    _manifest(fit, folder).check(names)
+    tables = [*function_files(fit), *_numbered(curves)]
+    names = [f"{stem}{of}.csv" for stem in tables for of in ("", "_reduced")]
+    own = [PARAMETERS, _PARAMETERS, _NUMBERS]
+    _manifest(fit, folder).check([*names, *own, *systems, "figure.png", "summary.json"])
 
 
 def _manifest(fit: Refinement, folder: Path) -> Manifest:
@@ -123,20 +198,23 @@ def compare(fit: Refinement) -> Comparisons:
     for view in fit.comparisons():
         error = view.own_error()
         for target, here in view.places():
-            _add(found, target, view.prediction[here], error[here])
+            _add(found, target, view.prediction[here], error[here], _state_of(fit, target))
     return found
 
 
-def _add(found: Comparisons, target: Target, model: Array, error: Array) -> None:
+def _add(found: Comparisons, target: Target, model: Array, error: Array, state: str) -> None:
     observable = target.observable
     if target.curve is not None and target.axis is not None:
         predicted = Curve(target.curve.x, model, error)
-        found.curves.append(figures.Comparison(observable, target.axis, target.curve, predicted))
+        found.curves.append(
+            figures.Comparison(observable, target.axis, target.curve, predicted, state)
+        )
         return
     for index, value in enumerate(target.values):
         found.scalars.append(
             {
                 "observable": observable.name + (f"[{index}]" if len(model) > 1 else ""),
+                **({"state": state} if state else {}),
                 "unit": observable.unit,
                 "target": value,
                 "uncertainty": target.uncertainty[index],
@@ -162,25 +240,61 @@ def _agreement(fit: Refinement) -> list[dict[str, Any]]:
     ]
 
 
-def _curve_files(curves: Sequence[figures.Comparison]) -> dict[str, bytes]:
+def _function_files(
+    functions: Sequence[FunctionTable], units: ReducedUnits | None
+) -> dict[str, bytes]:
+    files = {f"{each.file}.csv": each.csv() for each in functions}
+    if units is not None:
+        files |= {f"{each.file}_reduced.csv": each.csv(units) for each in functions}
+    return files
+
+
+def _curve_files(
+    curves: Sequence[figures.Comparison], units: ReducedUnits | None = None
+) -> dict[str, bytes]:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
-    names = _numbered([c.observable.name for c in curves])
-    return {name: _curve_table(c) for name, c in zip(names, curves, strict=True)}
+    stems = _numbered([_with_state(c.observable.name, c.state) for c in curves])
+    files = {f"{stem}.csv": _curve_table(c) for stem, c in zip(stems, curves, strict=True)}
+    if units is not None:
+        pairs = zip(stems, curves, strict=True)
+        files |= {f"{stem}_reduced.csv": _curve_table(c, units) for stem, c in pairs}
+    return files
+
+
+def _stem(fit: Refinement, target: Target) -> str:
+    return _with_state(target.observable.name, _state_of(fit, target))
+
+
+def _state_of(fit: Refinement, target: Target) -> str:
+    """The name of the state point of a target, of the first of several; none of the only one."""
+    if len(fit.states) == 1:
+        return ""
+    points = [state.state_point for state in fit.states]
+    return names_of(fit)[next(k for k, p in enumerate(points) if p is target.state_point)]
+
+
+def _with_state(name: str, state: str) -> str:
+    return f"{name}_{state}" if state else name
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
     counts: Counter[str] = Counter()
     files = []
     for name in names:
-        files.append(f"{name}_{counts[name]}.csv")
+        files.append(f"{name}_{counts[name]}")
         counts[name] += 1
     return files
 
 
-def _curve_table(c: figures.Comparison) -> bytes:
+def _curve_table(c: figures.Comparison, units: ReducedUnits | None = None) -> bytes:
     prefix = c.observable.column and f"{c.observable.column}_"
-    header = f"{c.axis.column},{prefix}target,{prefix}model,standard_error"
-    return io.csv_bytes(header, c.target.x, c.target.y, c.model.y, c.model.spread)
+    of_x, of_y, x = 1.0, 1.0, c.axis.column
+    if units is not None:
+        of_x, of_y = units.factor(c.axis.kind), units.factor(c.observable.kind)
+        x = f"{c.axis.name}_reduced"
+    header = f"{x},{prefix}target,{prefix}model,standard_error"
+    columns = (c.target.y, c.model.y, c.model.spread)
+    return io.csv_bytes(header, c.target.x / of_x, *(column / of_y for column in columns))
 
 
 def versions() -> dict[str, str]:
@@ -195,74 +309,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _potential_file(r: Array, u: Array, error: Array) -> bytes:
-    """One column and its error for each pair of types, [pairs, len(r)]."""
-    names = [f"u_kJ_mol{of},standard_error{of}" for of in _pairs_of_types(len(u), "_{}_{}")]
-    columns = [column for pair in zip(u, error, strict=True) for column in pair]
-    return io.csv_bytes(",".join(["r_nm", *names]), r, *columns)
-
-
-def _pairs_of_types(n_pairs: int, text: str) -> list[str]:
-    """What to call each pair of types; nothing where there is one."""
-    n_types = int((2 * n_pairs) ** 0.5)
-    pairs = [text.format(a, b) for a in range(n_types) for b in range(a, n_types)]
-    return pairs if n_pairs > 1 else [""]
-
-
-def _all_wells(r: Array, u: Array, error: Array, fit: Refinement) -> list[dict[str, Any]]:
-    """Minima of all pairs of types, which each says where there are several."""
-    found: list[dict[str, Any]] = []
-    names = _pairs_of_types(len(u), "{} {}")
-    for name, *row in zip(names, u, error, strict=True):
-        own: dict[str, Any] = {"types": name} if name else {}
-        wells = _wells(r, row[0], row[1], fit.first_contact(), _thermal_energy(fit))
-        found += [well | own for well in wells]
-    return sorted(found, key=lambda well: float(well["u_kJ_mol"]))
-
-
-def _wells(
-    r: Array, u: Array, error: Array, first: float, thermal: float
-) -> list[dict[str, float]]:
-    """Minima of u(r) where pairs are found, the deepest first; below 0.05 kT they are ripples."""
-    r, u, error = r[r >= first], u[r >= first], error[r >= first]
-    places, _ = find_peaks(-u, prominence=0.05 * thermal)
-    wells = [
-        {"r_nm": float(r[i]), "u_kJ_mol": float(u[i]), "standard_error": float(error[i])}
-        for i in places
-    ]
-    return sorted(wells, key=lambda well: well["u_kJ_mol"])
-
-
-def _thermal_energy(fit: Refinement) -> float:
-    return MOLAR_GAS_CONSTANT * fit.targets[0].state_point.temperature
-
-
-def _few_parameters(fit: Refinement) -> dict[str, list[float]]:
-    """Parameters of an analytic form by name; those of a spline or a network are too many."""
-    return {
-        name: value.detach().tolist()
-        for name, value in fit.potential.named_parameters()
-        if value.numel() <= _FEW
-    }
-
-
-def _has_few(fit: Refinement) -> bool:
-    """Are all parameters those of an analytic form?"""
-    sizes = [p.numel() for p in fit.potential.parameters() if p.requires_grad]
-    return bool(sizes) and max(sizes) <= _FEW
-
-
-def _told(table: ParameterTable) -> dict[str, Any]:
-    own = {name: getattr(table, name) for name in ("names", "standard_error", "correlation")}
-    return own | {"posterior_over_prior": table.posterior_over_prior}
-
-
-def _parameter_file(table: ParameterTable) -> bytes:
-    columns = (table.values, table.standard_error, table.prior, table.posterior_over_prior)
-    rows = zip(table.names, *columns, strict=True)
-    lines = ["parameter,value,standard_error,prior,posterior_over_prior"]
-    lines += [f"{n},{v:.10g},{e:.4g},{p:.4g},{q:.4g}" for n, v, e, p, q in rows]
-    return ("\n".join(lines) + "\n").encode()
+def _parameter_files(fit: Refinement, table: ParameterTable | None) -> dict[str, bytes]:
+    files = {}
+    if table is not None and has_few(fit.potential):
+        files[_PARAMETERS] = parameter_csv(table)
+    if numbers := fit.potential.numbers(table):
+        files[_NUMBERS] = number_csv(numbers)
+    return files
 
 
 def _simulation_files(fit: Refinement) -> dict[str, bytes]:
@@ -275,10 +328,18 @@ def _simulation_files(fit: Refinement) -> dict[str, bytes]:
 
 def _simulation(fit: Refinement) -> dict[str, Callable[[], Any]]:
     """What plain OpenMM goes on from, and the native form of it, by the names of the files."""
-    point = fit.targets[0].state_point
+    things = _of_point("", fit.states[0].state_point)
+    if len(fit.states) > 1:
+        for name, state in zip(names_of(fit), fit.states, strict=True):
+            things |= _of_point(f"{name}_", state.state_point)
+    return things
+
+
+def _of_point(prefix: str, point: Any) -> dict[str, Callable[[], Any]]:
     system = point.simulation.system
-    things = {"system": lambda: portable_system(system), "state": point.snapshot}
-    return things | ({"system_native": lambda: system} if has_native_force(system) else {})
+    things = {f"{prefix}system": lambda: portable_system(system), f"{prefix}state": point.snapshot}
+    native = {f"{prefix}system_native": lambda: system}
+    return things | (native if has_native_force(system) else {})
 
 
 def _title(final: Mapping[str, Any]) -> str:
@@ -289,7 +350,8 @@ def _title(final: Mapping[str, Any]) -> str:
     for scalar in final["scalars"]:
         model = _with_error(scalar["model"], scalar["standard_error"])
         target = _with_error(scalar["target"], scalar["uncertainty"])
-        title += f"; {scalar['observable']} {model} {scalar['unit']}".rstrip()
+        of = f" of {scalar['state']}" if "state" in scalar else ""
+        title += f"; {scalar['observable']}{of} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
     for each in final["agreement"]:
         for nuisance in filter(lambda u: u["found"], each["nuisances"]):

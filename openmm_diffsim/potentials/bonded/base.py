@@ -51,6 +51,8 @@ class BondedSpline(Potential):
     is_linear = True
     n_particles: ClassVar[int]
     """In a tuple."""
+    called: ClassVar[str]
+    """What it is of, one of the tuples; its table is a file of this name."""
     coordinate: ClassVar[str]
     """What q is, for messages."""
     quantity: ClassVar[str]

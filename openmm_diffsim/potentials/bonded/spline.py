@@ -48,7 +48,7 @@ class BondSpline(BondedSpline):
         If not 0 < r_min < r_max, or an argument is out of range.
     """
 
-    n_particles = 2
+    n_particles, called = 2, "bond"
     coordinate, quantity, tuples = "r", "length", "bonds"
 
     def __init__(
@@ -146,7 +146,7 @@ class AngleSpline(BondedSpline):
         Of the OpenMM Force.
     """
 
-    n_particles = 3
+    n_particles, called = 3, "angle"
     coordinate, quantity, tuples = "theta", "angle", "triples"
 
     def __init__(
@@ -202,7 +202,7 @@ class DihedralSpline(BondedSpline):
         Of the OpenMM Force.
     """
 
-    n_particles = 4
+    n_particles, called = 4, "dihedral"
     coordinate, quantity, tuples = "phi", "angle", "quadruples"
 
     def __init__(
