@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openmm
 import pytest
 from systems import empty_system, simulate
+from test_cli import ENDED, configure, here, run  # noqa: F401  a fixture
 from test_offline import KELVIN, LENGTH, STIFFNESS, N, Spread, Spring, drawn, fit_of, trajectory_of
 
 import openmm_diffsim as diffsim
-from openmm_diffsim import Refinement, StatePoint, Target, predict
+from openmm_diffsim import Refinement, StatePoint, Target, cli, predict
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.potentials import set_flat_parameters
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT
@@ -131,3 +134,67 @@ def test_targets_of_another_potential_are_refused() -> None:
     fit, other = fitted(), fitted()
     with pytest.raises(TargetError, match="another potential"):
         predict(fit.potential, other.targets, 3000, 30, progress=False)
+
+
+# From the command line ---------------------------------------------------------------------------
+
+STATES = """
+[[state]]
+name = "cold"
+[[state]]
+name = "near"
+temperature = 152.0
+[[state]]
+name = "hot"
+temperature = 400.0
+"""
+HELD_OUT = """
+[[target]]
+observable = "rdf"
+file = "g.csv"
+uncertainty = 0.02
+state = "{state}"
+predict = true
+"""
+
+
+def several(folder: Path) -> Path:
+    """The fit of one state point, and two more to be predicted."""
+    more = "".join(HELD_OUT.format(state=name) for name in ("near", "hot"))
+    config = configure(folder, target='uncertainty = 0.02\nstate = "cold"\n' + more, rounds=4)
+    config.write_text(config.read_text().replace("[potential]", STATES + "[potential]"))
+    return config
+
+
+def test_states_are_predicted_by_one_command(here: Path) -> None:  # noqa: F811
+    config = several(here)
+    assert run("refine", config) in ENDED
+    summary = json.loads((here / "out" / "summary.json").read_text())
+    assert [state["name"] for state in summary["states"]] == ["cold"]
+    assert run("predict", config, "--potential", "out", "--steps", 2000) == cli.FINISHED
+    folder = here / "predicted_fit"
+    near, hot = json.loads((folder / "predictions.json").read_text())["predictions"]
+    assert (near["states"], near["frames"]) == ("near", "reweighted")
+    assert (hot["states"], hot["frames"]) == ("hot", "sampled")
+    r, g, model, error = np.loadtxt(folder / "rdf_hot_0.csv", delimiter=",", skiprows=1).T
+    assert hot["rms"] == pytest.approx(np.sqrt(np.mean((model - g) ** 2)), rel=1e-5)
+    assert (error[r > 0.35] > 0).all() and hot["n_effective"] > 20
+    assert (folder / "predictions.png").read_bytes()[1:4] == b"PNG"
+    # The same by parameters and their covariance alone, as from a fit that is gone but for these.
+    (here / "out" / "checkpoint.npz").unlink()
+    again = ("predict", config, "--potential", "out", "--steps", 2000, "--output", "again")
+    assert run(*again) == cli.FINISHED
+    entries = json.loads((here / "again" / "predictions.json").read_text())["predictions"]
+    assert [entry["frames"] for entry in entries] == ["sampled"] * 2
+    assert abs(entries[0]["rms"] - near["rms"]) < 0.05
+
+
+def test_another_potential_is_refused_by_what_differs(
+    here: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("refine", configure(here)) in ENDED
+    assert run("predict", configure(here, cutoff=0.8), "--potential", "out") == cli.BAD_INPUT
+    assert "another form" in capsys.readouterr().err
+    assert run("predict", configure(here), "--potential", "nowhere") == cli.BAD_INPUT
+    assert "output folder of a fit" in capsys.readouterr().err

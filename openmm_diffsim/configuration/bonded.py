@@ -143,7 +143,7 @@ class BondedSection(TermSection):
             potential.set_table(self.units[0] * q, self.units[1] * row, kind)
 
     def _invert(self, potential: BondedSpline, kind: int, known: Known) -> None:
-        found = next((m for m in known.measured if self._is_of(m, kind)), None)
+        found = next((m for m in known.fitted if self._is_of(m, kind)), None)
         if found is None or found.curve is None:
             raise self._error(
                 "initial",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,31 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     ConfigurationError, TargetError, AttachError, StatePointError
         If an entry, a file or the combination of them cannot be.
     """
+    return build(configuration, warn).to_be_fitted
+
+
+@dataclass(frozen=True)
+class Built:
+    """All of a configuration: what is fitted, and what is predicted with the same potential."""
+
+    potential: Potential
+    fit: Refinement | None
+    """None where nothing is to be fitted."""
+    predicted: tuple[Target, ...]
+
+    @property
+    def to_be_fitted(self) -> Refinement:
+        """ConfigurationError where there is nothing."""
+        if self.fit is None:
+            raise ConfigurationError(
+                "target.predict: all targets are only predicted; expected one to be fitted",
+                key="target.predict",
+            )
+        return self.fit
+
+
+def build(configuration: Configuration, warn: Any = print) -> Built:
+    """As ``build_refinement``, with the targets that are only to be predicted."""
     notes: list[str] = []
     tell, warn = warn, notes.append  # once all is known to be right: a refusal is a single line
     known = _known(configuration, warn)
@@ -43,17 +70,22 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
     points = [_state_point(place, potential, warn) for place in known.places]
     named = {place.name: point for place, point in zip(known.places, points, strict=True)}
     targets = [_target(k, each, named) for k, each in enumerate(known.measured)]
-    with told_warnings(warn):
-        fit = Refinement(
-            potential,
-            targets,
-            _method(configuration.refine),
-            largest_step=configuration.refine.largest_step,
-            **_workers(configuration),
-        )
+    is_fitted = [not each.entry.predict for each in known.measured]
+    fit = None
+    if any(is_fitted):
+        with told_warnings(warn):
+            fit = Refinement(
+                potential,
+                list(compress(targets, is_fitted)),
+                _method(configuration.refine),
+                largest_step=configuration.refine.largest_step,
+                **_workers(configuration),
+            )
     for note in notes:
         tell(note)
-    return fit
+    return Built(
+        potential, fit, tuple(t for t, own in zip(targets, is_fitted, strict=True) if not own)
+    )
 
 
 def _known(configuration: Configuration, warn: Tell) -> Known:

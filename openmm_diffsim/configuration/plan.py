@@ -186,10 +186,11 @@ def _suspicious(configuration: Configuration, fit: Refinement, made: Plan) -> li
     found = fit.warnings()
     found += [f"{s.name}: a trial ended: {s.trouble}" for s in made.states if s.trouble]
     sampled = {state.state_point.name for state in fit.states}
+    sampled |= {name for entry in configuration.targets for name in entry.states}
     found += [
         f"{state.name} has no target: it will not be sampled"
         for state in configuration.states
-        if state.name not in sampled and len(configuration.states) > 1
+        if state.name not in sampled
     ]
     per_round = made.schedule.steps // made.schedule.every
     if per_round < _FEW_FRAMES:

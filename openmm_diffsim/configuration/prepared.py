@@ -97,6 +97,11 @@ class Known:
         """Of particles."""
         return self.places[0].section.system.n_types
 
+    @property
+    def fitted(self) -> Sequence[Measured]:
+        """What a first guess is made of: what is to be predicted only if there is nothing else."""
+        return [each for each in self.measured if not each.entry.predict] or self.measured
+
 
 def prepare(section: StateSection, index: int, seed: int, trusted: bool, warn: Tell) -> Prepared:
     """A state point; ``index`` counts them.

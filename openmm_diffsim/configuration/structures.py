@@ -57,7 +57,7 @@ def structures(known: Known, n_types: int) -> tuple[list[Structure | None], list
             each.observable.counted_pairs(each.place.type_of),
             Structure(each.observable, each.curve, each.place.temperature),
         )
-        for each in known.measured
+        for each in known.fitted
         if each.observable.is_structure and each.curve is not None
     ]
     n_pairs = n_pairs_of_types(n_types)

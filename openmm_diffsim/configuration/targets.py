@@ -44,6 +44,7 @@ class TargetSection:
     measurement: Mapping[str, Any] = field(default_factory=dict)  # see refinement.Measurement
     states: tuple[str, ...] = ()  # names of those that it is of, in order; (): the only one
     reduced: tuple[float, float] | None = None  # units of x and y in the file, in md units
+    predict: bool = False  # not to be fitted, see ``openmm-diffsim predict``
 
     @property
     def rules(self) -> CurveRules | None:
@@ -68,6 +69,7 @@ def read_target(section: Section, states: Sequence[str]) -> TargetSection:
         measurement=_measurement(section, observable),
         settings=observable.settings(section),
         states=_states(section, states),
+        predict=section.flag("predict"),
     )
     if made.uncertainty is not None and "covariance" in made.measurement:
         raise section.error("covariance", "got uncertainty as well; give one of them")

@@ -65,6 +65,21 @@ class Prediction:
         return np.hypot(self.frames_error, np.nan_to_num(self.parameters_error))
 
     @property
+    def states(self) -> str:
+        """Names of its state points."""
+        return ", ".join(dict.fromkeys(str(point.name) for point in self.target.state_points))
+
+    def sentence(self) -> str:
+        """How far it is from what was measured, and what it rests on."""
+        how = "frames of the fit, reweighted" if self.is_reweighted else "new MD"
+        off = f"rms {self.rms:.3g} off"
+        if len(self.values) == 1:
+            value, error = self.values[0], self.standard_error[0]
+            off = f"{value:.4g} +/- {error:.2g}, measured {self.target.values[0]:.4g}"
+        label = self.target.observable.label
+        return f"{label} of {self.states}: {off}, misfit {self.misfit:.2f} ({how})"
+
+    @property
     def rms(self) -> float:
         """Of prediction - target over all points, in the target's unit."""
         return float(np.sqrt(np.mean((self.values - self.target.values) ** 2)))

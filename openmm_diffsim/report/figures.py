@@ -92,6 +92,20 @@ def fit_figure(
     return figure
 
 
+def curves_figure(comparisons: Sequence[Comparison], title: str = "") -> Figure:
+    """Curves against their targets, and what is left between them, as in ``fit_figure``."""
+    panels = _panels(comparisons)
+    figure = Figure(figsize=(6 * len(panels) + 0.5, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, len(panels), height_ratios=(2.6, 1))
+    for column, panel in enumerate(panels):
+        top = figure.add_subplot(grid[0, column])
+        _draw_curves(top, panel)
+        _draw_residuals(figure.add_subplot(grid[1, column], sharex=top), panel)
+    figure.suptitle(_wrapped(title, round(_LETTERS * figure.get_figwidth())), fontsize=10)
+    return figure
+
+
 def _wrapped(text: str, width: int) -> str:
     """Each line of a text in as many as it needs, none longer than so many letters."""
     return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, width))

@@ -7,15 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import io
 from ..errors import ConfigurationError
 from ..limits import shown
-from ..potentials import Potential
+from ..potentials import Potential, learned_parameters
 from ..refinement import ParameterTable
 
+Array = NDArray[np.float64]
+
 PARAMETERS = "parameters.json"
+_MOST = 500  # learned parameters, of which the covariance is kept
 _FEW = 8  # parameters of a name, of an analytic form
 _NOT_OF_FORM = ("fixed", "learned", "roughness")  # how it was fitted
 
@@ -57,15 +62,19 @@ def number_csv(numbers: Mapping[str, tuple[float, float]]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def parameters_json(potential: Potential) -> bytes:
-    """All that a potential of the same form needs to become this one, at full precision."""
-    return io.json_bytes(
-        {
-            "form": form_of(potential),
-            "parameters": {n: p.tolist() for n, p in _numbers(potential.by_name())},
-            "buffers": {n: b.tolist() for n, b in _numbers(_buffers(potential))},
-        }
-    )
+def parameters_json(potential: Potential, covariance: Array | None = None) -> bytes:
+    """All that a potential of the same form needs to become this one, at full precision.
+
+    ``covariance`` [parameters, parameters] is that of what was learned, kept of few hundred.
+    """
+    kept = {
+        "form": form_of(potential),
+        "parameters": {n: p.tolist() for n, p in _numbers(potential.by_name())},
+        "buffers": {n: b.tolist() for n, b in _numbers(_buffers(potential))},
+    }
+    if covariance is not None and len(covariance) <= _MOST and np.isfinite(covariance).all():
+        kept["covariance"] = covariance.tolist()
+    return io.json_bytes(kept)
 
 
 def _numbers(tensors: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -122,6 +131,17 @@ def load_parameters(potential: Potential, folder: str | Path) -> Potential:
             tensor = torch.tensor(values, dtype=torch.float64).reshape(own[name].shape)
             own[name].copy_(tensor)
     return potential
+
+
+def load_covariance(potential: Potential, folder: str | Path) -> Array | None:
+    """Of the parameters that are learned, [parameters, parameters], as a fit left it in a folder.
+
+    None where it did not, as of a network, or of more or other parameters than are learned here.
+    """
+    kept = _read(Path(folder) / PARAMETERS).get("covariance")
+    n = sum(p.numel() for p in learned_parameters(potential))
+    found = None if kept is None else np.asarray(kept, dtype=np.float64)
+    return found if found is not None and found.shape == (n, n) else None
 
 
 def _read(path: Path) -> dict[str, Any]:

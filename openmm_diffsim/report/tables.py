@@ -72,9 +72,9 @@ def write_results(
     units = stated_units(configuration)
     files = {
         **_function_files(functions, units),
-        PARAMETERS: parameters_json(fit.potential),
+        PARAMETERS: parameters_json(fit.potential, fit.result.covariance),
         **_parameter_files(fit, table),
-        **_curve_files(found.curves, units),
+        **curve_files(found.curves, units),
         **_simulation_files(fit),
         "figure.png": figures.figure_bytes(_figure(functions, found, summary, title)),
         "summary.json": io.json_bytes(summary),
@@ -198,11 +198,12 @@ def compare(fit: Refinement) -> Comparisons:
     for view in fit.comparisons():
         error = view.own_error()
         for target, here in view.places():
-            _add(found, target, view.prediction[here], error[here], _state_of(fit, target))
+            add_to(found, target, view.prediction[here], error[here], _state_of(fit, target))
     return found
 
 
-def _add(found: Comparisons, target: Target, model: Array, error: Array, state: str) -> None:
+def add_to(found: Comparisons, target: Target, model: Array, error: Array, state: str) -> None:
+    """A target beside the model's values, [points], and their errors; ``state`` names where."""
     observable = target.observable
     if target.curve is not None and target.axis is not None:
         predicted = Curve(target.curve.x, model, error)
@@ -249,7 +250,7 @@ def _function_files(
     return files
 
 
-def _curve_files(
+def curve_files(
     curves: Sequence[figures.Comparison], units: ReducedUnits | None = None
 ) -> dict[str, bytes]:
     """rdf_0.csv, ..., angles_0.csv, ..., vacf_0.csv, ...: counted for each observable."""
