@@ -83,6 +83,7 @@ from .refinement import (
     boltzmann_inversion,
     reweighted_loss,
 )
+from .report.parameters import load_parameters
 from .samples import Samples, View
 from .statistics.averages import Estimate
 
@@ -173,6 +174,7 @@ __all__ = [
     "atom_types",
     "boltzmann_inversion",
     "errors",
+    "load_parameters",
     "portable_system",
     "read_xml",
     "reweighted_loss",
