@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ STATES_REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"state__1__name": "../x"}, "state[1].name", "letters, digits"),
     ({"state": []}, "state", "one [[state]] at least"),
     ({"state": {"name": "x"}}, "state", "double brackets"),
-    ({"state__1__particles": [10, 20, 30]}, "state[1].mass", "a list of 3 numbers"),
+    ({"state__1__particles": [10, 20, 30]}, "system.mass", "a list of 3 numbers"),
     ({"state__1__particles": [-1, 20]}, "state[1].particles", "whole numbers"),
     ({"state__1__particles": [2, 2]}, "state[1].particles", "from 10 to"),
     ({"state__1__types": ["A", "A"]}, "state[1].types", "different names"),
@@ -207,7 +208,7 @@ def melt(folder: Path, **more: Any) -> dict[str, Any]:
         topology.addAtom(name, None, topology.addResidue("MOL", chain))
     atoms = list(topology.atoms())
     for row in CHAINS.tolist():
-        for i, j in zip(row, row[1:], strict=False):
+        for i, j in pairwise(row):
             topology.addBond(atoms[i], atoms[j])
     grid = np.stack(np.meshgrid(np.arange(5), np.arange(2)), axis=-1).reshape(10, 1, 2)
     beads = np.zeros((10, 4, 3))
@@ -258,8 +259,7 @@ def test_a_sum_of_pairs_bonds_and_angles(folder: Path) -> None:
     # w = -RT ln(p / r^2), the same for both types
     expected = thermal * (3000 * 0.02**2 + 2 * np.log(0.36 / 0.38))
     np.testing.assert_allclose((u[:, 0] - u[:, 1]).tolist(), expected, rtol=0.02)
-    excluded = [f for f in point.simulation.system.getForces() if f.getName() == "lennard-jones"]
-    assert excluded[0].getNumExclusions() == 50  # 30 bonds and 20 1-3 pairs
+    assert [len(pairs) for pairs in point.attached.exclusions()] == [50]  # 30 1-2 and 20 1-3
 
 
 def test_files_of_a_sum_come_back_as_where_a_fit_begins(folder: Path) -> None:
