@@ -85,6 +85,7 @@ from .refinement import (
     predict,
     reweighted_loss,
 )
+from .report.parameters import load_parameters
 from .samples import Samples, View
 from .statistics.averages import Estimate
 
@@ -176,6 +177,7 @@ __all__ = [
     "atom_types",
     "boltzmann_inversion",
     "errors",
+    "load_parameters",
     "portable_system",
     "predict",
     "read_xml",

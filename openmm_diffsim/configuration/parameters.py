@@ -19,6 +19,7 @@ from .prepared import Known, Prepared
 from .section import Section
 from .terms import TermSection, common
 
+_RUN_CODE = ("Script", "InitializationScript", "Include")  # what OpenMM runs, or opens
 _OF_ATOMS = ("lennard_jones", "pair_tables", "charges")
 _OF_ENTRIES = ("bonds", "angles", "torsions", "rb_torsions", "cmap")
 _BY_NAMES = ("global_parameters", "custom")
@@ -266,8 +267,4 @@ def _holds_code(path: Path) -> bool:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, OSError, ValueError):
         return True
-    return (
-        any(root.iter("Script"))
-        or any(root.iter("InitializationScript"))
-        or any(root.iter("Include"))
-    )
+    return any(element.tag in _RUN_CODE for element in root.iter())
