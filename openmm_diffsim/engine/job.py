@@ -6,7 +6,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -91,7 +91,7 @@ class Blueprint:
     def build(self, device: Device) -> StatePoint:
         """A state point of its own, made of copies."""
         own: Blueprint = pickle.loads(pickle.dumps(self))
-        platform = openmm.Platform.getPlatform(device.platform or own.platform)
+        platform = device.platform_or(own.platform)
         simulation = app.Simulation(
             app.Topology(),
             own._system(),
@@ -181,6 +181,10 @@ class SamplingJob:
             Blueprint.of(state_point) if whole else None,
         )
 
+    def with_blueprint(self, state_point: StatePoint) -> SamplingJob:
+        """The same job of a state point, for a worker that has no Context for it."""
+        return replace(self, blueprint=Blueprint.of(state_point))
+
     def run(self) -> SamplingResult | None:
         """Sample, in a Simulation of its own; None where there is none and no blueprint for one.
 
@@ -199,7 +203,7 @@ class SamplingJob:
                 point = self.blueprint.build(kept.device)
             result = self._sampled(point)
             kept.put(self.key, point)
-            return result
+        return result
 
     def _sampled(self, point: StatePoint) -> SamplingResult:
         point.potential.load_state_dict(pickle.loads(self.values))
@@ -288,6 +292,10 @@ class SamplingResult:
 
     def take(self, state_point: StatePoint, recording: Recording) -> Samples:
         """The samples; the state point goes on from where the worker ended."""
-        samples = Samples.from_arrays(state_point.potential, recording.record, self.arrays, Path())
+        samples = self.samples(state_point, recording)
         state_point.deserialize(dict(self.state))
         return samples
+
+    def samples(self, state_point: StatePoint, recording: Recording) -> Samples:
+        """The samples alone."""
+        return Samples.from_arrays(state_point.potential, recording.record, self.arrays, Path())

@@ -30,6 +30,25 @@ class Device:
     index: str | None = None
     """Of a GPU."""
 
+    def platform_or(self, name: str) -> openmm.Platform:
+        """The platform, that of this name by default.
+
+        Raises
+        ------
+        StatePointError
+            If this process does not have it.
+        """
+        wanted = self.platform or name
+        all_of_them = map(openmm.Platform.getPlatform, range(openmm.Platform.getNumPlatforms()))
+        names = [platform.getName() for platform in all_of_them]
+        if wanted not in names:
+            raise StatePointError(
+                f"a worker has no platform {wanted!r}, expected one of {', '.join(names)}",
+                got=wanted,
+                expected=names,
+            )
+        return openmm.Platform.getPlatform(wanted)
+
     def properties(self, platform: openmm.Platform, given: Mapping[str, str]) -> dict[str, str]:
         """Those of a Context on this platform that was ``given`` with others."""
         known = set(platform.getPropertyNames())
@@ -94,15 +113,9 @@ def configure_worker(
     StatePointError
         If this process has no such platform.
     """
-    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
-    if platform is not None and platform not in names:
-        raise StatePointError(
-            f"a worker has no platform {platform!r}, expected one of {', '.join(names)}",
-            got=platform,
-            expected=names,
-        )
     kept.drop()
     kept.device = Device(platform, threads, None if device is None else str(device))
+    kept.device.platform_or("Reference")
 
 
 def serve(pipe: connection.Connection, device: Device) -> None:
@@ -116,7 +129,7 @@ def serve(pipe: connection.Connection, device: Device) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(device.threads or 1)
-    configure_worker(device.platform, device.threads, device.index)
+    kept.device = device
     while True:
         try:
             pipe.send_bytes(_answer(pipe.recv_bytes()))
