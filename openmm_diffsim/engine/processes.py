@@ -36,6 +36,9 @@ class Processes(Executor):
         Most threads of each worker, on the CPU platform. Default: its share of the cores.
     devices : sequence of int or str, optional
         GPUs, one for each worker, in turn. Default: that of each Simulation.
+    start : "spawn" or "forkserver"
+        How a process begins, as in ``multiprocessing``. The latter imports everything once, and
+        replaces a lost worker at once; not for GPUs.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class Processes(Executor):
         platform: str | None = None,
         threads: int | None = None,
         devices: Sequence[int | str] = (),
+        start: str = "spawn",
     ) -> None:
         cores = _cores()
         n = checked_whole("workers", cores if workers is None else workers, StatePointError)
@@ -57,7 +61,10 @@ class Processes(Executor):
         if threads is not None:
             share = checked_whole("threads", threads, StatePointError)
         index = [str(devices[k % len(devices)]) if devices else None for k in range(n)]
-        self._idle = [_Slot(Device(platform, share, each)) for each in index]
+        context: Any = get_context(start)
+        if start == "forkserver":
+            context.set_forkserver_preload(["__main__", __package__])
+        self._idle = [_Slot(context, Device(platform, share, each)) for each in index]
         self._all = list(self._idle)
         self._lock = Lock()
         self._ended = False
@@ -120,8 +127,9 @@ def _without_signals() -> None:
 class _Slot:
     """A worker process, or the next one in its place."""
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    def __init__(self, context: Any, device: Device) -> None:
+        self._context = context
+        self._device = device
         self.keys: set[str] = set()
         """Of what it was called for."""
         self.process: Any = None
@@ -152,9 +160,8 @@ class _Slot:
         return found
 
     def _start(self) -> None:
-        context = get_context("spawn")
-        pipe, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, self.device), daemon=True)
+        pipe, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(theirs, self._device), daemon=True)
         process.start()
         theirs.close()
         self._pipe, self.process, self.keys = pipe, process, set()
