@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,9 +212,11 @@ class SamplingJob:
         point.deserialize(dict(self.state))
         steps: list[int] = []
         plan = self.recording
+        start = time.perf_counter()
         samples = point.sample(**vars(plan), progress=steps.append)
+        seconds = time.perf_counter() - start
         arrays = samples.arrays(list(plan.record), Path())
-        return SamplingResult(arrays, point.serialize(), sum(steps))
+        return SamplingResult(arrays, point.serialize(), sum(steps), seconds)
 
 
 _tokens: WeakKeyDictionary[StatePoint, str] = WeakKeyDictionary()
@@ -289,6 +292,7 @@ class SamplingResult:
     arrays: Mapping[str, NDArray[Any]]  # of ``Samples.arrays``
     state: Mapping[str, str]  # of ``StatePoint.serialize``
     md_steps: int
+    seconds: float  # that the sampling itself took
 
     def take(self, state_point: StatePoint, recording: Recording) -> Samples:
         """The samples; the state point goes on from where the worker ended."""
