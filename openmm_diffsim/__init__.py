@@ -7,10 +7,12 @@ from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_syste
 from .engine.job import Recording, SamplingJob, SamplingResult
 from .engine.native import SplinePairForce  # its module loads the plugin
 from .engine.parameters import SystemParameters, atom_types
+from .engine.processes import Processes
 from .engine.recorder import SampleReporter
 from .engine.segments import DynamicAverage, SegmentOptions
 from .engine.statepoint import StatePoint
 from .engine.trajectory import sample_trajectory
+from .engine.worker import configure_worker
 from .engine.xml import read_xml
 from .observables import (
     MSD,
@@ -140,6 +142,7 @@ __all__ = [
     "Prediction",
     "Pressure",
     "PressureTensor",
+    "Processes",
     "Reach",
     "Recording",
     "Refinement",
@@ -176,6 +179,7 @@ __all__ = [
     "adapts",
     "atom_types",
     "boltzmann_inversion",
+    "configure_worker",
     "errors",
     "load_parameters",
     "portable_system",

@@ -76,6 +76,14 @@ class EquilibrationError(DiffsimError):
     """A run is too short or still drifts: its averages are not those of equilibrium."""
 
 
+class WorkerError(DiffsimError):
+    """A run could not be done: the workers that it was given to were lost, or failed."""
+
+    place: tuple[int, int] | None = None
+    """Which state point of the fit, and which replica of it."""
+    failures: int | None = None
+
+
 class CheckpointError(DiffsimError):
     """A checkpoint cannot be read, or belongs to another refinement."""
 

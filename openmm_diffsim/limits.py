@@ -95,6 +95,9 @@ LIMITS = {
     "integral": Limit(1e-12, 1e12, "values were divided by it"),
     "rows": Limit(1, 20_000, "a model has fewer bins: average neighbouring points"),
     # of a fit
+    "workers": Limit(1, 10_000, "one for each core or GPU"),
+    "replicas": Limit(1, 10_000, "each is a run of its own in every round"),
+    "staleness": Limit(0, 1000, "counts rounds; 0 waits for all"),
     "rounds": Limit(1, 10_000, "all frames of all rounds are kept"),
     "steps": Limit(1, _INT, "OpenMM counts in 32 bits"),
     "every": Limit(1, _INT, "OpenMM counts in 32 bits"),

@@ -109,7 +109,13 @@ class FakeStatePoint:
     def restore(self, snapshot: Any) -> None:
         self._random.bit_generator.state = snapshot
 
-    serialize, deserialize = snapshot, restore
+    serialize, deserialize, where = snapshot, restore, snapshot
+
+    def another_start(self, text: Any, number: int) -> Any:
+        return np.random.default_rng([number, text["state"]["state"] % 2**32]).bit_generator.state
+
+    def again(self, text: Any) -> Any:
+        return text
 
     def sample(
         self,

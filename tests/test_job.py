@@ -134,7 +134,7 @@ def test_a_job_knows_the_temperature_of_its_potential() -> None:
     point = StatePoint(simulation, potential)
     simulation.integrator.setTemperature(130.0)
     job = SamplingJob.of(point, Recording(20, 10))
-    ((place, group, _, options),) = job.learned
+    ((place, group, _, options),) = job.blueprint.learned
     assert (place, group) == (0, 0)
     assert (options.temperature, options.exclusions, options.periodic) == (130.0, [[4, 9]], True)
     np.testing.assert_array_equal(options.atoms, atoms)

@@ -351,8 +351,8 @@ def test_pool_takes_its_state_from_the_last_part_and_what_all_recorded() -> None
     pool = Samples.pool([first, last])
     assert pool.temperature == 130.0
     assert set(pool.records) == {shared}
-    np.testing.assert_array_equal(pool.last_run().features, last.features)
-    assert pool.last_run().runs == last.runs
+    np.testing.assert_array_equal(pool.last_runs().features, last.features)
+    assert pool.last_runs().runs == last.runs
     with pytest.raises(ObservableError, match="was not recorded"):
         pool.average(extra)
 

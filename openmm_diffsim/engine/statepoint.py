@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from .adapters import attached, beyond_pairs, bonds_of, charges_between, nonbond
 from .baths import conditions, read_pressure, read_temperature, warn_of_no_barostat
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
+from .continuation import another_start, begin_anew, where, with_other_numbers
 from .identity import rest_identity, system_identity
 from .recorder import SampleReporter, describe_particles, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
@@ -146,6 +146,23 @@ class StatePoint:
         except openmm.OpenMMException:
             context.setState(self._kept_state(text["state"]))
         self.simulation.currentStep = int(text["step"])
+
+    def another_start(self, text: dict[str, str], number: int) -> dict[str, str]:
+        """Where a replica begins: at the positions of ``text``, which ``serialize`` has just given.
+
+        Velocities and random numbers are its own.
+        """
+        found = another_start(self.simulation.context, text, self.temperature, number)
+        self.deserialize(text)
+        return found
+
+    def again(self, text: dict[str, str]) -> dict[str, str]:
+        """The same positions and velocities as text, with other random numbers to go on with."""
+        return with_other_numbers(text)
+
+    def where(self) -> str:
+        """A checksum of positions, velocities and box."""
+        return where(self.simulation.context)
 
     def _kept_state(self, text: str) -> openmm.State:
         try:
@@ -440,19 +457,6 @@ def same_tuples(first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
         return {min(tuple(row), tuple(row[::-1])) for row in tuples.tolist()}
 
     return first.shape == second.shape and once(first) == once(second)
-
-
-def begin_anew(context: openmm.Context, text: str) -> None:
-    """Make a Context anew, with random numbers that a text decides; its state is then lost."""
-    digest = hashlib.sha256(text.encode()).digest()
-    seed = int.from_bytes(digest[:4], "little") % (2**31 - 1) + 1  # 0 would be random
-    integrator = context.getIntegrator()
-    several = getattr(integrator, "getNumIntegrators", lambda: 0)()
-    inner = [integrator.getIntegrator(i) for i in range(several)]
-    for part in [integrator, *inner, *context.getSystem().getForces()]:
-        if hasattr(part, "setRandomNumberSeed"):
-            part.setRandomNumberSeed(seed)
-    context.reinitialize()
 
 
 def run_until_equilibrated(recorded: Callable[[], Samples], extend: Callable[[], None]) -> Samples:

@@ -24,7 +24,7 @@ from .identity import differences
 from .progress import Progress
 from .state import State
 
-CHECKPOINT = Archive("checkpoint", 3, CheckpointError)
+CHECKPOINT = Archive("checkpoint", 4, CheckpointError)
 
 _SHOWN = 5  # differences that a message names
 _TENSOR, _ARRAY = "memory/tensor/", "memory/array/"  # of a method
@@ -105,7 +105,8 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
     meta = {
         "fingerprint": kept.identity,
         "progress": kept.progress.state_dict(),
-        "states": [state.state_point.serialize() for state in states],
+        "states": [state.replicas.texts for state in states],
+        "last runs": [1 if s.last is None else len(s.last.runs) for s in states],
     }
     arrays: Arrays = {"meta": from_data(meta), "theta": kept.parameters.numpy()}
     if kept.previous is not None:
@@ -125,12 +126,13 @@ def save(path: Path, kept: Kept, potential: Potential, states: Sequence[State]) 
 
 def load(
     path: Path, identity: Mapping[str, Any], potential: Potential, states: Sequence[State]
-) -> tuple[Kept, list[Samples], list[dict[str, str]]]:
+) -> tuple[Kept, list[Samples], list[tuple[Any, int]]]:
     """What ``save`` wrote of the fit with this identity: nothing is changed yet.
 
     Returns
     -------
-    kept, the frames of each state point, and what each state point serialized
+    kept, the frames of each state point, and of each what its replicas serialized and how many runs
+    were the last
 
     Raises
     ------
@@ -154,8 +156,8 @@ def load(
             _unpacked(f"state/{index}/", state, potential, arrays, path.parent)
             for index, state in enumerate(states)
         ]
-        contexts = meta["states"]
-        if len(contexts) != len(states):
+        contexts = list(zip(meta["states"], meta["last runs"], strict=True))
+        if len(contexts) != len(states) or not all(texts for texts, _ in contexts):
             raise ValueError(f"{len(contexts)} state points")
         kept = Kept(
             meta["fingerprint"],
@@ -184,7 +186,7 @@ def restore(
     potential: Potential,
     states: Sequence[State],
     pools: Sequence[Samples],
-    contexts: Sequence[dict[str, str]],
+    contexts: Sequence[tuple[Any, int]],
 ) -> None:
     """Give potential and state points what ``load`` found."""
     set_flat_parameters(potential, kept.parameters)
@@ -192,12 +194,12 @@ def restore(
         buffer.copy_(value)
     for state, prior in zip(states, kept.priors, strict=True):
         state.prior_mean = prior
-    for state, pool, context in zip(states, pools, contexts, strict=True):
-        last = pool.runs[-1].n_frames
+    for state, pool, (texts, n_last) in zip(states, pools, contexts, strict=True):
+        last = sum(run.n_frames for run in pool.runs[-n_last:])
         state.pool = replace(pool, floor=min(Samples.floor, 0.5 * last))
-        state.last = state.pool.last_run()
+        state.last = state.pool.last_runs(n_last)
         state.state_point.apply()
-        state.state_point.deserialize(context)
+        state.replicas.go_on(texts)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], Arrays]:

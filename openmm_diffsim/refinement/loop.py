@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,25 +18,27 @@ from tqdm import tqdm
 
 from ..errors import EquilibrationError, SamplingError, TargetError
 from ..io.archive import checksum_of
-from ..limits import LIMITS, checked_number
+from ..limits import LIMITS, checked_number, checked_whole
 from ..potentials import Potential, flat_parameters, prior_of
 from ..samples import Samples, bars
 from . import caveats
 from . import checkpoint as files
 from .convergence import Verdict, judge, largest_mode
 from .identity import identity as identity_of
-from .methods import Method, Step, can, largest_step_of, method_of, unused_targets
+from .methods import Method, Step, largest_step_of, method_of, unused_targets
 from .offline import ENOUGH_FRAMES, Reach, follow_frames, sampled_with
 from .position import Position
 from .progress import Progress
 from .result import Results
-from .sampling import Frames, sample
+from .sampling import Frames, Sampling, replicas_of
 from .schedule import Schedule
 from .state import FitView, State, check_targets, compared, make_states
 from .target import Target
 from .trust import Trust
+from .workers import check_executor, opened
 
 _STEP = replace(LIMITS["largest_step"], most=np.inf)  # a Python user may leave it unbound
+_UNCONFIRMED = "a round that waits for all runs has to confirm it"
 _LEAST_SHARE = 0.01  # of the weight: runs of a network that have less are not evaluated any more
 
 
@@ -74,11 +75,25 @@ class Refinement(Results):
         where there is one for a pair of types; no correction, of a spline beside another force
         between the same particles; else the first guess. A fit that is resumed keeps
         the one that it began with.
-    executor : concurrent.futures.Executor, optional
-        Where state points are sampled, all of a round at once; see ``SamplingJob``, also for what
-        a process may not be forked from. Reporters of the user's Simulations see nothing of it. A
-        network needs ``checkpoint``, so that its frames have a place. Default: here, in the
-        Simulations themselves.
+    executor : "here", "processes", str, Dask Client or concurrent.futures.Executor
+        Where state points and their replicas are sampled: here, in the Simulations themselves, one
+        after the other; in processes of this machine (see ``Processes``); by the workers of the
+        Dask scheduler at an address such as "tcp://host:8786"; or by those of any executor, such as
+        ``mpi4py.futures.MPIPoolExecutor``. A run is decided by where it begins: on Reference it is
+        the same everywhere, bit for bit, and on a CPU too with one thread. One whose worker is lost
+        is done again. Elsewhere, reporters of the user's Simulations see nothing of it, and a
+        network needs ``checkpoint``, so that its frames have a place, which all workers must reach.
+    workers : int, optional
+        How many processes. Default: as many as there are cores.
+    replicas : int or mapping from StatePoint to int
+        Independent runs of each state point in every round, which begin at the same positions with
+        velocities and random numbers of their own: the equilibration before the first round must be
+        long enough to part them.
+    staleness : int
+        How many rounds the parameters of a frame may be behind when it comes. 0: a round waits for
+        all its runs. Else a step is made as soon as half of them have come, of each state point at
+        least one, and the others follow later; the last round, and one that confirms that the fit
+        has converged, wait for all. What comes when is then a matter of chance.
 
     Attributes
     ----------
@@ -101,17 +116,18 @@ class Refinement(Results):
         largest_step: float | None = None,
         checkpoint: str | Path | None = None,
         prior: Any = "auto",
-        executor: Executor | None = None,
+        executor: Any = "here",
+        workers: int | None = None,
+        replicas: int | Mapping[Any, int] = 1,
+        staleness: int = 0,
     ) -> None:
         check_targets(potential, targets)
-        if executor is not None and checkpoint is None and not potential.energy_is_linear:
+        check_executor(executor, workers)
+        elsewhere = not (isinstance(executor, str) and executor == "here")
+        if elsewhere and checkpoint is None and not potential.energy_is_linear:
             raise TargetError(
                 f"the frames of {type(potential).__name__}, sampled elsewhere, need a place: give "
                 "checkpoint=, beside which they are kept"
-            )
-        if executor is not None and not can(executor, "submit"):
-            raise TargetError(
-                f"executor: expected a concurrent.futures.Executor, got {executor!r}", got=executor
             )
         self.potential = potential
         self.targets = list(targets)
@@ -120,8 +136,10 @@ class Refinement(Results):
             largest_step = largest_step_of(self.method, potential)
         self.largest_step = checked_number("largest_step", largest_step, TargetError, _STEP)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.executor = executor
+        self.executor, self.workers = executor, workers
+        self.staleness = checked_whole("staleness", staleness, TargetError)
         self.states = make_states(potential, self.targets, prior, self._options.theory)
+        self.replicas = replicas_of(replicas, self.states)
         self._prior = prior_of(potential)
         self.last_step: Step | None = None
         self._progress = Progress([], Trust())
@@ -129,6 +147,7 @@ class Refinement(Results):
         self._memory: Any = {}
         self._written: set[str] = set()  # checksums of the checkpoints that are this fit's own
         self._holds = False  # the checkpoint
+        self._confirms = False  # the next round waits for all
         self.unused_targets = unused_targets(self.method, self.view())
         for text in self.warnings():
             warnings.warn(text, stacklevel=2)
@@ -172,14 +191,17 @@ class Refinement(Results):
         """
         schedule = Schedule(rounds, steps, every, equilibration)
         self._position.unsettle()
-        total = schedule.steps_after(len(self.history)) * len(self.states)
+        total = schedule.steps_after(len(self.history)) * sum(self.replicas)
         with bars(progress):
             with (
                 self.holding_checkpoint(),
                 tqdm(total=total, unit="step", disable=not progress) as bar,
+                opened(self.executor, self.workers) as runner,
             ):
+                where = self.states, self.replicas, runner, self.staleness
+                sampling = Sampling(*where, self._frames)
                 while len(self.history) < rounds and not self.converged:
-                    self._round(schedule, bar)
+                    self._round(schedule, sampling, bar)
                     if self.checkpoint is not None:
                         self.save(self.checkpoint)
             if self.history:
@@ -330,22 +352,23 @@ class Refinement(Results):
             found += self.result.remarks
         return found
 
-    def _round(self, schedule: Schedule, bar: Any) -> None:
+    def _round(self, schedule: Schedule, sampling: Sampling, bar: Any) -> None:
         start = time.perf_counter()
-        before = [s.state_point.snapshot() for s in self.states]
-        problem, fresh = self._sampled(schedule, bar)
+        waits = self._confirms or len(self.history) + 1 >= schedule.rounds
+        problem = self._sampled(schedule, sampling, waits, bar)
+        while not problem and self.staleness and not self._reaches_all():
+            problem = self._sampled(schedule, sampling, True, bar)
         if problem:
-            self._roll_back(problem, before, start)
+            self._roll_back(problem, start)
             return
-        for state, samples in zip(self.states, fresh, strict=True):
-            state.add(samples)
-            if not self.potential.energy_is_linear:
-                state.pool = state.frames.relevant(_LEAST_SHARE)
+        if not self.potential.energy_is_linear:
+            for state in self.states:
+                assert state.last is not None
+                state.pool = state.frames.relevant(_LEAST_SHARE, len(state.last.runs))
         self._progress.trust.accept()
         numbers = self.result.numbers()
-        self._position.believe()
         theta, size = self._proposed()
-        verdict = self._judged()
+        verdict = self._confirmed(self._judged())
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
         self._progress.seconds += time.perf_counter() - start
@@ -357,12 +380,24 @@ class Refinement(Results):
             f"{worst.misfit:.2f} of {worst.limit:.2f}, n_effective {numbers['n_effective']:.0f}"
         )
 
+    def _reaches_all(self) -> bool:
+        """Are enough frames effective at the present parameters, of each state point?"""
+        return all(s.frames.n_effective() >= s.frames.least_effective for s in self.states)
+
+    def _confirmed(self, verdict: Verdict) -> Verdict:
+        """That of a round which did not wait for all is no last one: the next one waits."""
+        alone = self._confirms
+        self._confirms = verdict.converged and not alone and self.staleness > 0
+        if not self._confirms:
+            return verdict
+        return replace(verdict, missed=(*verdict.missed, _UNCONFIRMED))
+
     def _judged(self, last: Sequence[State] | None = None) -> Verdict:
         """By all frames, and by the ``last`` alone, by default those of the last round."""
         step = self.last_step
         assert step is not None
         if last is None:
-            last = [replace(state, pool=state.last) for state in self.states]
+            last = [replace(state, pool=self._last_of(state)) for state in self.states]
         alone = compared(replace(self.view(), states=tuple(last)), self._options)
         size = largest_mode(step.change, step.covariance)
         moved = min(map(State.moved, self.states))
@@ -372,37 +407,47 @@ class Refinement(Results):
         missed = [str(each) for each in self.agreement() if not each.is_reached]
         return replace(verdict, missed=tuple(missed))
 
+    def _last_of(self, state: State) -> Samples | None:
+        """The frames that came last; all, where these no longer reach the present parameters."""
+        last = state.last
+        if self.staleness and last is not None and last.n_effective() < last.least_effective:
+            return state.pool
+        return last
+
     def _tell_stall(self) -> None:
         """Mark the round, and say so once, where the fit no longer comes nearer."""
         is_new = not any(entry.has_stalled for entry in self.history)
         if self._progress.mark_stall() and is_new:
             tqdm.write(f"round {len(self.history)} {self.history[-1].event}", file=sys.stderr)
 
-    def _sampled(self, schedule: Schedule, bar: Any) -> tuple[str, list[Samples]]:
-        """What is wrong with a round's frames, or an empty string, and the frames."""
-        try:
-            fresh = self._samples(schedule, bar)
-        except (SamplingError, EquilibrationError) as error:
-            if not self.history:
-                raise
-            return str(error), []
-        return self._progress.trust.problem(self.states, fresh), fresh
-
-    def _samples(self, schedule: Schedule, bar: Any) -> list[Samples]:
-        """Of every state point: sampled here, one after the other, or wherever the executor is."""
+    def _sampled(self, schedule: Schedule, sampling: Sampling, waits: bool, bar: Any) -> str:
+        """What is wrong with the frames of a round, or an empty string: then they are added."""
 
         def count(n: int) -> None:
             self._progress.md_steps += n
             bar.total = max(bar.total, bar.n + n)
             bar.update(n)
 
-        frames = self._frames
-        return sample(self.states, schedule, len(self.history), count, self.executor, frames)
+        try:
+            fresh = sampling.round(schedule, len(self.history), count, waits)
+        except (SamplingError, EquilibrationError) as error:
+            if not self.history:
+                raise
+            sampling.reject()
+            return str(error)
+        parts = zip(*((f.state, f.samples, f.parameters) for f in fresh), strict=True)
+        problem = self._progress.trust.problem(*map(list, parts))
+        if problem:
+            sampling.reject()
+            return problem
+        sampling.accept()
+        for each in fresh:
+            each.state.add(each.samples)
+        self._position.believe(fresh[-1].parameters)
+        return ""
 
-    def _roll_back(self, problem: str, before: Sequence[Any], start: float) -> None:
-        """Back to the positions before the round, and half the step that led to it."""
-        for state, snapshot in zip(self.states, before, strict=True):
-            state.state_point.restore(snapshot)
+    def _roll_back(self, problem: str, start: float) -> None:
+        """Half the step that led to the round; what runs go on from is that before it."""
         self._position.go_back_half()
         self._progress.trust.reject(problem)
         self._progress.seconds += time.perf_counter() - start
@@ -456,8 +501,9 @@ class Refinement(Results):
         TakenError
             If there is a file of this name that is no checkpoint.
         """
-        for state in self.states:
+        for state, n in zip(self.states, self.replicas, strict=True):
             state.frames.learned.keep()
+            state.replicas.begin(n)
         kept = files.Kept(
             self.identity,
             self._progress,

@@ -31,9 +31,9 @@ class Position:
         """Go there."""
         set_flat_parameters(self.potential, theta)
 
-    def believe(self) -> None:
-        """A round at the present ones was."""
-        self.believed = self.now()
+    def believe(self, sampled: Tensor | None = None) -> None:
+        """A round at the present ones was, or one at those that were ``sampled``."""
+        self.believed = self.now() if sampled is None else sampled
 
     def go_back_half(self) -> None:
         """Half the way to those last believed."""

@@ -33,6 +33,7 @@ from ..units import MOLAR_GAS_CONSTANT
 from .averages import Knowledge, Sight
 from .comparison import Comparison, compare, groups_of
 from .initial import invert
+from .replicas import Replicas
 from .species import Species
 from .target import Target
 from .theory import LiquidTheory
@@ -80,6 +81,7 @@ class State:
         """K, that the targets are for."""
         self.pressure: float | None = self.state_point.pressure
         """bar."""
+        self.replicas = Replicas(self.state_point)
 
     def check_conditions(self) -> None:
         """StatePointError where the Simulation is no longer what it was.
@@ -157,7 +159,7 @@ class State:
             )
 
     def add(self, samples: Samples) -> None:
-        """Frames of one more round."""
+        """Frames of one more round, or further ones of it."""
         self.last = samples
         self.pool = samples if self.pool is None else Samples.pool([self.pool, samples])
 

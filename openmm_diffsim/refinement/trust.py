@@ -51,14 +51,22 @@ class Trust:
                 reason="rollbacks",
             )
 
-    def problem(self, states: Sequence[State], fresh: Sequence[Samples]) -> str:
-        """Why a round cannot be trusted, or an empty string."""
-        rms = _structure_rms(states, fresh)
+    def problem(
+        self,
+        states: Sequence[State],
+        fresh: Sequence[Samples],
+        parameters: Sequence[Tensor] | None = None,
+    ) -> str:
+        """Why a round cannot be trusted, or an empty string.
+
+        ``parameters`` are those that each samples were made with, by default the present ones.
+        """
+        rms = _structure_rms(states, fresh, parameters or [None] * len(fresh))
         if rms is None:
             return ""
         best, self.best_rms = self.best_rms, min(self.best_rms, rms)
         for state, samples in zip(states, fresh, strict=True):
-            moved = samples.runs[0].rms_displacement
+            moved = min(run.rms_displacement for run in samples.runs)
             if moved < 0.25 * state.nearest_distance() and rms > max(2 * best, best + 0.05):
                 return (
                     f"the fluid froze: particles moved {moved:.3f} nm in the whole round, and the "
@@ -119,15 +127,17 @@ class Trust:
         return asdict(self)
 
 
-def _structure_rms(states: Sequence[State], fresh: Sequence[Samples]) -> float | None:
+def _structure_rms(
+    states: Sequence[State], fresh: Sequence[Samples], parameters: Sequence[Tensor | None]
+) -> float | None:
     """Of the g(r) of these frames alone, against all targets; None without one.
 
     Points of which the target says little (near r = 0 hardly a pair is counted) count little.
     """
     squares, weights = [], []
-    for state, samples in zip(states, fresh, strict=True):
+    for state, samples, theta in zip(states, fresh, parameters, strict=True):
         with torch.no_grad():
-            view = samples.at()
+            view = samples.at() if theta is None else samples.at(theta)
         for target in state.targets:
             if target.observable.is_structure:
                 own = view.average(target.observable)

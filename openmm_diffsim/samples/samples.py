@@ -176,19 +176,19 @@ class Samples(Recorded):
         part = self.select(np.arange(len(self)) >= first)
         return replace(part, runs=(replace(self.runs[0], n_frames=len(part)),))
 
-    def last_run(self) -> Samples:
-        """The frames of the last run only."""
-        return self.of_runs(np.arange(len(self.runs)) == len(self.runs) - 1)
+    def last_runs(self, number: int = 1) -> Samples:
+        """The frames of the last run only, or of so many."""
+        return self.of_runs(np.arange(len(self.runs)) >= len(self.runs) - number)
 
-    def relevant(self, least_share: float) -> Samples:
+    def relevant(self, least_share: float, last: int = 1) -> Samples:
         """Without runs whose share of the weight, at the present parameters, is less than that.
 
-        The last run stays.
+        The last run stays, or so many of them.
         """
         with torch.no_grad():
             shares = np.array([part.sum() for part in self.split(self.weights().numpy())])
         chosen = shares >= least_share
-        chosen[-1] = True
+        chosen[-last:] = True
         return self.of_runs(chosen)
 
     def reweight(self, temperature: Any, pressure: Any = None) -> Samples:
