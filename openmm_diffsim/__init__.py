@@ -83,6 +83,7 @@ from .refinement import (
     boltzmann_inversion,
     reweighted_loss,
 )
+from .report.page import write_report
 from .samples import Samples, View
 from .statistics.averages import Estimate
 
@@ -178,4 +179,5 @@ __all__ = [
     "reweighted_loss",
     "sample_trajectory",
     "segments",
+    "write_report",
 ]

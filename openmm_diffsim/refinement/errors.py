@@ -59,6 +59,16 @@ class ParameterTable:
         """
         return self.standard_error / self.prior
 
+    def part(self, here: slice) -> ParameterTable:
+        """Of some of the parameters."""
+        return ParameterTable(
+            self.names[here],
+            self.values[here],
+            self.standard_error[here],
+            self.correlation[here, here],
+            self.prior[here],
+        )
+
     def __str__(self) -> str:
         columns = (self.values, self.standard_error, self.prior, self.posterior_over_prior)
         width = max(map(len, [*self.names, "parameter"]))

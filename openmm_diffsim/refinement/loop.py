@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -140,6 +140,7 @@ class Refinement(Results):
         every: int,
         equilibration: int | None = None,
         progress: bool = True,
+        on_round: Callable[[Refinement], Any] | None = None,
     ) -> Refinement:
         """Run until ``rounds`` rounds are done in all, or the fit has converged. Returns self.
 
@@ -154,6 +155,8 @@ class Refinement(Results):
             much before the first.
         progress : bool
             Show a bar with round, misfit, n_effective and time left.
+        on_round : callable, optional
+            Called with this fit after every round, once its checkpoint is written.
 
         Raises
         ------
@@ -182,6 +185,8 @@ class Refinement(Results):
                     self._round(schedule, bar)
                     if self.checkpoint is not None:
                         self.save(self.checkpoint)
+                    if on_round is not None:
+                        on_round(self)
             if self.history:
                 self.settle()
         for state in self.states:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform as machine
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +18,10 @@ from scipy.signal import find_peaks
 from .. import io
 from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
-from ..io.checksum import text_checksum
-from ..io.manifest import Manifest
 from ..refinement import ParameterTable, Refinement, Target, Verdict
 from ..units import MOLAR_GAS_CONSTANT
-from . import figures
+from . import figures, page
+from .running import manifest_of
 
 Array = NDArray[np.float64]
 
@@ -34,7 +32,7 @@ _FEW = 8  # parameters of a name, of an analytic form
 def write_results(
     fit: Refinement, folder: Path, configuration: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write tables, system.xml, state.xml, figure.png and summary.json; returns the summary.
+    """Write tables, system.xml, state.xml, figures, report.html and summary.json, which it returns.
 
     OpenMM alone loads system.xml; with the native force there is system_native.xml beside it,
     which ``import openmm_diffsim`` lets OpenMM load. For a fit with one state point.
@@ -85,7 +83,8 @@ def write_results(
         "figure.png": figures.figure_bytes(figure),
         "summary.json": io.json_bytes(summary),
     }
-    _manifest(fit, folder).write(files)
+    files[page.NAME] = page.results_page(fit, summary, files, folder.resolve().name)
+    manifest_of(fit, folder).write(files)
     return summary
 
 
@@ -101,12 +100,7 @@ def check_results(fit: Refinement, folder: Path) -> None:
     systems = [f"{name}.xml" for name in _simulation(fit)]
     own = [_PARAMETERS] if _has_few(fit) else []
     names = ["potential.csv", *own, *_numbered(curves), *systems, "figure.png", "summary.json"]
-    _manifest(fit, folder).check(names)
-
-
-def _manifest(fit: Refinement, folder: Path) -> Manifest:
-    """Of what the fit wrote, which is known by its identity."""
-    return Manifest(folder, text_checksum(json.dumps(fit.identity, sort_keys=True)))
+    manifest_of(fit, folder).check([*names, page.NAME])
 
 
 @dataclass(frozen=True)
