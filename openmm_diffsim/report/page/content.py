@@ -23,7 +23,7 @@ from .text import duration, labelled, number, thousands, unit, with_error
 
 Array = NDArray[np.float64]
 
-_FEW = 40  # parameters that a page shows at once
+_FEW = 24  # parameters that a page shows at once
 _MOST = 400  # and at all
 _POINTS = 300  # of a table
 
@@ -135,7 +135,7 @@ def _state_text(state: Any) -> str:
 def _target_text(fit: Refinement, target: Target) -> str:
     points = [s.state_point for s in fit.states]
     where = [points.index(p) for p in target.state_points if p in points]
-    at = f", at {_listed([_state_name(k, fit.states[k]) for k in where])}"
+    at = f", at state point {_listed([_state_name(k, fit.states[k]) for k in where])}"
     at = at if len(points) > 1 and where else ""
     if target.curve is None:
         value = _of(target.values[0], target.uncertainty[0], target.observable.unit)
@@ -292,7 +292,7 @@ def _nuisance(found: Any) -> dict[str, str]:
         "value": with_error(found.value, found.error),
         "prior": number(found.prior, 2),
         "remark": found.remark if found.is_found else "",
-        "found": "found" if found.is_found else "not told from none",
+        "found": "found" if found.is_found else "consistent with none",
     }
 
 

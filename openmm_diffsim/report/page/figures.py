@@ -182,9 +182,9 @@ def _residuals(c: Beside) -> Figure:
     plot.band(c.target.x, left - own, left + own)
     plot.line(c.target.x, left)
     keys = []
-    if np.nanmax(np.abs(raw - left)) > 0.05:
+    if np.nanmax(np.abs(raw - left)) > 0.3:
         plot.line(c.target.x, raw, "c1 dotted")
-        keys = [("c1", "below: before scale, background, ... are taken off")]
+        keys = [("c1", "below, dotted: with scale, background, … still in")]
     return Figure(plot.svg(), keys)
 
 
