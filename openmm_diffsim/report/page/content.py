@@ -338,7 +338,8 @@ def sentence(
         are = "are" if len(missed) > 1 else "is"
         met = f"After {rounds} {_listed(missed)} {are} not met within the errors"
     else:
-        met = f"After {rounds} every target is near, but {verdict.reasons()[0]}"
+        reason = verdict.reasons()[0].partition(": ")[0]  # what to do stands elsewhere
+        met = f"After {rounds} every target is near, but {reason}"
     return f"{met}{_numbers_found(wells, physical)}."
 
 
