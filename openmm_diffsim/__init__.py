@@ -87,6 +87,7 @@ from .refinement import (
     predict,
     reweighted_loss,
 )
+from .report.page import write_report
 from .report.parameters import load_parameters
 from .samples import Samples, View
 from .statistics.averages import Estimate
@@ -188,4 +189,5 @@ __all__ = [
     "reweighted_loss",
     "sample_trajectory",
     "segments",
+    "write_report",
 ]

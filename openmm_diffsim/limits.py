@@ -104,9 +104,6 @@ LIMITS = {
     "equilibration": Limit(0, _INT, "OpenMM counts in 32 bits"),
     "seed": Limit(0, _INT, "OpenMM takes 32 bits"),
     "largest_step": Limit(1e-9, 1e9, "in kT"),
-    "workers": Limit(1, 10_000, "one process each"),
-    "replicas": Limit(1, 10_000, "Simulations of one state point"),
-    "staleness": Limit(0, 1000, "counts rounds"),
     "deviation": Limit(1e-12, float("inf"), "a standard deviation"),
     # of methods
     "damping": Limit(1e-6, 10.0, "multiplies a step"),

@@ -80,18 +80,20 @@ def _closing(fit: Any, final: Any, folder: Path) -> str:
     return (
         f"{'converged' if fit.converged else 'not converged'} after {len(fit.history)} rounds: "
         f"misfit {final['misfit']:.3g}{of_g}; minima of u(r): {', '.join(wells) or 'none'}; see "
-        f"{folder / 'figure.png'}"
+        f"{folder / 'report.html'}"
     )
 
 
 def _run(fit: Any, configuration: Any, folder: Path) -> None:
     """Run to the end, or leave behind what there is."""
+    from ..report.running import RunningPage
+
     try:
         if configuration.system.trajectory is not None and not fit.history:
             fit.read(fit.states[0].state_point, configuration.system.trajectory)
             warn(fit.reweight().sentence())
         else:
-            _run_on(fit, configuration.refine)
+            _run_on(fit, configuration.refine, RunningPage(folder, configuration.raw, warn))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.received() is not None:
             interrupts.acknowledge()
@@ -103,11 +105,12 @@ def _run(fit: Any, configuration: Any, folder: Path) -> None:
         raise
 
 
-def _run_on(fit: Any, section: Any) -> None:
+def _run_on(fit: Any, section: Any, on_round: Any) -> None:
     """A checkpoint that cannot be written is a warning: the fit goes on."""
     while True:
         try:
-            fit.run(section.rounds, section.steps, section.every, section.equilibration)
+            lengths = (section.rounds, section.steps, section.every, section.equilibration)
+            fit.run(*lengths, on_round=on_round)
             return
         except CheckpointError as error:
             warn(f"warning: {error}")

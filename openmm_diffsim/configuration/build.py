@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress
@@ -73,13 +73,15 @@ def build(configuration: Configuration, warn: Any = print) -> Built:
     is_fitted = [not each.entry.predict for each in known.measured]
     fit = None
     if any(is_fitted):
+        fitted = list(compress(targets, is_fitted))
+        used = list(dict.fromkeys(point for target in fitted for point in target.state_points))
         with told_warnings(warn):
             fit = Refinement(
                 potential,
-                list(compress(targets, is_fitted)),
+                fitted,
                 _method(configuration.refine),
                 largest_step=configuration.refine.largest_step,
-                **_workers(configuration),
+                **_workers(configuration, used),
             )
     for note in notes:
         tell(note)
@@ -141,30 +143,16 @@ def _method(section: RefineSection) -> str | Method:
     return METHODS[section.method](**section.options)
 
 
-def _workers(configuration: Configuration) -> dict[str, Any]:
-    """Where state points are sampled.
-
-    Raises
-    ------
-    ConfigurationError
-        If this version cannot do so yet.
-    """
+def _workers(configuration: Configuration, points: Sequence[StatePoint]) -> dict[str, Any]:
+    """Where state points are sampled, and how often each at once."""
     section = configuration.refine
-    replicas = [state.replicas or section.replicas for state in configuration.states]
-    asked = {
-        "executor": section.executor != "here",
-        "workers": section.workers is not None,
-        "replicas": max(replicas) > 1,
-        "staleness": section.staleness > 0,
+    own = {state.name: state.replicas or section.replicas for state in configuration.states}
+    return {
+        "executor": section.executor,
+        "workers": section.workers,
+        "replicas": {point: own[point.name] for point in points},
+        "staleness": section.staleness,
     }
-    for key, is_asked in asked.items():
-        if is_asked:
-            raise ConfigurationError(
-                f"refine.{key}: got {getattr(section, key)!r}, which only executor = 'here' with "
-                "one replica of each state point can do so far",
-                key=f"refine.{key}",
-            )
-    return {}
 
 
 @contextmanager

@@ -196,6 +196,15 @@ class Lock:
         )
 
 
+def is_held(path: Path) -> bool:
+    """Is a process that may still be there at work, as far as the file of a ``Lock`` says?"""
+    try:
+        with open(path, "rb") as stream:
+            return not Process.of(json.loads(stream.read(_LARGEST))).is_gone
+    except (OSError, ValueError):
+        return False
+
+
 def release_all() -> None:
     """All that this process holds, before it ends at once."""
     for lock in list(_held):

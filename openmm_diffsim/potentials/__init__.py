@@ -1,7 +1,7 @@
 """What is learned: pair potentials, bonded ones and networks, as torch modules."""
 
 from .adapter import AttachOptions, adapter_of, adapts, all_adapters
-from .base import Potential, Sum, terms_of
+from .base import Potential, Sum
 from .bonded.base import BondedSpline
 from .bonded.basis import BondedBasis
 from .bonded.spline import AngleSpline, BondSpline, DihedralSpline
@@ -63,5 +63,4 @@ __all__ = [
     "parameter_vector",
     "prior_of",
     "set_flat_parameters",
-    "terms_of",
 ]

@@ -238,6 +238,18 @@ class Potential(nn.Module):
     def check(self, temperature: float) -> None:
         """Warn where what OpenMM runs no longer follows the potential. ``temperature`` in K."""
 
+    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
+        """Physical numbers that follow from the parameters, each with its standard error.
+
+        By what a user calls each. Here: none, as the parameters themselves say all.
+
+        Parameters
+        ----------
+        table : ParameterTable, optional
+            From a fit of this potential; the errors are NaN without.
+        """
+        return {}
+
     def free_charges(self, coefficients: Tensor) -> Tensor:
         """What is learned of charges, z, at these coefficients, e, [learned]; here: nothing.
 
@@ -245,13 +257,6 @@ class Potential(nn.Module):
         may have the other one. What particles have at z, ``Adapter.charges`` knows.
         """
         return coefficients[:0]
-
-    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
-        """Physical numbers that its parameters stand for, by name, with standard errors; or none.
-
-        ``table``: the ``ParameterTable`` of a fit, which knows the errors; NaN without.
-        """
-        return {}
 
     def pairs(self) -> list[tuple[slice, Any]]:
         """The functions of a distance that it consists of, and where their coefficients are."""
@@ -263,6 +268,10 @@ class Potential(nn.Module):
         Those of a distance between any two particles are ``pairs``.
         """
         return self.pairs()
+
+    def addends(self) -> list[Potential]:
+        """What it is a sum of. Here: itself."""
+        return [self]
 
     def form(self) -> dict[str, Any]:
         """What a fit of it depends on besides the learned parameters, as plain data.
@@ -400,7 +409,7 @@ class Sum(Potential):
 
     def __init__(self, terms: Sequence[Potential], name: str | None = None) -> None:
         check_list(terms)
-        flat = [part for term in terms for part in terms_of(term)]
+        flat = [part for term in terms for part in term.addends()]
         names = [term.name for term in flat]
         if not flat or len(set(names)) < len(names):
             raise PotentialError(
@@ -433,6 +442,10 @@ class Sum(Potential):
 
     def __iter__(self) -> Iterator[Potential]:
         return iter(self.terms)  # type: ignore[arg-type]
+
+    def addends(self) -> list[Potential]:
+        """The terms."""
+        return list(self)
 
     def coefficients(self, temperature: float | None = None) -> Tensor:
         """c of all terms, flat, [coefficients], with a graph to the parameters."""
@@ -497,30 +510,25 @@ class Sum(Potential):
             for part, function in term.functions()
         ]
 
+    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
+        """Those of all terms, their names behind that of the term."""
+        found, start = {}, 0
+        for term in self:
+            n = sum(p.numel() for p in term.parameters() if p.requires_grad)
+            own = None if table is None else table.part(slice(start, start + n))
+            found |= {f"{term.name}.{name}": pair for name, pair in term.numbers(own).items()}
+            start += n
+        return found
+
     def free_charges(self, coefficients: Tensor) -> Tensor:
         """Those of all terms."""
         pairs = zip(self, self.slices(), strict=True)
         return torch.cat([term.free_charges(coefficients[where]) for term, where in pairs])
 
-    def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
-        """Those of all terms, their names behind that of the term."""
-        sizes = [len(parameter_vector(term)) for term in self]
-        ends = np.cumsum(sizes).tolist()
-        found = {}
-        for term, size, end in zip(self, sizes, ends, strict=True):
-            own = None if table is None else table.part(slice(end - size, end))
-            found |= {f"{term.name}.{name}": v for name, v in term.numbers(own).items()}
-        return found
-
     def form(self) -> dict[str, Any]:
         """The order of the terms, and the form of each by its name."""
         forms = {term.name: term.form() for term in self}
         return {"order": list(forms), "terms": forms}
-
-
-def terms_of(term: Potential) -> list[Potential]:
-    """Those of a sum, or a potential by itself."""
-    return list(term) if isinstance(term, Sum) else [term]
 
 
 def _within(whole: slice, part: slice) -> slice:

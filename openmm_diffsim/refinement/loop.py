@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -159,6 +159,7 @@ class Refinement(Results):
         every: int,
         equilibration: int | None = None,
         progress: bool = True,
+        on_round: Callable[[Refinement], Any] | None = None,
     ) -> Refinement:
         """Run until ``rounds`` rounds are done in all, or the fit has converged. Returns self.
 
@@ -173,6 +174,8 @@ class Refinement(Results):
             much before the first.
         progress : bool
             Show a bar with round, misfit, n_effective and time left.
+        on_round : callable, optional
+            Called with this fit after every round, once its checkpoint is written.
 
         Raises
         ------
@@ -204,6 +207,8 @@ class Refinement(Results):
                     self._round(schedule, sampling, bar)
                     if self.checkpoint is not None:
                         self.save(self.checkpoint)
+                    if on_round is not None:
+                        on_round(self)
             if self.history:
                 self.settle()
         for state in self.states:

@@ -29,6 +29,7 @@ class Round:
     excess: float  # of the target that is off most: its misfit over what a right model may have
     worst: str  # which one that is
     theory_weight: float  # of liquid-state theory beside the frames, mean over the modes of g(r)
+    excesses: tuple[float, ...] = ()  # of each target, as ``excess``, in the order of the fit
     event: str = ""  # why the round was rolled back, if it was, or that the fit has stalled
 
     @property
@@ -61,7 +62,9 @@ class Progress:
         """A round that was believed; ``found`` has its misfit, rdf_rms, n_effective, ..."""
         self.verdict, worst = verdict, verdict.worst
         so_far = {"md_steps": self.md_steps, "seconds": self.seconds, "largest_change": change}
-        self.history.append(Round(**found, **so_far, excess=worst.excess, worst=worst.name))  # type: ignore[arg-type]
+        each = tuple(target.excess for target in verdict.targets)
+        of_targets = {"excess": worst.excess, "worst": worst.name, "excesses": each}
+        self.history.append(Round(**found, **so_far, **of_targets))  # type: ignore[arg-type]
 
     def mark_stall(self) -> bool:
         """Say so in the last round's event where the fit no longer comes nearer; does it?
@@ -102,11 +105,16 @@ class Progress:
         LookupError, TypeError
             If anything is missing, or unknown.
         """
-        history = [_exactly(Round, entry) for entry in state["history"]]
+        history = [_exactly(Round, _with_tuple(entry)) for entry in state["history"]]
         trust = _exactly(Trust, state["trust"])
         verdict = None if state["verdict"] is None else Verdict.restore(state["verdict"])
         parts = {"history": history, "trust": trust, "verdict": verdict}
         return _exactly(Progress, {**state, **parts})
+
+
+def _with_tuple(entry: dict[str, Any]) -> dict[str, Any]:
+    """A round from JSON, which knows no tuples."""
+    return {**entry, "excesses": tuple(entry["excesses"])}
 
 
 def _exactly(kind: type[_T], values: dict[str, Any]) -> _T:

@@ -111,6 +111,28 @@ class Result:
         return found + [str(each) for each in self.agreement if not each.is_sound]
 
 
+@dataclass(frozen=True, eq=False)
+class InPassing(Result):
+    """What is known between two rounds without asking for more: errors are those of a step."""
+
+    step: Step | None = None
+
+    @property
+    def solution(self) -> None:  # type: ignore[override]
+        """Not asked for."""
+
+    @cached_property
+    def covariance(self) -> Array:
+        """That of the step, [parameters, parameters]; NaN where it knows of none."""
+        known = None if self.step is None else self.step.covariance
+        return np.full((len(self.view.parameters),) * 2, np.nan) if known is None else known
+
+    @property
+    def remarks(self) -> list[str]:  # type: ignore[override]
+        """Not asked for."""
+        return []
+
+
 def _made_of(view: FitView) -> tuple[Any, ...]:
     """What a result depends on besides parameters; buffers change in place, so they are copied."""
     buffers = [buffer.detach().clone() for _, buffer in view.potential.named_buffers()]
@@ -129,6 +151,7 @@ class Results:
     potential: Potential
     states: list[State]
     method: Method
+    last_step: Step | None
     _progress: Progress
     _result: Result | None = None
 
@@ -143,6 +166,11 @@ class Results:
         if self._result is None or not self._result.is_of(view, options):
             self._result = Result.of(view, options)
         return self._result
+
+    def in_passing(self) -> InPassing:
+        """At the parameters of the last round, and only what is known of them without much ado."""
+        last = self.result if self._result is None else self._result
+        return InPassing(last.view, last.options, last.made_of, self.last_step)
 
     @property
     def history(self) -> list[Round]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform as machine
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,9 @@ from numpy.typing import NDArray
 from .. import io
 from ..curve import Curve
 from ..engine.adapters import has_native_force, portable_system
-from ..io.checksum import text_checksum
-from ..io.manifest import Manifest
-from ..potentials import terms_of
 from ..refinement import ParameterTable, Refinement, Target, Verdict
 from ..units import ReducedUnits, stated_units
-from . import figures
+from . import figures, page
 from .functions import FunctionTable, function_files, function_tables, names_of, wells_of
 from .parameters import (
     PARAMETERS,
@@ -34,6 +30,7 @@ from .parameters import (
     parameters_json,
     told,
 )
+from .running import manifest_of
 
 Array = NDArray[np.float64]
 
@@ -53,7 +50,7 @@ def write_results(
     system_native.xml beside it, which ``import openmm_diffsim`` lets OpenMM load. These are of the
     first state; of several each has its own, as NAME_system.xml.
 
-    What was written is noted in written.json.
+    report.html is one page of all that. What was written is noted in written.json.
 
     Raises
     ------
@@ -79,7 +76,8 @@ def write_results(
         "figure.png": figures.figure_bytes(_figure(functions, found, summary, title)),
         "summary.json": io.json_bytes(summary),
     }
-    _manifest(fit, folder).write(files)
+    files[page.NAME] = page.results_page(fit, summary, files, folder.resolve().name)
+    manifest_of(fit, folder).write(files)
     return summary
 
 
@@ -137,7 +135,7 @@ def _terms(fit: Refinement, functions: Sequence[FunctionTable]) -> list[dict[str
             "kind": type(term).__name__,
             "tables": [f"{f.file}.csv" for f in functions if f.term == term.name],
         }
-        for term in terms_of(fit.potential)
+        for term in fit.potential.addends()
     ]
 
 
@@ -176,12 +174,9 @@ def check_results(fit: Refinement, folder: Path) -> None:
     tables = [*function_files(fit), *_numbered(curves)]
     names = [f"{stem}{of}.csv" for stem in tables for of in ("", "_reduced")]
     own = [PARAMETERS, _PARAMETERS, _NUMBERS]
-    _manifest(fit, folder).check([*names, *own, *systems, "figure.png", "summary.json"])
-
-
-def _manifest(fit: Refinement, folder: Path) -> Manifest:
-    """Of what the fit wrote, which is known by its identity."""
-    return Manifest(folder, text_checksum(json.dumps(fit.identity, sort_keys=True)))
+    manifest_of(fit, folder).check(
+        [*names, *own, *systems, "figure.png", "summary.json", page.NAME]
+    )
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,14 @@ class BondedSpline(Potential):
         smooth = between(self.basis, q, change)
         return np.asarray((self.basis.interpolation @ torch.from_numpy(smooth)).numpy())
 
+    def ends(self) -> tuple[float, float]:
+        """Where its knots begin and end, nm or rad."""
+        return self.basis.low, self.basis.high
+
+    def row_names(self) -> list[str]:
+        """What to call each type, "type 0"; empty where there is one."""
+        return [f"type {k}" for k in range(self.n_types)] if self.n_types > 1 else [""]
+
     def functions(self) -> list[tuple[slice, Any]]:
         """Itself."""
         return [(slice(0, self.values.numel()), self)]

@@ -67,6 +67,8 @@ class PairPotential(Potential):
     """Of how many functions of r is u(r, T) made? So many temperatures tell of different ones."""
     has_closed_form = False
     """Is there a ``switched_form`` that the spline interpolates?"""
+    coordinate, quantity = "r", "length"
+    """What it is a function of, and what kind of number that is, one of ``units.UNIT_NAMES``."""
 
     def __init__(self, basis: SplineBasis, n_types: int = 1, name: str | None = None) -> None:
         super().__init__(n_types, name)
@@ -250,6 +252,16 @@ class PairPotential(Potential):
     def pairs(self) -> list[tuple[slice, PairPotential]]:
         """Itself."""
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
+
+    def ends(self) -> tuple[float, float]:
+        """Where its knots begin and end, nm."""
+        return self.basis.r_min, self.basis.cutoff
+
+    def row_names(self) -> list[str]:
+        """What to call each pair of types, "0-1"; empty where there is one."""
+        if self.n_pairs == 1:
+            return [""]
+        return [f"{a}-{b}" for a in range(self.n_types) for b in range(a, self.n_types)]
 
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
         """A parameter of shape [pairs of types] from a number or one number per pair of types.
