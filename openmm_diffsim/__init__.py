@@ -1,6 +1,9 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
 from . import errors, interrupts  # noqa: F401  first of all: signals count from here on
+
+# isort: split
+from . import export
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
@@ -173,6 +176,7 @@ __all__ = [
     "atom_types",
     "boltzmann_inversion",
     "errors",
+    "export",
     "portable_system",
     "read_xml",
     "reweighted_loss",

@@ -17,7 +17,7 @@ from ..errors import (
     SamplingError,
     one_line,
 )
-from . import info, rdf, refine
+from . import export, info, rdf, refine
 from .common import (
     BAD_INPUT,
     FAILED,
@@ -40,7 +40,7 @@ __all__ = [
     "main",
 ]
 
-_COMMANDS = (refine, rdf, info)
+_COMMANDS = (refine, rdf, export, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from ..limits import Limit, checked_number, checked_whole
 from ..units import MOLAR_GAS_CONSTANT
 from .exclusions import Exclusions, exclusions_of
 from .model import KINDS, Model, TupleCurve, model_of
-from .written import Exported, rows, write
+from .written import Exported, rows, warn_of, write
 
 Array = NDArray[np.float64]
 
@@ -96,14 +96,14 @@ def lammps(
     TakenError
         If a file is there that this did not write.
     """
-    checked_whole("points", points, ExportError, _POINTS)
-    return write_lammps(model_of(source, state, temperature), folder, points, units)
+    return warn_of(write_lammps(model_of(source, state, temperature), folder, points, units))
 
 
 def write_lammps(
     model: Model, folder: str | PathLike[str], points: int = 4000, units: LammpsUnits = REAL
 ) -> Exported:
     """As ``lammps``, of a ``Model``."""
+    checked_whole("points", points, ExportError, _POINTS)
     exclusions = exclusions_of(model)
     texts = {
         "in.lammps": _script(model, exclusions, points, units),

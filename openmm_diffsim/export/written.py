@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..io.manifest import Manifest
 
@@ -26,7 +27,7 @@ class Exported:
 def write(
     engine: str, folder: str | os.PathLike[str], texts: Mapping[str, str], left_out: Sequence[str]
 ) -> Exported:
-    """Write all of them; RuntimeWarning of what is left out.
+    """Write all of them.
 
     Raises
     ------
@@ -39,17 +40,25 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest(folder, f"export to {engine}")
     manifest.write({name: text.encode() for name, text in texts.items()})
-    for what in left_out:
-        warnings.warn(f"not exported: {what}", RuntimeWarning, stacklevel=4)
     return Exported([folder / name for name in texts], list(left_out))
 
 
+def warn_of(exported: Exported) -> Exported:
+    """RuntimeWarning of each thing that is left out; the same is given back."""
+    for what in exported.left_out:
+        warnings.warn(f"not exported: {what}", RuntimeWarning, stacklevel=3)
+    return exported
+
+
 def rows(*columns: ArrayLike) -> str:
-    """Columns of numbers, a line a row; whole numbers as such, others with 15 digits."""
+    """Columns of numbers, a line a row; whole ones and words as such, others with 15 digits.
+
+    There is no -0.
+    """
     lists = [_words(np.asarray(column)) for column in columns]
     return "".join(" ".join(row) + "\n" for row in zip(*lists, strict=True))
 
 
-def _words(column: np.ndarray) -> list[str]:
-    whole = column.dtype.kind in "iu"
-    return [str(value) if whole else f"{value:.15g}" for value in column.tolist()]
+def _words(column: NDArray[Any]) -> list[str]:
+    plain = column.dtype.kind in "iuU"
+    return [str(value) if plain else f"{value + 0.0:.15g}" for value in column.tolist()]
