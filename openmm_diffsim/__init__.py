@@ -1,6 +1,9 @@
 """Differentiable reweighting for OpenMM: learn a force until simulation and experiment agree."""
 
 from . import errors, interrupts  # noqa: F401  first of all: signals count from here on
+
+# isort: split
+from . import export
 from .curve import Axis, Curve, CurveRules
 from .engine import segments
 from .engine.adapters import Adapter, FeatureRecorder, FieldPart, portable_system
@@ -182,6 +185,7 @@ __all__ = [
     "boltzmann_inversion",
     "configure_worker",
     "errors",
+    "export",
     "load_parameters",
     "portable_system",
     "predict",

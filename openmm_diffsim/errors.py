@@ -103,6 +103,12 @@ class UntrustedError(FileError):
     got: object = None
 
 
+class ExportError(DiffsimError, ValueError):
+    """What was learned, or the System that it is in, cannot be said to another program."""
+
+    got: object = None
+
+
 class TakenError(DiffsimError):
     """A file or folder is in use by another process, or holds what something else wrote."""
 

@@ -29,6 +29,7 @@ LAYERS = [
     {"engine.segments"},
     {"engine"},
     {"refinement"},
+    {"export"},
     {"report"},
     {"fluid"},
     {"configuration"},

@@ -17,7 +17,7 @@ from ..errors import (
     SamplingError,
     one_line,
 )
-from . import check, compare, info, new, predict, rdf, refine, watch
+from . import check, compare, export, info, new, predict, rdf, refine, watch
 from .common import (
     BAD_INPUT,
     FAILED,
@@ -40,7 +40,7 @@ __all__ = [
     "main",
 ]
 
-_COMMANDS = (new, check, refine, watch, predict, compare, rdf, info)
+_COMMANDS = (new, check, refine, watch, predict, compare, export, rdf, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

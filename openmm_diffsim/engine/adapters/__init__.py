@@ -10,6 +10,7 @@ from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
 from .sum import SumAdapter
 from .system import has_energy, has_native_force, other_forces, portable_system, readable_elsewhere
+from .tabulated import LearnedTables, PairTables, TupleTables, learned_tables
 
 __all__ = [
     "Adapter",
@@ -18,9 +19,12 @@ __all__ = [
     "Bonds",
     "FeatureRecorder",
     "FieldPart",
+    "LearnedTables",
     "NetworkAdapter",
     "PairAdapter",
+    "PairTables",
     "SumAdapter",
+    "TupleTables",
     "attached",
     "beyond_pairs",
     "bonds_of",
@@ -29,6 +33,7 @@ __all__ = [
     "has_energy",
     "has_native_force",
     "knot_table",
+    "learned_tables",
     "nonbonded_between",
     "other_forces",
     "pair_force",

@@ -10,12 +10,13 @@ import numpy as np
 import openmm
 from numpy.typing import NDArray
 
-from ...errors import AttachError, SamplingError, SegmentError
+from ...errors import AttachError, ExportError, SamplingError, SegmentError
 from ...observables import Charges, Particles
 from ...potentials import AttachOptions, Potential, adapter_of
 from ...samples import Features, LearnedEnergy
 from ...statistics.kernels import PairHistogram, PairSums, pair_sums
 from .part import FieldPart
+from .tabulated import LearnedTables
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -191,6 +192,21 @@ class Adapter:
     def content(cls, force: Any) -> dict[str, Any] | None:
         """What a Force of this kind computes with, as plain data, where its XML does not say it."""
         return None
+
+    @classmethod
+    def tables(cls, force: Any) -> LearnedTables | None:
+        """What a Force of this kind computes, as tables; None if it is not a learned one.
+
+        Raises
+        ------
+        ExportError
+            If no table can say it.
+        """
+        raise ExportError(
+            f"the force {force.getName()!r} ({type(force).__name__}) is learned, and no table of "
+            "pairs, bonds, angles or dihedral angles can say what it does: it cannot be exported",
+            got=force.getName(),
+        )
 
     def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
         """A copy of a Force of the System, not its own, without what is learned of it.

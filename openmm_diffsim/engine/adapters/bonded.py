@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from .bonds import bonds_of
 from .part import FieldPart, displacement
 from .scaling import scaled
 from .system import is_periodic
+from .tabulated import LearnedTables, TupleTables, natural_spline
 from .tuples import tuples_for
 
 _TABLE = "bonded_table"
@@ -56,11 +58,14 @@ class BondedAdapter(Adapter):
         names = map(force.getTabulatedFunctionName, range(force.getNumTabulatedFunctions()))
         return force if _TABLE in names else None
 
+    @classmethod
+    def tables(cls, force: Any) -> LearnedTables | None:
+        """Of each type."""
+        return _read_tables(force)
+
     def content_of(self) -> tuple[IntArray, IntArray]:
         """Its tuples, [tuples, n], and the type of each."""
-        rows = map(self.force.getBondParameters, range(self.force.getNumBonds()))
-        tuples, types = zip(*((particles, kind) for particles, (kind,) in rows), strict=True)
-        return np.array(tuples, dtype=np.int64), np.array(types, dtype=np.int64)
+        return _tuples_of(self.force)
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the present coefficients; nothing is rebuilt."""
@@ -229,6 +234,32 @@ def _expression(basis: BondedBasis, q: str) -> str:
 def _stride(basis: BondedBasis) -> float:
     """From the stretch of a type to that of the next."""
     return float(basis.spacing * (basis.cells + 2 * _PADDING))
+
+
+def _read_tables(force: openmm.CustomCompoundBondForce) -> LearnedTables:
+    table = natural_spline(force.getTabulatedFunction(0))
+    spacing = float(table.x[1] - table.x[0])
+    (stride,) = re.findall(rf"{_TABLE}\(inside \+ (\S+) \* type\)", force.getEnergyFunction())
+    cells = round(float(stride) / spacing) - 2 * _PADDING
+    ends = map(force.getTabulatedFunction, range(1, force.getNumTabulatedFunctions()))
+    slopes = [np.array(function.getFunctionParameters()) for function in ends]
+    found = TupleTables(
+        force.getName(),
+        *_tuples_of(force),
+        low := float(table.x[_PADDING]),
+        low + cells * spacing,
+        force.usesPeriodicBoundaryConditions(),
+        table,
+        float(stride),
+        (slopes[0], slopes[1]) if slopes else None,
+    )
+    return LearnedTables(tuples=[found])
+
+
+def _tuples_of(force: openmm.CustomCompoundBondForce) -> tuple[IntArray, IntArray]:
+    rows = map(force.getBondParameters, range(force.getNumBonds()))
+    tuples, types = zip(*((particles, kind) for particles, (kind,) in rows), strict=True)
+    return np.array(tuples, dtype=np.int64), np.array(types, dtype=np.int64)
 
 
 def _functions(basis: BondedBasis, c: Array) -> dict[str, openmm.TabulatedFunction]:

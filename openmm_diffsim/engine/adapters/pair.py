@@ -33,12 +33,14 @@ from .pair_force import (
     choose_backend,
     force_exclusions,
     pair_force,
+    pair_tables,
     particle_types,
     set_coefficients,
 )
 from .pair_part import NativePart, TablePart
 from .part import FieldPart
 from .system import is_periodic, type_of_particle
+from .tabulated import LearnedTables
 
 Sums = Callable[..., PairSums]
 
@@ -74,6 +76,11 @@ class PairAdapter(Adapter):
     def own(cls, force: openmm.Force) -> Any:
         """A SplinePairForce or a CustomNonbondedForce."""
         return pair_force(force)
+
+    @classmethod
+    def tables(cls, force: Any) -> LearnedTables | None:
+        """Of each pair of types."""
+        return pair_tables(force)
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the present coefficients; nothing is rebuilt."""

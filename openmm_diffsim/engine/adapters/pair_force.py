@@ -19,6 +19,7 @@ from ...errors import AttachError
 from ...potentials import SplineBasis, n_pairs_of_types, pair_index
 from .. import native
 from ..native import SplinePairForce
+from .tabulated import LearnedTables, PairTables, natural_spline
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -161,11 +162,39 @@ def _set_table(force: openmm.CustomNonbondedForce, basis: SplineBasis, coefficie
 
 def is_zero_table(force: openmm.Force) -> bool:
     """Is it the table of a pair potential, and nothing stands in it?"""
+    return _has_table(force) and not np.any(
+        force.getTabulatedFunction(0).getFunctionParameters()[0]
+    )
+
+
+def _has_table(force: openmm.Force) -> bool:
+    """Is it one that ``_table_force`` made?"""
     if not isinstance(force, openmm.CustomNonbondedForce) or not force.getNumTabulatedFunctions():
         return False
-    function, energy = force.getTabulatedFunction(0), force.getEnergyFunction()
-    is_ours = force.getTabulatedFunctionName(0) == _TABLE and energy.startswith(f"{_TABLE}(r")
-    return is_ours and not np.any(function.getFunctionParameters()[0])
+    is_called = force.getTabulatedFunctionName(0) == _TABLE
+    return is_called and force.getEnergyFunction().startswith(f"{_TABLE}(r")
+
+
+def pair_tables(force: SplinePairForce | openmm.CustomNonbondedForce) -> LearnedTables | None:
+    """What a pair force computes; None of a CustomNonbondedForce that is the user's."""
+    if isinstance(force, SplinePairForce):
+        force = as_table(force)
+    if not _has_table(force):
+        return None
+    shifts = np.zeros((1, 1))
+    if force.getNumTabulatedFunctions() > 1:
+        size, _, values = force.getTabulatedFunction(1).getFunctionParameters()
+        shifts = np.reshape(values, (size, size))[:-1, :-1]
+    found = PairTables(
+        force.getName(),
+        particle_types(force, len(shifts)),
+        force_exclusions(force),
+        force.getCutoffDistance()._value,
+        force.usesPeriodicBoundaryConditions(),
+        natural_spline(force.getTabulatedFunction(0)),
+        shifts,
+    )
+    return LearnedTables(pairs=[found])
 
 
 def bring(force: openmm.Force, context: openmm.Context) -> None:
