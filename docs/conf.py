@@ -1,8 +1,8 @@
 """How the pages of this folder become a site: sphinx-build -W docs build/site.
 
 Pages are plain Markdown that reads well without a site too: links are those between files of the
-repository. What the site adds is made here: a reference from the docstrings, by the tasks of api.md;
-links from names to it; the documents at the root; and formulas as MathML, which needs no script.
+repository. What the site adds is made here: a reference from the docstrings, by the tasks of
+api.md; links from names to it; the documents at the root; and formulas as MathML, without script.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ autodoc_default_options = {"members": True, "member-order": "bysource", "show-in
 autodoc_typehints_format = "short"
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # or attributes would be described twice
+napoleon_use_param = False  # types are words, not names to be linked
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
@@ -64,7 +65,7 @@ def setup(app: Sphinx) -> None:
 
 
 def tasks() -> dict[str, list[str]]:
-    """The sections of api.md, and the public names of each: where one begins a row, else is named."""
+    """The sections of api.md, and the public names of each: where one begins a row, or is."""
     text = (HERE / "api.md").read_text(encoding="utf-8")
     sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
     found: dict[str, dict[str, None]] = {title: {} for title in sections}
@@ -123,8 +124,8 @@ def plain_text(app: Sphinx, what: str, name: str, of: object, options: object, l
             made.append("")
         within = indented or (within and not line)
         made.append(line if within else ESCAPED.sub(_escaped, line))
-    # Else napoleon would read what comes before a colon as the type of an attribute.
-    lines[:] = ["", *made] if what in ("attribute", "property") else made
+    # An empty comment, or napoleon would read as a type what comes before a colon.
+    lines[:] = ["..", "", *made] if what in ("attribute", "property") else made
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -140,8 +141,14 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
             target = f"openmm_diffsim.{name}"
             kind = "mod" if name in MODULES else "obj"
             link = addnodes.pending_xref(
-                "", literal.deepcopy(), refdomain="py", reftype=kind, reftarget=target,
-                refdoc=app.env.docname, refwarn=True, refexplicit=True,
+                "",
+                literal.deepcopy(),
+                refdomain="py",
+                reftype=kind,
+                reftarget=target,
+                refdoc=app.env.docname,
+                refwarn=True,
+                refexplicit=True,
             )
             literal.replace_self(link)
 
