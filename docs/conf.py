@@ -42,11 +42,11 @@ python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 add_module_names = False
 
-html_theme = "pydata_sphinx_theme"
+html_theme = "sphinx_book_theme"
 html_title = f"openmm_diffsim {release}"
 html_copy_source = False
 html_math_renderer = "mathml"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_theme_options = {"use_download_button": False, "show_navbar_depth": 1}
 
 MODULES = ["errors", "fluid", "segments"]  # described whole
 ESCAPED = re.compile(r"(``.*?``|(?<!\*)\*\w+\*(?!\*))|([|*])")  # what reST would read as markup
@@ -175,5 +175,6 @@ def inline_formula(self: HTMLTranslator, node: nodes.math) -> None:
 
 
 def formula(self: HTMLTranslator, node: nodes.math_block) -> None:
-    self.body.append(latex2mathml.converter.convert(node.astext(), display="block"))
+    made = latex2mathml.converter.convert(node.astext(), display="block")
+    self.body.append(f'<div style="margin: 1em 0; overflow-x: auto">{made}</div>')
     raise nodes.SkipNode
