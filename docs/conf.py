@@ -46,7 +46,7 @@ html_theme = "sphinx_book_theme"
 html_title = f"openmm_diffsim {release}"
 html_copy_source = False
 html_math_renderer = "mathml"
-html_theme_options = {"use_download_button": False, "show_navbar_depth": 1}
+html_theme_options = {"use_download_button": False, "navbar_persistent": []}
 
 MODULES = ["errors", "fluid", "segments"]  # described whole
 ESCAPED = re.compile(r"(``.*?``|(?<!\*)\*\w+\*(?!\*))|([|*])")  # what reST would read as markup
@@ -176,5 +176,5 @@ def inline_formula(self: HTMLTranslator, node: nodes.math) -> None:
 
 def formula(self: HTMLTranslator, node: nodes.math_block) -> None:
     made = latex2mathml.converter.convert(node.astext(), display="block")
-    self.body.append(f'<div style="margin: 1em 0; overflow-x: auto">{made}</div>')
+    self.body.append(f'<div style="padding: 0.6em 0; overflow: auto hidden">{made}</div>')
     raise nodes.SkipNode
