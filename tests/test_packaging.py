@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import openmm
 import pytest
 import torch
+import yaml
 from openmm.app import Simulation
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -30,6 +32,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INSTALL = (ROOT / "docs/install.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 needs_native = pytest.mark.skipif(
@@ -64,14 +67,66 @@ def test_native_force_is_built_for_the_openmm_that_gets_installed() -> None:
     assert requirement("openmm").specifier == build.specifier
 
 
-def test_readme_names_the_pinned_openmm() -> None:
+def test_how_to_install_names_the_pinned_openmm() -> None:
     pinned = str(requirement("openmm").specifier)
-    assert f'"openmm[cuda13]{pinned}"' in README
-    assert f"installs, {pinned.removeprefix('==')}." in README
+    assert f'"openmm[cuda13]{pinned}"' in INSTALL
+    assert f"installs, {pinned.removeprefix('==')}." in INSTALL
+
+
+# What is released --------------------------------------------------------------------------------
 
 
 def test_version_is_that_of_the_distribution() -> None:
     assert metadata.version("openmm-diffsim") == diffsim.__version__
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    read = {"pyproject.toml", "setup.py", "README.md", "CITATION.cff", "docs/conf.py"}
+    read |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "recipe").iterdir()}
+    found = [name for name in read if diffsim.__version__ in (ROOT / name).read_text()]
+    assert found == []
+    assert f"## {diffsim.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_sdist_is_complete(tmp_path: Path) -> None:
+    """It holds what the repository does, but for what is of the repository itself."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not in a clone")
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).is_file()}
+    for name in tracked:
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "tree" / name)
+    command = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path / "tree", check=True, timeout=120)
+    (path,) = tmp_path.glob("*.tar.gz")
+    assert path.name == f"openmm_diffsim-{diffsim.__version__}.tar.gz"
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert tracked - held == {".ci/run", ".gitignore"}
+
+
+def test_the_recipe_asks_for_what_the_package_does() -> None:
+    """But for vesin-torch, which conda-forge does not have."""
+    recipe = yaml.safe_load((ROOT / "recipe/recipe.yaml").read_text(encoding="utf-8"))
+    asked = [entry for entry in recipe["requirements"]["run"] if isinstance(entry, str)]
+    asked = [entry.replace("${{ openmm }}", recipe["context"]["openmm"]) for entry in asked]
+    found = {r.name: r.specifier for r in map(Requirement, asked)}
+    conda = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    needed = map(Requirement, PYPROJECT["project"]["dependencies"])
+    expected = {conda.get(r.name, r.name): r.specifier for r in needed if r.marker is None}
+    del expected["vesin-torch"], found["python"]
+    assert found == expected
+
+
+def test_the_citation_says_what_is_needed() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "license", "type"} <= citation.keys()
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["authors"] == PYPROJECT["project"]["authors"]
+    assert all(re.fullmatch(r"10\.\d{4,}/\S+", work["doi"]) for work in citation["references"])
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -212,9 +267,9 @@ def test_the_script_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
     """Word for word, but for the numbers of steps."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    script, by_hand = blocks[0], blocks[1]
+    (script,) = blocks
     for long, short in (("rounds=20", "rounds=2"), ("20_000", "2_000"), ("1_000_000", "100")):
-        script, by_hand = script.replace(long, short), by_hand.replace(long, short)
+        script = script.replace(long, short)
     topology, system = fluid(180, 20.0, 18.0)
     r = np.arange(0.2, 1.0, 0.01)
     x6 = (0.27 / r) ** 6
@@ -241,11 +296,6 @@ def test_the_script_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
     exec(script, names)
     assert len(names["fit"].history) == 2 or names["fit"].converged
     assert np.isfinite(names["u_error"]).all()
-    names["g_measured"] = torch.from_numpy(np.interp(names["rdf"].r, r, names["g_measured"]))
-    names["optimizer"] = torch.optim.Adam(names["pair"].parameters(), lr=0.01)
-    before = names["pair"].values.detach().clone()
-    exec(by_hand, names)
-    assert not torch.equal(before, names["pair"].values)
 
 
 def platform_reference() -> openmm.Platform:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from vesin_torch import NeighborList
 
 from ...errors import PotentialError
 
@@ -25,7 +24,8 @@ class NeighborPairs(nn.Module):
     Raises
     ------
     PotentialError
-        If the cutoff is not positive or, when called, a box is not finite.
+        If the cutoff is not positive, vesin_torch is not there (conda-forge has none) or, when
+        called, a box is not finite.
     """
 
     def __init__(self, cutoff: float, full: bool = True) -> None:
@@ -33,6 +33,12 @@ class NeighborPairs(nn.Module):
         if not 0 < cutoff < float("inf"):
             raise PotentialError(f"cutoff: expected a positive number of nm, got {cutoff}")
         self.cutoff = float(cutoff)
+        try:
+            from vesin_torch import NeighborList  # here: all else does without it
+        except ImportError as error:
+            raise PotentialError(
+                f"NeighborPairs finds pairs by vesin_torch ({error}): pip install vesin-torch"
+            ) from error
         self._list = NeighborList(self.cutoff, full)
 
     def extra_repr(self) -> str:
