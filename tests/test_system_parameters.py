@@ -485,9 +485,9 @@ def test_slips_are_told() -> None:
         potential.lennard_jones({"all": np.arange(8)})
     with pytest.raises(PotentialError, match=r"of the types \['A', 'B'\]"):
         potential.lennard_jones({"A": [0, 4], "B": [4]})
-    with pytest.raises(PotentialError, match=r"expected different particles 0 .. 31"):
+    with pytest.raises(PotentialError, match=r"atoms: got 0 .. 40, expected indices 0 .. 31"):
         potential.lennard_jones([0, 40])
-    with pytest.raises(PotentialError, match=r"bounds.* expected of \['sigma', 'epsilon'\]"):
+    with pytest.raises(PotentialError, match=r"bounds: .*some of \('sigma', 'epsilon'\)"):
         potential.lennard_jones([0], bounds={"charge": (0, 1)})
     with pytest.raises(PotentialError, match=r"is 0.32 at the start, expected more than 0.4"):
         potential.lennard_jones({"A": TYPES["A"]}, bounds={"sigma": (0.4, 0.5)})

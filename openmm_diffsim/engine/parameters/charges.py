@@ -112,7 +112,7 @@ class ChargesTerm(Term):
         counts = _counts(system, types) if neutral else np.zeros((0, len(types)))
         directions = Directions.of(list(types), start, counts)
         _check_directions(directions)
-        z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
+        z = Values(directions.free_names, start[directions.free], bounds=bounds, kind="charge")
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
         others = [f for f in system.getForces() if f.this != place.find(system).this]

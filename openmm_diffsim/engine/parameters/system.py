@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,14 @@ class SystemParameters(Potential):
 
     def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
-        return self.add(LennardJonesTerm.of(self.system, atoms, **options))
+        return self._made("lennard_jones", LennardJonesTerm, atoms, **options)
 
     def pair_tables(self, atoms: Any = None, **options: Any) -> PairTablesTerm:
         """Learn sigma and epsilon of a CustomNonbondedForce with tables: CHARMM's, with NBFIX.
 
         See ``PairTablesTerm.of``.
         """
-        return self.add(PairTablesTerm.of(self.system, atoms, **options))
+        return self._made("pair_tables", PairTablesTerm, atoms, **options)
 
     def bonds(self, select: Any = None, **options: Any) -> BondTerm:
         """Learn k and r0 of a HarmonicBondForce.
@@ -79,6 +80,9 @@ class SystemParameters(Potential):
             Each entry is a group of its own.
         learn : tuple of str
             Which parameters; the others stay.
+        bounds : dict, optional
+            Of "k" or "r0", a least and a largest value, in md units or Quantities; of all groups,
+            or a mapping of their names to such.
         force : str or openmm.Force, optional
             Which one, where there are several.
         name : str
@@ -113,22 +117,25 @@ class SystemParameters(Potential):
         ``select``: indices of maps, or a mapping of names to those that share one factor; with
         each=False all have one. Further options: ``force``, ``bounds``, ``scale``, ``name``.
         """
-        return self.add(MapTerm.of(self.system, select, **{"name": "cmap", **options}))
+        return self._made("cmap", MapTerm, select, **{"name": "cmap", **options})
 
     def global_parameters(self, *names: str, **options: Any) -> GlobalTerm:
         """Learn global parameters that forces declare: custom forces, offsets of a NonbondedForce.
 
         The energy may be a polynomial of them, such as k (r - r0)^2 of k and r0: then what is
         recorded is exact. Otherwise frames are stored and evaluated anew. Which it is is found by
-        evaluations and logged. Parameters that have to do with each other go into one call.
+        evaluations, from -3 to 5 times the value at the start or within bounds, and logged; a
+        polynomial of a part of that does not count. Parameters that have to do with each other go
+        into one call.
 
         Parameters
         ----------
         names : str
         linear : bool, optional
             False: do not look for a polynomial.
-        positive : bool, bounds : (float, float), scale : float
-            See ``Values``: what they may be.
+        positive : bool, bounds : dict, scale : float
+            See ``Values``: what they may be. ``bounds``: a least and a largest value for some by
+            name, {"lambda": (0, 1)}, or a pair for all.
         name : str
             Of the term. Default: the first parameter's.
 
@@ -137,7 +144,8 @@ class SystemParameters(Potential):
         AttachError
             If no force has such a parameter.
         """
-        return self.add(GlobalTerm.of(self.system, names, **{"name": _plain(names), **options}))
+        of = {"name": _plain(names), **options}
+        return self._made("global_parameters", GlobalTerm, names, **of)
 
     def custom(self, *names: str, select: Any = None, **options: Any) -> CustomTerm:
         """Learn parameters per particle, bond, angle, torsion, donor, ... of a custom force.
@@ -146,14 +154,25 @@ class SystemParameters(Potential):
         those of ``global_parameters``.
         """
         of = {"name": _plain(names), **options}
-        return self.add(CustomTerm.of(self.system, names, select, **of))
+        return self._made("custom", CustomTerm, names, select, **of)
 
     def _listed(self, kind: Any, name: str, learn: Any, select: Any, options: Any) -> Any:
-        return self.add(kind.of(self.system, select, **{"name": name, "learn": learn, **options}))
+        return self._made(name, kind, select, **{"name": name, "learn": learn, **options})
+
+    def _made(self, method: str, kind: Any, *arguments: Any, **options: Any) -> Any:
+        """The term that a method adds; PotentialError for an option that it has not."""
+        own = signature(kind.of).parameters.values()
+        known = [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise PotentialError(
+                f"{method}: got {unknown[0]}=, expected of {', '.join(known)}", got=unknown[0]
+            )
+        return self.add(kind.of(self.system, *arguments, **options))
 
     def charges(self, atoms: Any = None, **options: Any) -> ChargesTerm:
         """Learn charges of atoms in a NonbondedForce; see ``ChargesTerm.of``."""
-        return self.add(ChargesTerm.of(self.system, atoms, **options))
+        return self._made("charges", ChargesTerm, atoms, **options)
 
     def add(self, term: Any) -> Any:
         """Add a term that was made for this System; returns it.
