@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UnitError
-from .limits import checked_number
+from .errors import UnitError, one_line
+from .limits import checked_number, shown
 
 AVOGADRO = 6.02214076e23
 """Particles per mole (exact)."""
@@ -148,7 +148,9 @@ def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
     except UnitError:
         raise
     except (TypeError, ValueError, RuntimeError) as problem:
-        raise UnitError(f"got {x!r}, expected numbers for a {_named(kind)}", kind=kind) from problem
+        raise UnitError(
+            f"got {shown(x)}, expected numbers for a {_named(kind)}", kind=kind
+        ) from problem
     return values.astype(np.float64) if values.ndim else float(values)
 
 
@@ -162,7 +164,7 @@ def number_in_md_units(x: Any, kind: str) -> float:
     """
     value = value_in_md_units(x, kind)
     if not isinstance(value, float) or np.isnan(value):
-        raise UnitError(f"got {x!r}, expected one number for a {_named(kind)}", kind=kind)
+        raise UnitError(f"got {shown(x)}, expected one number for a {_named(kind)}", kind=kind)
     return value
 
 
@@ -215,9 +217,9 @@ def _plain(x: Any, kind: str) -> Any:
         if x.unit.is_compatible(md_unit):
             return np.asarray(x.value_in_unit(md_unit), dtype=np.float64) * factor
     raise UnitError(
-        f"got {x} for a {_named(kind)}: the unit {x.unit.get_name()} cannot be converted to "
-        f"{_UNITS[kind](unit)[0][0].get_name()}; pass a Quantity of the right dimension, or a "
-        "plain number in that unit",
+        f"got {one_line(str(x), 60)} for a {_named(kind)}: the unit {x.unit.get_name()} cannot be "
+        f"converted to {_UNITS[kind](unit)[0][0].get_name()}; pass a Quantity of the right "
+        "dimension, or a plain number in that unit",
         kind=kind,
     )
 

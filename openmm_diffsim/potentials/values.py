@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError, UnitError
 from ..limits import Limit, checked_number, shown
-from ..units import value_in_md_units
+from ..units import UNIT_NAMES, number_in_md_units, value_in_md_units
 
 Array = NDArray[np.float64]
 
@@ -105,6 +105,27 @@ class Values(nn.Module):
         (slope,) = torch.autograd.grad(self._at(theta).sum(), theta)  # each v has its own theta
         return np.asarray(self.scale / slope.numpy())
 
+    @property
+    def kind_of_theta(self) -> str | None:
+        """What kind of number theta is; None where it is another one than v, or not known."""
+        return None if self.positive or self.bounds else self.kind
+
+    def theta_at(self, numbers: Mapping[str, Any], what: str) -> Tensor:
+        """theta, [values], where those of these names have these numbers, others as they are.
+
+        ``what`` they are, "sigma", for messages.
+
+        Raises
+        ------
+        PotentialError
+            If one is no number, or out of bounds.
+        """
+        v = self.numbers().copy()
+        for name, number in numbers.items():
+            v[self.names.index(name)] = number_of(f"{what}[{name}]", number, self.kind)
+        _check(self.names, v, self.positive, self.bounds, f" as {what}")
+        return self._inverse(torch.from_numpy(v))
+
     def form(self) -> dict[str, Any]:
         """All but what is learned, as plain data."""
         fixed = {} if self.is_learned else {"fixed": self.numbers().tolist()}
@@ -159,8 +180,26 @@ def _pair(name: str, given: Any, kind: str | None) -> tuple[float, float]:
     return low, high
 
 
+def number_of(name: str, given: Any, kind: str | None) -> float:
+    """A number, or a Quantity of that kind, in md units; PotentialError where it is none."""
+    try:
+        return float(given if kind is None else number_in_md_units(given, kind))
+    except (TypeError, ValueError) as error:  # a UnitError is one
+        raise PotentialError(
+            f"{name}: expected a number{_in(kind)}, got {shown(given)}", got=given
+        ) from error
+
+
+def _in(kind: str | None) -> str:
+    return f" in {UNIT_NAMES[kind]}, or a Quantity" if kind else ""
+
+
 def _check(
-    names: tuple[str, ...], v: Array, positive: bool, bounds: Mapping[str, tuple[float, float]]
+    names: tuple[str, ...],
+    v: Array,
+    positive: bool,
+    bounds: Mapping[str, tuple[float, float]],
+    when: str = " at the start",
 ) -> None:
     if v.shape != (len(names),):
         raise PotentialError(f"expected {len(names)} values, one for each name, got {v.shape}")
@@ -168,7 +207,7 @@ def _check(
         least, most = bounds.get(name, (0.0 if positive else -np.inf, np.inf))
         if not least < value < most:
             raise PotentialError(
-                f"{name or 'the value'}: is {value:g} at the start, expected more than {least:g} "
+                f"{name or 'the value'}: is {value:g}{when}, expected more than {least:g} "
                 f"and less than {most:g}; leave it out, or give other bounds=",
                 got=float(value),
                 expected=(least, most),

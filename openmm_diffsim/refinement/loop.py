@@ -211,9 +211,10 @@ class Refinement(Results):
         trajectory : path, paths, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
             See ``sample_trajectory``.
         parameters : Tensor [parameters], or mapping, optional
-            What it was sampled with; by name for some, see ``Potential.by_name``. These are the
-            parameters themselves: of SystemParameters the logarithm of what is positive,
-            ``{"lennard_jones.sigma": log(0.33)}``. Default: the present ones.
+            What it was sampled with; by name for some, see ``Potential.by_name``. Of
+            SystemParameters physical numbers by the names of its ``numbers()``,
+            ``{"lennard_jones.sigma[O]": 0.33}`` in nm, or by ``by_name()`` the parameters
+            themselves, which are logarithms of what is positive. Default: the present ones.
         temperature, pressure : float or Quantity, optional
             K and bar that it was sampled at. Default: the state point's.
 

@@ -119,9 +119,10 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
 
     Raises
     ------
+    PotentialError
+        If there is no parameter of a name, or the numbers do not fit.
     TargetError
-        If there is no parameter of a name, or the numbers do not fit or are absurd, as a physical
-        one in place of its logarithm.
+        If they are absurd, as a physical one in place of its logarithm.
     """
     theta = flat_parameters(potential)
     if parameters is None:
@@ -130,22 +131,7 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
         theta = torch.as_tensor(parameters).detach().double()
         split(potential, theta)
         return theta
-    learned = {name: p for name, p in potential.by_name().items() if p.requires_grad}
-    values = [p.detach().double().cpu() for p in learned.values()]
-    try:
-        if not parameters.keys() <= learned.keys():
-            raise ValueError("names")
-        for k, name in enumerate(learned):
-            if name in parameters:
-                given = torch.as_tensor(parameters[name], dtype=torch.float64)
-                values[k] = given.expand(values[k].shape)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(
-            f"parameters: got {shown(parameters)}, expected numbers for some of "
-            f"{', '.join(f'{name} {list(p.shape)}' for name, p in learned.items())}",
-            got=parameters,
-        ) from error
-    given = torch.cat([value.reshape(-1) for value in values])
+    given = potential.parameters_of(parameters)
     _check_far(potential, theta, given, parameters)
     return given
 
@@ -162,8 +148,8 @@ def _check_far(potential: Potential, now: Tensor, given: Tensor, parameters: Any
             f"parameters: got {shown(parameters)}, {off[k]:.2g} standard deviations of what "
             f"{type(potential).__name__} is before a fit from the present {now[k]:.4g}, expected "
             f"at most {_FARTHEST:g}: these are the parameters of by_name() themselves, the "
-            "logarithm of a sigma, say, where that is positive, as in "
-            '{"lennard_jones.sigma": log(0.33)}; or a Tensor of all, as it was then',
+            "logarithm of a sigma, say; by the names of numbers() they are physical, as in "
+            '{"lennard_jones.sigma[O]": 0.33}; or give a Tensor of all, as it was then',
             got=parameters,
         )
 

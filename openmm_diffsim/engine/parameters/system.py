@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -257,6 +257,35 @@ class SystemParameters(Potential):
     def by_name(self) -> dict[str, nn.Parameter]:
         """All parameters, by what a user calls each: "lennard_jones.sigma"."""
         return {f"{t.name}.{name}": values.theta for t in self for name, values in t.values()}
+
+    def kind_of(self, name: str) -> str | None:
+        """Known where the parameter is the number itself, and no logarithm, say, of it."""
+        found = {f"{t.name}.{n}": values for t in self for n, values in t.values()}
+        return found[name].kind_of_theta if name in found else None
+
+    def parameters_of(self, numbers: Mapping[str, Any]) -> Tensor:
+        """theta from physical numbers too, by the names of ``numbers``, as "lj.sigma[O]" in nm.
+
+            parameters.parameters_of({"lennard_jones.sigma[O]": 0.33, "charges.q[H]": 0.41})
+
+        Raises
+        ------
+        PotentialError
+            If there is no learned number of a name, it is not what it can be, or charges do not
+            add up, or do not say all of those that depend on each other.
+        """
+        plain, left = {}, dict(numbers)
+        for term in self:
+            names = {f"{term.name}.{name}": name for name in term.told()[0]}
+            given = {names[name]: left.pop(name) for name in list(left) if name in names}
+            own = term.theta_of(given) if given else {}
+            plain |= {f"{term.name}.{name}": theta for name, theta in own.items()}
+        twice = sorted(plain.keys() & left.keys())
+        if twice:
+            raise PotentialError(
+                f"parameters: got {twice[0]} as well as numbers of it by name", got=twice
+            )
+        return super().parameters_of(plain | left)
 
     def parameter_prior(self) -> tuple[Array, Array]:
         """Mean and standard deviation of theta before anything is measured, [parameters] each."""

@@ -251,6 +251,10 @@ class PairPotential(Potential):
         """Itself."""
         return [(slice(0, self.n_pairs * self.basis.n_coefficients), self)]
 
+    def kind_of(self, name: str) -> str | None:
+        """By its name: a "sigma" is a length."""
+        return _KINDS.get(name.rpartition(".")[2])
+
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
         """A parameter of shape [pairs of types] from a number or one number per pair of types.
 
