@@ -65,6 +65,7 @@ _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
         (u.dalton / u.nanometer**3, 1 / GRAM_PER_CM3),
     ],
     "heat_capacity": lambda u: [(u.joule / u.mole / u.kelvin, 1.0)],
+    "specific_heat_capacity": lambda u: [(u.joule / u.gram / u.kelvin, 1.0)],
     "compressibility": lambda u: [
         (u.bar**-1, 1.0),
         (u.nanometer**3 / u.kilojoule_per_mole, 1 / BAR),
@@ -102,6 +103,7 @@ UNIT_NAMES: dict[str, str] = {
     "number_density": "1/nm^3",
     "mass_density": "g/cm^3",
     "heat_capacity": "J/mol/K",
+    "specific_heat_capacity": "J/g/K",
     "compressibility": "1/bar",
     "expansion": "1/K",
     "surface_tension": "mN/m",
@@ -115,6 +117,7 @@ ACCEPTED: dict[str, dict[str, float]] = {
     "energy": {"kJ/mol": 1.0, "J/mol": 1e-3, "kcal/mol": 4.184},
     "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01, "MPa": 10.0, "GPa": 1e4},
     "heat_capacity": {"J/mol/K": 1.0, "kJ/mol/K": 1e3, "cal/mol/K": 4.184},
+    "specific_heat_capacity": {"J/g/K": 1.0, "kJ/kg/K": 1.0, "J/kg/K": 1e-3, "cal/g/K": 4.184},
     "compressibility": {"1/bar": 1.0, "1/atm": 1 / 1.01325, "1/Pa": 1e5, "1/GPa": 1e-4},
     "expansion": {"1/K": 1.0},
     "surface_tension": {"mN/m": 1.0, "N/m": 1e3, "dyn/cm": 1.0},
