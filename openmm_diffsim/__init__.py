@@ -84,7 +84,7 @@ from .refinement import (
     boltzmann_inversion,
     reweighted_loss,
 )
-from .samples import Samples, View
+from .samples import Samples, View, estimate
 from .statistics.averages import Estimate
 
 __version__ = "0.1.0"
@@ -175,6 +175,7 @@ __all__ = [
     "atom_types",
     "boltzmann_inversion",
     "errors",
+    "estimate",
     "portable_system",
     "read_xml",
     "reweighted_loss",

@@ -186,6 +186,8 @@ def test_what_lies_beyond_the_frames_is_told_with_how_far_they_reach() -> None:
     assert 1.1 * STIFFNESS < spring.stiffness < 2 * STIFFNESS
     assert "beyond" in reach.sentence() and "sample there" in reach.sentence()
     assert not fit.converged and reach.sentence() in fit.verdict().reasons()
+    again = fit.reweight()  # what is reached is so still
+    assert again.share == pytest.approx(reach.share, abs=0.1)
     # There it is sampled, and these frames lead on.
     for _ in range(4):
         fit.read(point, trajectory_of(drawn(spring.stiffness, seed=2)))
@@ -393,6 +395,7 @@ def test_what_was_found_is_kept_and_gone_on_from(tmp_path: Path) -> None:
     other, _ = fit_of(again, 1.2 * STIFFNESS)
     other.resume(path)
     assert again.stiffness == spring.stiffness
+    assert other._progress.began == [STIFFNESS]
     assert other.verdict() == fit.verdict()
     mine, kept = fit.parameter_table(), other.parameter_table()
     np.testing.assert_array_equal(kept.standard_error, mine.standard_error)

@@ -375,6 +375,30 @@ def test_which_molecules_are_rigid(particles: Particles, expected: bool) -> None
             term.recorder(particles)
 
 
+def test_frames_of_two_state_points_are_one_estimate() -> None:
+    """With the errors of both, which are independent, and all of one point's together."""
+    rng, potential = np.random.default_rng(2), FreePair(BASIS)
+    heat, kappa = HeatOfVaporization(n=4, n_gas=1), IsothermalCompressibility()
+    parts = [*heat.observables, *terms_of(kappa)]
+    liquid, gas = (
+        recorded(potential, parts, rng.normal(-m, 3, 200), 27 + rng.normal(0, 0.3, 200))
+        for m in (160, 0)
+    )
+    found = diffsim.estimate(heat, [liquid, gas])
+    own = [s.estimate(o) for s, o in zip((liquid, gas), heat.observables, strict=True)]
+    assert found.value == pytest.approx(own[1].value - own[0].value)
+    both = np.hypot(own[0].standard_error, own[1].standard_error)
+    np.testing.assert_allclose(found.standard_error, both)
+    alone = diffsim.estimate(kappa, liquid)
+    np.testing.assert_allclose(alone.value, liquid.estimate(kappa).value)
+    np.testing.assert_allclose(
+        alone.standard_error, liquid.estimate(kappa).standard_error, rtol=0.05
+    )
+    for wrong in (None, "liquid", [liquid, None], [liquid, gas, gas]):
+        with pytest.raises(ObservableError, match=r"samples: got|got 3 state points"):
+            diffsim.estimate(heat, wrong)  # type: ignore[arg-type]
+
+
 def test_degrees_of_freedom_make_the_kinetic_part() -> None:
     assert list(rigid(3).freedom) == [6, 6, 6] and list(ATOMS.freedom[:2]) == [3, 3]
     capacity = HeatCapacity("volume")

@@ -265,7 +265,9 @@ class Refinement(Results):
         self._position.unsettle()
         with self.holding_checkpoint():
             parts = (self._options, self._progress.trust, self.largest_step)
-            view, step, reach = follow_frames(self.view(), self.method, *parts)
+            began = self._progress.began or flat_parameters(self.potential).tolist()
+            view, step, reach = follow_frames(self.view(), self.method, *parts, began)
+            self._progress.began = began
             self._position.move(view.parameters.detach())
             self._position.believe()
             self._memory, self.last_step = {}, step
