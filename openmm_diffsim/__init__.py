@@ -44,6 +44,7 @@ from .observables import (
     SegmentObservable,
     SelfVanHove,
     SmoothRDF,
+    SpecificHeatCapacity,
     SurfaceTension,
     ThermalExpansion,
     Volume,
@@ -92,7 +93,7 @@ from .refinement import (
 )
 from .report.page import write_report
 from .report.parameters import load_parameters
-from .samples import Samples, View
+from .samples import Samples, View, estimate
 from .statistics.averages import Estimate
 
 __version__ = "0.1.0"
@@ -163,6 +164,7 @@ __all__ = [
     "SelfVanHove",
     "SmoothRDF",
     "SoftSphere",
+    "SpecificHeatCapacity",
     "SplinePair",
     "SplinePairForce",
     "StatePoint",
@@ -185,6 +187,7 @@ __all__ = [
     "boltzmann_inversion",
     "configure_worker",
     "errors",
+    "estimate",
     "export",
     "load_parameters",
     "portable_system",

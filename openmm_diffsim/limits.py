@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -151,6 +154,44 @@ def checked_whole(
     if not whole or not known.least <= value <= known.most:
         raise _refusal(error, name, value, known.error("a whole number", value))
     return int(value)
+
+
+def checked_indices(
+    name: str, given: Any, error: Callable[..., Exception], n: int | None = None
+) -> NDArray[np.int64]:
+    """Different indices 0 .. n - 1, int [indices]; ``error`` is raised where these are none.
+
+    Also of a boolean mask, as of an array: the places where it is true. ``n``: how many there are,
+    if that is known.
+    """
+    array = _array(given)
+    is_mask = array.dtype.kind == "b" and (n is None or len(array) == n)
+    if is_mask:
+        array = np.flatnonzero(array)
+    span = "indices >= 0" if n is None else f"indices 0 .. {n - 1}"
+    if array.dtype.kind not in "iu" and array.size:
+        like = "" if n is None else f" of {n}"
+        what = f"got {shown(given)}, expected {span}, or a mask{like} that is true for those meant"
+    elif not array.size:
+        what = f"got none{' by a mask' if is_mask else ''}, expected one or more {span}"
+    elif array.min() < 0 or (n is not None and array.max() >= n):
+        what = f"got {array.min()} .. {array.max()}, expected {span}"
+    elif len(np.unique(array)) < len(array):
+        values, times = np.unique(array, return_counts=True)
+        what = f"got {values[np.argmax(times)]} twice, expected {span}, each of them once"
+    else:
+        return array.astype(np.int64)
+    raise error(f"{name}: {what}", got=given, limit=None if n is None else n - 1)
+
+
+def _array(given: Any) -> NDArray[Any]:
+    """Flat, of numbers in any shape, or of a row; of an object if it is something else."""
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError):  # of different lengths
+        return np.array([None], dtype=object)
+    is_list = array.ndim == 1 or (array.ndim > 1 and array.dtype.kind in "iu")
+    return array.ravel() if is_list else np.array([None], dtype=object)
 
 
 def shown(value: object, most: int = 60) -> str:

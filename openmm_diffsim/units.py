@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UnitError
-from .limits import checked_number
+from .errors import UnitError, one_line
+from .limits import checked_number, shown
 
 AVOGADRO = 6.02214076e23
 """Particles per mole (exact)."""
@@ -49,6 +49,8 @@ _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
     "diffusion": lambda u: [(u.nanometer**2 / u.picosecond, 1.0)],
     "angle": lambda u: [(u.radian, 1.0)],
     "angular_density": lambda u: [(u.radian**-1, 1.0)],
+    "bond_stiffness": lambda u: [(u.kilojoule_per_mole / u.nanometer**2, 1.0)],
+    "angle_stiffness": lambda u: [(u.kilojoule_per_mole / u.radian**2, 1.0)],
     "energy": lambda u: [(u.kilojoule_per_mole, 1.0)],
     "energy_length": lambda u: [(u.kilojoule_per_mole * u.nanometer, 1.0)],
     "force": lambda u: [(u.kilojoule_per_mole / u.nanometer, 1.0)],
@@ -65,6 +67,7 @@ _UNITS: dict[str, Callable[[Any], list[tuple[Any, float]]]] = {
         (u.dalton / u.nanometer**3, 1 / GRAM_PER_CM3),
     ],
     "heat_capacity": lambda u: [(u.joule / u.mole / u.kelvin, 1.0)],
+    "specific_heat_capacity": lambda u: [(u.joule / u.gram / u.kelvin, 1.0)],
     "compressibility": lambda u: [
         (u.bar**-1, 1.0),
         (u.nanometer**3 / u.kilojoule_per_mole, 1 / BAR),
@@ -90,6 +93,8 @@ UNIT_NAMES: dict[str, str] = {
     "diffusion": "nm^2/ps",
     "angle": "rad",
     "angular_density": "1/rad",
+    "bond_stiffness": "kJ/mol/nm^2",
+    "angle_stiffness": "kJ/mol/rad^2",
     "energy": "kJ/mol",
     "energy_length": "kJ/mol/nm^-1",
     "force": "kJ/mol/nm",
@@ -100,6 +105,7 @@ UNIT_NAMES: dict[str, str] = {
     "number_density": "1/nm^3",
     "mass_density": "g/cm^3",
     "heat_capacity": "J/mol/K",
+    "specific_heat_capacity": "J/g/K",
     "compressibility": "1/bar",
     "expansion": "1/K",
     "surface_tension": "mN/m",
@@ -113,6 +119,7 @@ ACCEPTED: dict[str, dict[str, float]] = {
     "energy": {"kJ/mol": 1.0, "J/mol": 1e-3, "kcal/mol": 4.184},
     "pressure": {"bar": 1.0, "atm": 1.01325, "kPa": 0.01, "MPa": 10.0, "GPa": 1e4},
     "heat_capacity": {"J/mol/K": 1.0, "kJ/mol/K": 1e3, "cal/mol/K": 4.184},
+    "specific_heat_capacity": {"J/g/K": 1.0, "kJ/kg/K": 1.0, "J/kg/K": 1e-3, "cal/g/K": 4.184},
     "compressibility": {"1/bar": 1.0, "1/atm": 1 / 1.01325, "1/Pa": 1e5, "1/GPa": 1e-4},
     "expansion": {"1/K": 1.0},
     "surface_tension": {"mN/m": 1.0, "N/m": 1e3, "dyn/cm": 1.0},
@@ -208,7 +215,9 @@ def value_in_md_units(x: Any, kind: str) -> float | NDArray[np.float64]:
     except UnitError:
         raise
     except (TypeError, ValueError, RuntimeError) as problem:
-        raise UnitError(f"got {x!r}, expected numbers for a {_named(kind)}", kind=kind) from problem
+        raise UnitError(
+            f"got {shown(x)}, expected numbers for a {_named(kind)}", kind=kind
+        ) from problem
     return values.astype(np.float64) if values.ndim else float(values)
 
 
@@ -222,7 +231,7 @@ def number_in_md_units(x: Any, kind: str) -> float:
     """
     value = value_in_md_units(x, kind)
     if not isinstance(value, float) or np.isnan(value):
-        raise UnitError(f"got {x!r}, expected one number for a {_named(kind)}", kind=kind)
+        raise UnitError(f"got {shown(x)}, expected one number for a {_named(kind)}", kind=kind)
     return value
 
 
@@ -275,9 +284,9 @@ def _plain(x: Any, kind: str) -> Any:
         if x.unit.is_compatible(md_unit):
             return np.asarray(x.value_in_unit(md_unit), dtype=np.float64) * factor
     raise UnitError(
-        f"got {x} for a {_named(kind)}: the unit {x.unit.get_name()} cannot be converted to "
-        f"{_UNITS[kind](unit)[0][0].get_name()}; pass a Quantity of the right dimension, or a "
-        "plain number in that unit",
+        f"got {one_line(str(x), 60)} for a {_named(kind)}: the unit {x.unit.get_name()} cannot be "
+        f"converted to {_UNITS[kind](unit)[0][0].get_name()}; pass a Quantity of the right "
+        "dimension, or a plain number in that unit",
         kind=kind,
     )
 

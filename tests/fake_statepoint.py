@@ -76,6 +76,9 @@ class FakeStatePoint:
     def pair_types(self) -> list[NDArray[np.int64]]:
         return [np.zeros(2, dtype=np.int64)]
 
+    def check_observable(self, observable: Observable) -> None:
+        """Any can be recorded that can be made."""
+
     def other_forces(self, first: Any, second: Any) -> list[str]:
         return []
 

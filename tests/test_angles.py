@@ -189,7 +189,7 @@ def test_the_cutoff_may_be_a_quantity() -> None:
         ({"r_max": 0.0}, "r_max: got 0.0, expected a number"),
         ({"r_max": float("nan")}, "got nan"),
         ({"r_max": 0.3, "bins": 1}, "bins: got 1, expected a whole number from 2"),
-        ({"r_max": 0.3, "atoms": []}, "atoms: expected one or more"),
+        ({"r_max": 0.3, "atoms": []}, "atoms: got none, expected one or more"),
         ({"r_max": 0.3, "atoms": [1, 1]}, "each of them once"),
     ],
 )

@@ -139,7 +139,8 @@ KINDS = [
     "SegmentObservable", "SegmentFunction", "VACF", "MSD", "Diffusion", "IncoherentScattering",
     "SelfVanHove", "SmoothRDF",
     "PerMolecule", "Volume", "Density", "PotentialEnergy", "Enthalpy", "HeatOfVaporization",
-    "Covariance", "HeatCapacity", "IsothermalCompressibility", "ThermalExpansion",
+    "Covariance", "HeatCapacity", "SpecificHeatCapacity",
+    "IsothermalCompressibility", "ThermalExpansion",
     "DielectricConstant", "DipoleFluctuation", "PressureTensor", "SurfaceTension",
 ]  # fmt: skip
 KNOW_KINDS = ("engine/adapters/", "engine/native")

@@ -355,6 +355,47 @@ def test_inversion_of_an_exact_distribution_gives_its_potential(kind: str) -> No
     assert far.min() > -0.1 * THERMAL  # what was not seen is not preferred
 
 
+Q = np.linspace(0.0, 1.0, 40)
+PEAK = np.exp(-((Q - 0.6) ** 2) / 0.005)
+
+
+@pytest.mark.parametrize(
+    ("make", "q", "words"),
+    [
+        (
+            lambda: diffsim.AngleSpline(),
+            180 * Q,
+            "theta: got .*, expected 0 to 3.142: .* in rad; .*degrees",
+        ),
+        (
+            lambda: diffsim.DihedralSpline(),
+            360 * Q - 180,
+            "phi: got -180, expected -6.283 to 6.283",
+        ),
+        (
+            lambda: diffsim.BondSpline(0.1, 0.2),
+            1.0 + Q,
+            "r: got a distribution most of which lies beyond",
+        ),
+        (lambda: diffsim.BondSpline(0.1, 0.2), -1.0 - Q, "r: got -1, expected 0 to inf"),
+    ],
+)
+def test_a_distribution_in_another_unit_is_noticed(make: Any, q: Array, words: str) -> None:
+    with pytest.raises(PotentialError, match=words):
+        make().boltzmann_inversion(q, PEAK, KELVIN)
+    own = {"BondSpline": unit.angstrom}.get(type(make()).__name__, unit.degree)
+    assert make().boltzmann_inversion(np.abs(q) * own, PEAK, KELVIN).values.any()
+
+
+def test_a_place_that_cannot_be_is_no_energy() -> None:
+    for q in (109.0, np.nan, "far"):
+        with pytest.raises(PotentialError, match="theta: got"):
+            diffsim.AngleSpline().energy(q)
+    for p in ("high", PEAK[:3], np.nan * PEAK):
+        with pytest.raises(PotentialError, match="p: expected finite numbers"):
+            diffsim.BondSpline(0.1, 0.2).boltzmann_inversion(0.1 + 0.1 * Q, p, KELVIN)
+
+
 def test_the_prior_knows_the_zero_and_leaves_a_line_open() -> None:
     bond = diffsim.BondSpline(0.3, 0.5, 20, n_types=2)
     precision = bond.prior_precision(KELVIN, 0.4, 200.0)

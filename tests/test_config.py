@@ -114,6 +114,8 @@ THERMODYNAMIC = [
     ({"observable": "heat-of-vaporization", "value": 44.0, "correction": -5.2}, 44.0, "kJ/mol"),
     ({"observable": "heat-capacity", "value": 18.0, "unit": "cal/mol/K"}, 75.312, "J/mol/K"),
     ({"observable": "heat-capacity", "at": "volume", "value": 74.0}, 74.0, "J/mol/K"),
+    ({"observable": "heat-capacity", "value": 4.18, "unit": "J/g/K"}, 4.18, "J/g/K"),
+    ({"observable": "specific-heat-capacity", "value": 4180.0, "unit": "J/kg/K"}, 4.18, "J/g/K"),
     ({"observable": "compressibility", "value": 0.45, "unit": "1/GPa"}, 4.5e-5, "1/bar"),
     ({"observable": "thermal-expansion", "value": 2.6e-4}, 2.6e-4, "1/K"),
     ({"observable": "dielectric-constant", "value": 78.4, "background": 1.8}, 78.4, ""),
@@ -136,7 +138,10 @@ def test_a_value_may_be_in_another_unit(
     assert observable.unit == unit
     assert made.factor * made.value == pytest.approx(value)  # type: ignore[operator]
     point: Any = SimpleNamespace(
-        pressure=None if entry.get("at") == "volume" else 1.0, timestep=0.002, temperature=300.0
+        check_observable=lambda o: None,
+        pressure=None if entry.get("at") == "volume" else 1.0,
+        timestep=0.002,
+        temperature=300.0,
     )
     target = build_target(1, point, made, observable, None)
     assert target.values[0] == pytest.approx(value)
@@ -148,7 +153,9 @@ def test_the_pressure_along_each_axis_is_a_list(folder: Path) -> None:
     given = {"observable": "pressure-tensor", "value": [1.0, 2.0, 3.0], "uncertainty": 50.0}
     known = ISSUE_EXAMPLE["target"][0]
     made = changed(folder, target=[known, given | {"unit": "MPa"}]).targets[1]
-    point: Any = SimpleNamespace(pressure=None, timestep=0.002, temperature=300.0)
+    point: Any = SimpleNamespace(
+        check_observable=lambda o: None, pressure=None, timestep=0.002, temperature=300.0
+    )
     target = build_target(1, point, made, made.observable(), None)
     np.testing.assert_allclose(target.values, [10.0, 20.0, 30.0])
     np.testing.assert_allclose(target.uncertainty, 500.0)
@@ -160,7 +167,9 @@ def test_the_pressure_along_each_axis_is_a_list(folder: Path) -> None:
 def test_what_a_state_point_cannot_tell_is_refused_by_its_key(folder: Path) -> None:
     given = {"observable": "density", "value": 1.0, "uncertainty": 0.1}
     made = changed(folder, target=[ISSUE_EXAMPLE["target"][0], given])
-    point: Any = SimpleNamespace(pressure=None, timestep=0.002, temperature=300.0)
+    point: Any = SimpleNamespace(
+        check_observable=lambda o: None, pressure=None, timestep=0.002, temperature=300.0
+    )
     with pytest.raises(TargetError, match=r"target\[1\]\.observable: Density: .*barostat") as said:
         build_target(1, point, made.targets[1], made.targets[1].observable(), None)
     assert said.value.key == "target[1].observable"

@@ -541,7 +541,7 @@ def test_options_reach_the_base_class() -> None:
         (lambda: VACF(3, atoms=[]), "atoms"),
         (lambda: VACF(3, atoms=[-1, 2]), "atoms"),
         (lambda: VACF(3, atoms=[2, 2]), "each of them once"),
-        (lambda: VACF(3, atoms=[True, False]), "whole numbers"),
+        (lambda: VACF(3, atoms=[False, False]), "none by a mask"),
         (lambda: VACF(3, estimator="magic"), "estimator"),
         (lambda: IncoherentScattering(0.0, 3), "wavenumbers"),
         (lambda: IncoherentScattering([], 3), "wavenumbers"),

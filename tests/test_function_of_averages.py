@@ -18,8 +18,8 @@ from openmm_diffsim.errors import ObservableError, TargetError
 from openmm_diffsim.refinement.comparison import _target_noise
 
 A, B = RDF(0.6, 3), RDF(0.8, 2)
-HERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
-THERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
+HERE: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
+THERE: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:

@@ -293,3 +293,9 @@ def test_exclusion_lists_hold_each_pair_once_under_its_lower_index() -> None:
     heads, partners = interaction(np.zeros(4, dtype=np.int64)).exclusion_lists
     assert heads.tolist() == [0] * 5
     assert len(partners) == 0
+
+
+def test_nothing_to_count_is_no_pass() -> None:
+    with np.errstate(all="raise"):
+        sums = pair_sums(np.zeros((2, 5, 3)), np.tile(np.eye(3), (2, 1, 1)))
+    assert sums.counts == [] and sums.basis.size == 0

@@ -12,7 +12,14 @@ import pytest
 from openmm_diffsim import RDF, AngleDistribution, LennardJones, Mie, NeuralPair, SplinePair
 from openmm_diffsim.errors import DiffsimError
 from openmm_diffsim.fluid import Dynamics, fluid
-from openmm_diffsim.limits import LIMITS, checked_number, checked_whole, limit_of, shown
+from openmm_diffsim.limits import (
+    LIMITS,
+    checked_indices,
+    checked_number,
+    checked_whole,
+    limit_of,
+    shown,
+)
 from openmm_diffsim.refinement.schedule import Schedule
 
 
@@ -51,6 +58,35 @@ def test_number_beyond_its_range_is_refused_by_its_name(case: str) -> None:
     with pytest.raises(DiffsimError, match=f"^{words}.*, expected .* from .* to .*; ") as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "atoms", [[1, 3], (1, 3), range(1, 4, 2), np.array([[1], [3]]), [False, True, False, True]]
+)
+def test_indices_and_masks_say_the_same(atoms: Any) -> None:
+    assert checked_indices("atoms", atoms, ValueError).tolist() == [1, 3]
+    assert RDF(0.5, 10, atoms=atoms).atoms.tolist() == [1, 3]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("atoms", "words"),
+    [
+        ([], "got none, expected one or more indices 0 .. 3"),
+        ([False] * 4, "got none by a mask"),
+        ([True] * 3, r"got \[True, .*\], expected indices 0 .. 3, or a mask of 4 that is true"),
+        ([0.0, 1.0], r"got \[0.0, 1.0\], expected indices"),
+        ([np.nan], "got "),
+        ("name O", "got 'name O'"),
+        (2, "got 2, expected indices"),
+        ([[0], [1, 2]], r"got \[\[0\], \[1, 2\]\], expected indices"),
+        ([-1, 2], r"got -1 .. 2"),
+        ([0, 4], r"got 0 .. 4"),
+        ([2, 2], "got 2 twice, expected indices 0 .. 3, each of them once"),
+    ],
+)
+def test_what_is_no_selection_is_told(atoms: Any, words: str) -> None:
+    with pytest.raises(DiffsimError, match=f"^atoms: {words}"):
+        checked_indices("atoms", atoms, DiffsimError, 4)
 
 
 @pytest.mark.parametrize("name", LIMITS)

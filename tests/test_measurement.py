@@ -28,7 +28,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import solve
 
 Array = NDArray[np.float64]
 
-ANYWHERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
+ANYWHERE: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
 G = RDF(1.2, 240)  # bins of 5 pm
 R = np.arange(0.0125, 1.19, 0.025)
 PEAK, SPREAD = 0.5, 0.06

@@ -32,6 +32,7 @@ from openmm_diffsim import (
     SegmentFunction,
     SelfVanHove,
     SmoothRDF,
+    SpecificHeatCapacity,
     SurfaceTension,
     Volume,
 )
@@ -122,6 +123,7 @@ MADE: dict[str, tuple[Callable[..., Observable], dict[str, Any], dict[str, Any]]
     "PotentialEnergy": (PotentialEnergy, {}, {"n": 5}),
     "HeatOfVaporization": (HeatOfVaporization, {}, {"n": 5, "n_gas": 2, "correction": -5.0}),
     "HeatCapacity": (HeatCapacity, {}, {"at": "volume", "n": 5}),
+    "SpecificHeatCapacity": (SpecificHeatCapacity, {}, {"at": "volume"}),
     "Covariance": (
         Covariance,
         {"a": Volume()},

@@ -22,6 +22,7 @@ import openmm_diffsim as diffsim
 from openmm_diffsim import Refinement, StatePoint, Target
 from openmm_diffsim.errors import (
     CheckpointError,
+    PotentialError,
     SamplingError,
     StatePointError,
     TargetError,
@@ -185,6 +186,8 @@ def test_what_lies_beyond_the_frames_is_told_with_how_far_they_reach() -> None:
     assert 1.1 * STIFFNESS < spring.stiffness < 2 * STIFFNESS
     assert "beyond" in reach.sentence() and "sample there" in reach.sentence()
     assert not fit.converged and reach.sentence() in fit.verdict().reasons()
+    again = fit.reweight()  # what is reached is so still
+    assert again.share == pytest.approx(reach.share, abs=0.1)
     # There it is sampled, and these frames lead on.
     for _ in range(4):
         fit.read(point, trajectory_of(drawn(spring.stiffness, seed=2)))
@@ -288,10 +291,12 @@ def test_too_few_frames_are_refused_with_the_number_wanted(frames: int) -> None:
     assert fit.reweight().n_frames == (10,)
 
 
-@pytest.mark.parametrize("parameters", [{"q": 1.0}, {"k": [1.0, 2.0]}, {"k": "much"}])
+@pytest.mark.parametrize(
+    "parameters", [{"q": 1.0}, {"k": [1.0, 2.0]}, {"k": "much"}, {"k": np.nan}, {"k": None}]
+)
 def test_parameters_that_a_potential_lacks_are_refused(parameters: Any) -> None:
     fit, point = fit_of(Spring(), STIFFNESS)
-    with pytest.raises(TargetError, match=r"parameters: .* k \[1\]"):
+    with pytest.raises(PotentialError, match=r"parameters: .* k \[1\]"):
         fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), parameters)
     with pytest.raises(TargetError, match="the state point of a target of this fit"):
         fit.read(point_of(Spring()), trajectory_of(drawn(STIFFNESS, 10)))
@@ -314,6 +319,13 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
     with pytest.raises(UnitError, match=words):
         fit.read(point, trajectory_of(drawn(STIFFNESS, 10)), {"k": 1.0}, **state)
     assert fit.states[0].pool is None and spring.stiffness == STIFFNESS
+
+
+@pytest.mark.parametrize("trajectory", [None, 5, [None], np.zeros((2, 3))])
+def test_what_is_no_trajectory_is_told(trajectory: Any) -> None:
+    fit, point = fit_of(Spring(), STIFFNESS)
+    with pytest.raises(SamplingError, match=r"trajectory: expected a path, .*, got .*[a-zA-Z]"):
+        fit.read(point, trajectory)
 
 
 def test_a_trajectory_that_is_read_twice_is_told(recwarn: pytest.WarningsRecorder) -> None:
@@ -383,6 +395,7 @@ def test_what_was_found_is_kept_and_gone_on_from(tmp_path: Path) -> None:
     other, _ = fit_of(again, 1.2 * STIFFNESS)
     other.resume(path)
     assert again.stiffness == spring.stiffness
+    assert other._progress.began == [STIFFNESS]
     assert other.verdict() == fit.verdict()
     mine, kept = fit.parameter_table(), other.parameter_table()
     np.testing.assert_array_equal(kept.standard_error, mine.standard_error)

@@ -260,14 +260,15 @@ def test_polynomials_of_custom_forces(name: str, dipeptide: Any) -> None:
     check_features(potential, system, x)
 
 
-def test_bounds_say_where_the_energy_is_tried(dipeptide: Any) -> None:
-    """|b - 0.3| is a line about the start, but not between the bounds."""
+@pytest.mark.parametrize("energy", ["r*abs(b-0.3)", "r*min(b,3.4)", "r*max(b,-2)", "r*abs(b-2)"])
+def test_bounds_say_where_the_energy_is_tried(energy: str, dipeptide: Any) -> None:
+    """A line about the start, and within bounds, but not as far as the parameter may come."""
     topology, x = dipeptide
-    system = amber(topology, custom("Bond", "r*abs(b-0.3)", lambda f: f.addBond(0, 1, []), b=0.9))
+    system = amber(topology, custom("Bond", energy, lambda f: f.addBond(0, 1, []), b=0.9))
     free, bound = diffsim.SystemParameters(system), diffsim.SystemParameters(system)
-    assert free.global_parameters("b").energy_is_linear
-    assert not bound.global_parameters("b", bounds=(0.0, 1.0)).energy_is_linear
-    check_features(free, system, x)
+    assert not free.global_parameters("b").energy_is_linear
+    assert bound.global_parameters("b", bounds=(0.4, 1.5)).energy_is_linear
+    check_features(bound, system, x)
 
 
 def test_implicit_solvent(dipeptide: Any) -> None:
@@ -303,7 +304,7 @@ def test_what_only_looked_like_a_polynomial_is_refused_at_the_first_frame(dipept
     topology, x = dipeptide
     system = amber(topology, wall)
     potential = diffsim.SystemParameters(system)
-    potential.global_parameters("X")
+    potential.global_parameters("X", bounds=(8.0, 10.0))
     context = context_of(system, x + np.array([10.0, 0, 0]), "Reference")
     with pytest.raises(SamplingError, match="linear=False"):
         features_of(potential, context)
@@ -451,6 +452,26 @@ def periodic(system: openmm.System, classes: list[str], wanted: tuple[str, ...])
     return [k for k, kind in enumerate(kinds) if wanted in (kind, kind[::-1])]
 
 
+def test_bounds_and_masks_of_every_kind(dipeptide: Any) -> None:
+    """As of Lennard-Jones parameters: v = a + (b - a) / (1 + exp(-theta)), for any theta."""
+    force = openmm.CustomBondForce("k*r")
+    force.addPerBondParameter("k")
+    force.addBond(0, 1, [2.0])
+    system = amber(dipeptide[0], force)
+    potential = diffsim.SystemParameters(system)
+    lengths = (0.5 * unit.angstrom, 0.2 * unit.nanometer)
+    bonds = potential.bonds(np.arange(21) == 3, bounds={"k": (1e4, 1e6), "r0": lengths})
+    potential.angles([0], learn=("theta0",), bounds={"theta0": (1.0, 180 * unit.degree)})
+    potential.torsions([0], bounds={"k": (-20, 20)})
+    potential.custom("k", bounds={"k": (0, 10)})
+    assert bonds.layouts[bonds.key(system)].entries.tolist() == [3]
+    ends = [(1e4, 1e6), (0.05, 0.2), (1.0, np.pi), (-20.0, 20.0), (0.0, 10.0)]
+    for side, value in enumerate((-40.0, 40.0)):
+        set_flat_parameters(potential, torch.full_like(flat_parameters(potential), value))
+        found = [number for number, _ in potential.numbers().values()]
+        assert found == pytest.approx([pair[side] for pair in ends])
+
+
 def test_virtual_sites_have_types() -> None:
     forcefield = app.ForceField("amber14/tip4pew.xml")
     modeller = app.Modeller(app.Topology(), [] * unit.nanometer)
@@ -465,7 +486,22 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "index": (lambda p: p.bonds([10_000]), "expected indices 0 .."),
     "types": (lambda p: p.bonds([("C", "N")]), "need types="),
     "no such types": (lambda p: p.bonds([("X", "Y")], types=["C"] * 22), "no entry"),
-    "few types": (lambda p: p.bonds(types=["C"]), "expected one for each particle"),
+    "few types": (lambda p: p.bonds(types=["C"]), "each of the 22 particles.*got 1 "),
+    "many types": (lambda p: p.bonds(types=["C"] * 23), "each of the 22 particles.*got 23 "),
+    "no list of types": (lambda p: p.bonds(types="C" * 22), "types: expected the name of one"),
+    "text": (lambda p: p.bonds("C"), "select: got 'C'"),
+    "number": (lambda p: p.bonds(3), "select: got 3"),
+    "mask": (lambda p: p.bonds([True] * 5), "or a mask of 21 that is true"),
+    "option": (lambda p: p.bonds(limits=3), "bonds: got limits=, expected of name, learn, force"),
+    "own option": (lambda p: p.global_parameters("b", learned=False), "got learned=, expected of"),
+    "bounds": (lambda p: p.bonds(bounds={"sigma": (0, 1)}), r"some of \('k', 'r0'\)"),
+    "bounds of all": (lambda p: p.bonds(bounds=(0, 1)), "bounds: expected two numbers each"),
+    "bounds in another unit": (
+        lambda p: p.bonds(bounds={"r0": (1 * unit.kelvin, 2 * unit.kelvin)}),
+        "bounds of '.*': .* cannot be converted",
+    ),
+    "bounds of none": (lambda p: p.bonds(bounds={"r0": {"X": (0, 1)}}), "bounds: expected of"),
+    "out of bounds": (lambda p: p.angles(bounds={"theta0": (0.1, 0.2)}), "at the start, expected"),
     "nothing": (lambda p: p.bonds([]), "nothing of the force"),
     "twice": (lambda p: p.bonds({"a": [0], "b": [0]}), "selected twice"),
     "unequal": (lambda p: p.bonds({"a": [0, 1, 2, 3, 4, 5]}), "have to start with equal"),

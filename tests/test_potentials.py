@@ -855,13 +855,24 @@ def test_a_user_is_believed_before_the_kind_and_a_sum_before_its_terms() -> None
     prior = prior_of(total)
     assert prior is not None
     np.testing.assert_allclose(prior.standard_deviation, [0.03, 0.1, 0.01, 0.2, np.inf, np.inf])
+    np.testing.assert_array_equal(total.parameter_prior()[1][[0, 1, 4]], [0.03, 0.1, np.inf])  # type: ignore[index]
     second.sigma.requires_grad_(False)  # what is not learned is not in it
     fewer = prior_of(total)
     assert fewer is not None
     np.testing.assert_allclose(fewer.standard_deviation, [0.03, 0.1, 0.2, np.inf, np.inf])
 
 
-@pytest.mark.parametrize("prior", [{"sigma": 0}, {"sigma": -1.0}, {"sigma": [1, 2]}, {"s": 1}, 0.1])
+def test_a_prior_may_have_a_unit() -> None:
+    pair = LennardJones(0.3, 0.5, 0.9, name="a")
+    (pair + Known(0.3, 0.5, 0.9, name="b")).set_prior({"a.sigma": 0.1 * unit.angstrom})
+    pair.set_prior({"sigma": 0.1 * unit.angstrom})
+    np.testing.assert_allclose(pair.own_prior["sigma"][1], 0.01)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [{"sigma": p} for p in (0, -1.0, [1, 2], np.nan, "x", None, 1 * unit.kelvin)] + [{"s": 1}, 0.1],
+)
 def test_a_prior_that_cannot_be_is_refused(prior: Any) -> None:
     with pytest.raises(PotentialError, match=r"prior of .*(sigma, epsilon|positive)"):
         LennardJones(0.3, 0.5, 0.9).set_prior(prior)

@@ -25,7 +25,7 @@ from openmm_diffsim.refinement import Comparison, TargetVerdict, Verdict
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.report import figures, tables
 
-POINT: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
+POINT: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
 LAGS = [0, 20, 50, 100]
 T = np.array(LAGS) * 0.002
 G = RDF(0.9, 45)

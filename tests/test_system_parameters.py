@@ -12,6 +12,7 @@ import openmm
 import pytest
 import torch
 from numpy.typing import NDArray
+from openmm import unit
 from systems import (
     BOXES,
     EPSILON,
@@ -485,9 +486,9 @@ def test_slips_are_told() -> None:
         potential.lennard_jones({"all": np.arange(8)})
     with pytest.raises(PotentialError, match=r"of the types \['A', 'B'\]"):
         potential.lennard_jones({"A": [0, 4], "B": [4]})
-    with pytest.raises(PotentialError, match=r"expected different particles 0 .. 31"):
+    with pytest.raises(PotentialError, match=r"atoms: got 0 .. 40, expected indices 0 .. 31"):
         potential.lennard_jones([0, 40])
-    with pytest.raises(PotentialError, match=r"bounds.* expected of \['sigma', 'epsilon'\]"):
+    with pytest.raises(PotentialError, match=r"bounds: .*some of \('sigma', 'epsilon'\)"):
         potential.lennard_jones([0], bounds={"charge": (0, 1)})
     with pytest.raises(PotentialError, match=r"is 0.32 at the start, expected more than 0.4"):
         potential.lennard_jones({"A": TYPES["A"]}, bounds={"sigma": (0.4, 0.5)})
@@ -538,6 +539,49 @@ def test_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
     system.addForce(solvent)
     with pytest.warns(RuntimeWarning, match="GBSAOBCForce.*which stay"):
         diffsim.SystemParameters(system).charges({"a": range(0, 32, 4), "b": range(3, 32, 4)})
+
+
+def test_physical_numbers_say_the_parameters() -> None:
+    system, _ = molecules()
+    potential = diffsim.SystemParameters(system)
+    potential.lennard_jones({"A": TYPES["A"]}, bounds={"epsilon": (0.1, 1.0)})
+    potential.charges({"A": TYPES["A"], "B": TYPES["B"]})
+    theta = flat_parameters(potential).numpy()
+    told = {name: number for name, (number, _) in potential.numbers().items()}
+    np.testing.assert_allclose(potential.parameters_of(told), theta, atol=1e-12)
+    np.testing.assert_array_equal(potential.parameters_of({}), theta)
+    q = told["charges.q[A]"] + told["charges.q[B]"]
+    wanted = {"lennard_jones.sigma[A]": 0.33, "lennard_jones.epsilon[A]": 0.3}
+    wanted |= {"charges.q[A]": -0.7}  # B follows
+    for total in (potential, potential + diffsim.LennardJones(0.3, 1.0, 0.9)):
+        prefix = "" if total is potential else f"{potential.name}."
+        found = total.parameters_of({prefix + name: value for name, value in wanted.items()})
+        set_flat_parameters(total, found)
+        numbers = {name: number for name, (number, _) in potential.numbers().items()}
+        assert {name: numbers[name] for name in wanted} == pytest.approx(wanted)
+        assert numbers["charges.q[B]"] == pytest.approx(q + 0.7)
+    as_quantity = potential.parameters_of({"lennard_jones.sigma[A]": 3.3 * unit.angstrom})
+    np.testing.assert_allclose(as_quantity, flat_parameters(potential))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"lennard_jones.sigma[A]": -0.3}, "A: is -0.3 as sigma, expected more than 0"),
+        ({"lennard_jones.sigma[A]": np.nan}, r"sigma\[A\]: expected a number in nm"),
+        ({"lennard_jones.sigma[A]": 300 * unit.kelvin}, r"sigma\[A\]: .* got 300 K"),
+        ({"lennard_jones.sigma[A]": 0.3, "lennard_jones.sigma": -1.0}, "as well as numbers of it"),
+        ({"lennard_jones.sigma[X]": 0.3}, "expected numbers for some of lennard_jones.sigma"),
+        ({"charges.q[A]": -0.7}, "does not say what the others are; give those of"),
+        ({"charges.q[A]": 1, "charges.q[B]": 1, "charges.q[C]": 1, "charges.q[D]": 1}, "add up"),
+    ],
+)
+def test_physical_numbers_that_cannot_be_are_refused(numbers: Any, words: str) -> None:
+    potential = diffsim.SystemParameters(molecules()[0])
+    potential.lennard_jones({"A": TYPES["A"]})
+    potential.charges(TYPES)
+    with pytest.raises(PotentialError, match=words):
+        potential.parameters_of(numbers)
 
 
 def test_bounds_and_learn_say_what_moves() -> None:

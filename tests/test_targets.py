@@ -24,7 +24,7 @@ from openmm_diffsim.refinement.target import filled_errors
 
 RDF_OBSERVABLE = RDF(1.0, 50)  # bins of 0.02 nm, centres 0.01 .. 0.99
 # All that a target asks of its state point; nothing is known of its density.
-ANYWHERE: Any = SimpleNamespace(timestep=0.002, place=lambda: None)
+ANYWHERE: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
 
 
 def curve(r: np.ndarray) -> np.ndarray:
@@ -194,7 +194,7 @@ IDENTITIES: dict[str, Callable[[], Target]] = {
     ),
     "segments": lambda: Target(ANYWHERE, Diffusion(50), 1.0, uncertainty=1.0),
     "longer steps": lambda: Target(
-        SimpleNamespace(timestep=0.004, place=lambda: None),
+        SimpleNamespace(check_observable=lambda o: None, timestep=0.004, place=lambda: None),
         Diffusion(50),
         1.0,
         uncertainty=1.0,  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def test_the_identity_of_a_target_holds_all_that_it_was_made_from() -> None:
 def crowded(n: int = 20, molecules: int | None = None) -> Any:
     """n particles in 1 nm^3, in as many molecules."""
     where = Place(np.ones(n), np.arange(n) % (molecules or n), 1.0, 300.0)
-    return SimpleNamespace(timestep=0.002, place=lambda: where)
+    return SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: where)
 
 
 def settled(r: np.ndarray) -> np.ndarray:
@@ -749,6 +749,9 @@ def test_a_refinement_refuses_targets_that_do_not_belong_to_it() -> None:
     class Point:
         timestep = 0.002
         potential = diffsim.LennardJones(0.34, 1.0, 0.8)
+
+        def check_observable(self, observable: Any) -> None:
+            """It measures all of them."""
 
     other: Any = Point()
     foreign = Target(other, Pressure(), 1.0, uncertainty=1.0)

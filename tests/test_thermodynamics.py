@@ -64,6 +64,7 @@ def point(pressure: float | None = PRESSURE, temperature: float = TEMPERATURE) -
         temperature=temperature,
         pressure=pressure,
         timestep=0.002,
+        check_observable=lambda o: None,
         n_particles=N,
         place=lambda: None,
     )
@@ -374,12 +375,40 @@ def test_which_molecules_are_rigid(particles: Particles, expected: bool) -> None
             term.recorder(particles)
 
 
+def test_frames_of_two_state_points_are_one_estimate() -> None:
+    """With the errors of both, which are independent, and all of one point's together."""
+    rng, potential = np.random.default_rng(2), FreePair(BASIS)
+    heat, kappa = HeatOfVaporization(n=4, n_gas=1), IsothermalCompressibility()
+    parts = [*heat.observables, *terms_of(kappa)]
+    liquid, gas = (
+        recorded(potential, parts, rng.normal(-m, 3, 200), 27 + rng.normal(0, 0.3, 200))
+        for m in (160, 0)
+    )
+    found = diffsim.estimate(heat, [liquid, gas])
+    own = [s.estimate(o) for s, o in zip((liquid, gas), heat.observables, strict=True)]
+    assert found.value == pytest.approx(own[1].value - own[0].value)
+    both = np.hypot(own[0].standard_error, own[1].standard_error)
+    np.testing.assert_allclose(found.standard_error, both)
+    alone = diffsim.estimate(kappa, liquid)
+    np.testing.assert_allclose(alone.value, liquid.estimate(kappa).value)
+    np.testing.assert_allclose(
+        alone.standard_error, liquid.estimate(kappa).standard_error, rtol=0.05
+    )
+    for wrong in (None, "liquid", [liquid, None], [liquid, gas, gas]):
+        with pytest.raises(ObservableError, match=r"samples: got|got 3 state points"):
+            diffsim.estimate(heat, wrong)  # type: ignore[arg-type]
+
+
 def test_degrees_of_freedom_make_the_kinetic_part() -> None:
     assert list(rigid(3).freedom) == [6, 6, 6] and list(ATOMS.freedom[:2]) == [3, 3]
     capacity = HeatCapacity("volume")
     energy = np.full(20, -4.0)
     samples = recorded(FreePair(BASIS), [capacity], energy, np.full(20, 8.0), None, None, rigid(4))
     assert samples.average(capacity).item() == pytest.approx(3 * R)
+    per_gram = diffsim.SpecificHeatCapacity("volume")
+    samples = recorded(FreePair(BASIS), [per_gram], energy, np.full(20, 8.0), None, None, rigid(4))
+    molar_mass = rigid(4).masses.sum() / 4
+    assert samples.average(per_gram).item() == pytest.approx(3 * R / molar_mass)
 
 
 # What is refused ----------------------------------------------------------------------------------
@@ -426,6 +455,50 @@ UNBOUND = Frame(np.zeros((N, 3)), None, float("nan"), 0.0)
 def test_refusals_say_what_to_do(make: Any, words: str) -> None:
     with pytest.raises(ObservableError, match=words):
         make()
+
+
+def neon(*forces: Any, box: bool = True) -> diffsim.StatePoint:
+    """Eight atoms, four of them bonded by pairs without constraints."""
+    system, potential = empty_system(8, 2 * np.eye(3)), FreePair(BASIS)
+    bonds = openmm.HarmonicBondForce()
+    for i in (0, 2):
+        bonds.addBond(i, i + 1, 0.3, 1000)
+    for force in (bonds, *forces):
+        system.addForce(force)
+    potential.attach(system, periodic=box, exclusions=[])
+    return diffsim.StatePoint(simulate(system, lattice(8, 2 * np.eye(3))), potential)
+
+
+def with_charges(*charges: float) -> openmm.NonbondedForce:
+    force = openmm.NonbondedForce()
+    for charge in charges:
+        force.addParticle(charge, 0.3, 0.0)
+    force.setNonbondedMethod(force.PME)
+    force.setCutoffDistance(0.9)
+    return force
+
+
+@pytest.mark.parametrize(
+    ("make", "observable", "words"),
+    [
+        (neon, DielectricConstant(), r"expected charges of all particles, .*\[8\], got none"),
+        (neon, DielectricConstant(charges=[0.1] * 7), r"\[8\], got 7"),
+        (lambda: neon(with_charges(*[0.0] * 8)), DielectricConstant(), "got none"),
+        (neon, DielectricConstant(charges=[0.0] * 8), "all of them are zero"),
+        (lambda: neon(with_charges(*[0.1] * 8)), DielectricConstant(), "ions conduct"),
+        (neon, HeatOfVaporization(), "expected rigid molecules, got some that bend"),
+        (neon, diffsim.RDF(0.5, 10, atoms=[0, 8]), "0 .. 7, got"),
+        (lambda: neon(box=False), Volume(), "Volume: needs a periodic box"),
+        (lambda: neon(box=False), diffsim.Pressure(), "Pressure: needs a periodic box"),
+        (neon, diffsim.DihedralDistribution(), "make none; give them, quadruples="),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_before_any_run(
+    make: Any, observable: Observable, words: str
+) -> None:
+    data = [1.0] if observable.rules is None else [[0.1, 0.2, 0.3], [1.0, 1.0, 1.0]]
+    with pytest.raises(ObservableError, match=words):
+        Target(make(), observable, *data, uncertainty=0.1, as_it_is=True)
 
 
 @pytest.mark.parametrize(

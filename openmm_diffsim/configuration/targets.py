@@ -128,7 +128,8 @@ def _observable(section: Section) -> type[Observable]:
     """The class that a target names."""
     name = section.text("observable")
     try:
-        return find_observable(name, section.folder, section.trusted)
+        found = find_observable(name, section.folder, section.trusted)
+        return found.measured_in(section.raw.get("unit"))
     except ConfigurationError as error:
         raise section.error("observable", str(error)) from error
 

@@ -60,8 +60,7 @@ class FrameRecorder:
         self.periodic = bool(context.getSystem().usesPeriodicBoundaryConditions())
         self._learned_is_periodic = adapter.is_periodic
         bonds = bonds_of(context.getSystem())
-        particles = describe_particles(context, bonds)
-        self.particles = replace(particles, charges=_charges(context, adapter))
+        self.particles = particles_of(context, adapter, bonds)
         self._molecules = WholeMolecules(bonds, self.particles, self.observables, stored)
         self._moving = adapter.types() >= 0
         self._runner: SegmentRunner | None = None
@@ -207,6 +206,14 @@ class FrameRecorder:
         moved = (self._last - self._first)[self._moving]
         moved -= moved.mean(axis=0)  # a thermostat lets even a crystal drift as a whole
         return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
+
+
+def check_recording(observable: Observable, adapter: Adapter, context: openmm.Context) -> None:
+    """ObservableError where an observable cannot be recorded in a Context, before any MD."""
+    if observable.needs_box and not context.getSystem().usesPeriodicBoundaryConditions():
+        raise ObservableError(f"{observable.label}: needs a periodic box, the System has none")
+    if not observable.is_dynamic:
+        observable.recorder(particles_of(context, adapter, bonds_of(context.getSystem())))
 
 
 class RestForces:
@@ -359,9 +366,11 @@ def configuration(state: openmm.State) -> tuple[Array, Array]:
     return np.asarray(positions, dtype=np.float64), np.asarray(box, dtype=np.float64)
 
 
-def _charges(context: openmm.Context, adapter: Adapter) -> Charges | None:
+def particles_of(context: openmm.Context, adapter: Adapter, bonds: Bonds) -> Particles:
+    """``describe_particles``, with their charges and how these depend on what is learned."""
     own = charges_of(context)
-    return None if own is None else adapter.charges(Charges(own, np.zeros((len(own), 0))))
+    charges = None if own is None else adapter.charges(Charges(own, np.zeros((len(own), 0))))
+    return replace(describe_particles(context, bonds), charges=charges)
 
 
 def describe_particles(context: openmm.Context, bonds: Bonds) -> Particles:

@@ -26,7 +26,7 @@ from .boxes import warn_of_other_box
 from .context import box_of, masses_of
 from .continuation import another_start, begin_anew, where, with_other_numbers
 from .identity import rest_identity, system_identity
-from .recorder import SampleReporter, describe_particles, molecules_of
+from .recorder import SampleReporter, check_recording, describe_particles, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
 from .segments.integrators import removes_motion
 from .start import check_start, too_small_for
@@ -202,6 +202,10 @@ class StatePoint:
                 if same_tuples(counted, tuples):
                     return name, kind
         return None
+
+    def check_observable(self, observable: Observable) -> None:
+        """ObservableError where it cannot be recorded here, as its atoms are not there, say."""
+        check_recording(observable, self.attached, self.simulation.context)
 
     def other_forces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[str]:
         """Names of nonbonded forces besides the potential's own between two sets of particles."""

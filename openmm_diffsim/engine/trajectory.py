@@ -166,11 +166,12 @@ def _chunks(trajectory: Any, n_atoms: int) -> Iterator[Chunk]:
 
 
 def _trajectories(given: Any) -> Iterator[Any]:
-    for part in [given] if hasattr(given, "xyz") else given:
+    parts = given if hasattr(given, "__iter__") and not hasattr(given, "xyz") else [given]
+    for part in parts:
         if not hasattr(part, "xyz"):
             raise SamplingError(
-                "trajectory: expected a path, an mdtraj.Trajectory or an iterable of these, got "
-                f"{type(part).__name__}",
+                "trajectory: expected a path, paths, an mdtraj.Trajectory or an iterable of these, "
+                f"got {'' if part is given else 'one of '}{type(part).__name__}",
                 reason="arguments",
             )
         yield part

@@ -27,6 +27,7 @@ from .fluctuations import (
     Covariance,
     HeatCapacity,
     IsothermalCompressibility,
+    SpecificHeatCapacity,
     ThermalExpansion,
 )
 from .function import FunctionOfAverages, check_observable, linearized, parts_of
@@ -74,6 +75,7 @@ __all__ = [
     "SelfVanHove",
     "Site",
     "SmoothRDF",
+    "SpecificHeatCapacity",
     "SurfaceTension",
     "ThermalExpansion",
     "Volume",

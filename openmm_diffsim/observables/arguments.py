@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ObservableError
-from ..limits import shown
+from ..limits import checked_indices, shown
 
 IntArray = NDArray[np.int64]
 
@@ -19,21 +19,14 @@ def at_least(least: int, name: str, value: int) -> int:
 
 
 def check_atoms(atoms: ArrayLike | None, name: str = "atoms") -> IntArray | None:
-    """Indices of a selection, int [atoms], or None for all particles.
+    """Indices of a selection, also of a mask, int [atoms], or None for all particles.
 
     Raises
     ------
     ObservableError
         If there is none, one comes twice, or one is no whole number >= 0.
     """
-    if atoms is None:
-        return None
-    chosen = whole_numbers(name, atoms)
-    if len(chosen) == 0 or chosen.min() < 0 or len(np.unique(chosen)) < len(chosen):
-        raise ObservableError(
-            f"{name}: expected one or more indices >= 0, each of them once, got {atoms!r}"
-        )
-    return chosen
+    return None if atoms is None else checked_indices(name, atoms, ObservableError)
 
 
 def check_tuples(name: str, tuples: ArrayLike, size: int) -> IntArray:
@@ -72,6 +65,5 @@ def whole_numbers(name: str, values: ArrayLike) -> IntArray:
     """A flat int array; ObservableError where ``values`` are something else."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        hint = "; np.flatnonzero makes them of a mask" if array.dtype.kind == "b" else ""
-        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {values!r}{hint}")
+        raise ObservableError(f"{name}: expected a sequence of whole numbers, got {shown(values)}")
     return array.astype(np.int64)

@@ -212,6 +212,7 @@ class Observable:
     needs_virial: bool = False
     needs_axes: bool = False  # the ``axes`` of a frame?
     needs_molecules: bool = False  # whole ones, whatever a box cut?
+    needs_box: bool = False  # a periodic one?
     needs_pressure: bool = False  # does it say something at constant pressure only?
     steps: int = 0  # of the trajectory segment that a value takes besides the frame
 
@@ -317,6 +318,11 @@ class Observable:
             If a value cannot be.
         """
         return {}
+
+    @classmethod
+    def measured_in(cls, unit: Any) -> type[Observable]:
+        """The class that a configuration means by its name beside a ``unit``. Here: itself."""
+        return cls
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], site: Site, curve: Curve | None) -> Observable:

@@ -97,6 +97,11 @@ class DipoleFluctuation(Observable):
                 f"the System or as charges= [{particles.n_particles}], got "
                 f"{'none' if known is None else len(known.fixed)}"
             )
+        if not (known.fixed.any() or known.along.any()):
+            raise ObservableError(
+                "DielectricConstant: expected charges, all of them are zero; where the model has "
+                "other ones, give them as charges="
+            )
         return _Dipoles(known, particles)
 
     def values(self, records: Tensor, conditions: Conditions) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ObservableError
-from ..units import BAR, MOLAR_GAS_CONSTANT, UNIT_NAMES
+from ..units import ACCEPTED, BAR, MOLAR_GAS_CONSTANT, UNIT_NAMES
 from .base import Array, Conditions, Frame, IntArray, Observable, Particles, Recorder
 from .function import FunctionOfAverages, check_observable
 from .site import Section
@@ -68,7 +68,8 @@ class Covariance(Observable):
             check_observable(part)
         self.over, self.kind, self.n_values = over, kind, a.n_values
         self._check()
-        for need in ("needs_virial", "needs_axes", "needs_molecules", "needs_pressure"):
+        needs = ("needs_virial", "needs_axes", "needs_molecules", "needs_box", "needs_pressure")
+        for need in needs:
             setattr(self, need, any(getattr(part, need) for part in (type(self), self.a, self.b)))
 
     def _check(self) -> None:
@@ -149,7 +150,8 @@ class HeatCapacity(PerMolecule):
 
     Classical: f degrees of freedom, three for each particle that has a mass, less the constraints,
     give R / 2 each, in place of the fluctuations of the kinetic energy. Vibrations that are frozen
-    in reality count in full, so flexible bonds give too much; no quantum correction is made.
+    in reality count in full, so flexible bonds give too much; no quantum correction is made. Per
+    gram: ``SpecificHeatCapacity``.
 
     Parameters
     ----------
@@ -174,6 +176,12 @@ class HeatCapacity(PerMolecule):
         super().__init__(n)
         self.at = at
         self.needs_pressure = at == "pressure"
+
+    @classmethod
+    def measured_in(cls, unit: Any) -> type[Observable]:
+        """Per mass, where that is what the unit says."""
+        is_specific = isinstance(unit, str) and unit in ACCEPTED["specific_heat_capacity"]
+        return SpecificHeatCapacity if is_specific else cls
 
     @classmethod
     def settings(cls, section: Section) -> dict[str, Any]:
@@ -204,6 +212,29 @@ class HeatCapacity(PerMolecule):
                 got=found,
                 expected=self.at,
             )
+
+
+class SpecificHeatCapacity(HeatCapacity):
+    """Heat capacity per mass, J/g/K: that of ``HeatCapacity``, per gram of the whole System.
+
+    ``at``: "pressure" or "volume".
+    """
+
+    entry = "specific-heat-capacity"
+    usual = (1e-2, 1e3)
+    kind = "specific_heat_capacity"
+
+    def __init__(self, at: str = "pressure") -> None:
+        super().__init__(at)
+
+    @classmethod
+    def settings(cls, section: Section) -> dict[str, Any]:
+        """``at``."""
+        return {"at": section.choice("at", ("pressure", "volume"), "pressure")}
+
+    def n_of(self, particles: Particles) -> float:
+        """Grams in one mole of Systems."""
+        return float(particles.masses.sum())
 
 
 class IsothermalCompressibility(FunctionOfAverages):

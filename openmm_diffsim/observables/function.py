@@ -92,8 +92,8 @@ class FunctionOfAverages(Observable):
         if set(states) != set(range(n_points)):
             raise ObservableError(
                 f"{self.symbol}: {n} observables at state points {states}, got {n_points} state "
-                "points; expected as many as they need, see states=. Frames of one state point "
-                "give the estimates of its observables, a Target of several the whole",
+                "points; expected as many as they need, see states=. Of frames of several, "
+                "estimate(observable, [samples, ...]) gives the whole",
                 got=n_points,
                 expected=len(set(states)),
             )

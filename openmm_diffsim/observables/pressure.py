@@ -39,6 +39,7 @@ class Pressure(Observable):
 
     entry = "pressure"
     needs_virial = True
+    needs_box = True
     kind = "pressure"
 
     def recorder(self, particles: Particles) -> Recorder:
@@ -95,6 +96,7 @@ class PressureTensor(Observable):
     kind = "pressure"
     n_values = 3
     needs_axes = True
+    needs_box = True
     needs_molecules = True
 
     def recorder(self, particles: Particles) -> Recorder:

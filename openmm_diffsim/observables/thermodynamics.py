@@ -52,6 +52,7 @@ class Volume(Observable):
 
     entry = "volume"
     kind = "volume"
+    needs_box = True
 
     def recorder(self, particles: Particles) -> Recorder:
         """Keeps nothing but what every frame has."""
@@ -73,6 +74,7 @@ class Density(Observable):
     usual = (1e-7, 30.0)
     kind = "mass_density"
     needs_pressure = True
+    needs_box = True
 
     def recorder(self, particles: Particles) -> Recorder:
         """Keeps the mass."""
@@ -96,7 +98,7 @@ class PerMolecule(Observable):
         """``n``."""
         return {"n": section.integer("n", None, at_least=1)}
 
-    def n_of(self, particles: Particles) -> int:
+    def n_of(self, particles: Particles) -> float:
         """Molecules that count: ``n``, or all that bonds and constraints hold together."""
         return self.n or particles.n_molecules
 

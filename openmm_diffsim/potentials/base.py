@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError
 from ..io.checksum import brief
-from ..limits import checked_number, checked_whole
+from ..limits import checked_number, checked_whole, shown
 from .adapter import AttachOptions, adapter_of
 from .mask import left_out
-from .parameters import call_at, parameter_vector
-from .prior import checked_prior
+from .parameters import call_at, parameter_vector, with_numbers
+from .prior import checked_prior, prior_of_parts
 
 Array = NDArray[np.float64]
 Self = TypeVar("Self", bound="Potential")
@@ -71,6 +71,20 @@ class Potential(nn.Module):
     def by_name(self) -> dict[str, nn.Parameter]:
         """All parameters, by what a user calls each: as in ``named_parameters``."""
         return dict(self.named_parameters())
+
+    def kind_of(self, name: str) -> str | None:
+        """What kind of number a parameter is, one of ``units.UNIT_NAMES``; None: not known."""
+        return None
+
+    def parameters_of(self, numbers: Mapping[str, Any]) -> Tensor:
+        """theta, [parameters], with these numbers by the names of ``by_name``, else as it is.
+
+        Raises
+        ------
+        PotentialError
+            If there is no learned parameter of a name, or the numbers do not fit it.
+        """
+        return with_numbers(self, numbers)
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:
@@ -211,8 +225,9 @@ class Potential(nn.Module):
         ----------
         prior : mapping, or None
             By the name of a parameter, see ``by_name``: its standard deviation, one number or as
-            many as it has; infinity where nothing is known. In place of what was said before. None:
-            what this kind of potential says by default.
+            many as it has; infinity where nothing is known. Of the logarithm of a sigma, say, where
+            that is the parameter, it is a ratio. In place of what was said before. None: what this
+            kind of potential says by default.
 
         Raises
         ------
@@ -432,6 +447,29 @@ class Sum(Potential):
     def by_name(self) -> dict[str, nn.Parameter]:
         """Those of all terms, their names behind that of the term."""
         return {f"{term.name}.{name}": p for term in self for name, p in term.by_name().items()}
+
+    def kind_of(self, name: str) -> str | None:
+        """As its term says."""
+        term, _, own = name.partition(".")
+        return next((t.kind_of(own) for t in self if t.name == term), None)
+
+    def parameters_of(self, numbers: Mapping[str, Any]) -> Tensor:
+        """Of all terms, each by its own names behind that of the term."""
+        own = {term.name: dict[str, Any]() for term in self}
+        for name, number in numbers.items():
+            term, _, rest = str(name).partition(".")
+            if term not in own:
+                raise PotentialError(
+                    f"parameters: got {shown(name)}, expected a name that begins with that of a "
+                    f"term, {', '.join(own)}",
+                    got=name,
+                )
+            own[term][rest] = number
+        return torch.cat([term.parameters_of(own[term.name]) for term in self])
+
+    def parameter_prior(self) -> tuple[Array, Array] | None:
+        """Those of all terms."""
+        return prior_of_parts(self)
 
     def _held_parameters(self) -> list[nn.Parameter]:
         return [p for term in self for p in term._held_parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PotentialError
@@ -25,7 +26,8 @@ def left_out(potential: Potential, names: Any) -> set[int]:
     known = potential.by_name().items()
     learnable = {name: id(p) for name, p in known if p.requires_grad or id(p) in held}
     stand_for = _what_names_stand_for(potential, list(learnable))
-    given = [names] if isinstance(names, str) else list(names)
+    is_list = isinstance(names, Iterable) and not isinstance(names, str)
+    given = list(names) if is_list else [names]
     for name in given:
         if name not in stand_for:
             raise PotentialError(

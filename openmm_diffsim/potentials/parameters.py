@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import PotentialError
+from ..limits import shown
+from ..units import value_in_md_units
 
 
 def learned_parameters(potential: nn.Module) -> list[nn.Parameter]:
@@ -57,6 +60,41 @@ def split(potential: nn.Module, theta: Tensor) -> list[Tensor]:
         )
     parts = torch.split(theta, [p.numel() for p in parameters]) if parameters else ()
     return [part.reshape(p.shape).to(p) for part, p in zip(parts, parameters, strict=True)]
+
+
+def with_numbers(potential: Any, numbers: Mapping[str, Any]) -> Tensor:
+    """theta where the learned parameters of these names, of ``by_name``, have these numbers.
+
+    Raises
+    ------
+    PotentialError
+        If there is no learned parameter of a name, or the numbers do not fit it or are not finite.
+    """
+    learned = {id(p) for p in learned_parameters(potential)}
+    own = {name: p for name, p in potential.by_name().items() if id(p) in learned}
+    found = {id(p): p.detach().double().cpu() for p in own.values()}
+    try:
+        if not numbers.keys() <= own.keys():
+            raise ValueError("names")
+        for name, number in numbers.items():
+            found[id(own[name])] = _like(own[name], number, potential.kind_of(name))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PotentialError(
+            f"parameters: got {shown(numbers)}, expected numbers for some of "
+            f"{', '.join(f'{name} {list(p.shape)}' for name, p in own.items()) or 'none'}",
+            got=numbers,
+        ) from error
+    parts = [found[id(p)].reshape(-1) for p in learned_parameters(potential)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _like(parameter: Tensor, number: Any, kind: str | None) -> Tensor:
+    has_unit = kind is not None and not isinstance(number, Tensor)
+    plain = value_in_md_units(number, kind) if has_unit else number  # type: ignore[arg-type]
+    given = torch.as_tensor(plain, dtype=torch.float64).detach().cpu().expand(parameter.shape)
+    if not bool(torch.isfinite(given).all()):
+        raise ValueError("not finite")
+    return given
 
 
 def call_at(potential: nn.Module, theta: Tensor, method: str, *arguments: Any) -> Any:

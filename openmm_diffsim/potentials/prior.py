@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import PotentialError
 from ..limits import shown
+from ..units import UNIT_NAMES, value_in_md_units
 from .parameters import learned_parameters, split
 
 if TYPE_CHECKING:
@@ -59,7 +60,20 @@ def prior_of(potential: Potential) -> ParameterPrior | None:
     PotentialError
         If ``parameter_prior`` gives other numbers than there are parameters, or such as cannot be.
     """
-    known = _known(potential)
+    found = _flat(potential, _known(potential))
+    return None if found is None else ParameterPrior(*found)
+
+
+def prior_of_parts(potential: Potential) -> tuple[Array, Array] | None:
+    """What the potentials that one is made of say, as ``Potential.parameter_prior`` gives it."""
+    known: Known = {}
+    for part in _parts(potential):
+        known |= _known(part)
+    return _flat(potential, known)
+
+
+def _flat(potential: Potential, known: Known) -> tuple[Array, Array] | None:
+    """Mean and standard deviation of all learned parameters; None where none is known."""
     parameters = learned_parameters(potential)
     if not any(id(p) in known for p in parameters):
         return None
@@ -69,7 +83,7 @@ def prior_of(potential: Potential) -> ParameterPrior | None:
         torch.cat([value.reshape(-1).double().cpu() for value in column])
         for column in zip(*found, strict=True)
     )
-    return ParameterPrior(mean.numpy(force=True), spread.numpy(force=True))
+    return mean.numpy(force=True), spread.numpy(force=True)
 
 
 def checked_prior(potential: Potential, prior: Any) -> dict[str, tuple[Tensor, Tensor]]:
@@ -88,24 +102,35 @@ def checked_prior(potential: Potential, prior: Any) -> dict[str, tuple[Tensor, T
             f"{{{next(iter(parameters), 'sigma')!r}: 0.1}}",
             got=prior,
         )
-    return {name: _scaled(name, parameters[name], value) for name, value in prior.items()}
+    return {
+        name: _scaled(name, parameters[name], value, potential.kind_of(name))
+        for name, value in prior.items()
+    }
 
 
-def _scaled(name: str, parameter: nn.Parameter, value: Any) -> tuple[Tensor, Tensor]:
+def _scaled(
+    name: str, parameter: nn.Parameter, value: Any, kind: str | None
+) -> tuple[Tensor, Tensor]:
     shape = tuple(parameter.shape)
     try:
-        spread = np.broadcast_to(np.asarray(value, dtype=np.float64), shape).copy()
-    except (TypeError, ValueError):
+        plain = value if kind is None else value_in_md_units(value, kind)
+        spread = np.broadcast_to(np.asarray(plain, dtype=np.float64), shape).copy()
+    except (TypeError, ValueError):  # a UnitError is one
         spread = np.array(np.nan)
     if not (spread > 0).all():
         raise PotentialError(
             f"prior of {name}: got {shown(value)}, expected a positive standard deviation, or "
-            f"those of shape {shape}, in the unit of the parameter; infinity where nothing is "
-            "known",
+            f"those of shape {shape}, {_in_its_unit(kind)}; infinity where nothing is known",
             got=value,
             expected=shape,
         )
     return parameter.detach().clone(), torch.from_numpy(spread).to(parameter)
+
+
+def _in_its_unit(kind: str | None) -> str:
+    if kind is None:
+        return "as plain numbers, of the parameter itself: a ratio, if that is a logarithm"
+    return f"in {UNIT_NAMES[kind] or 'no unit'}, or a Quantity"
 
 
 def _known(potential: Potential) -> Known:

@@ -10,9 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import PotentialError
+from ..errors import PotentialError, UnitError
+from ..limits import Limit, checked_number, shown
+from ..units import UNIT_NAMES, number_in_md_units, value_in_md_units
 
 Array = NDArray[np.float64]
+
+_SCALES = Limit(1e-9, 1e9, "a standard deviation, or a ratio where values are positive")
+SCALE = 0.1
+"""How far numbers of which nothing is known may be from where they start."""
 
 
 class Values(nn.Module):
@@ -34,6 +40,8 @@ class Values(nn.Module):
     scale : float
         How far they may be from ``start``, one standard deviation before anything is measured: a
         ratio where ``positive``, else in their own unit.
+    kind : str, optional
+        What kind of number they are, one of ``units.UNIT_NAMES``: then Quantities are taken.
 
     Raises
     ------
@@ -50,14 +58,17 @@ class Values(nn.Module):
         positive: bool = False,
         bounds: Any = None,
         learned: bool = True,
-        scale: float = 0.1,
+        scale: float = SCALE,
+        kind: str | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.positive = positive
-        self.bounds = _bounds(self.names, bounds)
+        self.kind = kind
+        self.bounds = _bounds(self.names, bounds, kind)
         v = np.asarray(start, dtype=np.float64)
         _check(self.names, v, positive, self.bounds)
+        checked_number("scale", scale, PotentialError, _SCALES)
         self.scale = v * scale if positive else np.full(len(v), scale)
         self.theta = nn.Parameter(self._inverse(torch.from_numpy(v)), requires_grad=learned)
 
@@ -94,6 +105,27 @@ class Values(nn.Module):
         (slope,) = torch.autograd.grad(self._at(theta).sum(), theta)  # each v has its own theta
         return np.asarray(self.scale / slope.numpy())
 
+    @property
+    def kind_of_theta(self) -> str | None:
+        """What kind of number theta is; None where it is another one than v, or not known."""
+        return None if self.positive or self.bounds else self.kind
+
+    def theta_at(self, numbers: Mapping[str, Any], what: str) -> Tensor:
+        """theta, [values], where those of these names have these numbers, others as they are.
+
+        ``what`` they are, "sigma", for messages.
+
+        Raises
+        ------
+        PotentialError
+            If one is no number, or out of bounds.
+        """
+        v = self.numbers().copy()
+        for name, number in numbers.items():
+            v[self.names.index(name)] = number_of(f"{what}[{name}]", number, self.kind)
+        _check(self.names, v, self.positive, self.bounds, f" as {what}")
+        return self._inverse(torch.from_numpy(v))
+
     def form(self) -> dict[str, Any]:
         """All but what is learned, as plain data."""
         fixed = {} if self.is_learned else {"fixed": self.numbers().tolist()}
@@ -117,7 +149,7 @@ class Values(nn.Module):
         return has, low, high - low
 
 
-def _bounds(names: tuple[str, ...], given: Any) -> dict[str, tuple[float, float]]:
+def _bounds(names: tuple[str, ...], given: Any, kind: str | None) -> dict[str, tuple[float, float]]:
     """Those of each name that has some."""
     if given is None:
         return {}
@@ -127,15 +159,18 @@ def _bounds(names: tuple[str, ...], given: Any) -> dict[str, tuple[float, float]
         raise PotentialError(
             f"bounds: expected of {list(names)}, got {sorted(unknown)}", got=sorted(unknown)
         )
-    return {name: _pair(name, pair) for name, pair in each.items()}
+    return {name: _pair(name, pair, kind) for name, pair in each.items()}
 
 
-def _pair(name: str, given: Any) -> tuple[float, float]:
+def _pair(name: str, given: Any, kind: str | None) -> tuple[float, float]:
     try:
-        low, high = (float(value) for value in given)
-    except (TypeError, ValueError) as error:
+        pair = given if kind is None else value_in_md_units(given, kind)
+        low, high = (float(value) for value in pair)
+    except (TypeError, ValueError, UnitError) as error:
         raise PotentialError(
-            f"bounds of {name!r}: expected two numbers, got {given!r}", got=given
+            f"bounds of {name!r}: expected two numbers, got {shown(given)}"
+            + (f": {error}" if isinstance(error, UnitError) else ""),
+            got=given,
         ) from error
     if not -np.inf < low < high < np.inf:
         raise PotentialError(
@@ -145,8 +180,26 @@ def _pair(name: str, given: Any) -> tuple[float, float]:
     return low, high
 
 
+def number_of(name: str, given: Any, kind: str | None) -> float:
+    """A number, or a Quantity of that kind, in md units; PotentialError where it is none."""
+    try:
+        return float(given if kind is None else number_in_md_units(given, kind))
+    except (TypeError, ValueError) as error:  # a UnitError is one
+        raise PotentialError(
+            f"{name}: expected a number{_in(kind)}, got {shown(given)}", got=given
+        ) from error
+
+
+def _in(kind: str | None) -> str:
+    return f" in {UNIT_NAMES[kind]}, or a Quantity" if kind else ""
+
+
 def _check(
-    names: tuple[str, ...], v: Array, positive: bool, bounds: Mapping[str, tuple[float, float]]
+    names: tuple[str, ...],
+    v: Array,
+    positive: bool,
+    bounds: Mapping[str, tuple[float, float]],
+    when: str = " at the start",
 ) -> None:
     if v.shape != (len(names),):
         raise PotentialError(f"expected {len(names)} values, one for each name, got {v.shape}")
@@ -154,7 +207,7 @@ def _check(
         least, most = bounds.get(name, (0.0 if positive else -np.inf, np.inf))
         if not least < value < most:
             raise PotentialError(
-                f"{name or 'the value'}: is {value:g} at the start, expected more than {least:g} "
+                f"{name or 'the value'}: is {value:g}{when}, expected more than {least:g} "
                 f"and less than {most:g}; leave it out, or give other bounds=",
                 got=float(value),
                 expected=(least, most),

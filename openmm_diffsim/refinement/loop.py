@@ -238,9 +238,10 @@ class Refinement(Results):
         trajectory : path, paths, mdtraj.Trajectory, or iterable of mdtraj.Trajectory
             See ``sample_trajectory``.
         parameters : Tensor [parameters], or mapping, optional
-            What it was sampled with; by name for some, see ``Potential.by_name``. These are the
-            parameters themselves: of SystemParameters the logarithm of what is positive,
-            ``{"lennard_jones.sigma": log(0.33)}``. Default: the present ones.
+            What it was sampled with; by name for some, see ``Potential.by_name``. Of
+            SystemParameters physical numbers by the names of its ``numbers()``,
+            ``{"lennard_jones.sigma[O]": 0.33}`` in nm, or by ``by_name()`` the parameters
+            themselves, which are logarithms of what is positive. Default: the present ones.
         temperature, pressure : float or Quantity, optional
             K and bar that it was sampled at. Default: the state point's.
 
@@ -291,7 +292,9 @@ class Refinement(Results):
         self._position.unsettle()
         with self.holding_checkpoint():
             parts = (self._options, self._progress.trust, self.largest_step)
-            view, step, reach = follow_frames(self.view(), self.method, *parts)
+            began = self._progress.began or flat_parameters(self.potential).tolist()
+            view, step, reach = follow_frames(self.view(), self.method, *parts, began)
+            self._progress.began = began
             self._position.move(view.parameters.detach())
             self._position.believe()
             self._memory, self.last_step = {}, step

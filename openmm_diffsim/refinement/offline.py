@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import SamplingError, TargetError
@@ -24,6 +25,8 @@ from .convergence import largest_mode
 from .methods import Method, Step
 from .state import FitView, compared, misfit_of
 from .trust import Trust
+
+Array = NDArray[np.float64]
 
 ENOUGH_FRAMES = 50.0  # effective ones, to go on without new MD (or half of a run, if shorter)
 
@@ -68,9 +71,16 @@ class Reach:
 
 
 def follow_frames(
-    view: FitView, method: Method, knowledge: Knowledge, trust: Trust, largest: float
+    view: FitView,
+    method: Method,
+    knowledge: Knowledge,
+    trust: Trust,
+    largest: float,
+    began: Sequence[float],
 ) -> tuple[FitView, Step, Reach]:
     """Where the frames of a view lead, the step that the method would take from there, and how far.
+
+    ``began``, [parameters], is where the way began, perhaps in an earlier call.
 
     Raises
     ------
@@ -88,7 +98,7 @@ def follow_frames(
             got=fewest,
             expected=_FEWEST,
         )
-    start, enough = view, enough_of(view)
+    enough = enough_of(view)
     if not view.reaches(enough):
         raise SamplingError(
             f"the frames do not reach the present parameters: {_counted(view)} are effective; "
@@ -105,7 +115,7 @@ def follow_frames(
         view, step = after, following
         if is_beyond or was_last:
             break
-    return view, step, _reach(start, view, step, is_beyond)
+    return view, step, _reach(np.asarray(began), view, step, is_beyond)
 
 
 def enough_of(view: FitView) -> list[float]:
@@ -119,9 +129,10 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
 
     Raises
     ------
+    PotentialError
+        If there is no parameter of a name, or the numbers do not fit.
     TargetError
-        If there is no parameter of a name, or the numbers do not fit or are absurd, as a physical
-        one in place of its logarithm.
+        If they are absurd, as a physical one in place of its logarithm.
     """
     theta = flat_parameters(potential)
     if parameters is None:
@@ -130,22 +141,7 @@ def sampled_with(potential: Potential, parameters: Any) -> Tensor:
         theta = torch.as_tensor(parameters).detach().double()
         split(potential, theta)
         return theta
-    learned = {name: p for name, p in potential.by_name().items() if p.requires_grad}
-    values = [p.detach().double().cpu() for p in learned.values()]
-    try:
-        if not parameters.keys() <= learned.keys():
-            raise ValueError("names")
-        for k, name in enumerate(learned):
-            if name in parameters:
-                given = torch.as_tensor(parameters[name], dtype=torch.float64)
-                values[k] = given.expand(values[k].shape)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TargetError(
-            f"parameters: got {shown(parameters)}, expected numbers for some of "
-            f"{', '.join(f'{name} {list(p.shape)}' for name, p in learned.items())}",
-            got=parameters,
-        ) from error
-    given = torch.cat([value.reshape(-1) for value in values])
+    given = potential.parameters_of(parameters)
     _check_far(potential, theta, given, parameters)
     return given
 
@@ -162,8 +158,8 @@ def _check_far(potential: Potential, now: Tensor, given: Tensor, parameters: Any
             f"parameters: got {shown(parameters)}, {off[k]:.2g} standard deviations of what "
             f"{type(potential).__name__} is before a fit from the present {now[k]:.4g}, expected "
             f"at most {_FARTHEST:g}: these are the parameters of by_name() themselves, the "
-            "logarithm of a sigma, say, where that is positive, as in "
-            '{"lennard_jones.sigma": log(0.33)}; or a Tensor of all, as it was then',
+            "logarithm of a sigma, say; by the names of numbers() they are physical, as in "
+            '{"lennard_jones.sigma[O]": 0.33}; or give a Tensor of all, as it was then',
             got=parameters,
         )
 
@@ -187,8 +183,8 @@ def _is_last(before: FitView, after: FitView, following: Step, knowledge: Knowle
     return now > _WORTHWHILE * then
 
 
-def _reach(start: FitView, end: FitView, step: Step, is_beyond: bool) -> Reach:
-    done = (end.parameters - start.parameters).numpy(force=True)
+def _reach(began: Array, end: FitView, step: Step, is_beyond: bool) -> Reach:
+    done = end.parameters.numpy(force=True) - began
     gone, left = (_size(change, step) for change in (done, np.asarray(step.change)))
     share = gone / (gone + left) if is_beyond and gone + left > 0 else 1.0 - float(is_beyond)
     frames = end.frames
@@ -200,7 +196,7 @@ def _reach(start: FitView, end: FitView, step: Step, is_beyond: bool) -> Reach:
     )
 
 
-def _size(change: np.ndarray[Any, Any], step: Step) -> float:
+def _size(change: Array, step: Step) -> float:
     size = largest_mode(change, step.covariance)
     return float(np.linalg.norm(change)) if size is None else size
 

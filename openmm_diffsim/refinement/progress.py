@@ -52,6 +52,7 @@ class Progress:
     verdict: Verdict | None = None  # of the last round that was believed
     md_steps: int = 0
     seconds: float = 0.0
+    began: list[float] | None = None  # the parameters that frames were first reweighted from
 
     @property
     def converged(self) -> bool:

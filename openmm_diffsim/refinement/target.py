@@ -102,7 +102,8 @@ class Target:
     TargetError
         If the data cannot be what they are said to be, with what was got and expected.
     ObservableError
-        If the observable needs another number of state points.
+        If the observable needs another number of state points, or cannot be recorded at one: its
+        atoms, charges, bonds or a box are not there.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class Target:
         check_observable(observable)
         self.observable = observable
         self.terms: tuple[tuple[StatePoint, Observable], ...] = observable.terms(self.state_points)
+        for point, term in self.terms:
+            point.check_observable(term)
         self.weight = checked_number("weight", weight, TargetError)
         self.noise = noise
         self.measurement = Measurement.of(measurement, signature(Target).parameters)

@@ -4,6 +4,7 @@ from .evaluated import EvaluatedFrames, bars
 from .features import Features, LearnedEnergy, SumOfFeatures
 from .recorded import Recorded, Run, check_same_forces
 from .samples import Samples
+from .several import estimate
 from .view import View
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "View",
     "bars",
     "check_same_forces",
+    "estimate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -101,6 +102,19 @@ class View:
         w = part.weights.numpy(force=True)
         return Estimate.of(mean, influence, w, part.samples.blocks, part.n_effective)
 
+    def together(self, observables: Sequence[Observable]) -> tuple[list[int], Estimate]:
+        """Averages of several, one after the other, with what is common to their errors.
+
+        Returns
+        -------
+        how many values each has, and all of them
+        """
+        part, means, influences = self._influences(observables, "averages")
+        w = part.weights.numpy(force=True)
+        joint = np.concatenate(means), np.concatenate(influences, axis=1)
+        found = Estimate.of(*joint, w, part.samples.blocks, part.n_effective)
+        return [len(mean) for mean in means], found
+
     def _influence(self, observable: Observable, check: bool) -> tuple[View, Array, Array]:
         """The runs that an average rests on, it, [values], and that of each frame on it."""
         if observable not in self.samples.records:
@@ -117,17 +131,25 @@ class View:
     def _influence_on_function(
         self, observable: Observable, check: bool
     ) -> tuple[View, Array, Array]:
+        terms = self._terms(observable)
+        part, means, influences = self._influences(terms, observable.label, check)
+        value, slopes = linearized(observable, [torch.from_numpy(mean) for mean in means])
+        pairs = zip(influences, slopes, strict=True)
+        return part, value, sum(i @ slope.T for i, slope in pairs)
+
+    def _influences(
+        self, observables: Sequence[Observable], label: str, check: bool = True
+    ) -> tuple[View, list[Array], list[Array]]:
+        """``_influence`` on each of several averages, which rest on the same runs."""
         parts, means, influences = zip(
-            *(self._influence(o, check) for o in self._terms(observable)), strict=True
+            *(self._influence(o, check) for o in observables), strict=True
         )
         if any(part is not parts[0] for part in parts):
             raise ObservableError(
-                f"{observable.label}: its averages rest on different runs here, as segments reach "
-                "less far than frames; expected samples of one run, sample again"
+                f"{label}: its averages rest on different runs here, as segments reach less far "
+                "than frames; expected samples of one run, sample again"
             )
-        value, slopes = linearized(observable, [torch.from_numpy(mean) for mean in means])
-        pairs = zip(influences, slopes, strict=True)
-        return parts[0], value, sum(i @ slope.T for i, slope in pairs)
+        return parts[0], list(means), list(influences)
 
     def _terms(self, observable: Observable) -> list[Observable]:
         """Of what combines averages, these; ObservableError where it was simply not recorded."""

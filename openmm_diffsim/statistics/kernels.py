@@ -130,7 +130,7 @@ def pair_sums(
     counts = [np.zeros((frames, len(h.edges) - 1), dtype=np.int64) for h in histograms]
     sums = PairSums(np.zeros(shape), np.zeros(shape), counts)
     groups = [_groups(h) for h in histograms]
-    for f in range(frames):
+    for f in range(frames if reach > 0 else 0):
         offsets = None if interaction is None else interaction.offsets(positions[f])
         for block in pair_blocks(positions[f], None if boxes is None else boxes[f], reach):
             if interaction is not None:

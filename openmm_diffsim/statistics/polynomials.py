@@ -19,6 +19,7 @@ _ALONG = np.array([0.0, 1.0, -1.0, 0.5, -0.5])  # where along a parameter values
 _TRIALS = 4  # points that decide whether a polynomial holds
 _MISSED = 1e-8  # of how much a function varies: what a polynomial may miss of it
 _ROUNDING = 1e-13  # of the function itself
+_FAR_OFF = (1e-5, 1e-9)  # both far from the nodes, where what these miss grows
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,13 @@ class Polynomial:
         """f at p [parameters], from f at the nodes."""
         z = (p - self.centre) / self.scale
         return float(self._rows(z[None])[0] @ (self._inverse @ values))
+
+    def reaches(self, f: Callable[[Array], Array], points: Array) -> bool:
+        """Is f, [functions] of parameters, this polynomial also far from the nodes?
+
+        ``points`` are sets of parameters, [sets, parameters].
+        """
+        return _holds(self, f, points, np.array([f(p) for p in points]), _FAR_OFF)
 
     @property
     def _z(self) -> Array:
@@ -158,12 +166,16 @@ def _degree(f: Callable[[Array], Array], point: Array, scale: Array, i: int) -> 
 
 
 def _holds(
-    polynomial: Polynomial, f: Callable[[Array], Array], points: Array, found: Array
+    polynomial: Polynomial,
+    f: Callable[[Array], Array],
+    points: Array,
+    found: Array,
+    missed: tuple[float, float] = (_MISSED, _ROUNDING),
 ) -> bool:
     values = np.array([f(p) for p in polynomial.nodes])  # [nodes, functions]
     if not (np.all(np.isfinite(values)) and np.all(np.isfinite(found))):
         return False
     said = np.array([[polynomial.at(column, p) for column in values.T] for p in points])
     every = np.concatenate([values, found])
-    within = _MISSED * np.ptp(every, axis=0) + _ROUNDING * np.abs(every).max(axis=0)
+    within = missed[0] * np.ptp(every, axis=0) + missed[1] * np.abs(every).max(axis=0)
     return bool(np.all(np.abs(said - found) <= within))

@@ -11,6 +11,7 @@ import openmm
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import AttachError
+from ...limits import checked_indices, shown
 from ...potentials import all_adapters
 from ..native import SplinePairForce
 
@@ -140,15 +141,10 @@ def type_of_particle(
     AttachError
         If an index or a type is out of range.
     """
-    chosen = np.arange(n) if atoms is None else _indices(atoms)
-    if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= n:
-        got = f"{chosen.min()} .. {chosen.max()}" if len(chosen) else "none"
-        raise AttachError(f"atoms: expected indices 0 .. {n - 1}, got {got}", got=got, limit=n - 1)
-    if len(np.unique(chosen)) != len(chosen):
-        raise AttachError("atoms: an index is given twice")
+    chosen = np.arange(n) if atoms is None else checked_indices("atoms", atoms, AttachError, n)
     kinds = np.zeros(len(chosen)) if types is None else np.asarray(types).ravel()
     if kinds.dtype.kind not in "iuf":
-        raise AttachError(f"types: expected whole numbers, got {types!r}", got=types)
+        raise AttachError(f"types: expected whole numbers, got {shown(types)}", got=types)
     if kinds.shape != chosen.shape:
         raise AttachError(
             f"types: expected one for each of {len(chosen)} atoms, got {len(kinds)}",
@@ -161,14 +157,6 @@ def type_of_particle(
     type_of = np.full(n, -1, dtype=np.int64)
     type_of[chosen] = kinds.astype(np.int64)
     return type_of
-
-
-def _indices(atoms: ArrayLike) -> IntArray:
-    array = np.asarray(atoms).ravel()
-    if array.size and array.dtype.kind not in "iu":
-        hint = "; np.flatnonzero makes them of a mask" if array.dtype.kind == "b" else ""
-        raise AttachError(f"atoms: expected whole numbers, got {atoms!r}{hint}", got=atoms)
-    return array.astype(np.int64)
 
 
 def is_periodic(system: openmm.System, periodic: bool | None) -> bool:

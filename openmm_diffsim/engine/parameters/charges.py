@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import PotentialError
 from ...observables import Charges
-from ...potentials.values import Values
+from ...potentials.values import Values, number_of
 from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
 from . import nonbonded
@@ -112,7 +112,7 @@ class ChargesTerm(Term):
         counts = _counts(system, types) if neutral else np.zeros((0, len(types)))
         directions = Directions.of(list(types), start, counts)
         _check_directions(directions)
-        z = Values(directions.free_names, start[directions.free], bounds=bounds, scale=0.1)
+        z = Values(directions.free_names, start[directions.free], bounds=bounds, kind="charge")
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, types, table.particles)
         others = [f for f in system.getForces() if f.this != place.find(system).this]
@@ -143,6 +143,15 @@ class ChargesTerm(Term):
         at_zero, along = map(torch.from_numpy, (self.directions.at_zero, self.directions.along))
         names = [f"q[{name}]" if name else "q" for name in self.directions.names]
         return names, at_zero + along @ self.free()
+
+    def theta_of(self, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Also of charges that follow others."""
+        names = [name for name in self.told()[0] if name in numbers]
+        rows = [self.told()[0].index(name) for name in names]
+        q = np.array([number_of(name, numbers[name], "charge") for name in names])
+        z = self.directions.free_at(rows, q, self.free.numbers())
+        own = dict(zip(self.free.names, z.tolist(), strict=True))
+        return {"free": self.free.theta_at(own, "q")}
 
     def free_charges(self, coefficients: Tensor) -> Tensor:
         """z, of coefficients; of their products it is told up to a common sign."""

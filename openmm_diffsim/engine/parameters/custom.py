@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...errors import AttachError
 from ...io.checksum import checksum
-from ...potentials.values import Values
+from ...potentials.values import SCALE, Values
 from ..adapters.pair_force import openmm_version
-from .grouping import Groups, Starts, common_start, groups_of
+from .grouping import Groups, Starts, common_start, groups_of, types_of_particles
 from .probed import ProbedTerm
 from .term import ForcePlace
 
@@ -39,7 +39,9 @@ class GlobalTerm(ProbedTerm):
         *,
         name: str,
         linear: bool | None = None,
-        **options: Any,
+        positive: bool = False,
+        bounds: Any = None,
+        scale: float = SCALE,
     ) -> GlobalTerm:
         """From their defaults in a System; see ``SystemParameters.global_parameters``."""
         forces = [f for f in system.getForces() if set(names) & set(_defaults(f))]
@@ -52,7 +54,9 @@ class GlobalTerm(ProbedTerm):
                 got=missing[0],
             )
         places = [ForcePlace.of(system, type(f), f) for f in forces]
-        term = cls(name, places, Values(names, [known[n] for n in names], **options))
+        start = [known[n] for n in names]
+        own = Values(names, start, positive=positive, bounds=bounds, scale=scale)
+        term = cls(name, places, own)
         term.begin(system, None, linear)
         return term
 
@@ -149,7 +153,9 @@ class CustomTerm(ProbedTerm):
         types: Sequence[str] | None = None,
         each: bool = False,
         linear: bool | None = None,
-        **options: Any,
+        positive: bool = False,
+        bounds: Any = None,
+        scale: float = SCALE,
     ) -> CustomTerm:
         """From what the entries have in a System; see ``SystemParameters.custom``."""
         found, what, columns = _declaring(system, parameters, force)
@@ -157,10 +163,12 @@ class CustomTerm(ProbedTerm):
         place = ForcePlace.of(system, type(found), found)
         atoms, table = _table(found, what)
         values = table[:, columns]
-        groups = groups_of(select, atoms, values if select is None else table, types, each)
+        kind_of = types_of_particles(types, system.getNumParticles())
+        groups = groups_of(select, atoms, values if select is None else table, kind_of, each)
         start = common_start(groups, values, parameters)
         names = [f"{group} {p}" for group in groups.names for p in parameters]
-        own = Values(names, start.ravel(), **options)
+        limits = _of_groups(bounds, groups.names, parameters)
+        own = Values(names, start.ravel(), positive=positive, bounds=limits, scale=scale)
         term = cls(name, place, own, what, columns, Starts(groups, table))
         term.begin(system, Entries(groups.entries, groups.of), linear)
         return term
@@ -223,7 +231,8 @@ class MapTerm(ProbedTerm):
         name: str,
         force: Any = None,
         each: bool = True,
-        **options: Any,
+        bounds: Any = None,
+        scale: float = SCALE,
     ) -> MapTerm:
         """From the maps of a System; see ``SystemParameters.cmap``."""
         place = ForcePlace.of(system, openmm.CMAPTorsionForce, force)
@@ -233,7 +242,7 @@ class MapTerm(ProbedTerm):
         if select is None and not each:
             select = {"maps": range(n)}
         groups = groups_of(select, every, every, None, each)
-        own = Values(groups.names, np.ones(len(groups.names)), **options)
+        own = Values(groups.names, np.ones(len(groups.names)), bounds=bounds, scale=scale)
         term = cls(name, place, own, [_map(found, k) for k in range(n)])
         term.begin(system, groups)
         return term
@@ -275,6 +284,18 @@ _INTERACTING = (
     openmm.CustomHbondForce,
 )
 _KINDS = ("Particle", "Bond", "Angle", "Torsion", "Donor", "Acceptor")
+
+
+def _of_groups(bounds: Any, groups: Sequence[str], parameters: Sequence[str]) -> Any:
+    """Those of a parameter, as {"k": (0, 10)}, are those of it in all groups."""
+    if not isinstance(bounds, Mapping):
+        return bounds
+    found: dict[str, Any] = {}
+    for name, given in bounds.items():
+        in_each = given if isinstance(given, Mapping) else dict.fromkeys(groups, given)
+        own = {f"{group} {name}": pair for group, pair in in_each.items()}
+        found |= own if name in parameters else {name: given}
+    return found
 
 
 def _defaults(force: Any) -> dict[str, float]:

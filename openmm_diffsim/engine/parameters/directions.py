@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AttachError
+from ...errors import AttachError, PotentialError
 
 Array = NDArray[np.float64]
 
+_ADDS_UP = 1e-6  # e, as charges are rounded in a file
 _ZERO = 1e-9  # of what is a sum of whole numbers, and e of a charge
 
 
@@ -50,6 +51,34 @@ class Directions:
     def charges(self, z: Array) -> Array:
         """q, [types], e."""
         return np.asarray(self.at_zero + self.along @ z)
+
+    def free_at(self, types: Sequence[int], q: Array, z: Array) -> Array:
+        """z where these types have charges q; what has nothing to do with them is as in ``z``.
+
+        Raises
+        ------
+        PotentialError
+            If molecules would change their charge, or the charges of the others cannot be told.
+        """
+        rows, wanted = self.along[types], q - self.at_zero[types]
+        touched = np.flatnonzero(rows.any(axis=0))
+        found, _, rank, _ = np.linalg.lstsq(rows[:, touched], wanted, rcond=None)
+        given = {self.names[t]: float(value) for t, value in zip(types, q, strict=True)}
+        if not np.abs(rows[:, touched] @ found - wanted).max() <= _ADDS_UP:
+            raise PotentialError(
+                f"charges: got {given}, with which molecules do not keep their total charge; "
+                f"expected numbers that add up, or those of {self.free_names} alone",
+                got=given,
+            )
+        if rank < len(touched):
+            raise PotentialError(
+                f"charges: got {given}, which does not say what the others are; give those of "
+                f"{self.free_names}",
+                got=given,
+            )
+        z = z.copy()
+        z[touched] = found
+        return z
 
     def check(self, counts: Array) -> None:
         """AttachError where molecules of another System do not keep their charge."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AttachError
+from ...limits import checked_indices, shown
 from .selection import rounded
 
 Array = NDArray[np.float64]
@@ -43,7 +44,7 @@ def groups_of(
     select: Any,
     atoms: IntArray,
     values: Array,
-    types: Sequence[str] | None = None,
+    kind_of: Sequence[str] | None = None,
     each: bool = False,
     labels: Sequence[str] | None = None,
     apart: Array | None = None,
@@ -53,15 +54,15 @@ def groups_of(
     Parameters
     ----------
     select : None, sequence of int, sequence of tuples of str, or mapping of names to either
-        Entries of the force, or the ``types`` of the particles that they act on, "*" for any, in
-        either direction. Each of a mapping is one group. None: all entries.
+        Entries of the force, or a mask of them, or the types of the particles that they act on, "*"
+        for any, in either direction. Each of a mapping is one group. None: all entries.
     atoms : int array [entries, size]
         Particles of each entry.
     values : array [entries, columns]
         Its parameters at present. Those with equal ones are one group, unless something else is
         said.
-    types : sequence of str, optional
-        Of each particle of the System. Entries of the same types are one group.
+    kind_of : sequence of str, optional
+        ``types_of_particles``. Entries of the same types are one group.
     each : bool
         Each entry is a group of its own.
     labels : sequence of str, optional
@@ -72,16 +73,9 @@ def groups_of(
     Raises
     ------
     AttachError
-        If nothing is selected, an entry is in two groups or there is none of its index, or the
-        types are not those of all particles.
+        If nothing is selected, an entry is in two groups or there is none of its index.
     """
-    if types is not None and atoms.size and len(types) <= atoms.max():
-        raise AttachError(
-            f"types: expected one for each particle of the System, got {len(types)}; "
-            "diffsim.atom_types(forcefield, topology) gives them",
-            got=len(types),
-        )
-    kinds = None if types is None else [_either_way([types[i] for i in row]) for row in atoms]
+    kinds = None if kind_of is None else [_either_way([kind_of[i] for i in row]) for row in atoms]
     if isinstance(select, Mapping):
         chosen = {str(name): _entries(part, kinds, len(atoms)) for name, part in select.items()}
         return _joined(chosen)
@@ -95,6 +89,28 @@ def groups_of(
         if apart is not None:
             keys = equal_rows(np.column_stack([keys, apart[entries]]))
     return _joined(_by_key(names, entries, np.asarray(keys)))
+
+
+def types_of_particles(types: Any, n: int) -> list[str] | None:
+    """``types`` of the n particles of a System as text, None where there are none.
+
+    Raises
+    ------
+    AttachError
+        If they are no sequence of as many names or numbers.
+    """
+    if types is None:
+        return None
+    given = [] if isinstance(types, str) or not hasattr(types, "__len__") else list(types)
+    if len(given) != n or not all(isinstance(one, str | int | np.integer) for one in given):
+        raise AttachError(
+            f"types: expected the name of one for each of the {n} particles of the System, got "
+            f"{len(given) or ''} {shown(types)}; diffsim.atom_types(forcefield, topology) gives "
+            "them",
+            got=len(given),
+            expected=n,
+        )
+    return [str(one) for one in given]
 
 
 def _by_key(names: Sequence[str], entries: IntArray, keys: IntArray) -> dict[str, IntArray]:
@@ -122,24 +138,18 @@ def _joined(chosen: Mapping[str, IntArray]) -> Groups:
 
 
 def _entries(select: Any, kinds: list[tuple[str, ...]] | None, n: int) -> IntArray:
+    if isinstance(select, str) or not hasattr(select, "__iter__"):
+        raise AttachError(
+            f"select: got {shown(select)}, expected indices of entries of the force, tuples of "
+            "types, or a mapping of names to either",
+            got=select,
+        )
     wanted = list(np.ravel(select)) if isinstance(select, np.ndarray) else list(select)
     if wanted and all(isinstance(one, str) for one in wanted):
         wanted = [tuple(wanted)]  # one tuple of types
     if wanted and all(isinstance(one, tuple) for one in wanted):
         return _of_types(wanted, kinds)
-    entries = np.asarray(wanted)
-    if entries.size and entries.dtype.kind not in "iu":
-        raise AttachError(
-            f"expected indices of entries of the force, or tuples of types, got {wanted[:5]}",
-            got=wanted,
-        )
-    if entries.size and (entries.min() < 0 or entries.max() >= n):
-        raise AttachError(
-            f"expected indices 0 .. {n - 1} of entries of the force, got {entries.min()} .. "
-            f"{entries.max()}",
-            got=wanted,
-        )
-    return entries.astype(np.int64)
+    return checked_indices("select", wanted, AttachError, n) if wanted else np.zeros(0, np.int64)
 
 
 def _of_types(wanted: Sequence[Any], kinds: list[tuple[str, ...]] | None) -> IntArray:

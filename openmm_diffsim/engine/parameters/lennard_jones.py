@@ -20,7 +20,7 @@ from . import nonbonded
 from .mesh import Mesh
 from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials
-from .selection import Kinds, chosen_types, one_value
+from .selection import Kinds, check_options, chosen_types, one_value
 from .tail import tail
 from .term import ForcePlace, FrameFeatures, Term
 
@@ -30,6 +30,7 @@ IntArray = NDArray[np.int64]
 _SAME = 1e-4  # relative: how near an exception's sigma has to be to that of the combination rule
 WEIGHTS = {"sigma": 0.03, "epsilon": 0.3}
 """How far the parameters may be from those of the start, as ratios."""
+KINDS = {"sigma": "length", "epsilon": "energy"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class LennardJonesTerm(Term):
         AttachError
             If there is no such force, or it does what is not known here.
         """
-        check_options(learn, bounds or {})
+        check_options(learn, bounds, tuple(WEIGHTS))
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
@@ -133,6 +134,7 @@ class LennardJonesTerm(Term):
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
                 scale=WEIGHTS[what],
+                kind=KINDS[what],
             )
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
@@ -356,14 +358,6 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
         )
     k = np.flatnonzero(follows)
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
-
-
-def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
-    """PotentialError where they name something else than sigma and epsilon."""
-    for what, given in (("learn", learn), ("bounds", bounds)):
-        wrong = set(given) - set(WEIGHTS)
-        if wrong or isinstance(given, str) or (what == "learn" and not given):
-            raise PotentialError(f"{what}: expected of {list(WEIGHTS)}, got {given!r}", got=given)
 
 
 def _check_method(force: openmm.NonbondedForce) -> None:

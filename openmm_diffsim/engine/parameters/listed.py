@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ from ...errors import PotentialError
 from ...io.checksum import brief
 from ...potentials.values import Values
 from ...statistics.internal import angles, dihedrals, distances
-from .grouping import Groups, Starts, common_start, groups_of
+from .grouping import Groups, Starts, common_start, groups_of, types_of_particles
+from .selection import check_options
 from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
@@ -63,23 +64,27 @@ class ListedTerm(Term):
     """Names of the parameters, each in ``Values`` of that name."""
     internal: ClassVar[Internal]
     """The coordinate q of entries."""
+    kinds: ClassVar[dict[str, str]]
+    """What kind of number each is, of ``units.UNIT_NAMES``."""
     apart: ClassVar[tuple[int, ...]] = ()
     """Numbers by which entries on the same types are not the same: a periodicity."""
 
     def __init__(
-        self, name: str, place: ForcePlace, groups: Groups, start: Array, learn: Sequence[str]
+        self,
+        name: str,
+        place: ForcePlace,
+        groups: Groups,
+        start: Array,
+        learn: Sequence[str],
+        bounds: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(name, place)
+        check_options(learn, bounds, self.learnable)
         self.group_names = list(groups.names)
         self.start = start
         """Numbers of an entry of each group at the start, [groups, numbers]."""
         self.starts: Starts | None = None
-        wrong = [what for what in learn if what not in self.learnable]
-        if wrong or not learn:
-            raise PotentialError(
-                f"learn: expected some of {self.learnable}, got {tuple(learn)}", got=tuple(learn)
-            )
-        self.learn = tuple(learn)
+        self.learn, self._bounds = tuple(learn), dict(bounds or {})
 
     # To give --------------------------------------------------------------------------------------
 
@@ -112,7 +117,8 @@ class ListedTerm(Term):
 
     def own(self, what: str, start: Array, **options: Any) -> Values:
         """Values of the groups, learned if asked for."""
-        return Values(self.group_names, start, learned=what in self.learn, **options)
+        own = {"bounds": self._bounds.get(what), "kind": self.kinds[what], **options}
+        return Values(self.group_names, start, learned=what in self.learn, **own)
 
     # OpenMM ---------------------------------------------------------------------------------------
 
@@ -127,15 +133,16 @@ class ListedTerm(Term):
         force: Any = None,
         types: Sequence[str] | None = None,
         each: bool = False,
-        **options: Any,
+        bounds: Mapping[str, Any] | None = None,
     ) -> Any:
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
         own = numbers[:, list(cls.apart)]
-        groups = groups_of(select, atoms, numbers, types, each, cls.labels(numbers), own)
+        kind_of = types_of_particles(types, system.getNumParticles())
+        groups = groups_of(select, atoms, numbers, kind_of, each, cls.labels(numbers), own)
         start = common_start(groups, numbers, cls.learnable)
-        term = cls(name, place, groups, start, learn, **options)
+        term = cls(name, place, groups, start, learn, bounds)
         term.starts = Starts(groups, numbers)
         term.keep(system, Layout(groups.entries, groups.of, atoms[groups.entries]))
         return term
@@ -250,6 +257,7 @@ class BondTerm(HarmonicTerm):
     kind, entry, size, internal = openmm.HarmonicBondForce, "Bond", 2, distances
     learnable = ("k", "r0")
     widths: ClassVar = {"k": 0.2, "r0": 0.005}
+    kinds: ClassVar = {"k": "bond_stiffness", "r0": "length"}
 
 
 class AngleTerm(HarmonicTerm):
@@ -258,6 +266,7 @@ class AngleTerm(HarmonicTerm):
     kind, entry, size, internal = openmm.HarmonicAngleForce, "Angle", 3, angles
     learnable = ("k", "theta0")
     widths: ClassVar = {"k": 0.2, "theta0": 0.1}
+    kinds: ClassVar = {"k": "angle_stiffness", "theta0": "angle"}
 
 
 class TorsionTerm(ListedTerm):
@@ -268,6 +277,7 @@ class TorsionTerm(ListedTerm):
 
     kind, entry, size, internal = openmm.PeriodicTorsionForce, "Torsion", 4, dihedrals
     learnable = ("k", "phase")
+    kinds: ClassVar = {"k": "energy", "phase": "angle"}
     apart: ClassVar = (0, 1, 2)  # of proper and improper ones too
 
     def __init__(self, *arguments: Any) -> None:
@@ -307,6 +317,7 @@ class RBTorsionTerm(ListedTerm):
 
     kind, entry, size, internal = openmm.RBTorsionForce, "Torsion", 4, dihedrals
     learnable = tuple(f"c{n}" for n in range(_POLYNOMIAL))
+    kinds: ClassVar = dict.fromkeys(learnable, "energy")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

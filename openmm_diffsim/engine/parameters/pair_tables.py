@@ -18,8 +18,8 @@ from ...potentials.values import Values
 from ...statistics.powers import UNIT, PowerSums
 from ..adapters.pair_force import openmm_version
 from . import tables
-from .lennard_jones import WEIGHTS, check_options
-from .selection import chosen_types, one_value, rounded
+from .lennard_jones import KINDS, WEIGHTS
+from .selection import check_options, chosen_types, one_value, rounded
 from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
@@ -82,7 +82,7 @@ class PairTablesTerm(Term):
         AttachError
             If there is no such force.
         """
-        check_options(learn, bounds or {})
+        check_options(learn, bounds, tuple(WEIGHTS))
         place = ForcePlace.of(system, openmm.CustomNonbondedForce, force)
         found = tables.read(place.find(system))
         start = np.stack(found.sites(), axis=-1)
@@ -100,6 +100,7 @@ class PairTablesTerm(Term):
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
                 scale=WEIGHTS[what],
+                kind=KINDS[what],
             )
             for k, what in enumerate(("sigma", "epsilon"))
         )

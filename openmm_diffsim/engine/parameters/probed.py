@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
 _SPAN = 0.5  # of a parameter's value: how far from there it is tried
+_FAR = 8.0  # of that: a polynomial has to hold as far as there
+_N_FAR = 6  # sets of parameters that tell
 _ASIDE = 0.37  # of that: off all nodes
 # What a polynomial may miss of a frame, of how much the energy varies and of the energy itself.
 _MISSED = np.array([1e-7, 1e-12])
@@ -166,10 +168,15 @@ class ProbedTerm(Term):
             return np.array(energies)
 
         try:
-            return polynomial_of(of_trials, centre, scale, self.related())
+            found = polynomial_of(of_trials, centre, scale, self.related())
+            if found is None or found.reaches(of_trials, _far(self.own, centre, scale)):
+                return found
+            _LOG.info("%s: its energy is a polynomial near %s only", self.name, centre)
+            return None
         except openmm.OpenMMException as error:
             raise AttachError(
-                f"{self.name}: OpenMM refuses other values of it than those of the System: {error}"
+                f"{self.name}: OpenMM refuses other values than those of the System: {error}; "
+                "say by bounds= what it may be"
             ) from error
 
     def write(self, force: Any, layout: Layout) -> None:
@@ -218,3 +225,17 @@ def trial_range(values: Values) -> tuple[Array, Array]:
         k = values.names.index(name)
         centre[k], scale[k] = (low + high) / 2, (high - low) / 2
     return centre, scale
+
+
+def _far(values: Values, centre: Array, scale: Array) -> Array:
+    """Parameters to ask a polynomial at that was found near the centre, [sets, parameters].
+
+    All of them as large, and as small, as they can become, and some between.
+    """
+    rng = np.random.default_rng(1)
+    signs = np.vstack([np.ones(len(centre)), -np.ones(len(centre))])
+    between = rng.uniform(-1, 1, size=(_N_FAR - len(signs), len(centre)))
+    bounded = np.array([name in values.bounds for name in values.names])
+    points = centre + np.where(bounded, 1.0, _FAR) * scale * np.vstack([signs, between])
+    least = np.where(bounded | (not values.positive), -np.inf, scale / _FAR)
+    return np.asarray(np.maximum(points, least))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import openmm
 from numpy.typing import NDArray
 
 from ...errors import AttachError, PotentialError
+from ...limits import checked_indices, shown
 from ..context import masses_of
 
 Array = NDArray[np.float64]
@@ -60,6 +61,20 @@ def one_value(types: Mapping[str, IntArray], values: Array, what: str) -> Array:
                 got=found.tolist(),
             )
     return np.array([values[chosen[0]] for chosen in types.values()])
+
+
+def check_options(learn: Any, bounds: Any, learnable: tuple[str, ...]) -> None:
+    """PotentialError where they name something else than these parameters, or learn nothing."""
+    names = list(learn) if isinstance(learn, Collection) and not isinstance(learn, str) else []
+    if not names or any(name not in learnable for name in names):
+        raise PotentialError(f"learn: expected some of {learnable}, got {shown(learn)}", got=learn)
+    is_mapping = bounds is None or isinstance(bounds, Mapping)
+    if not is_mapping or any(name not in learnable for name in bounds or ()):
+        raise PotentialError(
+            f"bounds: expected two numbers each for some of {learnable}, as "
+            f"{{{learnable[0]!r}: (0.1, 0.5)}}, got {shown(bounds)}",
+            got=bounds,
+        )
 
 
 class Kinds:
@@ -125,21 +140,12 @@ def rounded(values: Array) -> Array:
 
 
 def _indices(atoms: Any, n: int, name: Any) -> IntArray:
-    array = np.asarray(atoms).ravel()
-    if len(array) == 0:
+    if np.size(atoms) == 0:
         raise PotentialError(
             f"{name}: got no particles; is what you look for zero, or in another Force (a "
             "CustomNonbondedForce has its own parameters)?"
         )
-    if array.dtype.kind not in "iu":
-        raise PotentialError(f"{name}: expected particles 0 .. {n - 1}, got {atoms!r}", got=atoms)
-    if array.min() < 0 or array.max() >= n or len(np.unique(array)) < len(array):
-        raise PotentialError(
-            f"{name}: expected different particles 0 .. {n - 1}, got {array.min()} .. "
-            f"{array.max()}, {len(np.unique(array))} of {len(array)} different",
-            got=atoms,
-        )
-    return array.astype(np.int64)
+    return checked_indices(str(name), atoms, PotentialError, n)
 
 
 def _check_apart(types: Mapping[str, IntArray]) -> None:

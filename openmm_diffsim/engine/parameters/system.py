@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,14 @@ class SystemParameters(Potential):
 
     def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
         """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
-        return self.add(LennardJonesTerm.of(self.system, atoms, **options))
+        return self._made("lennard_jones", LennardJonesTerm, atoms, **options)
 
     def pair_tables(self, atoms: Any = None, **options: Any) -> PairTablesTerm:
         """Learn sigma and epsilon of a CustomNonbondedForce with tables: CHARMM's, with NBFIX.
 
         See ``PairTablesTerm.of``.
         """
-        return self.add(PairTablesTerm.of(self.system, atoms, **options))
+        return self._made("pair_tables", PairTablesTerm, atoms, **options)
 
     def bonds(self, select: Any = None, **options: Any) -> BondTerm:
         """Learn k and r0 of a HarmonicBondForce.
@@ -79,6 +80,9 @@ class SystemParameters(Potential):
             Each entry is a group of its own.
         learn : tuple of str
             Which parameters; the others stay.
+        bounds : dict, optional
+            Of "k" or "r0", a least and a largest value, in md units or Quantities; of all groups,
+            or a mapping of their names to such.
         force : str or openmm.Force, optional
             Which one, where there are several.
         name : str
@@ -113,22 +117,25 @@ class SystemParameters(Potential):
         ``select``: indices of maps, or a mapping of names to those that share one factor; with
         each=False all have one. Further options: ``force``, ``bounds``, ``scale``, ``name``.
         """
-        return self.add(MapTerm.of(self.system, select, **{"name": "cmap", **options}))
+        return self._made("cmap", MapTerm, select, **{"name": "cmap", **options})
 
     def global_parameters(self, *names: str, **options: Any) -> GlobalTerm:
         """Learn global parameters that forces declare: custom forces, offsets of a NonbondedForce.
 
         The energy may be a polynomial of them, such as k (r - r0)^2 of k and r0: then what is
         recorded is exact. Otherwise frames are stored and evaluated anew. Which it is is found by
-        evaluations and logged. Parameters that have to do with each other go into one call.
+        evaluations, from -3 to 5 times the value at the start or within bounds, and logged; a
+        polynomial of a part of that does not count. Parameters that have to do with each other go
+        into one call.
 
         Parameters
         ----------
         names : str
         linear : bool, optional
             False: do not look for a polynomial.
-        positive : bool, bounds : (float, float), scale : float
-            See ``Values``: what they may be.
+        positive : bool, bounds : dict, scale : float
+            See ``Values``: what they may be. ``bounds``: a least and a largest value for some by
+            name, {"lambda": (0, 1)}, or a pair for all.
         name : str
             Of the term. Default: the first parameter's.
 
@@ -137,7 +144,8 @@ class SystemParameters(Potential):
         AttachError
             If no force has such a parameter.
         """
-        return self.add(GlobalTerm.of(self.system, names, **{"name": _plain(names), **options}))
+        of = {"name": _plain(names), **options}
+        return self._made("global_parameters", GlobalTerm, names, **of)
 
     def custom(self, *names: str, select: Any = None, **options: Any) -> CustomTerm:
         """Learn parameters per particle, bond, angle, torsion, donor, ... of a custom force.
@@ -146,14 +154,25 @@ class SystemParameters(Potential):
         those of ``global_parameters``.
         """
         of = {"name": _plain(names), **options}
-        return self.add(CustomTerm.of(self.system, names, select, **of))
+        return self._made("custom", CustomTerm, names, select, **of)
 
     def _listed(self, kind: Any, name: str, learn: Any, select: Any, options: Any) -> Any:
-        return self.add(kind.of(self.system, select, **{"name": name, "learn": learn, **options}))
+        return self._made(name, kind, select, **{"name": name, "learn": learn, **options})
+
+    def _made(self, method: str, kind: Any, *arguments: Any, **options: Any) -> Any:
+        """The term that a method adds; PotentialError for an option that it has not."""
+        own = signature(kind.of).parameters.values()
+        known = [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise PotentialError(
+                f"{method}: got {unknown[0]}=, expected of {', '.join(known)}", got=unknown[0]
+            )
+        return self.add(kind.of(self.system, *arguments, **options))
 
     def charges(self, atoms: Any = None, **options: Any) -> ChargesTerm:
         """Learn charges of atoms in a NonbondedForce; see ``ChargesTerm.of``."""
-        return self.add(ChargesTerm.of(self.system, atoms, **options))
+        return self._made("charges", ChargesTerm, atoms, **options)
 
     def add(self, term: Any) -> Any:
         """Add a term that was made for this System; returns it.
@@ -238,6 +257,35 @@ class SystemParameters(Potential):
     def by_name(self) -> dict[str, nn.Parameter]:
         """All parameters, by what a user calls each: "lennard_jones.sigma"."""
         return {f"{t.name}.{name}": values.theta for t in self for name, values in t.values()}
+
+    def kind_of(self, name: str) -> str | None:
+        """Known where the parameter is the number itself, and no logarithm, say, of it."""
+        found = {f"{t.name}.{n}": values for t in self for n, values in t.values()}
+        return found[name].kind_of_theta if name in found else None
+
+    def parameters_of(self, numbers: Mapping[str, Any]) -> Tensor:
+        """theta from physical numbers too, by the names of ``numbers``, as "lj.sigma[O]" in nm.
+
+            parameters.parameters_of({"lennard_jones.sigma[O]": 0.33, "charges.q[H]": 0.41})
+
+        Raises
+        ------
+        PotentialError
+            If there is no learned number of a name, it is not what it can be, or charges do not
+            add up, or do not say all of those that depend on each other.
+        """
+        plain, left = {}, dict(numbers)
+        for term in self:
+            names = {f"{term.name}.{name}": name for name in term.told()[0]}
+            given = {names[name]: left.pop(name) for name in list(left) if name in names}
+            own = term.theta_of(given) if given else {}
+            plain |= {f"{term.name}.{name}": theta for name, theta in own.items()}
+        twice = sorted(plain.keys() & left.keys())
+        if twice:
+            raise PotentialError(
+                f"parameters: got {twice[0]} as well as numbers of it by name", got=twice
+            )
+        return super().parameters_of(plain | left)
 
     def parameter_prior(self) -> tuple[Array, Array]:
         """Mean and standard deviation of theta before anything is measured, [parameters] each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,22 @@ class Term(nn.Module):
         learned = [(name, v) for name, v in self.values() if v.is_learned]
         names = [f"{name}[{key}]" if key else name for name, v in learned for key in v.names]
         return names, torch.cat([v() for _, v in learned] or [torch.zeros(0).double()])
+
+    def theta_of(self, numbers: Mapping[str, Any]) -> dict[str, Tensor]:
+        """theta of each of its ``values``, by name, where some of those told have these numbers.
+
+        Raises
+        ------
+        PotentialError
+            If a number is not what it can be.
+        """
+        found = {}
+        for name, values in self.values():
+            keys = {f"{name}[{key}]" if key else name: key for key in values.names}
+            given = {keys[told]: number for told, number in numbers.items() if told in keys}
+            if given:
+                found[name] = values.theta_at(given, name)
+        return found
 
     # OpenMM ---------------------------------------------------------------------------------------
 

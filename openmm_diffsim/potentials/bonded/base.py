@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ...errors import PotentialError, UnitError
-from ...limits import Limit, checked_number, checked_whole
-from ...units import MOLAR_GAS_CONSTANT, number_in_md_units, value_in_md_units
+from ...limits import Limit, checked_number, checked_whole, shown
+from ...units import MOLAR_GAS_CONSTANT, UNIT_NAMES, number_in_md_units, value_in_md_units
 from ..adapter import AttachOptions, adapter_of
 from ..base import Potential
 from .basis import BondedBasis
@@ -22,6 +22,8 @@ Self = TypeVar("Self", bound="BondedSpline")
 
 _LARGEST = 5.0  # kT above the minimum: beyond, hardly any bond is found
 _LEVEL = 2.5  # kJ/mol, kT at room temperature: where most bonds are found
+_ROUNDING = 1e-3  # rad, nm: how far beyond what is possible a table may go
+_COVERED = 0.5  # of a distribution: how much of it has to lie in the range of a table
 _PIN = 1e-3  # kT: how well the zero of energy is known, of which nothing depends
 
 
@@ -57,6 +59,8 @@ class BondedSpline(Potential):
     """What q is, for messages."""
     quantity: ClassVar[str]
     """What kind of number q is, one of ``units.UNIT_NAMES``."""
+    possible: ClassVar[tuple[float, float]]
+    """Between what q may be, nm or rad."""
     tuples: ClassVar[str]
     """What ``attach`` calls the tuples."""
 
@@ -137,18 +141,15 @@ class BondedSpline(Potential):
         Raises
         ------
         PotentialError
-            If there is no such type, or fewer than four points of p are to be kept.
+            If there is no such type, fewer than four points of p are to be kept, or most of p lies
+            beyond the range of the table, as where q is in another unit.
         """
         kelvin = number_of("temperature", temperature, "temperature")
         kelvin = checked_number("temperature", kelvin, PotentialError)
         checked_number("least", least, PotentialError, Limit(1e-9, 0.5, "of the largest p"))
-        points, density = self._in_md(q), np.asarray(p, dtype=np.float64)
-        if density.shape != points.shape or not np.all(np.isfinite(density) & (density >= 0)):
-            raise PotentialError(
-                f"p: expected {points.shape[0]} finite numbers >= 0, one for each q, got shape "
-                f"{density.shape}",
-                got=density.shape,
-            )
+        points = self._in_md(q)
+        density = _density(p, points.shape)
+        self._check_covered(points, density)
         thermal = MOLAR_GAS_CONSTANT * kelvin
         curvature = thermal / self.prior_length**2
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -156,6 +157,18 @@ class BondedSpline(Potential):
         kept = np.isfinite(u) & (density > least * density.max())
         u = from_distribution(self.basis, points[kept], u[kept], density[kept], curvature)
         return self._take(u, type)
+
+    def _check_covered(self, q: Array, p: Array) -> None:
+        """PotentialError where most of a distribution lies beyond the table."""
+        inside = (q >= self.basis.low) & (q <= self.basis.high)
+        if self.basis.ends == "straight" and p[inside].sum() < _COVERED * p.sum():
+            raise PotentialError(
+                f"{self.coordinate}: got a distribution most of which lies beyond the table's "
+                f"{self.basis.low:.4g} to {self.basis.high:.4g} {UNIT_NAMES[self.quantity]}, about "
+                f"{np.average(q, weights=p):.4g}; is it in another unit, or the range another one?",
+                got=float(np.average(q, weights=p)),
+                expected=(self.basis.low, self.basis.high),
+            )
 
     def _take(self: Self, u: Array, type: int) -> Self:
         """Values [knots] of one type."""
@@ -230,7 +243,32 @@ class BondedSpline(Potential):
 
     def _in_md(self, q: Any) -> Array:
         plain = q.numpy(force=True) if isinstance(q, Tensor) else q
-        return np.atleast_1d(np.asarray(_in_md(self.coordinate, plain, self.quantity)))
+        found = np.atleast_1d(np.asarray(_in_md(self.coordinate, plain, self.quantity)))
+        low, high = self.possible
+        wrong = ~((found >= low - _ROUNDING) & (found <= high + _ROUNDING))
+        if wrong.any():
+            raise PotentialError(
+                f"{self.coordinate}: got {found[wrong].flat[0]:g}, expected {low:.4g} to "
+                f"{high:.4g}: plain numbers are in {UNIT_NAMES[self.quantity]}; give "
+                "others, degrees or angstrom, as a Quantity",
+                got=float(found[wrong].flat[0]),
+                expected=self.possible,
+            )
+        return found
+
+
+def _density(p: Any, shape: tuple[int, ...]) -> Array:
+    """p as it was given, in whatever unit; PotentialError where it is none."""
+    try:
+        density = np.asarray(getattr(p, "_value", p), dtype=np.float64)
+    except (TypeError, ValueError):
+        density = np.array(np.nan)
+    if density.shape != shape or not np.all(np.isfinite(density) & (density >= 0)):
+        raise PotentialError(
+            f"p: expected finite numbers >= 0, one for each q, of shape {shape}, got {shown(p)}",
+            got=p,
+        )
+    return density
 
 
 def _in_md(name: str, value: Any, kind: str) -> Any:

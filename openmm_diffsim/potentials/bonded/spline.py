@@ -50,6 +50,7 @@ class BondSpline(BondedSpline):
 
     n_particles, called = 2, "bond"
     coordinate, quantity, tuples = "r", "length", "bonds"
+    possible = (0.0, np.inf)
 
     def __init__(
         self,
@@ -148,6 +149,7 @@ class AngleSpline(BondedSpline):
 
     n_particles, called = 3, "angle"
     coordinate, quantity, tuples = "theta", "angle", "triples"
+    possible = (0.0, np.pi)
 
     def __init__(
         self, knots: int = 40, n_types: int = 1, prior_length: Any = 1.5, name: str | None = None
@@ -204,6 +206,7 @@ class DihedralSpline(BondedSpline):
 
     n_particles, called = 4, "dihedral"
     coordinate, quantity, tuples = "phi", "angle", "quadruples"
+    possible = (-2 * np.pi, 2 * np.pi)
 
     def __init__(
         self, knots: int = 36, n_types: int = 1, prior_length: Any = 1.5, name: str | None = None

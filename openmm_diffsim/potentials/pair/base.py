@@ -263,6 +263,10 @@ class PairPotential(Potential):
             return [""]
         return [f"{a}-{b}" for a in range(self.n_types) for b in range(a, self.n_types)]
 
+    def kind_of(self, name: str) -> str | None:
+        """By its name: a "sigma" is a length."""
+        return _KINDS.get(name.rpartition(".")[2])
+
     def per_pair(self, name: str, value: ArrayLike) -> nn.Parameter:
         """A parameter of shape [pairs of types] from a number or one number per pair of types.
 
