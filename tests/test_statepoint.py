@@ -54,7 +54,7 @@ from openmm_diffsim import (
     sample_trajectory,
 )
 from openmm_diffsim.engine import statepoint
-from openmm_diffsim.engine.adapters.scaling import SCALING
+from openmm_diffsim.statistics.scaling import SCALING
 from openmm_diffsim.engine.baths import read_pressure, read_temperature
 from openmm_diffsim.engine.recorder import FrameRecorder, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom
