@@ -102,7 +102,10 @@ def _forces(context: openmm.Context, learned: Adapter) -> dict[str, Any]:
     for force in context.getSystem().getForces():
         if force.getName() in learned.names:
             continue
-        force = learned.without_learned(force, context.getSystem())
+        if learned.learns_of(force):
+            copy = openmm.XmlSerializer.clone(force)
+            learned.hide(force, copy)
+            force = copy
         name, count = force.getName(), 2
         while name in found:
             name, count = f"{force.getName()} {count}", count + 1

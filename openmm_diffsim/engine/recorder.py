@@ -21,10 +21,10 @@ from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..statistics.molecules import molecule_centres
+from ..statistics.scaling import SCALING, scaled
 from ..units import state_numbers
-from .adapters import Adapter, Bonds, attached, bonds_of, other_forces
+from .adapters import Adapter, Bonds, acting_forces, attached, bonds_of
 from .adapters.charges import charges_of
-from .adapters.scaling import SCALING, scaled
 from .axes import AxisScaling
 from .context import masses_of, platform_properties
 from .identity import rest_identity
@@ -67,7 +67,7 @@ class FrameRecorder:
         self._temperature = temperature
         self._recorders = [self._recorder_of(o, context) for o in self.observables]
         self._features = adapter.recorder(context, self.particles, trajectory)
-        self.others = RestForces(adapter.names, context)
+        self.others = RestForces(adapter.names, context, adapter)
         needs_virial = any(o.needs_virial for o in self.observables)
         self._features.want_virial(needs_virial)
         self._needs_virial = self.others.contribute and needs_virial
@@ -217,10 +217,21 @@ def check_recording(observable: Observable, adapter: Adapter, context: openmm.Co
 
 
 class RestForces:
-    """All forces of a System but the learned ones: do they contribute, and what is their virial."""
+    """All forces of a System but the learned ones: do they contribute, and what is their virial.
 
-    def __init__(self, learned: Collection[str], context: openmm.Context) -> None:
-        self._system = other_forces(context.getSystem(), learned)
+    Parameters
+    ----------
+    learned : collection of str
+        Names of Forces that are left out.
+    context : openmm.Context
+    adapter : Adapter, optional
+        What it learns of other Forces is taken out of them, as far as it can be.
+    """
+
+    def __init__(
+        self, learned: Collection[str], context: openmm.Context, adapter: Adapter | None = None
+    ) -> None:
+        self._system = acting_forces(context.getSystem(), learned, adapter)
         self.contribute = self._system.getNumForces() > 0
         self._original = context
         self._molecule_of = molecules_of(context)

@@ -4,7 +4,7 @@ from .base import Adapter, FeatureRecorder, attached
 from .bonded import BondAdapter, BondedAdapter
 from .bonds import Bonds, bonds_of
 from .network import NetworkAdapter, chosen_backend
-from .others import beyond_pairs, charges_between, nonbonded_between
+from .others import acting_forces, beyond_pairs, charges_between, nonbonded_between
 from .pair import PairAdapter
 from .pair_force import knot_table, pair_force, set_coefficients
 from .part import FieldPart
@@ -25,6 +25,7 @@ __all__ = [
     "PairTables",
     "SumAdapter",
     "TupleTables",
+    "acting_forces",
     "attached",
     "beyond_pairs",
     "bonds_of",

@@ -208,12 +208,19 @@ class Adapter:
             got=force.getName(),
         )
 
-    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
-        """A copy of a Force of the System, not its own, without what is learned of it.
+    def learns_of(self, force: openmm.Force) -> bool:
+        """Is anything learned of a Force of its System, which is not its own?"""
+        return False
 
-        The Force itself, where nothing is.
+    def hide(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """Put constants in place of what is learned of a Force into a copy of it."""
+
+    def take_out(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """Leave of a copy of a Force only the energy that does not depend on what is learned.
+
+        Where the two cannot be told apart in a Force the copy stays, and the recorder says what is
+        within.
         """
-        return force
 
     def check_beside(self, others: Sequence[Adapter]) -> None:
         """PotentialError where it cannot be in a sum with these others: it can be with any."""

@@ -17,10 +17,10 @@ from ...observables import Particles
 from ...potentials import AttachOptions, BondedBasis, BondedSpline, BondSpline, adapts
 from ...statistics.internal import COORDINATES
 from ...statistics.molecules import molecule_centres, parts_of
+from ...statistics.scaling import scaled
 from .base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory, unknown_to_context
 from .bonds import bonds_of
 from .part import FieldPart, displacement
-from .scaling import scaled
 from .system import is_periodic
 from .tabulated import LearnedTables, TupleTables, natural_spline
 from .tuples import tuples_for

@@ -13,7 +13,7 @@ from ..native import SplinePairForce
 from .base import Adapter
 from .bonds import with_inner
 from .pair_force import is_zero_table, pair_force, particle_types
-from .system import has_energy
+from .system import has_energy, without_forces
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -98,11 +98,32 @@ def beyond_pairs(system: openmm.System, learned: Adapter) -> str:
     return next((what for what, there in found.items() if there), "")
 
 
+def acting_forces(
+    system: openmm.System, names: Collection[str] = (), learned: Adapter | None = None
+) -> openmm.System:
+    """A copy of a System with the forces that act, but for those of these names.
+
+    ``learned``: without what it learns of them, as far as that can be taken out.
+    """
+    kept = without_forces(system)
+    for force in system.getForces():
+        if force.getName() in names or not _acts(force, system.getNumParticles()):
+            continue
+        copy = openmm.XmlSerializer.clone(force)
+        if learned is not None and learned.learns_of(force):
+            learned.take_out(force, copy)
+        if _acts(copy, system.getNumParticles()):
+            kept.addForce(copy)
+    return kept
+
+
 def _acts(force: openmm.Force, n: int) -> bool:
     """False for thermostats and the like, for what has no terms, and for one that is zero."""
     if any(a.any() and b.any() for a, b in _acting(force, n)):
         return True
     if isinstance(force, openmm.NonbondedForce):
+        if force.getNumExceptionParameterOffsets():
+            return True
         rows = [force.getExceptionParameters(i)[2:] for i in range(force.getNumExceptions())]
         return any(charge._value or epsilon._value for charge, _, epsilon in rows)
     if pair_force(force) is not None or not has_energy(force):

@@ -87,11 +87,19 @@ class SumAdapter(Adapter):
         """Those of all terms."""
         return frozenset().union(*(part.global_parameters for part in self.parts))
 
-    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
-        """Without what any of the terms learns."""
+    def learns_of(self, force: openmm.Force) -> bool:
+        """Does any of the terms?"""
+        return any(part.learns_of(force) for part in self.parts)
+
+    def hide(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """What any of the terms learns."""
         for part in self.parts:
-            force = part.without_learned(force, system)
-        return force
+            part.hide(force, copy)
+
+    def take_out(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """What any of the terms learns."""
+        for part in self.parts:
+            part.take_out(force, copy)
 
     def update(self, context: openmm.Context | None, temperature: Any) -> None:
         """Copy the present parameters of all terms."""

@@ -16,7 +16,6 @@ from ...observables import Charges, Particles
 from ...potentials import AttachOptions, adapts
 from ...statistics.molecules import molecule_centres
 from ..adapters.base import Adapter, Array, FeatureRecorder, IntArray, refuse_trajectory
-from ..adapters.scaling import SCALING, scaled
 from ..adapters.sum import SumRecorder
 from .frames import ProbedRecorder
 from .system import SystemParameters
@@ -117,15 +116,23 @@ class SystemParametersAdapter(Adapter):
             for (place, _), term in ways.items():
                 term.bring(place.find(self._system), context)
 
-    def without_learned(self, force: openmm.Force, system: openmm.System) -> openmm.Force:
-        """A copy of a Force, with constants in place of what is learned; itself if nothing is."""
-        holding = [t for place, t in self._placed() if place.find(system).this == force.this]
-        if not holding:
-            return force
-        copy = openmm.XmlSerializer.clone(force)
-        for term in holding:
+    def learns_of(self, force: openmm.Force) -> bool:
+        """Is anything learned of this Force?"""
+        return bool(self._terms_of(force))
+
+    def hide(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """Put constants in place of what is learned."""
+        for term in self._terms_of(force):
             term.hide(copy, self._layouts[term.name])
-        return copy
+
+    def take_out(self, force: openmm.Force, copy: openmm.Force) -> None:
+        """Leave E_0, as far as the terms can."""
+        for term in self._terms_of(force):
+            if term.leaves_rest(self._layouts[term.name]):
+                term.leave_rest(copy, self._layouts[term.name])
+
+    def _terms_of(self, force: openmm.Force) -> list[Term]:
+        return [t for place, t in self._placed() if place.find(self._system).this == force.this]
 
     def charges(self, charges: Charges) -> Charges:
         """With those of all terms."""
@@ -158,18 +165,23 @@ class SystemParametersAdapter(Adapter):
         self, terms: Sequence[Term], context: openmm.Context, particles: Particles
     ) -> FeatureRecorder:
         found = [term.features(context, self._layouts[term.name]) for term in terms]
-        c = np.concatenate([term.coefficients().numpy(force=True) for term in terms])
-        return _ParametersRecorder(found, c, particles.molecule_of)
+        within = [self._within(term) for term in terms]
+        return _ParametersRecorder(found, np.concatenate(within), particles.molecule_of)
+
+    def _within(self, term: Term) -> Array:
+        """The coefficients of what ``take_out`` leaves; zeros, where that is nothing."""
+        c = term.coefficients().numpy(force=True)
+        return 0 * c if term.leaves_rest(self._layouts[term.name]) else c
 
 
 class _ParametersRecorder(FeatureRecorder):
-    """The features of every term, and those of the virial by boxes that are scaled."""
+    """The features of every term, and those of the virial."""
 
     def __init__(
-        self, terms: Sequence[FrameFeatures], coefficients: Array, molecule_of: IntArray
+        self, terms: Sequence[FrameFeatures], within: Array, molecule_of: IntArray
     ) -> None:
         self._terms = terms
-        self._c = coefficients
+        self._within = within
         self._molecule_of = molecule_of
         self._last: tuple[Array, tuple[Array, Array]] | None = None
         super().__init__()
@@ -177,28 +189,25 @@ class _ParametersRecorder(FeatureRecorder):
     def features(self, positions: Array, box: Array | None) -> tuple[Array, Array]:
         """S and S' = -3 V dS/dV, moving whole molecules, as ``RestForces.virial`` does."""
         if self._last is None or self._last[0] is not positions:
-            self._last = positions, (self._at(positions, box), self._virials(positions, box))
+            self._last = positions, self._at(positions, box)
         return self._last[1]
 
     def energy_within(self, positions: Array, box: Array | None) -> float:
-        """All of it."""
-        return float(self._c @ self.features(positions, box)[0])
+        """All that ``take_out`` leaves: the Forces are the System's own."""
+        return float(self._within @ self.features(positions, box)[0])
 
     def virial_within(self, positions: Array, box: Array | None) -> float:
-        """All of it: the Forces are the System's own."""
-        return float(self._c @ self.features(positions, box)[1])
+        """Likewise."""
+        return float(self._within @ self.features(positions, box)[1])
 
-    def _at(self, positions: Array, box: Array | None) -> Array:
-        return np.concatenate([find(positions, box) for find in self._terms])
-
-    def _virials(self, positions: Array, box: Array | None) -> Array:
+    def _at(self, positions: Array, box: Array | None) -> tuple[Array, Array]:
         if box is None or not self.with_virial:
-            return np.full(len(self._c), 0.0 if self.with_virial else np.nan)
+            found = np.concatenate([term.energies(positions, box) for term in self._terms])
+            return found, np.full(len(found), 0.0 if self.with_virial else np.nan)
         centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
-        larger, smaller = (
-            self._at(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
-        )
-        return -(larger - smaller) / (2 * SCALING)
+        both = [term.both(positions, box, centres) for term in self._terms]
+        energies, virials = zip(*both, strict=True)
+        return np.concatenate(energies), np.concatenate(virials)
 
 
 def _warn_of_loss(term: str, force: str) -> None:

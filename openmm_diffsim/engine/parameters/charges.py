@@ -19,6 +19,7 @@ from ...potentials.values import Values, number_of
 from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
 from . import nonbonded
+from .charge_features import charge_features
 from .directions import Directions
 from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
@@ -236,6 +237,14 @@ class ChargesTerm(Term):
         """No charge."""
         self._put(force, layout, np.zeros(len(self.directions.names)))
 
+    def leaves_rest(self, layout: Layout) -> bool:
+        """Always."""
+        return True
+
+    def leave_rest(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """The charges of z = 0."""
+        self._put(force, layout, self.directions.at_zero)
+
     def _put(self, force: openmm.NonbondedForce, layout: Layout, charges: Array) -> None:
         q = _of_particles(layout, charges, layout.fixed)
         for i in np.flatnonzero(layout.type_of >= 0).tolist():
@@ -245,8 +254,11 @@ class ChargesTerm(Term):
             nonbonded.set_exception(force, k, charge=value)
 
     def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
-        """Energies of a copy of the force at several charges."""
-        return _Energies(self, context, layout)
+        """One pass over the pairs, and a mesh; with Ewald's sum, energies at several charges."""
+        force = self.place.find(context.getSystem())
+        if force.getNonbondedMethod() != force.Ewald:
+            return charge_features(self, context, layout)
+        return FrameFeatures(_Energies(self, context, layout))
 
 
 class _Energies:

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ...errors import AttachError, PotentialError
 from ...potentials.values import Values
-from ...statistics.molecules import minimum_image
-from ...statistics.powers import UNIT, PowerSums
+from ...statistics.powers import UNIT, ListedPowers
 from . import nonbonded
-from .mesh import Mesh
+from .mesh import mesh_features
 from .nonbonded import Nonbonded
+from .power_features import Joined, PowerFeatures, power_sums
 from .quadratic import MOST_DIRECTIONS, monomials
 from .selection import Kinds, check_options, chosen_types, one_value
 from .tail import tail
@@ -258,6 +258,14 @@ class LennardJonesTerm(Term):
         """Sigma 1 and epsilon 0."""
         self._put(force, layout, np.tile([1.0, 0.0], (len(self._names), 1)))
 
+    def leaves_rest(self, layout: Layout) -> bool:
+        """Unless offsets add to sigma or epsilon."""
+        return not layout.defaults
+
+    def leave_rest(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+        """Learned particles without any such energy."""
+        self.hide(force, layout)
+
     def _put(self, force: openmm.NonbondedForce, layout: Layout, values: Array) -> None:
         kinds = layout.type_of
         each = np.where((kinds >= 0)[:, None], values[kinds], layout.fixed)
@@ -274,70 +282,35 @@ class LennardJonesTerm(Term):
         _check_parameters(context, layout.defaults, self.name)
         if layout.has_mesh:
             _check_number(len(self.learned), self.name)
-        return _Sums(self, context, layout)
-
-
-class _Sums:
-    """Finds the features of a frame."""
-
-    def __init__(self, term: LennardJonesTerm, context: openmm.Context, layout: Layout) -> None:
-        force = term.place.find(context.getSystem())
-        n = len(term.classes)
-        pairs = np.array(term.pairs, dtype=np.int64)
+        force = self.place.find(context.getSystem())
+        n = len(self.classes)
+        pairs = np.array(self.pairs, dtype=np.int64)
+        a, b = pairs.T
         pair_of = np.full((n, n), -1, dtype=np.int64)
-        pair_of[pairs[:, 0], pairs[:, 1]] = pair_of[pairs[:, 1], pairs[:, 0]] = np.arange(
-            len(pairs)
+        pair_of[a, b] = pair_of[b, a] = np.arange(len(pairs))
+        sums = power_sums(
+            force, layout.class_of, pair_of, nonbonded.read(force).exceptions, layout.has_mesh
         )
-        method = force.getNonbondedMethod()
-        has_cutoff = method != openmm.NonbondedForce.NoCutoff
-        cutoff = force.getCutoffDistance()._value if has_cutoff else np.inf
-        switched = has_cutoff and force.getUseSwitchingFunction()
-        table = nonbonded.read(force)
-        self._sums = PowerSums(
-            layout.class_of,
-            pair_of,
-            len(pairs),
-            table.exceptions,
-            cutoff,
-            force.getSwitchingDistance()._value if switched else cutoff,
-            layout.has_mesh,
-        )
-        self._class_pairs = pairs
-        self._mesh = self._mesh_of(term, context, layout) if layout.has_mesh else None
-        self._n_mesh = int(np.prod(term.blocks.get("mesh", (0,))))
-        self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
-        self._tail = tail(force, layout.class_of, pairs)
         f = layout.following
-        self._pairs = f.pairs
-        self._pair = pair_of[layout.base_of[f.pairs[:, 0]], layout.base_of[f.pairs[:, 1]]]
-        self._factors = np.column_stack([f.scale * f.ratio**12, f.scale * f.ratio**6])
-        self._wraps = bool(force.getExceptionsUsePeriodicBoundaryConditions())
+        i, j = layout.base_of[f.pairs].T
+        listed = ListedPowers(
+            f.pairs,
+            pair_of[i, j],
+            np.column_stack([f.scale * f.ratio**12, f.scale * f.ratio**6]),
+            bool(force.getExceptionsUsePeriodicBoundaryConditions()),
+        )
+        found = PowerFeatures(
+            sums,
+            tail(force, layout.class_of, pairs),
+            bool(force.usesPeriodicBoundaryConditions()),
+            listed,
+        )
+        return Joined(found, self._mesh(context, layout)) if layout.has_mesh else found
 
-    def __call__(self, positions: Array, box: Array | None) -> Array:
-        own_box = box if self._is_periodic else None
-        sums = self._sums(positions, own_box)
-        mesh = np.zeros(self._n_mesh)
-        if self._mesh is not None:
-            mesh = self._mesh(positions, own_box, sums, self._class_pairs)
-        np.add.at(sums, self._pair, self._factors * self._exceptions(positions, own_box))
-        if own_box is not None:
-            sums += self._tail / np.prod(np.diag(own_box))
-        return np.concatenate([(sums * [1.0, -1.0]).ravel(), mesh])
-
-    @staticmethod
-    def _mesh_of(term: LennardJonesTerm, context: openmm.Context, layout: Layout) -> Mesh:
-        force = term.place.find(context.getSystem())
-        c = term._mesh_coefficients(*term._of_classes()).numpy(force=True).copy()
-        c[term.learned] = 0.0
-        return Mesh(force, context, layout.class_of, c, term.learned)
-
-    def _exceptions(self, positions: Array, box: Array | None) -> Array:
-        """(UNIT / r)^12 and (UNIT / r)^6 of each exception that follows."""
-        d = positions[self._pairs[:, 0]] - positions[self._pairs[:, 1]]
-        if box is not None and self._wraps:
-            d = minimum_image(d, box)
-        s6 = (UNIT**2 / np.sum(d**2, axis=1)) ** 3
-        return np.column_stack([s6**2, s6])
+    def _mesh(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
+        c = self._mesh_coefficients(*self._of_classes()).numpy(force=True)
+        force = self.place.find(context.getSystem())
+        return mesh_features(force, context, layout.class_of, c, self.learned)
 
 
 def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
@@ -363,8 +336,9 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
 def _check_method(force: openmm.NonbondedForce) -> None:
     if force.getNonbondedMethod() == force.LJPME and force.getUseSwitchingFunction():
         raise AttachError(
-            f"{force.getName()}: its energy with LJPME and a switching function is not known here: "
-            "setUseSwitchingFunction(False), which LJPME has little need of"
+            f"{force.getName()}: expected LJPME without a switching function: OpenMM's Reference and "
+            "CPU platforms leave it out and its GPU platforms do not, so that it is not one energy; "
+            "call setUseSwitchingFunction(False)"
         )
 
 

@@ -214,7 +214,7 @@ class ListedTerm(Term):
             sums = [np.bincount(layout.of, column, n) for column in columns]
             return np.array(sums, dtype=np.float64).T.ravel()
 
-        return found
+        return FrameFeatures(found)
 
 
 class HarmonicTerm(ListedTerm):

@@ -15,10 +15,11 @@ from torch import Tensor
 from ...errors import AttachError, PotentialError
 from ...io.checksum import brief
 from ...potentials.values import Values
-from ...statistics.powers import UNIT, PowerSums
+from ...statistics.powers import UNIT
 from ..adapters.pair_force import openmm_version
 from . import tables
 from .lennard_jones import KINDS, WEIGHTS
+from .power_features import PowerFeatures, power_sums
 from .selection import check_options, chosen_types, one_value, rounded
 from .term import ForcePlace, FrameFeatures, Term
 
@@ -235,28 +236,9 @@ class PairTablesTerm(Term):
         pair_of = np.full(self.value_of_pair.shape, -1, dtype=np.int64)
         a, b = self.pairs.T
         pair_of[a, b] = pair_of[b, a] = np.arange(len(a))
-        has_cutoff = force.getNonbondedMethod() != force.NoCutoff
-        cutoff = force.getCutoffDistance()._value if has_cutoff else np.inf
-        switched = has_cutoff and force.getUseSwitchingFunction()
-        sums = PowerSums(
-            row_of,
-            pair_of,
-            len(a),
-            tables.exclusions(force),
-            cutoff,
-            force.getSwitchingDistance()._value if switched else cutoff,
-        )
-        is_periodic = bool(force.usesPeriodicBoundaryConditions())
+        sums = power_sums(force, row_of, pair_of, tables.exclusions(force))
         tail = tables.tail(force, row_of, self.pairs)
-
-        def found(positions: Array, box: Array | None) -> Array:
-            own = box if is_periodic else None
-            both = sums(positions, own)
-            if own is not None:
-                both += tail / np.prod(np.diag(own))
-            return np.asarray((both * [1.0, -1.0]).ravel())
-
-        return found
+        return PowerFeatures(sums, tail, bool(force.usesPeriodicBoundaryConditions()))
 
 
 def _rows_of(atoms: Any, row_of: IntArray, epsilon: Array) -> dict[str, int]:

@@ -205,7 +205,7 @@ class ProbedTerm(Term):
                 raise self._no_polynomial(checks, there, said)
             return polynomial.features(energies)
 
-        return found
+        return FrameFeatures(found)
 
     def _no_polynomial(self, p: Array, there: Array, said: Array) -> SamplingError:
         worst = int(np.argmax(np.abs(there - said)))

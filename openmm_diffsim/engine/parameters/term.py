@@ -16,13 +16,38 @@ from ...errors import AttachError, PotentialError
 from ...io.checksum import brief, checksum, text_checksum
 from ...observables import Charges
 from ...potentials.values import Values
+from ...statistics.scaling import SCALING, scaled
 from ..context import masses_of
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-FrameFeatures = Callable[[Array, Array | None], Array]
-"""S, [coefficients], of positions [particles, 3] and a box [3, 3] or None, nm."""
+
+class FrameFeatures:
+    """Finds the features of frames; to be subclassed where virials are known without differences.
+
+    Parameters
+    ----------
+    find : callable
+        Gives S, [coefficients], of positions [particles, 3] and a box [3, 3] or None, nm.
+    """
+
+    def __init__(self, find: Callable[[Array, Array | None], Array]) -> None:
+        self._find = find
+
+    def energies(self, positions: Array, box: Array | None) -> Array:
+        """S, [coefficients]."""
+        return self._find(positions, box)
+
+    def both(self, positions: Array, box: Array, centres: Array) -> tuple[Array, Array]:
+        """S, and -dS / d ln lambda of a box that is scaled while molecules move whole.
+
+        ``centres`` [particles, 3] are those of the molecules of the particles, nm.
+        """
+        larger, smaller = (
+            self.energies(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
+        )
+        return self.energies(positions, box), -(larger - smaller) / (2 * SCALING)
 
 
 class Term(nn.Module):
@@ -192,6 +217,14 @@ class Term(nn.Module):
 
     def hide(self, force: Any, layout: Any) -> None:
         """Put constants in place of all that ``write`` writes: what is left identifies a fit."""
+        raise NotImplementedError
+
+    def leaves_rest(self, layout: Any) -> bool:
+        """Can its part of the energy be taken out of a Force, by ``leave_rest``?"""
+        return False
+
+    def leave_rest(self, force: Any, layout: Any) -> None:
+        """Leave of the energy of a Force what does not depend on the parameters: U - c . S."""
         raise NotImplementedError
 
     def particle_charges(self, charges: Charges, force: Any, layout: Any) -> Charges:
