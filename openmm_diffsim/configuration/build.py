@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from ..engine.start import ROOM_FOR_BAROSTAT, box_fluctuates, sides
 from ..engine.statepoint import StatePoint
 from ..errors import ConfigurationError, StatePointError
 from ..fluid import start_disordered, start_from
+from ..limits import shown
 from ..potentials import Potential, Sum
 from ..refinement import GaussNewton, Method, Refinement, Target
 from ..refinement.methods import METHODS
+from ..report.parameters import load_parameters
 from ..statistics.kernels import largest_range
 from .measured import build_target
 from .prepared import Known, Measured, Prepared, Tell, curve_of, measure, prepare
@@ -49,7 +52,7 @@ def build_refinement(configuration: Configuration, warn: Any = print) -> Refinem
             targets,
             _method(configuration.refine),
             largest_step=configuration.refine.largest_step,
-            **_workers(configuration),
+            **_workers(configuration, points),
         )
     for note in notes:
         tell(note)
@@ -72,13 +75,16 @@ def _known(configuration: Configuration, warn: Tell) -> Known:
 def _potential(configuration: Configuration, known: Known) -> Potential:
     """The sum of all terms, in the Systems of all state points."""
     terms = [term.build(known) for term in configuration.terms]
+    potential = terms[0] if len(terms) == 1 else Sum(terms)
+    if configuration.learned is not None:
+        load_parameters(potential, configuration.learned)
+    pairs = list(zip(configuration.terms, terms, strict=True))
+    pairs.sort(key=lambda pair: pair[0].attached)
     with told_warnings(known.tell):
         for place in known.places:
-            for term, potential in sorted(
-                zip(configuration.terms, terms, strict=True), key=lambda pair: pair[0].attached
-            ):
-                term.attach(potential, place)
-    return terms[0] if len(terms) == 1 else Sum(terms)
+            for term, part in pairs:
+                term.attach(part, place)
+    return potential
 
 
 def _state_point(place: Prepared, potential: Potential, warn: Tell) -> StatePoint:
@@ -109,30 +115,34 @@ def _method(section: RefineSection) -> str | Method:
     return METHODS[section.method](**section.options)
 
 
-def _workers(configuration: Configuration) -> dict[str, Any]:
-    """Where state points are sampled.
+def _workers(configuration: Configuration, points: Sequence[StatePoint]) -> dict[str, Any]:
+    """Where state points and their replicas are sampled, as ``Refinement`` takes it.
 
     Raises
     ------
     ConfigurationError
-        If this version cannot do so yet.
+        If it does not.
     """
     section = configuration.refine
     replicas = [state.replicas or section.replicas for state in configuration.states]
-    asked = {
-        "executor": section.executor != "here",
-        "workers": section.workers is not None,
-        "replicas": max(replicas) > 1,
-        "staleness": section.staleness > 0,
-    }
-    for key, is_asked in asked.items():
-        if is_asked:
+    asked: dict[str, Any] = {}
+    if section.executor != "here":
+        asked["executor"] = section.executor
+    if section.workers is not None:
+        asked["workers"] = section.workers
+    if max(replicas) > 1:
+        asked["replicas"] = dict(zip(points, replicas, strict=True))
+    if section.staleness:
+        asked["staleness"] = section.staleness
+    known = signature(Refinement).parameters
+    for key in asked:
+        if "workers" not in known or key not in known:
             raise ConfigurationError(
-                f"refine.{key}: got {getattr(section, key)!r}, which only executor = 'here' with "
-                "one replica of each state point can do so far",
+                f"refine.{key}: got {shown(getattr(section, key))}, which this version cannot do "
+                "yet: leave it out, state points are sampled one after the other",
                 key=f"refine.{key}",
             )
-    return {}
+    return asked
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from .. import io
 from ..errors import ConfigurationError
 from ..limits import shown
-from ..potentials import Potential
+from ..potentials import Potential, terms_of
 from ..refinement import ParameterTable
 
 PARAMETERS = "parameters.json"
@@ -62,10 +62,16 @@ def parameters_json(potential: Potential) -> bytes:
     return io.json_bytes(
         {
             "form": form_of(potential),
+            "first_knots": [_first_knot(term) for term in terms_of(potential)],
             "parameters": {n: p.tolist() for n, p in _numbers(potential.by_name())},
             "buffers": {n: b.tolist() for n, b in _numbers(_buffers(potential))},
         }
     )
+
+
+def _first_knot(term: Any) -> float | None:
+    """``r_min`` of a pair potential, nm, which a fit may have found; None of any other."""
+    return term.basis.r_min if term.pairs() else None
 
 
 def _numbers(tensors: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -111,7 +117,7 @@ def load_parameters(potential: Potential, folder: str | Path) -> Potential:
         If there is no such file, or it is of a potential of another form: what differs is named.
     """
     path = Path(folder) / PARAMETERS
-    kept = _read(path)
+    kept = read_parameters_json(folder)
     _check_form(path, kept["form"], form_of(potential))
     own: dict[str, Any] = {**potential.by_name(), **_buffers(potential)}
     found = {**kept["parameters"], **kept["buffers"]}
@@ -124,7 +130,15 @@ def load_parameters(potential: Potential, folder: str | Path) -> Potential:
     return potential
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_parameters_json(folder: str | Path) -> dict[str, Any]:
+    """What ``parameters_json`` wrote to the folder of a fit.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    path = Path(folder) / PARAMETERS
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
