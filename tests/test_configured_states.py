@@ -586,3 +586,27 @@ def test_files_of_several_states_have_their_names(folder: Path) -> None:
         load_parameters(other.potential, out)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_parameters(other.potential, folder)
+
+
+def test_a_configuration_begins_with_what_a_fit_has_learned(folder: Path) -> None:
+    raw = changed(MIXTURE, potential__r_min=None)
+    fit = build(raw, folder).run(1, 400, 10, 20, progress=False)
+    (out := folder / "out").mkdir()
+    write_results(fit, out, raw)
+    density = {"observable": "potential-energy", "value": -1.0, "uncertainty": 1.0}
+    state = {"name": "x50", "particles": [40, 40]}
+    other = changed(raw, state=[state], target=[density])
+    made = parse_configuration(other, folder, learned=out)  # without a g(r)
+    again = build_refinement(made, [].append)
+    assert again.potential.basis == fit.potential.basis
+    assert torch.equal(flat_parameters(again.potential), flat_parameters(fit.potential))
+    two = changed(other, potential=[raw["potential"], {"kind": "spline", "cutoff": 0.7}])
+    with pytest.raises(ConfigurationError, match=r"has 2 terms, but that in .*out 1"):
+        parse_configuration(two, folder, learned=out)
+    sum_raw = melt(folder)
+    fit = build(sum_raw, folder).run(1, 400, 10, 20, progress=False)
+    (out := folder / "sum").mkdir()
+    write_results(fit, out, sum_raw)
+    del sum_raw["target"][1:]
+    again = build_refinement(parse_configuration(sum_raw, folder, learned=out), [].append)
+    assert torch.equal(flat_parameters(again.potential), flat_parameters(fit.potential))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ class BondedSection(TermSection):
     def make(self, n_types: int) -> BondedSpline:
         """One that is zero."""
         return BONDED_KINDS[self.kind].make(knots=self.knots, n_types=n_types, **self.options)
+
+    def of_fit(self, first_knot: float | None) -> BondedSection:
+        """It begins at zero."""
+        return replace(self, initial="zero", file=None)
 
     def first_guess(self, known: Known) -> BondedSpline:
         """From a table, or the distribution that is measured of each type.

@@ -18,6 +18,7 @@ from ..fluid import start_disordered, start_from
 from ..potentials import Potential, Sum
 from ..refinement import GaussNewton, Method, Refinement, Target
 from ..refinement.methods import METHODS
+from ..report.parameters import load_parameters
 from ..statistics.kernels import largest_range
 from .measured import build_target
 from .prepared import Known, Measured, Prepared, Tell, curve_of, measure, prepare
@@ -106,13 +107,16 @@ def _known(configuration: Configuration, warn: Tell) -> Known:
 def _potential(configuration: Configuration, known: Known) -> Potential:
     """The sum of all terms, in the Systems of all state points."""
     terms = [term.build(known) for term in configuration.terms]
+    potential = terms[0] if len(terms) == 1 else Sum(terms)
+    if configuration.learned is not None:
+        load_parameters(potential, configuration.learned)
+    pairs = list(zip(configuration.terms, terms, strict=True))
+    pairs.sort(key=lambda pair: pair[0].attached)
     with told_warnings(known.tell):
         for place in known.places:
-            for term, potential in sorted(
-                zip(configuration.terms, terms, strict=True), key=lambda pair: pair[0].attached
-            ):
-                term.attach(potential, place)
-    return terms[0] if len(terms) == 1 else Sum(terms)
+            for term, part in pairs:
+                term.attach(part, place)
+    return potential
 
 
 def _state_point(place: Prepared, potential: Potential, warn: Tell) -> StatePoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,6 +80,12 @@ class PotentialSection(TermSection):
     def of_pair(self, types: tuple[int, int]) -> PairEntry:
         """What holds for one pair of types."""
         return self.pairs.get(types, PairEntry(self.initial, self.file, self.parameters))
+
+    def of_fit(self, first_knot: float | None) -> PotentialSection:
+        """With its ``r_min``, at zero or at any parameters."""
+        initial = "parameters" if PAIR_KINDS[self.kind].has_parameters else "zero"
+        r_min = first_knot if self.r_min is None else self.r_min
+        return replace(self, r_min=r_min, initial=initial, file=None, pairs={})
 
     def first_guess(self, known: Known) -> PairPotential:
         """As it begins: see ``build_potential``."""

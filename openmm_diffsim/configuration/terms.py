@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..errors import ConfigurationError, PotentialError
 from ..potentials import Potential
 from .section import Section
+
+Self = TypeVar("Self", bound="TermSection")
 
 if TYPE_CHECKING:
     from .prepared import Known, Prepared
@@ -41,6 +43,13 @@ class TermSection:
     def reach(self) -> float | None:
         """How far it acts between any two particles, nm; None: that is not of the box."""
         return None
+
+    def of_fit(self: Self, first_knot: float | None) -> Self:
+        """The same for a potential that was learned: nothing has to be guessed.
+
+        ``first_knot`` is the ``r_min``, nm, that it was found to have.
+        """
+        return self
 
     def first_guess(self, known: Known) -> Potential:
         """As it begins."""

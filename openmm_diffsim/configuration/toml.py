@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..io import read_regular
+from ..report.parameters import read_parameters_json
 from ..units import ReducedUnits, stated_units
 from .bonded import BONDED_KINDS, read_bonded
 from .dynamics import DynamicsSection
@@ -52,6 +53,8 @@ class Configuration:
     trusted: bool = False  # may what it names run code?
     units: ReducedUnits | None = None
     """That the file is in; all numbers here are in md units."""
+    learned: Path | None = None
+    """Folder of a fit, which the potential is from; None: it begins as the terms say."""
 
     @property
     def system(self) -> SystemSection:
@@ -69,8 +72,13 @@ class Configuration:
         return self.terms[0]
 
 
-def read_configuration(path: str | Path, trusted: bool = False) -> Configuration:
+def read_configuration(
+    path: str | Path, trusted: bool = False, learned: Path | None = None
+) -> Configuration:
     """Read and check a configuration file; paths in it are relative to its own folder.
+
+    With ``learned``, the output folder of a fit, the potential is what that fit has learned, and
+    no first guess is made: [potential] has to be of the same form.
 
     It may come from others. Unless it is ``trusted`` it cannot run code, neither an observable's
     nor that in a System, and writes nowhere but below the folder that the program runs in. What it
@@ -92,11 +100,11 @@ def read_configuration(path: str | Path, trusted: bool = False) -> Configuration
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from error
     except RecursionError as error:
         raise ConfigurationError(f"{path}: is not valid TOML: nested too deeply") from error
-    return parse_configuration(raw, path.parent, trusted)
+    return parse_configuration(raw, path.parent, trusted, learned)
 
 
 def parse_configuration(
-    raw: Mapping[str, Any], folder: Path, trusted: bool = False
+    raw: Mapping[str, Any], folder: Path, trusted: bool = False, learned: Path | None = None
 ) -> Configuration:
     """As ``read_configuration``, from a dictionary."""
     top = Section("", raw, folder, trusted)
@@ -107,9 +115,29 @@ def parse_configuration(
     targets = tuple(read_target(section, names) for section in top.sections("target"))
     refine = read_refine(top.section("refine"))
     top.finish()
-    made = Configuration(states, terms, targets, refine, raw, trusted, units)
+    if learned is not None:
+        terms = _of_fit(terms, learned)
+    made = Configuration(states, terms, targets, refine, raw, trusted, units, learned)
     _check_start(made)
     return made
+
+
+def _of_fit(terms: tuple[TermSection, ...], folder: Path) -> tuple[TermSection, ...]:
+    """The same terms, where nothing has to be guessed.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds no fit, or one of another number of terms.
+    """
+    knots = read_parameters_json(folder).get("first_knots", [])
+    if len(knots) != len(terms):
+        raise ConfigurationError(
+            f"potential: has {len(terms)} terms, but that in {folder} {len(knots)}; expected the "
+            "same [potential] as of that fit",
+            key="potential",
+        )
+    return tuple(term.of_fit(knot) for term, knot in zip(terms, knots, strict=True))
 
 
 def _units(top: Section) -> ReducedUnits | None:

@@ -69,12 +69,18 @@ def parameters_json(potential: Potential, covariance: Array | None = None) -> by
     """
     kept = {
         "form": form_of(potential),
+        "first_knots": [_first_knot(term) for term in potential.addends()],
         "parameters": {n: p.tolist() for n, p in _numbers(potential.by_name())},
         "buffers": {n: b.tolist() for n, b in _numbers(_buffers(potential))},
     }
     if covariance is not None and len(covariance) <= _MOST and np.isfinite(covariance).all():
         kept["covariance"] = covariance.tolist()
     return io.json_bytes(kept)
+
+
+def _first_knot(term: Any) -> float | None:
+    """``r_min`` of a pair potential, nm, which a fit may have found; None of any other."""
+    return term.basis.r_min if term.pairs() else None
 
 
 def _numbers(tensors: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -120,7 +126,7 @@ def load_parameters(potential: Potential, folder: str | Path) -> Potential:
         If there is no such file, or it is of a potential of another form: what differs is named.
     """
     path = Path(folder) / PARAMETERS
-    kept = _read(path)
+    kept = read_parameters_json(folder)
     _check_form(path, kept["form"], form_of(potential))
     own: dict[str, Any] = {**potential.by_name(), **_buffers(potential)}
     found = {**kept["parameters"], **kept["buffers"]}
@@ -138,13 +144,21 @@ def load_covariance(potential: Potential, folder: str | Path) -> Array | None:
 
     None where it did not, as of a network, or of more or other parameters than are learned here.
     """
-    kept = _read(Path(folder) / PARAMETERS).get("covariance")
+    kept = read_parameters_json(folder).get("covariance")
     n = sum(p.numel() for p in learned_parameters(potential))
     found = None if kept is None else np.asarray(kept, dtype=np.float64)
     return found if found is not None and found.shape == (n, n) else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_parameters_json(folder: str | Path) -> dict[str, Any]:
+    """What ``parameters_json`` wrote to the folder of a fit.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    path = Path(folder) / PARAMETERS
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
