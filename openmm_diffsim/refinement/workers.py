@@ -222,7 +222,7 @@ def _connected(address: str) -> Any:
             got=address,
         ) from error
     try:
-        return Client(address, timeout=_CONNECT, set_as_default=False)
+        return Client(address, timeout=_CONNECT, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise TargetError(
             f"executor: no Dask scheduler answers at {address} ({one_line(str(error), 200)}); is "
