@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -121,10 +122,12 @@ class StatePoint:
         barostat's step size and some random numbers are in no checkpoint, and begin anew in both.
         """
         checkpoint = self.simulation.context.createCheckpoint()
+        state = openmm.XmlSerializer.serialize(self.snapshot())
         text = {
             "platform": self.simulation.context.getPlatform().getName(),
             "checkpoint": base64.b64encode(checkpoint).decode(),
-            "state": openmm.XmlSerializer.serialize(self.snapshot()),
+            "state": state,
+            "seed": hashlib.sha256(state.encode()).hexdigest(),
             "step": str(self.simulation.currentStep),
         }
         self.deserialize(text)
@@ -135,10 +138,10 @@ class StatePoint:
         hardware and threads are, and OpenMM adds up in the same order.
 
         The Context is made anew. The random numbers of the integrator and of forces have seeds
-        that follow from the checkpoint.
+        that follow from the state, where the checkpoint does not hold them.
         """
         context = self.simulation.context
-        begin_anew(context, text["checkpoint"])
+        begin_anew(context, text["seed"])
         try:
             if text["platform"] != context.getPlatform().getName():
                 raise openmm.OpenMMException("another platform")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -89,6 +90,7 @@ class Kept:
 
 kept = Kept()
 """Of this process."""
+atexit.register(kept.drop)  # Contexts end before the modules that they need
 
 
 def configure_worker(

@@ -260,7 +260,7 @@ class Refinement(Results):
             )
         index = points.index(id(state_point))
         state, frames = self.states[index], self._frames
-        place = None if frames is None else frames.place(index, len(self.history))
+        place = None if frames is None else frames.place(index, 0, len(self.history))
         theta = sampled_with(self.potential, parameters)
         samples = state.read(trajectory, theta, temperature, pressure, place)
         state.add(samples)

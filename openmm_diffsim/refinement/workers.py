@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,37 +195,20 @@ def opened(given: Any, workers: int | None) -> Iterator[Here | Elsewhere]:
     TargetError
         If nobody answers at an address.
     """
-    if isinstance(given, str) and given == "here":
-        yield Here()
-    elif isinstance(given, str) and given == "processes":
-        with closing_all(Processes(workers)) as executor:
-            yield Elsewhere(executor)
-    elif isinstance(given, str):
-        with _connected(given) as client, closing_all(_of_dask(client)) as executor:
-            yield Elsewhere(executor)
-    elif callable(getattr(given, "get_executor", None)):  # a Dask Client
-        with closing_all(_of_dask(given)) as executor:
-            yield Elsewhere(executor)
-    else:
-        elsewhere = Elsewhere(given)
-        try:
-            yield elsewhere
-        finally:
-            elsewhere.abandon()
-
-
-@contextmanager
-def closing_all(executor: Executor) -> Iterator[Executor]:
-    """Afterwards nothing is waited for."""
-    try:
-        yield executor
-    finally:
-        executor.shutdown(wait=isinstance(executor, Processes), cancel_futures=True)
-
-
-def _of_dask(client: Any) -> Executor:
-    executor: Executor = client.get_executor(pure=False, retries=0)
-    return executor
+    with ExitStack() as stack:
+        if isinstance(given, str) and given == "here":
+            yield Here()
+            return
+        if isinstance(given, str) and given == "processes":
+            given = Processes(workers)
+            stack.callback(given.shutdown, cancel_futures=True)
+        elif isinstance(given, str):
+            given = stack.enter_context(_connected(given))
+        if callable(getattr(given, "get_executor", None)):  # a Dask Client
+            given = given.get_executor(pure=False, retries=0)
+        runner = Elsewhere(given)
+        stack.callback(runner.abandon)
+        yield runner
 
 
 def _connected(address: str) -> Any:
@@ -239,7 +222,7 @@ def _connected(address: str) -> Any:
             got=address,
         ) from error
     try:
-        return Client(address, timeout=_CONNECT, set_as_default=False)
+        return Client(address, timeout=_CONNECT, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise TargetError(
             f"executor: no Dask scheduler answers at {address} ({one_line(str(error), 200)}); is "
