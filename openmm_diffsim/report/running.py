@@ -25,8 +25,8 @@ def manifest_of(fit: Refinement, folder: Path) -> Manifest:
 class RunningPage:
     """Writes report.html after a round; left out where that would take too much of the time.
 
-    For ``on_round`` of ``Refinement.run``. A page that cannot be written is told once, and ends no
-    fit.
+    For ``on_round`` of ``Refinement.run``. What keeps a page from being written is told once, and
+    ends no fit, whatever it is.
 
     Parameters
     ----------
@@ -38,6 +38,7 @@ class RunningPage:
     def __init__(self, folder: Path, configuration: Mapping[str, Any], warn: Callable[[str], Any]):
         self._folder, self._configuration, self._warn = folder, configuration, warn
         self._cost, self._written = 0.0, -float("inf")
+        self._told: set[str] = set()
 
     def __call__(self, fit: Refinement) -> None:
         """After a round of this fit."""
@@ -47,9 +48,13 @@ class RunningPage:
         try:
             content = page.fit_page(fit, self._folder.resolve().name, self._configuration)
             manifest_of(fit, self._folder).write({page.NAME: content})
-        except (DiffsimError, OSError) as error:
-            self._warn(f"warning: the page of this round was not written: {error}")
-            self._cost = float("inf")
-            return
+        except Exception as error:
+            what = str(error) if isinstance(error, DiffsimError | OSError) else repr(error)
+            self._tell(f"warning: the page of a round was not written: {what}")
         self._written = time.perf_counter()
         self._cost = self._written - start
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._warn(text)

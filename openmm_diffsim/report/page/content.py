@@ -84,7 +84,7 @@ def asked(fit: Refinement) -> list[tuple[str, list[str]]]:
             f"{_state_name(k, s)}: {t}"
             for k, (s, t) in enumerate(zip(fit.states, states, strict=True))
         ]
-    terms = [f"{term.name}: {_kind(term)}, {_learned(term)}" for term in fit.potential.addends()]
+    terms = [_term_text(term) for term in fit.potential.addends()]
     names = names_of(fit.targets)
     targets = [f"{n}: {_target_text(fit, t)}" for n, t in zip(names, fit.targets, strict=True)]
     return [
@@ -93,6 +93,11 @@ def asked(fit: Refinement) -> list[tuple[str, list[str]]]:
         ("From", targets),
         ("By", [_words(type(fit.method).__name__)]),
     ]
+
+
+def _term_text(term: Any) -> str:
+    name = "" if term.name == type(term).__name__ else f"{term.name}: "
+    return f"{name}{_kind(term)}, {_learned(term)}"
 
 
 def _learned(term: Any) -> str:
