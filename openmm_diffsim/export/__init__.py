@@ -1,5 +1,6 @@
-"""What was learned, for other programs: LAMMPS, GROMACS and HOOMD-blue."""
+"""What was learned, for LAMMPS, GROMACS and HOOMD-blue; and their tables back in."""
 
+from ..io import read_tabulated
 from .gromacs import gromacs, write_gromacs
 from .hoomd import hoomd, write_hoomd
 from .lammps import REAL, LammpsUnits, lammps, lennard_jones_units, write_lammps
@@ -22,4 +23,5 @@ __all__ = [
     "lennard_jones_units",
     "model_of",
     "read_results",
+    "read_tabulated",
 ]

@@ -194,9 +194,9 @@ def _model(
         _molecules(system, excluded),
         _vectors(state.getPositions(asNumpy=True), unit.nanometer, len(masses)),
         _velocities(state, len(masses)),
-        _box(tables, state),
+        box := _box(tables, state),
         temperature,
-        _left_out(system, tables),
+        [*_left_out(system, tables), *_narrow(tables, box)],
     )
 
 
@@ -309,3 +309,15 @@ def _left_out(system: openmm.System, tables: LearnedTables) -> list[str]:
         said.append(f"{system.getNumConstraints()} constraints of bond lengths")
     barostats = [f for f in system.getForces() if "Barostat" in type(f).__name__]
     return said + [f"the {type(f).__name__}: the volume is constant" for f in barostats]
+
+
+def _narrow(tables: LearnedTables, box: Array | None) -> Iterator[str]:
+    """OpenMM takes one image of each pair, other programs all that are within the cutoff."""
+    cutoff = max((pair.cutoff for pair in tables.pairs), default=0.0)
+    width = np.inf if box is None else 1 / np.linalg.norm(np.linalg.inv(box), axis=0).max()
+    if 2 * cutoff > width:
+        yield (
+            f"that a pair acts by its nearest image only: the box is {width:.3g} nm wide between "
+            f"its faces, less than twice the cutoff of {cutoff:.3g} nm, and other programs count "
+            "all images"
+        )

@@ -6,7 +6,7 @@ from .files import atomic_write_bytes, csv_bytes, json_bytes, write_csv, write_j
 from .frames import Frames, FrameWriter
 from .matrices import read_matrix
 from .regular import check_regular, read_regular
-from .tables import read_potential
+from .tables import read_potential, read_tabulated
 
 __all__ = [
     "FrameWriter",
@@ -20,6 +20,7 @@ __all__ = [
     "read_matrix",
     "read_potential",
     "read_regular",
+    "read_tabulated",
     "tidy",
     "write_csv",
     "write_json",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TargetError
+from .engines import LammpsTable, angles_in_radians, is_lammps_table, lammps_tables, xvg_potential
 from .text import Block, Sheet, parse, read_text
 
 _FEWEST_ROWS = 5
@@ -102,7 +103,8 @@ def read_potential(
 
     Of several pairs of types it may have a column each, or two with an unused one behind each, as
     in the potential.csv of a fit; else all have the same u. Rows that VOTCA flags as undefined are
-    left out.
+    left out. A table of LAMMPS, which has to say its units, or of GROMACS is known by its content;
+    one from 0 to 180 or from -180 to 180 is of angles in degrees, which become rad.
 
     Returns
     -------
@@ -115,7 +117,13 @@ def read_potential(
         As for `read_table`; also when there are more columns, a number is missing, r is negative
         or there twice, or there are fewer than 5 rows.
     """
-    table, _ = read_table(path)
+    return _as_potential(_potential_table(Path(path), n_pairs), n_pairs, least)
+
+
+def _as_potential(
+    table: Table, n_pairs: int, least: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As ``read_potential``."""
     n = table.values.shape[1]
     shared = {2: [1] * n_pairs, 3: [1] * n_pairs}
     own = {1 + n_pairs: range(1, n), 1 + 2 * n_pairs: range(1, n, 2)}
@@ -135,6 +143,71 @@ def read_potential(
         raise table.error("this r is in the file twice", order[place + 1])
     require_rows(table, len(r))
     return r[order], u[:, order]
+
+
+def read_tabulated(
+    path: str | os.PathLike[str], section: str | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """q and u of a table of pairs, bonds, angles or dihedral angles, as ``set_table`` takes them.
+
+        bond.set_table(*diffsim.export.read_tabulated("bond.table", "BOND_2"), type=1)
+
+    Of LAMMPS (which has to say its units: # UNITS: real), GROMACS, VOTCA, or any columns of q
+    (nm, rad) and u (kJ/mol).
+
+    Parameters
+    ----------
+    section : keyword of one of several tables in a file of LAMMPS
+
+    Returns
+    -------
+    q : [n], ascending, nm or rad
+    u : [n], kJ/mol
+
+    Raises
+    ------
+    TargetError
+        As for `read_potential`; or there is no such section.
+    """
+    path = Path(path)
+    r, u = _as_potential(_potential_table(path, 1, section), 1, -np.inf)
+    return r, u[0]
+
+
+def _potential_table(path: Path, n_pairs: int, section: str | None = None) -> Table:
+    """r and u, from a file of LAMMPS or GROMACS or any other, in md units."""
+
+    def refuse(what: str, line: int | None) -> TargetError:
+        return table_error(path, what, line)
+
+    text = read_text(path, refuse)
+    if is_lammps_table(text):
+        return _of_sections(path, lammps_tables(text, refuse), n_pairs, section)
+    if section is not None:
+        raise refuse(f"section: got {section!r}, and it is no table file of LAMMPS", None)
+    table, _ = read_table(path)
+    values = xvg_potential(table.values)
+    values = table.values if values is None else values
+    q = angles_in_radians(values[:, 0])
+    return table.with_values(np.column_stack([q, values[:, 1:]]))
+
+
+def _of_sections(
+    path: Path, sections: list[LammpsTable], n_pairs: int, wanted: str | None
+) -> Table:
+    """One table, or one of each pair of types in their order."""
+    names = ", ".join(each.keyword for each in sections)
+    if wanted is not None:
+        sections = [each for each in sections if each.keyword == wanted]
+    if len(sections) not in {1, n_pairs}:
+        raise table_error(
+            path,
+            f"section: got {wanted!r}, expected {n_pairs} of {names}; take out the others",
+        )
+    first = sections[0]
+    if any(not np.array_equal(each.q, first.q) for each in sections):
+        raise table_error(path, f"the tables {names} are of other distances; expected the same")
+    return Table(np.column_stack([first.q, *(each.u for each in sections)]), path, first.lines)
 
 
 def require_rows(table: Table, n_rows: int, fewest: int = _FEWEST_ROWS) -> None:
