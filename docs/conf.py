@@ -32,7 +32,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 exclude_patterns = ["README.md"]
 
-autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
+autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
 napoleon_google_docstring = False
 napoleon_use_ivar = True  # or attributes would be described twice
@@ -96,13 +96,15 @@ def write_reference(app: Sphinx) -> None:
 
 def directive(name: str) -> str:
     found = getattr(openmm_diffsim, name, None)
+    head, options = "", ""
     if name in MODULES:
-        but = ", ".join(openmm_diffsim.__all__)
-        head, options = f"## {name}\n\n", f"\n   :exclude-members: {but}"
-        kind = "module"
+        kind, head = "module", f"## {name}\n\n"
+        options = f"\n   :exclude-members: {', '.join(openmm_diffsim.__all__)}"
+    elif isinstance(found, type):
+        kind = "class"
+        options = "" if found.__bases__ == (object,) else "\n   :show-inheritance:"
     else:
-        head, options = "", ""
-        kind = "class" if isinstance(found, type) else "function"
+        kind = "function"
     return f"{head}```{{eval-rst}}\n.. auto{kind}:: openmm_diffsim.{name}{options}\n```\n"
 
 

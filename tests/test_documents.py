@@ -59,6 +59,15 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert broken_links(tmp_path / "a.md") == ["a.md#three", "b.md"]
 
 
+def test_the_readme_has_the_commands_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^<!-- command: (.*) -->\n```sh\n(.*)\n```$", readme, flags=re.M))
+    assert list(blocks) == ["main job", "tests"]
+    assert all(block.startswith("python3 -m venv .venv && . ") for block in blocks.values())
+    _, main_job = blocks["main job"].split(" pip install --quiet . && ")  # as .ci/run does
+    assert main_job.startswith("openmm-diffsim refine examples/lennard_jones.toml && python ")
+
+
 def test_every_page_is_on_the_site() -> None:
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     listed = {

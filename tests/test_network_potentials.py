@@ -118,6 +118,13 @@ def test_every_image_in_range_is_found(box_name: str, cutoff: float, scripted: b
         assert any(i == j for i, j, _ in found)
 
 
+def test_without_its_library_a_neighbour_list_says_what_to_do(monkeypatch) -> None:
+    """The package itself does without it."""
+    monkeypatch.setitem(sys.modules, "vesin_torch", None)
+    with pytest.raises(PotentialError, match="pip install vesin-torch"):
+        NeighborPairs(0.9)
+
+
 def test_half_list_has_each_pair_once() -> None:
     x, box = frame()
     full, half = (NeighborPairs(0.9, both)(x, box)[2].norm(dim=1) for both in (True, False))
