@@ -78,7 +78,7 @@ def groups_of(
     if types is not None and atoms.size and len(types) <= atoms.max():
         raise AttachError(
             f"types: expected one for each particle of the System, got {len(types)}; "
-            "diffsim.atom_types(forcefield, topology) gives them",
+            "diffsim.atom_types(...) gives them",
             got=len(types),
         )
     kinds = None if types is None else [_either_way([types[i] for i in row]) for row in atoms]

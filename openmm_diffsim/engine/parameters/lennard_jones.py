@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,7 @@ class LennardJonesTerm(Term):
         *,
         learn: tuple[str, ...] = ("sigma", "epsilon"),
         bounds: dict[str, tuple[float, float]] | None = None,
+        types: Sequence[str] | None = None,
         force: Any = None,
         name: str = "lennard_jones",
     ) -> LennardJonesTerm:
@@ -103,6 +105,9 @@ class LennardJonesTerm(Term):
             Those of one name are one type, with one sigma and epsilon. Without names, particles
             that have the same at the start are one type. Default: all particles whose epsilon is
             not zero.
+        types : sequence of str, optional
+            Of each particle of the System, such as ``atom_types`` gives. Particles of one of these
+            are then one type, and ``atoms`` may be names of them.
         learn : tuple of "sigma", "epsilon"
             The other one stays.
         bounds : dict, optional
@@ -124,11 +129,11 @@ class LennardJonesTerm(Term):
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
-        types = chosen_types(chosen, table.particles[:, 1:])
+        found = chosen_types(chosen, table.particles[:, 1:], types)
         values = {
             what: Values(
-                list(types),
-                one_value(types, table.particles[:, column], what),
+                list(found),
+                one_value(found, table.particles[:, column], what),
                 positive=True,
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
@@ -137,8 +142,8 @@ class LennardJonesTerm(Term):
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
         term = cls(name, place, **values)
-        term._kinds = Kinds(system, types, table.particles)
-        term.keep(system, term._layout(system, types))
+        term._kinds = Kinds(system, found, table.particles)
+        term.keep(system, term._layout(system, found))
         return term
 
     # Torch ----------------------------------------------------------------------------------------

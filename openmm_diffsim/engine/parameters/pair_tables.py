@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,7 @@ class PairTablesTerm(Term):
         *,
         learn: tuple[str, ...] = ("sigma", "epsilon"),
         bounds: dict[str, tuple[float, float]] | None = None,
+        types: Sequence[str] | None = None,
         force: Any = None,
         name: str = "pair_tables",
     ) -> PairTablesTerm:
@@ -86,7 +88,7 @@ class PairTablesTerm(Term):
         place = ForcePlace.of(system, openmm.CustomNonbondedForce, force)
         found = tables.read(place.find(system))
         start = np.stack(found.sites(), axis=-1)
-        rows = _rows_of(atoms, found.row_of, np.diagonal(start[..., 1]))
+        rows = _rows_of(atoms, found.row_of, np.diagonal(start[..., 1]), types)
         owned = _own_pairs(list(rows.values()), start)
         names = list(rows)
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
@@ -258,12 +260,14 @@ class PairTablesTerm(Term):
         return found
 
 
-def _rows_of(atoms: Any, row_of: IntArray, epsilon: Array) -> dict[str, int]:
+def _rows_of(
+    atoms: Any, row_of: IntArray, epsilon: Array, types: Sequence[str] | None
+) -> dict[str, int]:
     """The row of the tables of each type."""
     chosen = np.flatnonzero(epsilon[row_of] > 0) if atoms is None else atoms
-    types = chosen_types(chosen, row_of[:, None].astype(np.float64))
-    rows = one_value(types, row_of.astype(np.float64), "row of the tables").astype(np.int64)
-    for (name, particles), row in zip(types.items(), rows.tolist(), strict=True):
+    found = chosen_types(chosen, row_of[:, None].astype(np.float64), types)
+    rows = one_value(found, row_of.astype(np.float64), "row of the tables").astype(np.int64)
+    for (name, particles), row in zip(found.items(), rows.tolist(), strict=True):
         there = int(np.sum(row_of == row))
         if there != len(particles) or not epsilon[row] > 0:
             raise PotentialError(
@@ -272,7 +276,7 @@ def _rows_of(atoms: Any, row_of: IntArray, epsilon: Array) -> dict[str, int]:
                 got=len(particles),
                 expected=there,
             )
-    return dict(zip(types, rows.tolist(), strict=True))
+    return dict(zip(found, rows.tolist(), strict=True))
 
 
 def _own_pairs(rows: list[int], start: Array) -> list[tuple[int, int]]:

@@ -221,12 +221,13 @@ class ForcePlace:
         own: list[Any] = [f for f in system.getForces() if type(f) is kind]
         chosen = [k for k, f in enumerate(own) if force is None or _is_meant(f, force)]
         if len(chosen) != 1:
-            names = [f.getName() for f in own]
+            there = {k: f.getName() for k, f in enumerate(system.getForces()) if type(f) is kind}
             raise AttachError(
                 f"force: expected one {kind.__name__} of the System"
                 + ("" if force is None else f" that is {force!r}")
-                + f", found {len(chosen)} among {names or 'none'}; name it, force='...'",
-                got=names,
+                + f", found {len(chosen)} among {there or 'none'}; name it, force='...', or where "
+                "names are alike force=system.getForce(...)",
+                got=list(there.values()),
             )
         return cls(kind, chosen[0])
 
