@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 import pytest
+import torch
 from openmm import app, unit
 from peptides import alanine_dipeptide, folded
 from readers import amber, charmm, gromacs
+from systems import context_of, empty_system, energy_and_forces, lattice
 from test_parameter_terms import check_features
+from test_system_parameters import features_of
 
 import openmm_diffsim as diffsim
+from openmm_diffsim.engine.adapters import attached
 from openmm_diffsim.errors import AttachError, PotentialError
 
 NM = unit.nanometer
@@ -120,3 +125,108 @@ def test_ties_by_types_of_files(tmp_path: Path) -> None:
         diffsim.SystemParameters(system).lennard_jones(types=types[:3])
     with pytest.raises(PotentialError, match="with types= names of types"):
         diffsim.SystemParameters(system).lennard_jones(["CH2"])
+
+
+# OPLS --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [1, 3])
+@pytest.mark.parametrize("switch", [None, 0.7])
+def test_geometric_rules_of_gromacs(tmp_path: Path, rule: int, switch: float | None) -> None:
+    """With the 1-4 pairs of its CustomBondForce, and what is charged elsewhere."""
+    top, x = gromacs(tmp_path, rule)
+    system = top.createSystem(**PME, switchDistance=switch, useDispersionCorrection=False)
+    potential = learned(system, "charges")
+    term = potential.lennard_jones(types=diffsim.atom_types(top))
+    assert term.sigma.names == ("CH3", "CH2", "OH", "HO", "OW")
+    assert term.sigma.numbers() == pytest.approx([0.39, 0.395, 0.307, 0.1, 0.315])
+    assert term.epsilon.numbers() == pytest.approx([0.73, 0.5, 0.71, 0.05, 0.636])
+    check_features(potential, system, x, tries=20)
+
+
+def test_pairs_of_opls_follow_their_particles(tmp_path: Path) -> None:
+    """By the geometric rule, with the half that the file says."""
+    top, _ = gromacs(tmp_path)
+    system = top.createSystem(**PME)
+    potential = diffsim.SystemParameters(system)
+    term = potential.lennard_jones({"O": np.arange(3, 30, 5)}, force="LennardJonesForce")
+    with torch.no_grad():
+        term.sigma.theta += 0.1
+        term.epsilon.theta += 0.2
+    attached(potential, system).update(None, None)
+    pairs = next(f for f in system.getForces() if f.getName() == "LennardJonesExceptions")
+    (c, a), own = pairs.getBondParameters(0)[2], (0.307 * np.exp(0.1), 0.71 * np.exp(0.2))
+    sigma, epsilon = np.sqrt(0.39 * own[0]), 0.5 * np.sqrt(0.73 * own[1])
+    assert [c, a] == pytest.approx([4 * epsilon * sigma**6, 4 * epsilon * sigma**12], rel=1e-8)
+
+
+def test_the_correction_of_opls_beyond_the_cutoff(tmp_path: Path) -> None:
+    """OpenMM integrates it, to five digits."""
+    top, x = gromacs(tmp_path)
+    energies, found = [], []
+    for corrected in (True, False):
+        system = top.createSystem(**PME, useDispersionCorrection=corrected)
+        potential, context = learned(system, "lennard_jones"), context_of(system, x, "Reference")
+        energies.append(energy_and_forces(context)[0])
+        c = potential.coefficients().detach().numpy()
+        found.append(c @ features_of(potential, context))
+    assert found[0] - found[1] == pytest.approx(energies[0] - energies[1], rel=1e-5)
+    assert energies[0] - energies[1] < -1.0
+
+
+@pytest.mark.parametrize(
+    ("energy", "rows"),
+    [
+        ("4*e*((s/r)^12-(s/r)^6); s=sqrt(s1*s2); e=sqrt(e1*e2)", [(0.3, 0.5), (0.35, 0.9)]),
+        ("4*e*((s/r)^12-(s/r)^6); s=0.5*(s1+s2); e=sqrt(e1*e2)", [(0.3, 0.5), (0.35, 0.9)]),
+    ],
+)
+def test_sigma_and_epsilon_of_a_custom_force(energy: str, rows: Any) -> None:
+    """As XML files have them for OPLS."""
+    system, force = empty_system(27, 1.4 * np.eye(3)), openmm.CustomNonbondedForce(energy)
+    for name in "se":
+        force.addPerParticleParameter(name)
+    for k in range(27):
+        force.addParticle(rows[k % 2])
+    force.setNonbondedMethod(force.CutoffPeriodic)
+    force.setCutoffDistance(0.6)
+    force.addExclusion(0, 1)
+    system.addForce(force)
+    potential = diffsim.SystemParameters(system)
+    term = potential.lennard_jones()
+    assert term.sigma.numbers() == pytest.approx([0.3, 0.35])
+    check_features(potential, system, lattice(27, 1.4 * np.eye(3), 0.05), tries=20)
+
+
+def test_what_is_no_lennard_jones_force_is_refused() -> None:
+    system, force = empty_system(4, np.eye(3)), openmm.CustomNonbondedForce("a1*a2*exp(-b1*b2*r)")
+    for name in "ab":
+        force.addPerParticleParameter(name)
+    for _ in range(4):
+        force.addParticle([1.0, 2.0])
+    system.addForce(force)
+    with pytest.raises(AttachError, match="expected a CustomNonbondedForce of Lennard-Jones"):
+        diffsim.SystemParameters(system).lennard_jones()
+    force.setEnergyFunction("a1*a2/r^12-b1*b2/r^6")
+    force.setParticleParameters(2, [0.5, 0.0])
+    with pytest.raises(AttachError, match=r"particle 2 has \[0.5, 0.0\], one of its coefficients"):
+        diffsim.SystemParameters(system).lennard_jones()
+
+
+@pytest.mark.parametrize("rule", [1, 2, 3])
+def test_tables_of_gromacs_know_their_rule(tmp_path: Path, rule: int) -> None:
+    top, x = gromacs(tmp_path, rule, nbfix=True)
+    system = top.createSystem(**PME, useDispersionCorrection=False)
+    potential = diffsim.SystemParameters(system)
+    assert potential.pair_tables().sigma.names == ("0", "1", "2", "3", "4", "0-4")
+    check_features(potential, system, x, tries=10)
+
+
+def test_opls_goes_to_another_system(tmp_path: Path) -> None:
+    """A vapour of one molecule has the parameters of the liquid."""
+    top, _ = gromacs(tmp_path)
+    vapour, x = gromacs(tmp_path, chains=1, waters=0)
+    liquid, gas = top.createSystem(**PME), vapour.createSystem()
+    potential = learned(liquid, "lennard_jones")
+    potential.attach(gas)
+    check_features(potential, gas, x, tries=5)

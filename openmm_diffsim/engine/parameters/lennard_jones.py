@@ -1,4 +1,4 @@
-"""Sigma and epsilon of particles in a NonbondedForce."""
+"""Sigma and epsilon of particles in a NonbondedForce, or in a custom force that has them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from ...potentials.values import Values
 from ...statistics.molecules import minimum_image
 from ...statistics.powers import UNIT, PowerSums
 from . import nonbonded
+from .custom_sites import CustomSites
 from .mesh import Mesh
 from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials
+from .rules import Rule
 from .selection import Kinds, chosen_types, one_value
-from .tail import tail
-from .term import ForcePlace, FrameFeatures, Term
+from .sites import Sites
+from .term import ForcePlace, FrameFeatures, Term, forces_of, is_meant
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,18 +68,20 @@ class LennardJonesTerm(Term):
         S_ab12 = sum_ij w(r) (0.3 nm / r)^12,       c_ab6 = 4 epsilon_ab (sigma_ab / 0.3 nm)^6,
 
     S_ab6 likewise with a minus sign, over the pairs of each two classes a, b of particles with
-    OpenMM's combination rules, switching function w and dispersion correction. With LJPME, what its
-    mesh adds is a polynomial of second degree in epsilon^(1/2) sigma^3, see ``Mesh``. Classes are
-    the types that are learned and, of all other particles, those of equal parameters. An exception
-    counts too where its sigma is that of the combination rule at the start, with its own scale.
+    the Force's combination rule, switching function w and dispersion correction. With LJPME, what
+    its mesh adds is a polynomial of second degree in epsilon^(1/2) sigma^3, see ``Mesh``. Classes
+    are the types that are learned and, of all other particles, those of equal parameters. An
+    exception counts too where its sigma is that of the combination rule at the start, with its own
+    scale.
 
     Use ``of`` to make one.
     """
 
     is_alone = True
 
-    def __init__(self, name: str, place: ForcePlace, sigma: Values, epsilon: Values) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, sites: Sites, sigma: Values, epsilon: Values) -> None:
+        super().__init__(name, sites.place)
+        self.sites = sites
         self.sigma, self.epsilon = sigma, epsilon
         self._kinds: Kinds | None = None
         self._names = sigma.names
@@ -112,8 +116,11 @@ class LennardJonesTerm(Term):
             The other one stays.
         bounds : dict, optional
             Of "sigma" (nm) or "epsilon" (kJ/mol), a least and a largest value.
-        force : str or openmm.NonbondedForce, optional
-            Which one, where there are several.
+        force : str or openmm.Force, optional
+            Which one, where there are several. Default: the NonbondedForce, or where that has
+            none the CustomNonbondedForce with two numbers of each particle that are Lennard-Jones
+            parameters, of either combination rule: OPLS as GROMACS's files have it. A
+            CustomBondForce with such numbers has its 1-4 pairs.
         name : str
             Of the term.
 
@@ -126,8 +133,8 @@ class LennardJonesTerm(Term):
             If there is no such force, or it does what is not known here.
         """
         check_options(learn, bounds or {})
-        place = ForcePlace.of(system, openmm.NonbondedForce, force)
-        table = nonbonded.read(place.find(system))
+        sites = _sites_of(system, force)
+        table = sites.read(system)
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
         found = chosen_types(chosen, table.particles[:, 1:], types)
         values = {
@@ -141,7 +148,7 @@ class LennardJonesTerm(Term):
             )
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
-        term = cls(name, place, **values)
+        term = cls(name, sites, **values)
         term._kinds = Kinds(system, found, table.particles)
         term.keep(system, term._layout(system, found))
         return term
@@ -176,7 +183,7 @@ class LennardJonesTerm(Term):
         """c_ab12 and c_ab6 of each pair, flat, kJ/mol."""
         a, b = torch.tensor(self.pairs).T
         sigma, epsilon = self._of_classes()
-        s6 = (0.5 * (sigma[a] + sigma[b]) / UNIT) ** 6
+        s6 = (self.sites.rule(sigma[a], sigma[b]) / UNIT) ** 6
         depth = 4 * torch.sqrt(epsilon[a] * epsilon[b])
         c = torch.stack([depth * s6**2, depth * s6], dim=1).reshape(-1)
         if not self.has_mesh:
@@ -200,43 +207,46 @@ class LennardJonesTerm(Term):
         return sigma, epsilon
 
     def form(self) -> dict[str, Any]:
-        """Also the classes that are not learned."""
-        return super().form() | {"classes": [list(c) for c in self.classes]}
+        """Also the classes that are not learned, and the combination rule."""
+        rule = {"rule": self.sites.rule.__name__}
+        return super().form() | rule | {"classes": [list(c) for c in self.classes]}
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def frame_of(self, force: openmm.NonbondedForce) -> Any:
-        """Its method, exceptions and offsets."""
-        return nonbonded.frame_of(force)
+    @property
+    def places(self) -> tuple[ForcePlace, ...]:
+        """Also that of 1-4 pairs."""
+        return self.sites.places
 
-    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+    def frame_of(self, force: Any) -> Any:
+        """Its method, exceptions and offsets."""
+        return self.sites.frame_of(force)
+
+    def held(self, force: Any, layout: Layout) -> Array:
         """Sigma and epsilon of all particles and exceptions: also of those that stay."""
-        table = nonbonded.read(force)
-        return np.concatenate([table.particles, table.own])[:, 1:]
+        return self.sites.held(force)
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
         assert self._kinds is not None
-        table = nonbonded.read(self.place.find(system))
+        table = self.sites.read(system)
         return self._layout(system, self._kinds.find(system, table.particles))
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         force = self.place.find(system)
-        _check_method(force)
-        table = nonbonded.read(force)
+        table = self.sites.read(system)
         type_of = np.full(len(table.particles), -1, dtype=np.int64)
         for k, name in enumerate(self._names):
             type_of[types[name]] = k
         values, shifts = table.particles[:, 1:], table.shifts[:, 1:]
-        defaults = {n: _default(force, n) for n in sorted(table.offset_by)}
         return Layout(
             type_of,
             self._classes(type_of, values, shifts),
             self._classes(type_of, values, 0 * shifts),
-            _following(table, type_of, self.name),
+            _following(table, type_of, self.sites.rule, self.name),
             values,
-            defaults,
-            force.getNonbondedMethod() == force.LJPME,
+            self.sites.defaults(force, table.offset_by),
+            self.sites.has_mesh(force),
         )
 
     def _classes(self, type_of: IntArray, values: Array, shifts: Array) -> IntArray:
@@ -244,7 +254,7 @@ class LennardJonesTerm(Term):
         found = np.full(len(type_of), -1, dtype=np.int64)
         rows = np.where((type_of >= 0)[:, None], 0.0, values) + shifts
         for i, (kind, (sigma, epsilon)) in enumerate(zip(type_of, rows.tolist(), strict=True)):
-            if kind < 0 and epsilon == 0:
+            if kind < 0 and (epsilon == 0 or self.sites.rule(sigma, 1.0) == 0):
                 continue
             row = (int(kind), sigma, epsilon)
             if row not in self.classes:
@@ -252,25 +262,24 @@ class LennardJonesTerm(Term):
             found[i] = self.classes.index(row)
         return found
 
-    def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def write(self, force: Any, layout: Layout) -> None:
         """Sigma and epsilon of particles, and of exceptions that follow them."""
         values = np.column_stack([self.sigma.numbers(), self.epsilon.numbers()])
         self._put(force, layout, values)
 
-    def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def hide(self, force: Any, layout: Layout) -> None:
         """Sigma 1 and epsilon 0."""
         self._put(force, layout, np.tile([1.0, 0.0], (len(self._names), 1)))
 
-    def _put(self, force: openmm.NonbondedForce, layout: Layout, values: Array) -> None:
+    def _put(self, force: Any, layout: Layout, values: Array) -> None:
         kinds = layout.type_of
         each = np.where((kinds >= 0)[:, None], values[kinds], layout.fixed)
-        for i in np.flatnonzero(kinds >= 0).tolist():
-            nonbonded.set_particle(force, i, sigma=each[i, 0], epsilon=each[i, 1])
         f = layout.following
-        sigma = f.ratio * each[f.pairs, 0].mean(axis=1)
-        epsilon = f.scale * np.sqrt(np.prod(each[f.pairs, 1], axis=1))
-        for k, s, e in zip(f.index.tolist(), sigma.tolist(), epsilon.tolist(), strict=True):
-            nonbonded.set_exception(force, k, sigma=s, epsilon=e)
+        i, j = f.pairs.T
+        sigma = f.ratio * self.sites.rule(each[i, 0], each[j, 0])
+        pairs = np.column_stack([sigma, f.scale * np.sqrt(each[i, 1] * each[j, 1])])
+        particles = {i: each[i] for i in np.flatnonzero(kinds >= 0).tolist()}
+        self.sites.put(force, particles, dict(zip(f.index.tolist(), pairs, strict=True)))
 
     def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
         """One pass over the pairs within the cutoff."""
@@ -291,16 +300,13 @@ class _Sums:
         pair_of[pairs[:, 0], pairs[:, 1]] = pair_of[pairs[:, 1], pairs[:, 0]] = np.arange(
             len(pairs)
         )
-        method = force.getNonbondedMethod()
-        has_cutoff = method != openmm.NonbondedForce.NoCutoff
-        cutoff = force.getCutoffDistance()._value if has_cutoff else np.inf
-        switched = has_cutoff and force.getUseSwitchingFunction()
-        table = nonbonded.read(force)
+        sites, cutoff = term.sites, term.sites.cutoff(force)
+        switched = np.isfinite(cutoff) and force.getUseSwitchingFunction()
         self._sums = PowerSums(
             layout.class_of,
             pair_of,
             len(pairs),
-            table.exceptions,
+            sites.exclusions(force),
             cutoff,
             force.getSwitchingDistance()._value if switched else cutoff,
             layout.has_mesh,
@@ -309,12 +315,12 @@ class _Sums:
         self._mesh = self._mesh_of(term, context, layout) if layout.has_mesh else None
         self._n_mesh = int(np.prod(term.blocks.get("mesh", (0,))))
         self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
-        self._tail = tail(force, layout.class_of, pairs)
+        self._tail = sites.tail(force, layout.class_of, pairs)
         f = layout.following
         self._pairs = f.pairs
         self._pair = pair_of[layout.base_of[f.pairs[:, 0]], layout.base_of[f.pairs[:, 1]]]
         self._factors = np.column_stack([f.scale * f.ratio**12, f.scale * f.ratio**6])
-        self._wraps = bool(force.getExceptionsUsePeriodicBoundaryConditions())
+        self._wraps = sites.wraps(context.getSystem())
 
     def __call__(self, positions: Array, box: Array | None) -> Array:
         own_box = box if self._is_periodic else None
@@ -343,11 +349,11 @@ class _Sums:
         return np.column_stack([s6**2, s6])
 
 
-def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
+def _following(table: Nonbonded, type_of: IntArray, rule: Rule, name: str) -> Following:
     """Those exceptions of learned particles that follow; what does not is said."""
     i, j = table.exceptions.T
     sigma, epsilon = table.particles[:, 1], table.particles[:, 2]
-    ruled, depth = 0.5 * (sigma[i] + sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
+    ruled, depth = rule(sigma[i], sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
     there = ((type_of[i] >= 0) | (type_of[j] >= 0)) & (table.own[:, 2] != 0)
     same = np.abs(table.own[:, 1] - ruled) <= _SAME * ruled
     follows = there & same & (depth > 0) & ~table.is_offset[:, 1:].any(axis=1)
@@ -371,14 +377,6 @@ def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
             raise PotentialError(f"{what}: expected of {list(WEIGHTS)}, got {given!r}", got=given)
 
 
-def _check_method(force: openmm.NonbondedForce) -> None:
-    if force.getNonbondedMethod() == force.LJPME and force.getUseSwitchingFunction():
-        raise AttachError(
-            f"{force.getName()}: its energy with LJPME and a switching function is not known here: "
-            "setUseSwitchingFunction(False), which LJPME has little need of"
-        )
-
-
 def _check_number(n: int, name: str) -> None:
     if n > MOST_DIRECTIONS:
         raise PotentialError(
@@ -389,11 +387,6 @@ def _check_number(n: int, name: str) -> None:
         )
 
 
-def _default(force: openmm.NonbondedForce, name: str) -> float:
-    names = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
-    return float(force.getGlobalParameterDefaultValue(names.index(name)))
-
-
 def _check_parameters(context: openmm.Context, defaults: dict[str, float], name: str) -> None:
     for parameter, value in defaults.items():
         if context.getParameter(parameter) != value:
@@ -402,3 +395,15 @@ def _check_parameters(context: openmm.Context, defaults: dict[str, float], name:
                 f"{context.getParameter(parameter):g} in the Context, expected its default in the "
                 f"System, {value:g}"
             )
+
+
+def _sites_of(system: openmm.System, force: Any) -> Sites:
+    """The NonbondedForce, or the custom force that is meant or has what that one lacks."""
+    custom = forces_of(system, openmm.CustomNonbondedForce)
+    is_custom = any(is_meant(f, force) for f in custom if force is not None)
+    if force is None and custom:
+        own = forces_of(system, openmm.NonbondedForce)
+        is_custom = not any(nonbonded.read(f).particles[:, 2].any() for f in own)
+    if is_custom:
+        return CustomSites.of(system, ForcePlace.of(system, openmm.CustomNonbondedForce, force))
+    return Sites(ForcePlace.of(system, openmm.NonbondedForce, force))

@@ -218,8 +218,8 @@ class ForcePlace:
         AttachError
             If there is none, or several.
         """
-        own: list[Any] = [f for f in system.getForces() if type(f) is kind]
-        chosen = [k for k, f in enumerate(own) if force is None or _is_meant(f, force)]
+        own = forces_of(system, kind)
+        chosen = [k for k, f in enumerate(own) if force is None or is_meant(f, force)]
         if len(chosen) != 1:
             there = {k: f.getName() for k, f in enumerate(system.getForces()) if type(f) is kind}
             raise AttachError(
@@ -239,7 +239,7 @@ class ForcePlace:
         AttachError
             If the System has none at this place.
         """
-        own: list[Any] = [f for f in system.getForces() if type(f) is self.kind]
+        own = forces_of(system, self.kind)
         if self.index >= len(own):
             raise AttachError(
                 f"expected {self.index + 1} {self.kind.__name__}(s) in the System, found {len(own)}"
@@ -257,7 +257,13 @@ class ForcePlace:
         return hash(tuple(self.form()))
 
 
-def _is_meant(force: openmm.Force, said: Any) -> bool:
+def forces_of(system: openmm.System, kind: type) -> list[Any]:
+    """Those of a class, in order."""
+    return [force for force in system.getForces() if type(force) is kind]
+
+
+def is_meant(force: openmm.Force, said: Any) -> bool:
+    """Is this the Force that a user names, or gives?"""
     if isinstance(said, str):
         return bool(force.getName() == said)
     return bool(force.this == said.this)
