@@ -12,13 +12,17 @@ import torch
 from openmm import app, unit
 from peptides import alanine_dipeptide, folded
 from readers import amber, charmm, gromacs
-from systems import context_of, empty_system, energy_and_forces, lattice
+from systems import context_of, empty_system, energy_and_forces, lattice, simulate
 from test_parameter_terms import check_features
 from test_system_parameters import features_of
 
 import openmm_diffsim as diffsim
-from openmm_diffsim.engine.adapters import attached
+from openmm_diffsim.engine.adapters import attached, bonds_of
+from openmm_diffsim.engine.adapters.scaling import SCALING
+from openmm_diffsim.engine.recorder import describe_particles
 from openmm_diffsim.errors import AttachError, PotentialError
+from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
+from openmm_diffsim.statistics.molecules import molecule_centres
 
 NM = unit.nanometer
 PME: dict[str, Any] = {"nonbondedMethod": app.PME, "nonbondedCutoff": 0.8 * NM}
@@ -75,6 +79,20 @@ def test_a_psf(tmp_path: Path, nbfix: bool) -> None:
     potential.bonds(force=springs[0])
     potential.bonds(force=springs[1], name="urey_bradley")
     check_features(potential, system, folded(system), tries=10)
+
+
+def test_forces_without_entries_are_not_meant(tmp_path: Path) -> None:
+    """A reader's Force for what a molecule does not have, beside one that has all."""
+    prmtop, _ = amber(tmp_path, chains=1, waters=1)
+    system = prmtop.createSystem(**PME)
+    system.addForce(openmm.HarmonicBondForce())
+    assert len(learned(system, "bonds").terms["bonds"].group_names) == 3
+    alone = empty_system(3, np.eye(3))
+    alone.addForce(openmm.HarmonicAngleForce())
+    with pytest.raises(AttachError, match="HarmonicAngleForce has no entries: rigid water"):
+        learned(alone, "angles")
+    with pytest.raises(AttachError, match=r"expected a NonbondedForce .* none, only \['Harmonic"):
+        learned(alone, "charges")
 
 
 # Types -------------------------------------------------------------------------------------------
@@ -230,3 +248,114 @@ def test_opls_goes_to_another_system(tmp_path: Path) -> None:
     potential = learned(liquid, "lennard_jones")
     potential.attach(gas)
     check_features(potential, gas, x, tries=5)
+
+
+# Sampled -----------------------------------------------------------------------------------------
+
+
+def simulation_of(system: openmm.System, x: Any, pressure: float | None = None) -> app.Simulation:
+    """Minimised, and warm."""
+    if pressure is not None:
+        barostat = openmm.MonteCarloBarostat(pressure, 300, 5)
+        barostat.setRandomNumberSeed(1)
+        system.addForce(barostat)
+    integrator = openmm.LangevinMiddleIntegrator(300, 5, 0.0005)
+    integrator.setRandomNumberSeed(1)
+    simulation = simulate(system, x, integrator)
+    openmm.LocalEnergyMinimizer.minimize(simulation.context, 10, 50)
+    simulation.context.setVelocitiesToTemperature(300, 1)
+    return simulation
+
+
+def opls(folder: Path, **options: Any) -> tuple[openmm.System, Any, Any]:
+    """Its System, positions, and Lennard-Jones parameters, charges and angles that are learned."""
+    top, x = gromacs(folder)
+    system = top.createSystem(**{**PME, "nonbondedCutoff": 0.6 * NM, **options})
+    potential = learned(system, "lennard_jones", "angles")
+    potential.charges(range(30))
+    return system, x, potential
+
+
+def test_pressure_of_opls_is_a_difference_over_the_box(tmp_path: Path) -> None:
+    """N k T / V - dU/dV, moving whole molecules, at parameters other than those of the run.
+
+    By the same difference: at the cutoff the direct part of PME jumps.
+    """
+    system, x, potential = opls(tmp_path, switchDistance=0.5)
+    simulation = simulation_of(system, x)
+    point, pressure = diffsim.StatePoint(simulation, potential), diffsim.Pressure()
+    samples = point.sample(1, 1, [pressure])
+    theta = flat_parameters(potential) + 0.05
+    found = samples.at(theta).average(pressure)
+    set_flat_parameters(potential, theta)
+    point.apply()
+    context = simulation.context
+    at = np.array(context.getState(getPositions=True).getPositions(True)._value)
+    of = describe_particles(context, bonds_of(system)).molecule_of
+    centres = molecule_centres(at, of)[of]
+
+    def energy(scale: float) -> float:
+        context.setPeriodicBoxVectors(*(scale * 1.9 * np.eye(3)))
+        context.setPositions(at + (scale - 1) * centres)
+        return energy_and_forces(context)[0]
+
+    slope = (energy(1 + SCALING) - energy(1 - SCALING)) / (2 * SCALING) / (3 * 1.9**3)
+    bar = 16.6053906717  # of kJ/mol/nm^3
+    expected = bar * (18 * 0.00831446261815324 * 300 / 1.9**3 - slope)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_opls_at_constant_pressure_goes_through_a_file(tmp_path: Path) -> None:
+    system, x, potential = opls(tmp_path, useDispersionCorrection=True)
+    point = diffsim.StatePoint(simulation_of(system, x, 1.0), potential)
+    density = diffsim.Density()
+    samples = point.sample(100, 10, [density])
+    samples.save(tmp_path / "samples.npz")
+    again = diffsim.Samples.load(tmp_path / "samples.npz", potential, [density])
+    start = flat_parameters(potential)
+    assert torch.equal(samples.average(density), again.average(density))
+    found = torch.from_numpy(again.gradient(lambda s: s.average(density)[0])[0])
+    slopes = torch.zeros_like(start)
+    for k in range(len(start)):
+        h = torch.zeros_like(start)
+        h[k] = 1e-4
+        both = [again.at(start + sign * h).average(density)[0] for sign in (1, -1)]
+        slopes[k] = (both[0] - both[1]) / 2e-4
+    assert torch.allclose(found, slopes, rtol=1e-5, atol=1e-6 * float(slopes.abs().max()))
+
+
+# What is not learned -----------------------------------------------------------------------------
+
+
+def test_ions_of_12_6_4(tmp_path: Path) -> None:
+    """Amber's c / r^4 is a force of its own, and stays."""
+    _, x = amber(tmp_path)
+    path = tmp_path / "system.prmtop"
+    rows = "".join(f"{20.0 * (k == 10):16.8E}" + "\n" * (k % 5 == 4) for k in range(21))
+    path.write_text(f"{path.read_text()}%FLAG LENNARD_JONES_CCOEF\n%FORMAT(5E16.8)\n{rows}\n")
+    system = app.AmberPrmtopFile(str(path)).createSystem(**PME)
+    check_features(learned(system, "lennard_jones", "charges"), system, x, tries=5)
+    with pytest.raises(AttachError, match="expected a CustomNonbondedForce with two Discrete2D"):
+        learned(system, "pair_tables")
+
+
+def test_a_soft_core_stays_beside_what_is_learned() -> None:
+    """One molecule is bound to all others by an alchemical force, with interaction groups."""
+    box = 1.4 * np.eye(3)
+    system, nonbonded = empty_system(27, box), openmm.NonbondedForce()
+    soft = openmm.CustomNonbondedForce("lam*4*e*x*(x-1); x=1/(0.5*(1-lam)+(r/s)^6)")
+    for name, value in (("lam", 0.7), ("e", 0.8), ("s", 0.3)):
+        soft.addGlobalParameter(name, value)
+    for k in range(27):
+        nonbonded.addParticle(0.0, 0.3, 0.8 * (k > 0))
+        soft.addParticle([])
+    soft.addInteractionGroup([0], range(1, 27))
+    for force in (nonbonded, soft):
+        force.setNonbondedMethod(force.CutoffPeriodic)
+        force.setCutoffDistance(0.6)
+        system.addForce(force)
+    potential = learned(system, "lennard_jones")
+    potential.global_parameters("e")
+    assert potential.energy_is_linear
+    check_features(potential, system, lattice(27, box, 0.05), tries=5)
+    assert not diffsim.SystemParameters(system).global_parameters("lam").energy_is_linear
