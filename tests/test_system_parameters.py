@@ -496,7 +496,7 @@ def test_slips_are_told() -> None:
         potential.charges({"A": TYPES["A"]}, neutral=True)
     with pytest.raises(PotentialError, match="14 can change independently"):
         potential.charges({str(k): [k] for k in range(14)}, neutral=False)
-    with pytest.raises(AttachError, match=r"that is 'other', found 0 among \['NonbondedForce'\]"):
+    with pytest.raises(AttachError, match=r"that is 'other', found 0 among {1: 'NonbondedForce'}"):
         potential.charges(force="other")
     potential.charges(TYPES)
     with pytest.raises(PotentialError, match="name all types in one call"):

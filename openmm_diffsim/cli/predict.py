@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from ..refinement.prediction import predict
     from ..report.predictions import write_predictions
 
-    configuration = read_configuration(options.config, options.trust)
+    configuration = read_configuration(options.config, options.trust, options.potential)
     folder = options.output or Path(f"predicted_{options.config.stem}")
     section = configuration.refine
     with held(folder):

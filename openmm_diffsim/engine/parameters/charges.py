@@ -77,6 +77,7 @@ class ChargesTerm(Term):
         *,
         neutral: bool = True,
         bounds: Any = None,
+        types: Sequence[str] | None = None,
         force: Any = None,
         name: str = "charges",
     ) -> ChargesTerm:
@@ -88,6 +89,9 @@ class ChargesTerm(Term):
         atoms : mapping of names to particles, or sequence of int, optional
             Those of one name have one charge. Without names, particles that have the same at the
             start are one type. Default: all that have one.
+        types : sequence of str, optional
+            Of each particle of the System, such as ``atom_types`` gives. Particles of one of these
+            are then one type, and ``atoms`` may be names of them.
         neutral : bool
             Every molecule keeps its total charge. The types listed last are the independent ones.
         bounds : (float, float), or mapping of names to such, optional
@@ -108,17 +112,17 @@ class ChargesTerm(Term):
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 0]) if atoms is None else atoms
-        types = chosen_types(chosen, table.particles[:, :1])
-        start = one_value(types, table.particles[:, 0], "charge")
-        counts = _counts(system, types) if neutral else np.zeros((0, len(types)))
-        directions = Directions.of(list(types), start, counts)
+        found = chosen_types(chosen, table.particles[:, :1], types)
+        start = one_value(found, table.particles[:, 0], "charge")
+        counts = _counts(system, found) if neutral else np.zeros((0, len(found)))
+        directions = Directions.of(list(found), start, counts)
         _check_directions(directions)
         z = Values(directions.free_names, start[directions.free], bounds=bounds, kind="charge")
         term = cls(name, place, directions, z)
-        term._kinds = Kinds(system, types, table.particles)
+        term._kinds = Kinds(system, found, table.particles)
         others = [f for f in system.getForces() if f.this != place.find(system).this]
-        _warn_of_copies(others, table.particles[:, 0], np.concatenate(list(types.values())), name)
-        term.keep(system, term._layout(system, types))
+        _warn_of_copies(others, table.particles[:, 0], np.concatenate(list(found.values())), name)
+        term.keep(system, term._layout(system, found))
         return term
 
     # Torch ----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Sigma and epsilon of particles in a NonbondedForce."""
+"""Sigma and epsilon of particles in a NonbondedForce, or in a custom force that has them."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,15 @@ from ...errors import AttachError, PotentialError
 from ...potentials.values import Values
 from ...statistics.powers import UNIT, ListedPowers
 from . import nonbonded
+from .custom_sites import CustomSites
 from .mesh import mesh_features
 from .nonbonded import Nonbonded
 from .power_features import Joined, PowerFeatures, power_sums
 from .quadratic import MOST_DIRECTIONS, monomials
+from .rules import Rule
 from .selection import Kinds, check_options, chosen_types, one_value
-from .tail import tail
-from .term import ForcePlace, FrameFeatures, Term
+from .sites import Sites
+from .term import ForcePlace, FrameFeatures, Term, forces_of, is_meant
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,18 +69,20 @@ class LennardJonesTerm(Term):
         S_ab12 = sum_ij w(r) (0.3 nm / r)^12,       c_ab6 = 4 epsilon_ab (sigma_ab / 0.3 nm)^6,
 
     S_ab6 likewise with a minus sign, over the pairs of each two classes a, b of particles with
-    OpenMM's combination rules, switching function w and dispersion correction. With LJPME, what its
-    mesh adds is a polynomial of second degree in epsilon^(1/2) sigma^3, see ``Mesh``. Classes are
-    the types that are learned and, of all other particles, those of equal parameters. An exception
-    counts too where its sigma is that of the combination rule at the start, with its own scale.
+    the Force's combination rule, switching function w and dispersion correction. With LJPME, what
+    its mesh adds is a polynomial of second degree in epsilon^(1/2) sigma^3, see ``Mesh``. Classes
+    are the types that are learned and, of all other particles, those of equal parameters. An
+    exception counts too where its sigma is that of the combination rule at the start, with its own
+    scale.
 
     Use ``of`` to make one.
     """
 
     is_alone = True
 
-    def __init__(self, name: str, place: ForcePlace, sigma: Values, epsilon: Values) -> None:
-        super().__init__(name, place)
+    def __init__(self, name: str, sites: Sites, sigma: Values, epsilon: Values) -> None:
+        super().__init__(name, sites.place)
+        self.sites = sites
         self.sigma, self.epsilon = sigma, epsilon
         self._kinds: Kinds | None = None
         self._names = sigma.names
@@ -92,6 +97,7 @@ class LennardJonesTerm(Term):
         *,
         learn: tuple[str, ...] = ("sigma", "epsilon"),
         bounds: dict[str, tuple[float, float]] | None = None,
+        types: Sequence[str] | None = None,
         force: Any = None,
         name: str = "lennard_jones",
     ) -> LennardJonesTerm:
@@ -104,12 +110,18 @@ class LennardJonesTerm(Term):
             Those of one name are one type, with one sigma and epsilon. Without names, particles
             that have the same at the start are one type. Default: all particles whose epsilon is
             not zero.
+        types : sequence of str, optional
+            Of each particle of the System, such as ``atom_types`` gives. Particles of one of these
+            are then one type, and ``atoms`` may be names of them.
         learn : tuple of "sigma", "epsilon"
             The other one stays.
         bounds : dict, optional
             Of "sigma" (nm) or "epsilon" (kJ/mol), a least and a largest value.
-        force : str or openmm.NonbondedForce, optional
-            Which one, where there are several.
+        force : str or openmm.Force, optional
+            Which one, where there are several. Default: the NonbondedForce, or where that has
+            none the CustomNonbondedForce with two numbers of each particle that are Lennard-Jones
+            parameters, of either combination rule: OPLS as GROMACS's files have it. A
+            CustomBondForce with such numbers has its 1-4 pairs.
         name : str
             Of the term.
 
@@ -122,14 +134,14 @@ class LennardJonesTerm(Term):
             If there is no such force, or it does what is not known here.
         """
         check_options(learn, bounds, tuple(WEIGHTS))
-        place = ForcePlace.of(system, openmm.NonbondedForce, force)
-        table = nonbonded.read(place.find(system))
+        sites = _sites_of(system, force)
+        table = sites.read(system)
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
-        types = chosen_types(chosen, table.particles[:, 1:])
+        found = chosen_types(chosen, table.particles[:, 1:], types)
         values = {
             what: Values(
-                list(types),
-                one_value(types, table.particles[:, column], what),
+                list(found),
+                one_value(found, table.particles[:, column], what),
                 positive=True,
                 bounds=(bounds or {}).get(what),
                 learned=what in learn,
@@ -138,9 +150,9 @@ class LennardJonesTerm(Term):
             )
             for column, what in ((1, "sigma"), (2, "epsilon"))
         }
-        term = cls(name, place, **values)
-        term._kinds = Kinds(system, types, table.particles)
-        term.keep(system, term._layout(system, types))
+        term = cls(name, sites, **values)
+        term._kinds = Kinds(system, found, table.particles)
+        term.keep(system, term._layout(system, found))
         return term
 
     # Torch ----------------------------------------------------------------------------------------
@@ -173,7 +185,7 @@ class LennardJonesTerm(Term):
         """c_ab12 and c_ab6 of each pair, flat, kJ/mol."""
         a, b = torch.tensor(self.pairs).T
         sigma, epsilon = self._of_classes()
-        s6 = (0.5 * (sigma[a] + sigma[b]) / UNIT) ** 6
+        s6 = (self.sites.rule(sigma[a], sigma[b]) / UNIT) ** 6
         depth = 4 * torch.sqrt(epsilon[a] * epsilon[b])
         c = torch.stack([depth * s6**2, depth * s6], dim=1).reshape(-1)
         if not self.has_mesh:
@@ -197,43 +209,46 @@ class LennardJonesTerm(Term):
         return sigma, epsilon
 
     def form(self) -> dict[str, Any]:
-        """Also the classes that are not learned."""
-        return super().form() | {"classes": [list(c) for c in self.classes]}
+        """Also the classes that are not learned, and the combination rule."""
+        rule = {"rule": self.sites.rule.__name__}
+        return super().form() | rule | {"classes": [list(c) for c in self.classes]}
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def frame_of(self, force: openmm.NonbondedForce) -> Any:
-        """Its method, exceptions and offsets."""
-        return nonbonded.frame_of(force)
+    @property
+    def places(self) -> tuple[ForcePlace, ...]:
+        """Also that of 1-4 pairs."""
+        return self.sites.places
 
-    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+    def frame_of(self, force: Any) -> Any:
+        """Its method, exceptions and offsets."""
+        return self.sites.frame_of(force)
+
+    def held(self, force: Any, layout: Layout) -> Array:
         """Sigma and epsilon of all particles and exceptions: also of those that stay."""
-        table = nonbonded.read(force)
-        return np.concatenate([table.particles, table.own])[:, 1:]
+        return self.sites.held(force)
 
     def layout_like(self, system: openmm.System) -> Layout:
         """Its particles have the mass and all nonbonded parameters of those of the first System."""
         assert self._kinds is not None
-        table = nonbonded.read(self.place.find(system))
+        table = self.sites.read(system)
         return self._layout(system, self._kinds.find(system, table.particles))
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         force = self.place.find(system)
-        _check_method(force)
-        table = nonbonded.read(force)
+        table = self.sites.read(system)
         type_of = np.full(len(table.particles), -1, dtype=np.int64)
         for k, name in enumerate(self._names):
             type_of[types[name]] = k
         values, shifts = table.particles[:, 1:], table.shifts[:, 1:]
-        defaults = {n: _default(force, n) for n in sorted(table.offset_by)}
         return Layout(
             type_of,
             self._classes(type_of, values, shifts),
             self._classes(type_of, values, 0 * shifts),
-            _following(table, type_of, self.name),
+            _following(table, type_of, self.sites.rule, self.name),
             values,
-            defaults,
-            force.getNonbondedMethod() == force.LJPME,
+            self.sites.defaults(force, table.offset_by),
+            self.sites.has_mesh(force),
         )
 
     def _classes(self, type_of: IntArray, values: Array, shifts: Array) -> IntArray:
@@ -241,7 +256,7 @@ class LennardJonesTerm(Term):
         found = np.full(len(type_of), -1, dtype=np.int64)
         rows = np.where((type_of >= 0)[:, None], 0.0, values) + shifts
         for i, (kind, (sigma, epsilon)) in enumerate(zip(type_of, rows.tolist(), strict=True)):
-            if kind < 0 and epsilon == 0:
+            if kind < 0 and (epsilon == 0 or self.sites.rule(sigma, 1.0) == 0):
                 continue
             row = (int(kind), sigma, epsilon)
             if row not in self.classes:
@@ -249,12 +264,12 @@ class LennardJonesTerm(Term):
             found[i] = self.classes.index(row)
         return found
 
-    def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def write(self, force: Any, layout: Layout) -> None:
         """Sigma and epsilon of particles, and of exceptions that follow them."""
         values = np.column_stack([self.sigma.numbers(), self.epsilon.numbers()])
         self._put(force, layout, values)
 
-    def hide(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def hide(self, force: Any, layout: Layout) -> None:
         """Sigma 1 and epsilon 0."""
         self._put(force, layout, np.tile([1.0, 0.0], (len(self._names), 1)))
 
@@ -262,20 +277,19 @@ class LennardJonesTerm(Term):
         """Unless offsets add to sigma or epsilon."""
         return not layout.defaults
 
-    def leave_rest(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def leave_rest(self, force: Any, layout: Layout) -> None:
         """Learned particles without any such energy."""
         self.hide(force, layout)
 
-    def _put(self, force: openmm.NonbondedForce, layout: Layout, values: Array) -> None:
+    def _put(self, force: Any, layout: Layout, values: Array) -> None:
         kinds = layout.type_of
         each = np.where((kinds >= 0)[:, None], values[kinds], layout.fixed)
-        for i in np.flatnonzero(kinds >= 0).tolist():
-            nonbonded.set_particle(force, i, sigma=each[i, 0], epsilon=each[i, 1])
         f = layout.following
-        sigma = f.ratio * each[f.pairs, 0].mean(axis=1)
-        epsilon = f.scale * np.sqrt(np.prod(each[f.pairs, 1], axis=1))
-        for k, s, e in zip(f.index.tolist(), sigma.tolist(), epsilon.tolist(), strict=True):
-            nonbonded.set_exception(force, k, sigma=s, epsilon=e)
+        i, j = f.pairs.T
+        sigma = f.ratio * self.sites.rule(each[i, 0], each[j, 0])
+        pairs = np.column_stack([sigma, f.scale * np.sqrt(each[i, 1] * each[j, 1])])
+        particles = {i: each[i] for i in np.flatnonzero(kinds >= 0).tolist()}
+        self.sites.put(force, particles, dict(zip(f.index.tolist(), pairs, strict=True)))
 
     def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
         """One pass over the pairs within the cutoff."""
@@ -289,7 +303,7 @@ class LennardJonesTerm(Term):
         pair_of = np.full((n, n), -1, dtype=np.int64)
         pair_of[a, b] = pair_of[b, a] = np.arange(len(pairs))
         sums = power_sums(
-            force, layout.class_of, pair_of, nonbonded.read(force).exceptions, layout.has_mesh
+            force, layout.class_of, pair_of, self.sites.exclusions(force), layout.has_mesh
         )
         f = layout.following
         i, j = layout.base_of[f.pairs].T
@@ -297,11 +311,11 @@ class LennardJonesTerm(Term):
             f.pairs,
             pair_of[i, j],
             np.column_stack([f.scale * f.ratio**12, f.scale * f.ratio**6]),
-            bool(force.getExceptionsUsePeriodicBoundaryConditions()),
+            self.sites.wraps(context.getSystem()),
         )
         found = PowerFeatures(
             sums,
-            tail(force, layout.class_of, pairs),
+            self.sites.tail(force, layout.class_of, pairs),
             bool(force.usesPeriodicBoundaryConditions()),
             listed,
         )
@@ -313,11 +327,11 @@ class LennardJonesTerm(Term):
         return mesh_features(force, context, layout.class_of, c, self.learned)
 
 
-def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
+def _following(table: Nonbonded, type_of: IntArray, rule: Rule, name: str) -> Following:
     """Those exceptions of learned particles that follow; what does not is said."""
     i, j = table.exceptions.T
     sigma, epsilon = table.particles[:, 1], table.particles[:, 2]
-    ruled, depth = 0.5 * (sigma[i] + sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
+    ruled, depth = rule(sigma[i], sigma[j]), np.sqrt(epsilon[i] * epsilon[j])
     there = ((type_of[i] >= 0) | (type_of[j] >= 0)) & (table.own[:, 2] != 0)
     same = np.abs(table.own[:, 1] - ruled) <= _SAME * ruled
     follows = there & same & (depth > 0) & ~table.is_offset[:, 1:].any(axis=1)
@@ -333,15 +347,6 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
 
 
-def _check_method(force: openmm.NonbondedForce) -> None:
-    if force.getNonbondedMethod() == force.LJPME and force.getUseSwitchingFunction():
-        raise AttachError(
-            f"{force.getName()}: expected LJPME without a switching function: OpenMM's Reference and "
-            "CPU platforms leave it out and its GPU platforms do not, so that it is not one energy; "
-            "call setUseSwitchingFunction(False)"
-        )
-
-
 def _check_number(n: int, name: str) -> None:
     if n > MOST_DIRECTIONS:
         raise PotentialError(
@@ -352,11 +357,6 @@ def _check_number(n: int, name: str) -> None:
         )
 
 
-def _default(force: openmm.NonbondedForce, name: str) -> float:
-    names = [force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters())]
-    return float(force.getGlobalParameterDefaultValue(names.index(name)))
-
-
 def _check_parameters(context: openmm.Context, defaults: dict[str, float], name: str) -> None:
     for parameter, value in defaults.items():
         if context.getParameter(parameter) != value:
@@ -365,3 +365,15 @@ def _check_parameters(context: openmm.Context, defaults: dict[str, float], name:
                 f"{context.getParameter(parameter):g} in the Context, expected its default in the "
                 f"System, {value:g}"
             )
+
+
+def _sites_of(system: openmm.System, force: Any) -> Sites:
+    """The NonbondedForce, or the custom force that is meant or has what that one lacks."""
+    custom = forces_of(system, openmm.CustomNonbondedForce)
+    is_custom = any(is_meant(f, force) for f in custom if force is not None)
+    if force is None and custom:
+        own = forces_of(system, openmm.NonbondedForce)
+        is_custom = not any(nonbonded.read(f).particles[:, 2].any() for f in own)
+    if is_custom:
+        return CustomSites.of(system, ForcePlace.of(system, openmm.CustomNonbondedForce, force))
+    return Sites(ForcePlace.of(system, openmm.NonbondedForce, force))

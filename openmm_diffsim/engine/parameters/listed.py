@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import PotentialError
+from ...errors import AttachError, PotentialError
 from ...io.checksum import brief
 from ...potentials.values import Values
 from ...statistics.internal import angles, dihedrals, distances
@@ -138,6 +138,11 @@ class ListedTerm(Term):
         """The term of what a user selects; see ``SystemParameters.bonds``."""
         place = ForcePlace.of(system, cls.kind, force)
         atoms, numbers = cls.read(place.find(system))
+        if len(atoms) == 0:
+            raise AttachError(
+                f"{place.find(system).getName()} has no entries: rigid water and constraints leave "
+                "their bonds and angles out"
+            )
         own = numbers[:, list(cls.apart)]
         kind_of = types_of_particles(types, system.getNumParticles())
         groups = groups_of(select, atoms, numbers, kind_of, each, cls.labels(numbers), own)
@@ -157,7 +162,7 @@ class ListedTerm(Term):
         """Particles [entries, size] and numbers [entries, numbers] of all entries."""
         count = getattr(force, f"getNum{cls.entry}s")()
         rows = [_plain(getattr(force, f"get{cls.entry}Parameters")(k)) for k in range(count)]
-        table = np.array(rows, dtype=np.float64).reshape(count, -1)
+        table = np.array(rows, dtype=np.float64).reshape(count, -1 if count else cls.size)
         return table[:, : cls.size].astype(np.int64), table[:, cls.size :]
 
     def frame_of(self, force: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..adapters.pair_force import openmm_version
 from . import tables
 from .lennard_jones import KINDS, WEIGHTS
 from .power_features import PowerFeatures, power_sums
+from .rules import Rule, arithmetic, geometric
 from .selection import check_options, chosen_types, one_value, rounded
 from .term import ForcePlace, FrameFeatures, Term
 
@@ -41,10 +43,10 @@ class PairTablesTerm(Term):
     """Lennard-Jones energies of types of particles, of a force with tables by pair of types.
 
     As ``LennardJonesTerm``, for the CustomNonbondedForce that has CHARMM's parameters,
-    u = A(t_i, t_j) / r^12 - B(t_i, t_j) / r^6. Pairs of types follow the combination rule of
-    Lorentz and Berthelot where they do at the start. Others (NBFIX) have a sigma and an epsilon of
-    their own, which are learned if both types are, and stay else. 1-4 pairs are another force's,
-    and stay.
+    u = A(t_i, t_j) / r^12 - B(t_i, t_j) / r^6. Pairs of types follow a combination rule, Lorentz's
+    or the geometric one, whichever more of them do at the start. Others (NBFIX) have a sigma and an
+    epsilon of their own, which are learned if both types are, and stay else. 1-4 pairs are another
+    force's, and stay.
 
     Use ``of`` to make one.
     """
@@ -57,6 +59,7 @@ class PairTablesTerm(Term):
         super().__init__(name, place)
         self.sigma, self.epsilon = sigma, epsilon
         self.start = start
+        self.rule = _rule_of(start)
         """sigma and epsilon of each pair of rows of the tables at the start, [rows, rows, 2]."""
         self.value_of_row = np.full(len(start), _FIXED)
         """Which of the values a row has; _FIXED: those of the start."""
@@ -71,6 +74,7 @@ class PairTablesTerm(Term):
         *,
         learn: tuple[str, ...] = ("sigma", "epsilon"),
         bounds: dict[str, tuple[float, float]] | None = None,
+        types: Sequence[str] | None = None,
         force: Any = None,
         name: str = "pair_tables",
     ) -> PairTablesTerm:
@@ -87,8 +91,8 @@ class PairTablesTerm(Term):
         place = ForcePlace.of(system, openmm.CustomNonbondedForce, force)
         found = tables.read(place.find(system))
         start = np.stack(found.sites(), axis=-1)
-        rows = _rows_of(atoms, found.row_of, np.diagonal(start[..., 1]))
-        owned = _own_pairs(list(rows.values()), start)
+        rows = _rows_of(atoms, found.row_of, np.diagonal(start[..., 1]), types)
+        owned = _own_pairs(list(rows.values()), start, _is_ruled(start, _rule_of(start)))
         names = list(rows)
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
         where = [(row, row) for row in rows.values()]
@@ -116,7 +120,7 @@ class PairTablesTerm(Term):
         for k, (a, _) in enumerate(where[:n_types]):
             self.value_of_row[a] = k
         learned = self.value_of_row >= 0
-        ruled = _is_ruled(self.start) & (learned[:, None] | learned)
+        ruled = _is_ruled(self.start, self.rule) & (learned[:, None] | learned)
         self.value_of_pair[ruled] = _RULE
         for k, (a, b) in enumerate(where):
             self.value_of_pair[a, b] = self.value_of_pair[b, a] = k
@@ -158,7 +162,7 @@ class PairTablesTerm(Term):
         a, b = torch.from_numpy(self.pairs).T
         value = torch.from_numpy(self.value_of_pair)[a, b]
         sigma, epsilon = (self._of_rows(k) for k in (0, 1))
-        ruled = 0.5 * (sigma[a] + sigma[b]), torch.sqrt(epsilon[a] * epsilon[b])
+        ruled = self.rule(sigma[a], sigma[b]), torch.sqrt(epsilon[a] * epsilon[b])
         own = [v()[value.clamp(min=0)] for v in (self.sigma, self.epsilon)]
         both = zip(own, ruled, strict=True)
         sigmas, epsilons = (torch.where(value >= 0, one, rule) for one, rule in both)
@@ -172,8 +176,9 @@ class PairTablesTerm(Term):
         return torch.where(value >= 0, own, fixed)
 
     def form(self) -> dict[str, Any]:
-        """Also the tables at the start."""
-        return super().form() | {"start": brief(rounded(self._fixed().reshape(-1, 2)))}
+        """Also the tables at the start, and the combination rule."""
+        fixed = brief(rounded(self._fixed().reshape(-1, 2)))
+        return super().form() | {"start": fixed, "rule": self.rule.__name__}
 
     def _fixed(self) -> Array:
         return np.where((self.value_of_pair == _FIXED)[..., None], self.start, 0.0)
@@ -241,12 +246,14 @@ class PairTablesTerm(Term):
         return PowerFeatures(sums, tail, bool(force.usesPeriodicBoundaryConditions()))
 
 
-def _rows_of(atoms: Any, row_of: IntArray, epsilon: Array) -> dict[str, int]:
+def _rows_of(
+    atoms: Any, row_of: IntArray, epsilon: Array, types: Sequence[str] | None
+) -> dict[str, int]:
     """The row of the tables of each type."""
     chosen = np.flatnonzero(epsilon[row_of] > 0) if atoms is None else atoms
-    types = chosen_types(chosen, row_of[:, None].astype(np.float64))
-    rows = one_value(types, row_of.astype(np.float64), "row of the tables").astype(np.int64)
-    for (name, particles), row in zip(types.items(), rows.tolist(), strict=True):
+    found = chosen_types(chosen, row_of[:, None].astype(np.float64), types)
+    rows = one_value(found, row_of.astype(np.float64), "row of the tables").astype(np.int64)
+    for (name, particles), row in zip(found.items(), rows.tolist(), strict=True):
         there = int(np.sum(row_of == row))
         if there != len(particles) or not epsilon[row] > 0:
             raise PotentialError(
@@ -255,21 +262,25 @@ def _rows_of(atoms: Any, row_of: IntArray, epsilon: Array) -> dict[str, int]:
                 got=len(particles),
                 expected=there,
             )
-    return dict(zip(types, rows.tolist(), strict=True))
+    return dict(zip(found, rows.tolist(), strict=True))
 
 
-def _own_pairs(rows: list[int], start: Array) -> list[tuple[int, int]]:
+def _own_pairs(rows: list[int], start: Array, ruled: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Pairs of types that do not follow the combination rule, and have an energy."""
-    ruled = _is_ruled(start)
     every = [(a, b) for b in range(len(rows)) for a in range(b)]
     free = [(a, b) for a, b in every if not ruled[rows[a], rows[b]]]
     return [(a, b) for a, b in free if start[rows[a], rows[b], 1] > 0]
 
 
-def _is_ruled(start: Array) -> NDArray[np.bool_]:
+def _rule_of(start: Array) -> Rule:
+    """The one that most pairs follow; Lorentz's if that is not known."""
+    return max(arithmetic, geometric, key=lambda rule: _is_ruled(start, rule).sum())
+
+
+def _is_ruled(start: Array, rule: Rule) -> NDArray[np.bool_]:
     """Does each pair of rows follow the combination rule? [rows, rows]"""
     sigma, epsilon = np.diagonal(start)
     there = np.outer(epsilon, epsilon) > 0
-    rule = np.stack([0.5 * (sigma[:, None] + sigma), np.sqrt(np.outer(epsilon, epsilon))], axis=-1)
-    same = np.isclose(start, rule, rtol=_SAME, atol=0).all(axis=-1)
+    by = np.stack([rule(sigma[:, None], sigma), np.sqrt(np.outer(epsilon, epsilon))], axis=-1)
+    same = np.isclose(start, by, rtol=_SAME, atol=0).all(axis=-1)
     return np.asarray(there & same)

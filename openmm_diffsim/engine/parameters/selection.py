@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,68 @@ IntArray = NDArray[np.int64]
 _DIGITS = 9  # that numbers of one type share
 
 
-def chosen_types(atoms: Any, values: Array) -> dict[str, IntArray]:
+def chosen_types(
+    atoms: Any, values: Array, types: Sequence[str] | None = None
+) -> dict[str, IntArray]:
     """Particles of each type, by its name.
 
     ``atoms``: a mapping of names to particles; or particles, of which those of equal ``values``
-    [particles, columns] are one type, numbered in their order ("" if there is only one); None: all
-    particles.
+    [particles, columns] are one type, numbered in their order ("" if there is only one). With the
+    ``types`` of all particles, those of one of these are; and their names may stand for them.
 
     Raises
     ------
     PotentialError
-        If an index is no particle or comes twice, or there are none.
+        If an index is no particle or comes twice, or there are none; if there is no such type.
     """
     n = len(values)
+    if types is not None:
+        atoms = _by_types(atoms, _checked_kinds(types, n))
     if isinstance(atoms, Mapping):
-        types = {str(name): _indices(chosen, n, name) for name, chosen in atoms.items()}
-        _check_apart(types)
-        return types
-    chosen = np.arange(n) if atoms is None else _indices(atoms, n, "atoms")
+        found = {str(name): _indices(chosen, n, name) for name, chosen in atoms.items()}
+        _check_apart(found)
+        return found
+    chosen = _indices(atoms, n, "atoms")
     keys = rounded(values[chosen])
     _, first, kind = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))[kind.ravel()]
     names = [""] if len(first) == 1 else [str(k) for k in range(len(first))]
     return {name: chosen[order == k] for k, name in enumerate(names)}
+
+
+def _checked_kinds(types: Sequence[str], n: int) -> NDArray[np.str_]:
+    if len(types) != n:
+        raise PotentialError(
+            f"types: expected one for each of {n} particles, got {len(types)}; "
+            "diffsim.atom_types(...) gives them",
+            got=len(types),
+            expected=n,
+        )
+    return np.array([str(kind) for kind in types])
+
+
+def _by_types(atoms: Any, kinds: NDArray[np.str_]) -> dict[str, Any]:
+    """A mapping of names to particles, where ``atoms`` may have names of types in their place."""
+    if isinstance(atoms, Mapping):
+        return {name: _particles(chosen, kinds) for name, chosen in atoms.items()}
+    chosen = list(np.ravel(atoms))
+    if chosen and all(isinstance(one, str) for one in chosen):
+        return {str(kind): _particles([kind], kinds) for kind in chosen}
+    own = kinds[_indices(chosen, len(kinds), "atoms")]
+    return {kind: np.array(chosen)[own == kind] for kind in dict.fromkeys(own.tolist())}
+
+
+def _particles(chosen: Any, kinds: NDArray[np.str_]) -> Any:
+    names = list(np.ravel(chosen))
+    if not (names and all(isinstance(one, str) for one in names)):
+        return chosen
+    missing = [name for name in names if name not in kinds]
+    if missing:
+        raise PotentialError(
+            f"no particle is of type {str(missing[0])!r}; there are {', '.join(np.unique(kinds))}",
+            got=missing[0],
+        )
+    return np.flatnonzero(np.isin(kinds, names))
 
 
 def one_value(types: Mapping[str, IntArray], values: Array, what: str) -> Array:

@@ -54,7 +54,7 @@ class SystemParameters(Potential):
         self._system: openmm.System | None = system
 
     def lennard_jones(self, atoms: Any = None, **options: Any) -> LennardJonesTerm:
-        """Learn sigma and epsilon of atoms in a NonbondedForce; see ``LennardJonesTerm.of``."""
+        """Learn sigma and epsilon of atoms, Amber's, OPLS's, ...; see ``LennardJonesTerm.of``."""
         return self._made("lennard_jones", LennardJonesTerm, atoms, **options)
 
     def pair_tables(self, atoms: Any = None, **options: Any) -> PairTablesTerm:

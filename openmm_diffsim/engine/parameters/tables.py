@@ -74,7 +74,7 @@ def _square(table: openmm.Discrete2DFunction) -> Array:
 
 def _power(force: openmm.CustomNonbondedForce) -> float:
     """1, or 1/2 where the first table is the root of A."""
-    return _power_of(openmm.XmlSerializer.serialize(_alone(force, 1.0, 1.0)))
+    return _power_of(xml_of(_alone(force, 1.0, 1.0)))
 
 
 @cache
@@ -111,12 +111,23 @@ def _alone(force: openmm.CustomNonbondedForce, a: float, b: float) -> openmm.Cus
     return empty
 
 
+def xml_of(force: openmm.Force) -> str:
+    """A Force as text, to know it by."""
+    return str(openmm.XmlSerializer.serialize(force))
+
+
 def _energy(force: openmm.CustomNonbondedForce, x: Array, side: float) -> float:
+    for _ in x:
+        force.addParticle([0])
+    return energy_of(force, x, side)
+
+
+def energy_of(force: openmm.Force, x: Array, side: float) -> float:
+    """kJ/mol, of a Force alone, which is given away, with particles at x [particles, 3], nm."""
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*np.eye(3) * side)
     for _ in x:
         system.addParticle(1.0)
-        force.addParticle([0])
     system.addForce(force)
     reference = openmm.Platform.getPlatform("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)

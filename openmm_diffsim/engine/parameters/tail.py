@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import openmm
 from numpy.typing import NDArray
@@ -32,18 +34,28 @@ def tail(force: openmm.NonbondedForce, class_of: IntArray, pairs: IntArray) -> A
     """
     if not force.getUseDispersionCorrection() or force.getNonbondedMethod() not in _CORRECTED:
         return np.zeros((len(pairs), 2))
+
+    def of_one(sigma: float, length: float) -> float:
+        return _of_one(force, sigma, length)
+
+    return long_range(of_one, force.getCutoffDistance()._value, class_of, pairs)
+
+
+def long_range(
+    of_one: Callable[[float, float], float], cutoff: float, class_of: IntArray, pairs: IntArray
+) -> Array:
+    """The same, by the energy, kJ/mol, of one particle of this sigma in a cube of this side, nm."""
     n = len(class_of)
     counts = np.bincount(class_of[class_of >= 0], minlength=int(pairs.max()) + 1).astype(float)
     a, b = pairs.T
     number = np.where(a == b, counts[a] * (counts[a] + 1) / 2, counts[a] * counts[b])
-    return np.asarray(2 * n / (n + 1) * number[:, None] * _constants(force))
+    return np.asarray(2 * n / (n + 1) * number[:, None] * _constants(of_one, cutoff))
 
 
-def _constants(force: openmm.NonbondedForce) -> Array:
+def _constants(of_one: Callable[[float, float], float], cutoff: float) -> Array:
     """K_12 and K_6: from the energies of a single particle at two sigmas."""
-    cutoff = force.getCutoffDistance()._value
     sigmas = np.array([1.0, 0.5]) * cutoff
-    energies = [_of_one(force, sigma, 2.5 * cutoff) * (2.5 * cutoff) ** 3 for sigma in sigmas]
+    energies = [of_one(sigma, 2.5 * cutoff) * (2.5 * cutoff) ** 3 for sigma in sigmas]
     s6 = (sigmas / UNIT) ** 6
     found = np.linalg.solve(4 * np.column_stack([s6**2, -s6]), energies)
     return np.asarray(found)

@@ -267,15 +267,22 @@ class ForcePlace:
         AttachError
             If there is none, or several.
         """
-        own: list[Any] = [f for f in system.getForces() if type(f) is kind]
-        chosen = [k for k, f in enumerate(own) if force is None or _is_meant(f, force)]
+        own = forces_of(system, kind)
+        if not own:
+            every = sorted({type(f).__name__ for f in system.getForces()})
+            raise AttachError(
+                f"force: expected a {kind.__name__} in the System, which has none, only {every}",
+                got=every,
+            )
+        chosen = [k for k, f in enumerate(own) if _is_chosen(f, force, own)]
         if len(chosen) != 1:
-            names = [f.getName() for f in own]
+            there = {k: f.getName() for k, f in enumerate(system.getForces()) if type(f) is kind}
             raise AttachError(
                 f"force: expected one {kind.__name__} of the System"
                 + ("" if force is None else f" that is {force!r}")
-                + f", found {len(chosen)} among {names or 'none'}; name it, force='...'",
-                got=names,
+                + f", found {len(chosen)} among {there}; name it, force='...', or where "
+                "names are alike force=system.getForce(...)",
+                got=list(there.values()),
             )
         return cls(kind, chosen[0])
 
@@ -287,7 +294,7 @@ class ForcePlace:
         AttachError
             If the System has none at this place.
         """
-        own: list[Any] = [f for f in system.getForces() if type(f) is self.kind]
+        own = forces_of(system, self.kind)
         if self.index >= len(own):
             raise AttachError(
                 f"expected {self.index + 1} {self.kind.__name__}(s) in the System, found {len(own)}"
@@ -305,7 +312,26 @@ class ForcePlace:
         return hash(tuple(self.form()))
 
 
-def _is_meant(force: openmm.Force, said: Any) -> bool:
+def forces_of(system: openmm.System, kind: type) -> list[Any]:
+    """Those of a class, in order."""
+    return [force for force in system.getForces() if type(force) is kind]
+
+
+def _is_chosen(force: openmm.Force, said: Any, own: list[Any]) -> bool:
+    """Is this the one that is meant? If nothing is said an empty one is not, beside others."""
+    if said is not None:
+        return is_meant(force, said)
+    return not _is_empty(force) or all(map(_is_empty, own))
+
+
+def _is_empty(force: Any) -> bool:
+    """Has it no bonds, angles or torsions, if it is of those that have them?"""
+    counts = [getattr(force, f"getNum{entry}s", None) for entry in ("Bond", "Angle", "Torsion")]
+    return any(count is not None and count() == 0 for count in counts)
+
+
+def is_meant(force: openmm.Force, said: Any) -> bool:
+    """Is this the Force that a user names, or gives?"""
     if isinstance(said, str):
         return bool(force.getName() == said)
     return bool(force.this == said.this)
