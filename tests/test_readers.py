@@ -141,7 +141,7 @@ def test_ties_by_types_of_files(tmp_path: Path) -> None:
         diffsim.SystemParameters(system).lennard_jones(["XX"], types=types)
     with pytest.raises(PotentialError, match="one for each of 66 particles, got 3"):
         diffsim.SystemParameters(system).lennard_jones(types=types[:3])
-    with pytest.raises(PotentialError, match="with types= names of types"):
+    with pytest.raises(PotentialError, match="names of types are taken with types="):
         diffsim.SystemParameters(system).lennard_jones(["CH2"])
 
 

@@ -184,6 +184,12 @@ def _indices(atoms: Any, n: int, name: Any) -> IntArray:
             f"{name}: got no particles; is what you look for zero, or in another Force (a "
             "CustomNonbondedForce has its own parameters)?"
         )
+    if np.asarray(atoms).dtype.kind in "UO" and isinstance(np.ravel(atoms)[0], str):
+        raise PotentialError(
+            f"{name}: got {shown(atoms)}; names of types are taken with types=, of each particle, "
+            "which diffsim.atom_types(...) gives",
+            got=atoms,
+        )
     return checked_indices(str(name), atoms, PotentialError, n)
 
 
