@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,14 @@ from openmm import app
 
 from openmm_diffsim import Refinement, load_parameters
 from openmm_diffsim.configuration.build import build_refinement
+from openmm_diffsim.configuration.dynamics import DYNAMICS_KEYS
+from openmm_diffsim.configuration.parameters import METHODS
+from openmm_diffsim.configuration.potentials import PAIR_KINDS
+from openmm_diffsim.configuration.section import Section
+from openmm_diffsim.configuration.system import SYSTEM_KEYS
 from openmm_diffsim.configuration.toml import parse_configuration
 from openmm_diffsim.errors import ConfigurationError
+from openmm_diffsim.observables import ENTRIES
 from openmm_diffsim.potentials import flat_parameters, learned_parameters, terms_of
 from openmm_diffsim.report.tables import check_results, write_results
 from openmm_diffsim.units import MOLAR_GAS_CONSTANT, UNIT_NAMES, ReducedUnits
@@ -610,3 +618,89 @@ def test_a_configuration_begins_with_what_a_fit_has_learned(folder: Path) -> Non
     del sum_raw["target"][1:]
     again = build_refinement(parse_configuration(sum_raw, folder, learned=out), [].append)
     assert torch.equal(flat_parameters(again.potential), flat_parameters(fit.potential))
+
+
+# The reference of all keys ------------------------------------------------------------------------
+
+_NAMED_BY_USERS = ("potential.prior", "potential.entropic")
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+
+
+PLAIN = {"kind": "lennard-jones", "cutoff": 0.7, "r_min": 0.3, "sigma": 0.3, "epsilon": 1.0}
+
+
+def every_section(folder: Path) -> list[dict[str, Any]]:
+    """Configurations that have each kind of state, term, target and method among them."""
+    terms: list[dict[str, Any]] = [
+        PLAIN | {"kind": kind, "pair": [{"types": [0, 1]}], "temperature_dependent": True}
+        for kind in PAIR_KINDS
+    ]  # fmt: skip
+    for term in terms:
+        for key in {"sigma", "epsilon"} - set(PAIR_KINDS[term["kind"]].parameters):
+            del term[key]
+    calls = {m: {"names": ["k"]} if m in ("custom", "global_parameters") else True for m in METHODS}
+    tables = {m: {} if v is True else v for m, v in calls.items()}
+    (folder / "net.py").write_text("def make(): ...\n")
+    for name in ("c.csv", "reduced.csv"):
+        (folder / name).write_text("0 0\n")
+    terms += [{"kind": "bond", "r_min": 0.3, "r_max": 0.5}, {"kind": "angle"}, {"kind": "dihedral"}]
+    terms += [{"kind": "parameters", **tables}, {"kind": "network", "module": "net.py:make"}]
+    raws = [changed(MIXTURE, potential=terms)]
+    own = {"system": {"topology": "g.csv", "system": "g.csv"}, "potential": PLAIN}
+    for entry, kind in ENTRIES.items():
+        value = [1.0] * kind.n_values if kind.rules is None and kind.n_values > 1 else 1.0
+        given = {"value": value, "uncertainty": 1.0, "length": 1.0}
+        if kind.rules is not None:
+            given = {"file": "g.csv", "r_max": 0.3}
+        asked = changed(MIXTURE, **own, target=[{"observable": entry, **given}])
+        raws.append(changed(asked, state=None))
+    for method in ("ibi", "relative-entropy", "adam", "gauss-newton"):
+        options = {"method": method, method.replace("-", "_"): {}}
+        raws.append(changed(MIXTURE, refine=options))
+    return [*raws, reduced(units="lennard-jones", **TABLE)]
+
+
+def asked_keys(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """By section, all keys that the parser asks for."""
+    asked: dict[str, set[str]] = {}
+
+    def known(self: Section, key: str) -> None:
+        self.known.append(key)
+        name = re.sub(r"\[\d+\]", "", self.name)
+        if name not in _NAMED_BY_USERS:
+            root, _, rest = name.partition(".")
+            asked.setdefault(root, set()).add(f"{rest}.{key}".strip("."))
+
+    monkeypatch.setattr(Section, "asked", known)
+    for raw in every_section(folder):
+        with contextlib.suppress(ConfigurationError):  # of keys that are not for all kinds
+            parse_configuration(raw, folder, trusted=True)
+    asked["state"] -= {*SYSTEM_KEYS, *DYNAMICS_KEYS}
+    methods = re.compile(rf"({'|'.join(METHODS)})(?=\.)")
+    asked["potential"] = {methods.sub("", key) for key in asked["potential"]}
+    return asked
+
+
+def documented_keys() -> dict[str, set[str]]:
+    """By section, the keys in the first column of the tables of the reference."""
+    found: dict[str, set[str]] = {}
+    root = ""
+    for line in REFERENCE.read_text().splitlines():
+        if line.startswith("## "):
+            named = re.search(r"`\[*(\w+)\]*`", line)
+            root = named.group(1) if named else ""  # of the whole file
+        elif line.startswith("| `"):
+            first = line.split("|")[1]
+            found.setdefault(root, set()).update(re.findall(r"`([\w.]+)`", first))
+    return found
+
+
+def test_the_reference_has_every_key_and_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, documented = asked_keys(folder, monkeypatch), documented_keys()
+    wrong = {
+        root: sorted(asked.get(root, set()) ^ documented.get(root, set()))
+        for root in asked.keys() | documented.keys()
+    }
+    assert {root: keys for root, keys in wrong.items() if keys} == {}

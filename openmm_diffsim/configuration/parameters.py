@@ -160,7 +160,7 @@ def _call(own: Section, method: str, key: str, has_types: bool) -> LearnedSectio
         method=method,
         options={name: _READ[name](own, name) for name in options if own.has(name)},
         atoms=_selections(own) if method in _OF_ATOMS else None,
-        select=None if method in _OF_ATOMS else _select(own),
+        select=_select(own) if method in (*_OF_ENTRIES, "custom") else None,
         parameters=own.texts("names") if method in _BY_NAMES else (),
         types=str(own.raw.get("types", "")),
     )

@@ -125,9 +125,13 @@ class Section:
             return value
         return value * self.factor(kind)
 
+    def asked(self, key: str) -> None:
+        """Somebody knows this key."""
+        self.known.append(key)
+
     def has(self, key: str) -> bool:
         """Is it there? It is known, then."""
-        self.known.append(key)
+        self.asked(key)
         return key in self.raw
 
     def number(self, key: str, default: Any = ..., above: float | None = None) -> Any:
@@ -369,7 +373,7 @@ class Section:
         return value if key not in self.raw else check(value)
 
     def _take(self, key: str, default: Any) -> Any:
-        self.known.append(key)
+        self.asked(key)
         if key in self.raw:
             return self.raw[key]
         if default is _REQUIRED:
