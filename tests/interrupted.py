@@ -49,6 +49,7 @@ WORST = (
     f"out/.checkpoint.npz{TEMPORARY}",
     "out/checkpoint.npz",
     "out/written.json",
+    f"out/.report.html{TEMPORARY}",  # of a round
     f"out/.figure.png{TEMPORARY}",
     "out/system.xml",
     "out/summary.json",

@@ -342,7 +342,16 @@ def command(*arguments: object) -> int:
     return cli.main([str(a) for a in arguments])
 
 
-USERS = ("system.xml", "state.xml", "rdf_0.csv", "figure.png", "summary.json", NAME, "fit.lock")
+USERS = (
+    "system.xml",
+    "state.xml",
+    "rdf_0.csv",
+    "figure.png",
+    "report.html",
+    "summary.json",
+    NAME,
+    "fit.lock",
+)
 
 
 @pytest.mark.parametrize("name", [*USERS, "checkpoint.npz"])

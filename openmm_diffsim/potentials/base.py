@@ -550,7 +550,8 @@ class Sum(Potential):
 
     def numbers(self, table: Any = None) -> dict[str, tuple[float, float]]:
         """Those of all terms, their names behind that of the term."""
-        found, start = {}, 0
+        found: dict[str, tuple[float, float]] = {}
+        start = 0
         for term in self:
             n = sum(p.numel() for p in term.parameters() if p.requires_grad)
             own = None if table is None else table.part(slice(start, start + n))

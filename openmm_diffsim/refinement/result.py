@@ -118,7 +118,7 @@ class InPassing(Result):
     step: Step | None = None
 
     @property
-    def solution(self) -> None:  # type: ignore[override]
+    def solution(self) -> None:
         """Not asked for."""
 
     @cached_property
@@ -128,7 +128,7 @@ class InPassing(Result):
         return np.full((len(self.view.parameters),) * 2, np.nan) if known is None else known
 
     @property
-    def remarks(self) -> list[str]:  # type: ignore[override]
+    def remarks(self) -> list[str]:
         """Not asked for."""
         return []
 

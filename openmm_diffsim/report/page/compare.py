@@ -123,7 +123,7 @@ def _tables(folder: Path, summary: Mapping[str, Any]) -> Iterator[tuple[str, Tab
 
 
 def _table(name: str, coordinate: str, of: str, q: Array, u: Array, first: float) -> Table:
-    seen = 2.0 * (q >= _INSIDE * first) if coordinate == "r" else None
+    seen = np.where(q >= _INSIDE * first, 2.0, 0.0) if coordinate == "r" else None
     density = None if seen is None or not seen.any() else seen[None]
     return Table(name, coordinate, _QUANTITIES[of], q, u[:1], u[1:2], density, [""])
 
@@ -134,7 +134,7 @@ def _parameters(folder: Path, summary: Mapping[str, Any]) -> dict[str, tuple[flo
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
         rows = [line.rsplit(",", 4) for line in lines]  # a name may hold commas
         return {name: (float(value), float(error)) for name, value, error, *_ in rows}
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for name, values in (summary["final"].get("parameters") or {}).items():
         flat = np.ravel(values).tolist()
         of = [name] if len(flat) == 1 else [f"{name}[{k}]" for k in range(len(flat))]
@@ -177,7 +177,7 @@ def _remarks(fits: Sequence[Kept]) -> Iterator[str]:
         yield f"The forms of the potentials differ ({each}): what they have in common is compared."
     named = [set(fit.misfits) for fit in fits]
     if any(names != named[0] for names in named):
-        apart = sorted(set.union(*named) - set.intersection(*named))
+        apart = sorted(name for name in set().union(*named) if any(name not in n for n in named))
         yield (
             f"Not all fits have the same targets ({', '.join(apart)} not in all): their misfits "
             "are not of the same data."

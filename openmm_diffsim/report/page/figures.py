@@ -69,7 +69,7 @@ def potential_figure(table: Table) -> Figure:
     y = f"u({table.coordinate}) / kJ mol⁻¹"
     ends = float(table.q[0]), float(table.q[-1])
     plot = Plot(what, told, table.axis, y, ends, (low, high), height=300)
-    unseen = _unseen(table.q, seen.any(axis=0))
+    unseen = _unseen(table.q, np.asarray(seen.any(axis=0)))
     for span in unseen:
         plot.shade(*span)
     plot.rule(0.0)

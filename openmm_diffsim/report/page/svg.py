@@ -64,11 +64,11 @@ class Plot:
 
     def band(self, x: ArrayLike, low: ArrayLike, high: ArrayLike, kind: str = "c0") -> None:
         """Between two lines."""
-        x, low, high = (np.asarray(a, dtype=float) for a in (x, low, high))
-        known = np.isfinite(low) & np.isfinite(high)
+        q, below, above = (np.asarray(a, dtype=float) for a in (x, low, high))
+        known = np.isfinite(below) & np.isfinite(above)
         if known.any():
-            x, low, high = x[known], low[known], high[known]
-            around = np.concatenate([x, x[::-1]]), np.concatenate([high, low[::-1]])
+            q, below, above = q[known], below[known], above[known]
+            around = np.concatenate([q, q[::-1]]), np.concatenate([above, below[::-1]])
             self._add("path", f"band {kind}", d=self._path(*around) + "Z")
 
     def points(self, x: ArrayLike, y: ArrayLike, kind: str, error: ArrayLike | None = None) -> None:
