@@ -2,7 +2,8 @@
 
     python run_lammps.py FOLDER OUT.npz [COMMAND ...]
 
-Runs in.lammps up to the first ``run`` and then the commands, which may be none.
+Runs in.lammps up to the first ``run`` and then the commands, which may be none; "rest" is the rest
+of in.lammps.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(folder: str, out: str, *commands: str) -> None:
     order = np.argsort(engine.numpy.extract_atom("id")[:own])
     forces = engine.numpy.extract_atom("f")[:own][order]
     for command in commands:
-        engine.command(command)
+        engine.commands_list(lines[first + 1 :] if command == "rest" else [command])
         energies.append(engine.get_thermo("etotal"))
     np.savez(out, energies=energies, forces=forces)
 

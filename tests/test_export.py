@@ -186,6 +186,14 @@ def test_lammps_conserves_energy(tmp_path: Path) -> None:
     assert np.ptp(energies[4:]) < 2e-3 * thermal
 
 
+def test_the_script_runs_to_its_end(tmp_path: Path) -> None:
+    """At constant temperature, as it is: 1000 steps later the energy is that of a liquid."""
+    system, x = fluid(BOXES["cubic"])
+    export.lammps(system, tmp_path, state=state_of(system, x), temperature=KELVIN)
+    (first, last), _ = run_lammps(tmp_path, "rest")
+    assert np.isfinite(last) and last < first
+
+
 def test_lammps_computes_the_same_in_reduced_units(tmp_path: Path) -> None:
     system, x = fluid(BOXES["cubic"])
     state = state_of(system, x)

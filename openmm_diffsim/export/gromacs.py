@@ -163,7 +163,7 @@ def _molecules(model: Model) -> Iterator[tuple[str, int]]:
     excluded = _grouped(model.excluded, of)
     for molecule, (start, end) in enumerate(zip(starts, ends, strict=True)):
         sections = [
-            _tuple_section(model, size, rows_of.get(molecule, []), start)
+            _tuple_section(model, size, rows_of.get(molecule, []), int(start))
             for size, rows_of in zip(KINDS, inside, strict=True)
         ]
         own = model.excluded[excluded.get(molecule, [])] - start + 1
