@@ -51,7 +51,7 @@ class Mesh:
         self._names = [f"mesh {k}" for k in range(len(learned))]
         self._points = _points(len(learned))
         self._solver = solver(self._points)
-        self._scratch = Scratch(self._copy(force, context), context)
+        self._scratch = Scratch([self._copy(force, context)], context)
 
     def _copy(self, force: Any, context: openmm.Context) -> Any:
         """Particles of one sigma, UNIT, and epsilon (C / 2)^2; those learned by parameters."""
