@@ -280,9 +280,12 @@ def test_implicit_solvent(dipeptide: Any) -> None:
     potential.custom("charge", select={"O": oxygens})
     check_features(potential, system, x)
     potential = diffsim.SystemParameters(system)
-    with pytest.warns(RuntimeWarning, match="has the same charges as parameters of its own"):
-        potential.charges({"O": oxygens}, neutral=False)
-    check_features(potential, system, x, tries=5)
+    hydrogens = [a.index for a in topology.atoms() if a.element.symbol == "H"]
+    charges = {str(i): [i] for i in hydrogens[:4]} | {"O": oxygens}
+    potential.charges(charges, neutral=True)
+    check_features(potential, system, x, tries=20)
+    with pytest.raises(PotentialError, match="learns parameters of the same Force"):
+        potential.custom("charge", name="more")
 
 
 def test_offsets_of_a_nonbonded_force(dipeptide: Any) -> None:

@@ -23,9 +23,11 @@ from systems import (
     simulate,
 )
 from test_statepoint import Filming, lennard_jones_force, water
+from test_system_parameters import bulk
 
 import openmm_diffsim as diffsim
 from openmm_diffsim import LennardJones, Pressure, PressureTensor, SurfaceTension
+from openmm_diffsim.engine.recorder import RestForces, configuration
 from openmm_diffsim.errors import ObservableError
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
@@ -188,3 +190,19 @@ def test_a_network_is_refused() -> None:
     potential = diffsim.NetworkPotential(Nothing())
     with pytest.raises(ObservableError, match="PressureTensor: expected a potential whose energy"):
         diffsim.StatePoint(fluid(potential), potential).sample(5, 5, [PressureTensor()])
+
+
+@pytest.mark.parametrize(("smooth", "same"), [(True, True), (False, False)])
+def test_noise_of_cutoffs_is_what_a_step_of_the_box_has(smooth: bool, same: bool) -> None:
+    """Of energies that do not jump, steps of 0.3 % to 0.01 % give one pressure."""
+    simulation, _ = bulk()
+    force = next(f for f in simulation.system.getForces() if type(f) is openmm.NonbondedForce)
+    if smooth:
+        force.setEwaldErrorTolerance(1e-6)
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(0.35)
+    simulation.context.reinitialize(preserveState=True)
+    frame = configuration(simulation.context.getState(positions=True))
+    rest = RestForces((), simulation.context)
+    found = [rest.virial(*frame, step) for step in (3e-3, 1e-3, 1e-4)]
+    assert (np.ptp(found) < 1e-3 * np.abs(found).max()) == same

@@ -34,7 +34,7 @@ from openmm_diffsim.engine.recorder import (
     configuration,
     describe_particles,
 )
-from openmm_diffsim.errors import AttachError, PotentialError
+from openmm_diffsim.errors import AttachError, PotentialError, SamplingError
 from openmm_diffsim.potentials import flat_parameters, set_flat_parameters
 
 Array = NDArray[np.float64]
@@ -531,14 +531,58 @@ def test_nothing_to_learn_or_no_system_is_told() -> None:
         diffsim.SystemParameters(molecules()[0]).lennard_jones([0], learn=())
 
 
-def test_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
+def solvent(charges: Any = None, kind: str = "") -> Any:
+    """An implicit one of the ``molecules``, with their charges."""
+    force = openmm.CustomNonbondedForce(kind) if kind else openmm.GBSAOBCForce()
+    if kind:
+        force.addPerParticleParameter("q")
+    for k in range(32):
+        q = SITES[k % 4][0] if charges is None else charges[k]
+        force.addParticle(*([[q]] if kind else [q, 0.15, 0.8]))
+    return force
+
+
+def add_solvent(system: Any, kind: str) -> tuple[Any, Any]:
+    """It and the NonbondedForce, whose exclusions it has."""
+    own = next(f for f in system.getForces() if type(f) is Force)
+    copy = solvent(kind=kind)
+    for pair in range(own.getNumExceptions() if kind else 0):
+        copy.addExclusion(*own.getExceptionParameters(pair)[:2])
+    system.addForce(copy)
+    return copy, own
+
+
+@pytest.mark.parametrize("kind", ["", "50*q1*q2*exp(-r)"])
+@pytest.mark.parametrize("types", ["AB", "ABCD"])
+def test_charges_are_those_of_an_implicit_solvent_too(kind: str, types: str) -> None:
+    system, x = molecules(method=Force.NoCutoff)
+    copy, own = add_solvent(system, kind)
+    potential = diffsim.SystemParameters(system)
+    potential.charges({name: TYPES[name] for name in types})
+    check_features(potential, system, x, tries=20)
+    q = [number for number, _ in potential.numbers().values()]
+    change = torch.linspace(0.1, 0.2, len(flat_parameters(potential)), dtype=torch.float64)
+    set_flat_parameters(potential, flat_parameters(potential) + change)
+    attached(potential, system).update(None, None)
+    first = TYPES["A"][0]
+    now, there = own.getParticleParameters(first)[0], copy.getParticleParameters(first)[0]
+    assert now._value != q[0] and getattr(there, "_value", there) == now._value
+
+
+def test_what_is_no_second_degree_of_charges_is_refused() -> None:
+    system, x = molecules(method=Force.NoCutoff)
+    add_solvent(system, "(q1*q2)^2/r")
+    potential = diffsim.SystemParameters(system)
+    potential.charges(TYPES)
+    with pytest.raises(SamplingError, match="no polynomial of second degree"):
+        features_of(potential, context_of(system, x, "Reference"))
+
+
+def test_other_charges_of_an_implicit_solvent_stay_and_that_is_said() -> None:
     system, _ = molecules(method=Force.NoCutoff)
-    solvent = openmm.GBSAOBCForce()
-    for k in range(system.getNumParticles()):
-        solvent.addParticle(SITES[k % 4][0], 0.15, 0.8)
-    system.addForce(solvent)
+    system.addForce(solvent(charges=np.linspace(0.1, 0.2, 32)))
     with pytest.warns(RuntimeWarning, match="GBSAOBCForce.*which stay"):
-        diffsim.SystemParameters(system).charges({"a": range(0, 32, 4), "b": range(3, 32, 4)})
+        diffsim.SystemParameters(system).charges({"A": TYPES["A"], "D": TYPES["D"]})
 
 
 def test_physical_numbers_say_the_parameters() -> None:

@@ -489,7 +489,7 @@ def test_the_noise_of_angles_hangs_together_like_that_of_an_rdf() -> None:
 # Functions of time and diffusion ----------------------------------------------------------------
 
 STEP = 0.002  # ps
-MOVING: Any = SimpleNamespace(timestep=STEP, place=lambda: None)
+MOVING: Any = SimpleNamespace(check_observable=lambda o: None, timestep=STEP, place=lambda: None)
 LAGS = [0, 10, 20, 50, 100]  # 0 .. 0.2 ps, not regular
 
 

@@ -237,15 +237,18 @@ class RestForces:
         self._molecule_of = molecules_of(context)
         self._context: openmm.Context | None = None
 
-    def virial(self, positions: Array, box: Array | None) -> float:
-        """W = -3 V dU/dV in kJ/mol, moving whole molecules; zero without a box."""
+    def virial(self, positions: Array, box: Array | None, step: float = SCALING) -> float:
+        """W = -3 V dU/dV in kJ/mol, moving whole molecules; zero without a box.
+
+        A central difference over ``step``, of the length of the box.
+        """
         if box is None or not self.contribute:
             return 0.0
         centres = molecule_centres(positions, self._molecule_of)[self._molecule_of]
         energies = [
-            self.energy(*scaled(positions, centres, box, 1 + sign * SCALING)) for sign in (1, -1)
+            self.energy(*scaled(positions, centres, box, 1 + sign * step)) for sign in (1, -1)
         ]
-        return -(energies[0] - energies[1]) / (2 * SCALING)
+        return -(energies[0] - energies[1]) / (2 * step)
 
     def energy(self, positions: Array, box: Array) -> float:
         """Their energy, kJ/mol."""

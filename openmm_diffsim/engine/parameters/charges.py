@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import PotentialError
+from ...errors import AttachError, PotentialError
 from ...observables import Charges
 from ...potentials.values import Values, number_of
 from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
 from . import nonbonded
 from .charge_features import charge_features
+from .copies import CopyEnergies, charges_in, copies_in, put_charges, update_in
 from .directions import Directions
 from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
@@ -42,7 +43,12 @@ class Layout:
     index: IntArray  # [following], exceptions whose product follows the charges
     pairs: IntArray  # [following, 2], their particles
     scale: Array  # [following], product = scale q_i q_j
-    is_quadratic: bool  # nothing else has a charge
+    is_quadratic: bool  # nothing else has a charge, or an energy
+
+    @property
+    def learned(self) -> IntArray:
+        """Particles of a type."""
+        return np.flatnonzero(self.type_of >= 0)
 
 
 class ChargesTerm(Term):
@@ -56,7 +62,8 @@ class ChargesTerm(Term):
         U = E_0 + sum_d z_d L_d + sum_d<=e z_d z_e Q_de,
 
     E_0 is left to the rest; where nothing else is charged, L is zero and left out. The features
-    L and Q of a frame are those of as many energies of a copy of the force.
+    L and Q of a frame are those of as many energies of a copy of the force. Where an implicit
+    solvent has the same charges, they are learned there too: its energy is such a polynomial.
 
     Use ``of`` to make one.
     """
@@ -68,6 +75,8 @@ class ChargesTerm(Term):
         self.free = z
         self.directions = directions
         self._kinds: Kinds | None = None
+        self.copies: tuple[ForcePlace, ...] = ()
+        """Other Forces that have the charges, too."""
 
     @classmethod
     def of(
@@ -120,8 +129,10 @@ class ChargesTerm(Term):
         z = Values(directions.free_names, start[directions.free], bounds=bounds, kind="charge")
         term = cls(name, place, directions, z)
         term._kinds = Kinds(system, found, table.particles)
-        others = [f for f in system.getForces() if f.this != place.find(system).this]
-        _warn_of_copies(others, table.particles[:, 0], np.concatenate(list(found.values())), name)
+        learned = np.concatenate(list(found.values()))
+        own = place.find(system)
+        copies = copies_in(system, own, table.particles[:, 0], learned, name)
+        term.copies = tuple(ForcePlace.of(system, type(f), f) for f in copies)
         term.keep(system, term._layout(system, found))
         return term
 
@@ -175,16 +186,26 @@ class ChargesTerm(Term):
         return super().form() | {
             "directions": self.directions.form(),
             "is_quadratic": self.is_quadratic,
+            "copies": [place.form() for place in self.copies],
         }
 
     # OpenMM ---------------------------------------------------------------------------------------
 
-    def frame_of(self, force: openmm.NonbondedForce) -> Any:
-        """Its method, exceptions and offsets."""
+    @property
+    def places(self) -> tuple[ForcePlace, ...]:
+        """The NonbondedForce, and all that have its charges."""
+        return (self.place, *self.copies)
+
+    def frame_of(self, force: Any) -> Any:
+        """Its method, exceptions and offsets; of a copy its particles."""
+        if type(force) is not self.place.kind:
+            return [type(force).__name__, force.getNumParticles()]
         return nonbonded.frame_of(force)
 
-    def held(self, force: openmm.NonbondedForce, layout: Layout) -> Array:
+    def held(self, force: Any, layout: Layout) -> Array:
         """Charges of all particles and exceptions: also of those that stay."""
+        if type(force) is not self.place.kind:
+            return np.asarray(charges_in(force))
         table = nonbonded.read(force)
         return np.concatenate([table.particles, table.own])[:, 0:1]
 
@@ -193,8 +214,22 @@ class ChargesTerm(Term):
         assert self._kinds is not None
         table = nonbonded.read(self.place.find(system))
         types = self._kinds.find(system, table.particles)
+        self._check_copies(system, table.particles[:, 0], np.concatenate(list(types.values())))
         self.directions.check(_counts(system, types))
         return self._layout(system, types)
+
+    def _check_copies(self, system: openmm.System, q: Array, learned: IntArray) -> None:
+        """AttachError where not the same Forces of another System have the charges too."""
+        found = copies_in(system, self.place.find(system), q, learned, self.name)
+        places = [ForcePlace.of(system, type(force), force) for force in found]
+        if set(places) != set(self.copies):
+            raise AttachError(
+                f"{self.name}: of this System {[f.getName() for f in found]} have the charges "
+                f"beside its NonbondedForce, of the first one {len(self.copies)} Forces had; give "
+                "both the same implicit solvent, or make a SystemParameters of each",
+                got=len(found),
+                expected=len(self.copies),
+            )
 
     def _layout(self, system: openmm.System, types: dict[str, IntArray]) -> Layout:
         table = nonbonded.read(self.place.find(system))
@@ -213,7 +248,8 @@ class ChargesTerm(Term):
             table.exceptions[follows],
             table.own[follows, 0] / (q[i] * q[j]),
             not (
-                others.any()
+                self.copies
+                or others.any()
                 or stay.any()
                 or table.shifts[:, 0].any()
                 or table.is_charge_offset
@@ -245,22 +281,32 @@ class ChargesTerm(Term):
         """Always."""
         return True
 
-    def leave_rest(self, force: openmm.NonbondedForce, layout: Layout) -> None:
+    def leave_rest(self, force: Any, layout: Layout) -> None:
         """The charges of z = 0."""
         self._put(force, layout, self.directions.at_zero)
 
-    def _put(self, force: openmm.NonbondedForce, layout: Layout, charges: Array) -> None:
+    def _put(self, force: Any, layout: Layout, charges: Array) -> None:
         q = _of_particles(layout, charges, layout.fixed)
-        for i in np.flatnonzero(layout.type_of >= 0).tolist():
+        if type(force) is not self.place.kind:
+            put_charges(force, layout.learned, q)
+            return
+        for i in layout.learned.tolist():
             nonbonded.set_particle(force, i, charge=q[i])
         product = layout.scale * np.prod(q[layout.pairs], axis=1)
         for k, value in zip(layout.index.tolist(), product.tolist(), strict=True):
             nonbonded.set_exception(force, k, charge=value)
 
+    def bring(self, force: Any, context: openmm.Context) -> None:
+        """Also of a custom force with tables."""
+        update_in(force, context)
+
     def features(self, context: openmm.Context, layout: Layout) -> FrameFeatures:
-        """One pass over the pairs, and a mesh; with Ewald's sum, energies at several charges."""
+        """One pass over the pairs, and a mesh; else energies at several charges.
+
+        So with Ewald's sum, and where other Forces have these charges.
+        """
         force = self.place.find(context.getSystem())
-        if force.getNonbondedMethod() != force.Ewald:
+        if force.getNonbondedMethod() != force.Ewald and not self.copies:
             return charge_features(self, context, layout)
         return FrameFeatures(_Energies(self, context, layout))
 
@@ -278,13 +324,30 @@ class _Energies:
         self._settings = [_setting(names, point) for point in values]
         self._solver = solver(values, term.is_quadratic)
         _offset(copy, term, layout, names)
-        self._scratch = Scratch(copy, context)
+        self._scratch = Scratch([copy], context)
+        self._points = values
+        self._copies = _copies_of(term, context, layout)
         self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
 
     def __call__(self, positions: Array, box: Array | None) -> Array:
-        self._scratch.place(positions, box if self._is_periodic else None)
-        energies = [self._scratch.energy(setting) for setting in self._settings]
+        own_box = box if self._is_periodic else None
+        self._scratch.place(positions, own_box)
+        energies = np.array([self._scratch.energy(setting) for setting in self._settings])
+        if self._copies is not None:
+            energies += self._copies.at(positions, own_box, self._points, self._solver)
         return np.asarray(self._solver @ energies)
+
+
+def _copies_of(term: ChargesTerm, context: openmm.Context, layout: Layout) -> CopyEnergies | None:
+    """Energies of other Forces that have the charges, too."""
+    if not term.copies:
+        return None
+    forces = [place.find(context.getSystem()) for place in term.copies]
+
+    def charges(z: Array) -> Array:
+        return _of_particles(layout, term.directions.charges(z), layout.fixed)
+
+    return CopyEnergies(forces, layout.learned, charges, context)
 
 
 def _setting(names: list[str], z: Array) -> dict[str, float]:
@@ -378,28 +441,6 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> NDArray[np.boo
             stacklevel=6,
         )
     return np.asarray(own & told & (product != 0))
-
-
-def _warn_of_copies(forces: Sequence[Any], q: Array, learned: IntArray, name: str) -> None:
-    """Other Forces whose particles have these charges too, such as an implicit solvent's."""
-    known = [f for f in forces if hasattr(f, "getParticleParameters")]
-    for force in (f for f in known if f.getNumParticles() == len(q)):
-        if q[learned].any() and _has_column(force, learned, q[learned]):
-            warnings.warn(
-                f"{name}: {force.getName()!r} has the same charges as parameters of its own, "
-                "which stay as they are: only those of the NonbondedForce are learned",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-
-
-def _has_column(force: Any, particles: IntArray, numbers: Array) -> bool:
-    """Are these one of the parameters of a Force's particles?"""
-    rows = [force.getParticleParameters(i) for i in particles.tolist()]
-    plain = [[getattr(value, "_value", value) for value in row] for row in rows]
-    columns = zip(*plain, strict=False)
-    scalar = [c for c in columns if all(isinstance(value, float) for value in c)]
-    return any(np.allclose(column, numbers, rtol=1e-6, atol=0) for column in scalar)
 
 
 def _check_directions(directions: Directions) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import AttachError
 from ...io.checksum import checksum
 from ...potentials.values import SCALE, Values
-from ..adapters.pair_force import openmm_version
+from .copies import update_in
 from .grouping import Groups, Starts, common_start, groups_of, types_of_particles
 from .probed import ProbedTerm
 from .term import ForcePlace
@@ -208,11 +208,8 @@ class CustomTerm(ProbedTerm):
             put(k, *row[:place], values, *row[place + 1 :])
 
     def bring(self, force: Any, context: openmm.Context) -> None:
-        """Before OpenMM 8.6.1 the CPU platform mixes up parameters beside a table: made anew."""
-        force.updateParametersInContext(context)
-        has_tables = getattr(force, "getNumTabulatedFunctions", int)() > 0
-        if has_tables and openmm_version() < (8, 6, 1):
-            context.reinitialize(preserveState=True)
+        """Also of a force with tables."""
+        update_in(force, context)
 
 
 class MapTerm(ProbedTerm):

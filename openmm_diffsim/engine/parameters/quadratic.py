@@ -22,6 +22,11 @@ def monomials(z: Tensor, is_quadratic: bool = False) -> Tensor:
     return found if is_quadratic else torch.cat([z, found], dim=1)
 
 
+def monomials_of(z: Array) -> Array:
+    """Those of one z [directions]."""
+    return np.asarray(monomials(torch.from_numpy(z[None])).numpy()[0])
+
+
 def products(n: int) -> tuple[list[int], list[int]]:
     """All d <= e."""
     pairs = list(combinations_with_replacement(range(n), 2))

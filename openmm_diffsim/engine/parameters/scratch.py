@@ -1,8 +1,8 @@
-"""A copy of one Force, by itself, to be asked for energies at other parameters."""
+"""Copies of Forces, by themselves, to be asked for energies at other parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,27 @@ Array = NDArray[np.float64]
 
 
 class Scratch:
-    """A Context with nothing but a Force, on the platform of another Context.
+    """A Context with nothing but some Forces, on the platform of another Context.
 
     Parameters
     ----------
-    force : openmm.Force
-        It becomes that of the scratch Context.
+    forces : sequence of openmm.Force
+        They become those of the scratch Context.
     original : openmm.Context
         Of which box at the start, platform and global parameters are taken over.
     """
 
-    def __init__(self, force: openmm.Force, original: openmm.Context) -> None:
+    def __init__(self, forces: Sequence[openmm.Force], original: openmm.Context) -> None:
         whole = original.getSystem()
         system = openmm.System()
         system.setDefaultPeriodicBoxVectors(*whole.getDefaultPeriodicBoxVectors())
         for _ in range(whole.getNumParticles()):
             system.addParticle(1.0)
-        system.addForce(force)
+        for force in forces:
+            system.addForce(force)
         self._original = original
-        self._context = _beside(system, original)
-        own, theirs = self._context.getParameters(), original.getParameters()
+        self.context = _beside(system, original)
+        own, theirs = self.context.getParameters(), original.getParameters()
         self._shared = [name for name in own if name in theirs]
 
     def place(self, positions: Array, box: Array | None) -> None:
@@ -44,16 +45,16 @@ class Scratch:
         Global parameters that both Contexts have are then those of the original.
         """
         if box is not None:
-            self._context.setPeriodicBoxVectors(*box)
-        self._context.setPositions(positions)
+            self.context.setPeriodicBoxVectors(*box)
+        self.context.setPositions(positions)
         for name in self._shared:
-            self._context.setParameter(name, self._original.getParameter(name))
+            self.context.setParameter(name, self._original.getParameter(name))
 
     def energy(self, parameters: Mapping[str, float]) -> float:
         """kJ/mol, at these global parameters."""
         for name, value in parameters.items():
-            self._context.setParameter(name, value)
-        energy = self._context.getState(energy=True).getPotentialEnergy()
+            self.context.setParameter(name, value)
+        energy = self.context.getState(energy=True).getPotentialEnergy()
         return float(energy.value_in_unit(unit.kilojoule_per_mole))
 
 
