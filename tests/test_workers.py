@@ -372,7 +372,7 @@ def test_no_worker_outlives_its_coordinator(tmp_path: Path, number: signal.Signa
         process.kill()
 
 
-def wait_for(what: Any, seconds: float = 120.0) -> None:
+def wait_for(what: Any, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -425,8 +425,9 @@ def test_frames_that_come_late_lead_to_the_same(
 ) -> None:
     fit, runner = late_fit(monkeypatch, staleness)
     fit.run(12, 1000, 1, progress=False)
-    assert max(runner.behind) == staleness or fit.converged
-    errors = np.array([row.error for row in fit.parameter_table()])
+    assert max(runner.behind) == min(staleness, 1) or staleness > 1
+    assert max(runner.behind) <= staleness
+    errors = fit.parameter_table().standard_error
     truth = flat_parameters(liquids.lennard_jones()).numpy()
     assert np.all(np.abs(parameters(fit) - truth) < 4 * errors), (parameters(fit), truth, errors)
     assert np.all(errors < 0.2 * np.abs(truth))
