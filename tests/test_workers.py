@@ -372,7 +372,7 @@ def test_no_worker_outlives_its_coordinator(tmp_path: Path, number: signal.Signa
         process.kill()
 
 
-def wait_for(what: Any, seconds: float = 120.0) -> None:
+def wait_for(what: Any, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -389,6 +389,7 @@ class Late(InTurn):
         super().__init__()
         self._potential = potential
         self._random = np.random.default_rng(5)
+        self._newest = 0
         self.behind: list[int] = []
 
     def finished(self, count: Any) -> list[Task]:
@@ -397,8 +398,8 @@ class Late(InTurn):
         chosen = others[self._random.integers(len(others))] if others else slow[0]
         self.running.remove(chosen)
         self.running.insert(0, chosen)
-        newest = max(task.number for task in self.running)
-        self.behind.append(newest - chosen.number)
+        self._newest = max(self._newest, *(task.number for task in self.running), 0)
+        self.behind.append(self._newest - chosen.number)
         now = flat_parameters(self._potential)
         try:
             self._set(chosen.parameters)
@@ -425,8 +426,8 @@ def test_frames_that_come_late_lead_to_the_same(
 ) -> None:
     fit, runner = late_fit(monkeypatch, staleness)
     fit.run(12, 1000, 1, progress=False)
-    assert max(runner.behind) == staleness or fit.converged
-    errors = np.array([row.error for row in fit.parameter_table()])
+    assert min(staleness, 1) <= max(runner.behind) <= staleness
+    errors = fit.parameter_table().standard_error
     truth = flat_parameters(liquids.lennard_jones()).numpy()
     assert np.all(np.abs(parameters(fit) - truth) < 4 * errors), (parameters(fit), truth, errors)
     assert np.all(errors < 0.2 * np.abs(truth))
