@@ -284,7 +284,7 @@ def _rows(name: str, target: Target, model: Array, error: Array, left: Array) ->
                 unit(target.observable.unit),
                 with_error(value, sigma),
                 with_error(model[k], error[k]),
-                f"{off:+.1f}".replace("-", "−"),
+                f"{off:+.1f}".replace("-", "−") if abs(off) >= 0.05 else "0.0",
                 figures.pull(float(off), float(own)),
             )
         )

@@ -148,11 +148,8 @@ class Beside:
 
 def curve_figure(c: Beside) -> Figure:
     """Target and model, and below the residual in units of the target's error."""
-    y = np.concatenate([c.target.y, c.model.y])
-    low, high = float(np.nanmin(y)), float(np.nanmax(y))
-    room = 0.06 * max(high - low, 1e-12)
-    low = 0.0 if c.is_histogram and low >= -room else low - room
-    plot = Plot(f"{c.name}: target and model", c.alone, "", c.y, c.x_range, (low, high + room))
+    y_range = _span(c)
+    plot = Plot(f"{c.name}: target and model", c.alone, "", c.y, c.x_range, y_range)
     plot.rule(c.tends_to)
     plot.points(c.target.x, c.target.y, "target", 2 * c.target.spread)
     spread = 2 * c.model.spread
@@ -161,6 +158,18 @@ def curve_figure(c: Beside) -> Figure:
     keys = [("target", "target, ± 2 errors"), ("c0", "model, ± 2 standard errors")]
     figure = _residuals(c)
     return Figure(plot.svg(), [*keys, *figure.keys], below=[figure.svg])
+
+
+def _span(c: Beside) -> tuple[float, float]:
+    """Of y: all of target and model, and their bars as far as they are no larger than that."""
+    y, bars = np.concatenate([c.target.y, c.model.y]), 2 * c.target.spread
+    low, high = float(np.nanmin(y)), float(np.nanmax(y))
+    span = max(high - low, 1e-12)
+    top = max(high, min(float(np.nanmax(c.target.y + bars)), high + 0.4 * span))
+    if c.is_histogram and low >= -0.06 * span:
+        return 0.0, top + 0.06 * span
+    bottom = min(low, max(float(np.nanmin(c.target.y - bars)), low - 0.4 * span))
+    return bottom - 0.06 * span, top + 0.06 * span
 
 
 def _residuals(c: Beside) -> Figure:

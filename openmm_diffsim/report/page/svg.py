@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 28, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 28, 42
 _BEYOND = 40.0  # how far outside the panel a clipped line goes on
 _STEPS = np.array([1.0, 2.0, 5.0, 10.0])
 
