@@ -274,7 +274,7 @@ class SystemParameters(Potential):
             If there is no learned number of a name, it is not what it can be, or charges do not
             add up, or do not say all of those that depend on each other.
         """
-        plain, left = {}, dict(numbers)
+        plain, left = dict[str, Any](), dict(numbers)
         for term in self:
             names = {f"{term.name}.{name}": name for name in term.told()[0]}
             given = {names[name]: left.pop(name) for name in list(left) if name in names}
