@@ -13,7 +13,8 @@ IntArray = NDArray[np.int64]
 
 def at_least(least: int, name: str, value: int) -> int:
     """The whole number; ObservableError where it is less, or none."""
-    if isinstance(value, bool) or int(value) != value or value < least:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not np.isfinite(value) or int(value) != value or value < least:
         raise ObservableError(f"{name}: expected a whole number >= {least}, got {value!r}")
     return int(value)
 

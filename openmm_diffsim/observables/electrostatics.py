@@ -82,8 +82,11 @@ class DipoleFluctuation(Observable):
 
     def __init__(self, charges: ArrayLike | None = None) -> None:
         given = None if charges is None else np.asarray(value_in_md_units(charges, "charge"))
-        if given is not None and not np.all(np.isfinite(given)):
-            raise ObservableError(f"charges: expected finite numbers in e, got {given}", got=given)
+        if given is not None and not (given.ndim == 1 and np.all(np.isfinite(given))):
+            raise ObservableError(
+                f"charges: expected finite numbers in e, one for each particle, got {given}",
+                got=given,
+            )
         self.charges = given
 
     def recorder(self, particles: Particles) -> Recorder:

@@ -15,7 +15,7 @@ from ..io.checksum import brief
 from ..limits import checked_number, checked_whole, shown
 from .adapter import AttachOptions, adapter_of
 from .mask import left_out
-from .parameters import call_at, parameter_vector, with_numbers
+from .parameters import call_at, check_mapping, parameter_vector, with_numbers
 from .prior import checked_prior, prior_of_parts
 
 Array = NDArray[np.float64]
@@ -455,6 +455,7 @@ class Sum(Potential):
 
     def parameters_of(self, numbers: Mapping[str, Any]) -> Tensor:
         """Of all terms, each by its own names behind that of the term."""
+        check_mapping(numbers)
         own = {term.name: dict[str, Any]() for term in self}
         for name, number in numbers.items():
             term, _, rest = str(name).partition(".")

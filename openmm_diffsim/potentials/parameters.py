@@ -70,6 +70,7 @@ def with_numbers(potential: Any, numbers: Mapping[str, Any]) -> Tensor:
     PotentialError
         If there is no learned parameter of a name, or the numbers do not fit it or are not finite.
     """
+    check_mapping(numbers)
     learned = {id(p) for p in learned_parameters(potential)}
     own = {name: p for name, p in potential.by_name().items() if id(p) in learned}
     found = {id(p): p.detach().double().cpu() for p in own.values()}
@@ -86,6 +87,14 @@ def with_numbers(potential: Any, numbers: Mapping[str, Any]) -> Tensor:
         ) from error
     parts = [found[id(p)].reshape(-1) for p in learned_parameters(potential)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def check_mapping(numbers: Any) -> None:
+    """PotentialError where numbers by names are none."""
+    if not isinstance(numbers, Mapping):
+        raise PotentialError(
+            f"parameters: got {shown(numbers)}, expected numbers by name", got=numbers
+        )
 
 
 def _like(parameter: Tensor, number: Any, kind: str | None) -> Tensor:

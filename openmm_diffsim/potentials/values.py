@@ -164,7 +164,7 @@ def _bounds(names: tuple[str, ...], given: Any, kind: str | None) -> dict[str, t
 
 def _pair(name: str, given: Any, kind: str | None) -> tuple[float, float]:
     try:
-        pair = given if kind is None else value_in_md_units(given, kind)
+        pair: Any = given if kind is None else value_in_md_units(given, kind)
         low, high = (float(value) for value in pair)
     except (TypeError, ValueError, UnitError) as error:
         raise PotentialError(

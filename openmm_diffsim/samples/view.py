@@ -135,7 +135,7 @@ class View:
         part, means, influences = self._influences(terms, observable.label, check)
         value, slopes = linearized(observable, [torch.from_numpy(mean) for mean in means])
         pairs = zip(influences, slopes, strict=True)
-        return part, value, sum(i @ slope.T for i, slope in pairs)
+        return part, value, np.sum([i @ slope.T for i, slope in pairs], axis=0)
 
     def _influences(
         self, observables: Sequence[Observable], label: str, check: bool = True

@@ -20,7 +20,7 @@ from ...statistics.molecules import parts_of
 from ..adapters.bonds import bonds_of
 from . import nonbonded
 from .charge_features import charge_features
-from .copies import CopyEnergies, charges_in, copies_in, put_charges, update_in
+from .copies import CopyEnergies, charges_in, copies_in, is_copy, put_charges, update_in
 from .directions import Directions
 from .nonbonded import Nonbonded
 from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
@@ -198,13 +198,13 @@ class ChargesTerm(Term):
 
     def frame_of(self, force: Any) -> Any:
         """Its method, exceptions and offsets; of a copy its particles."""
-        if type(force) is not self.place.kind:
+        if is_copy(force):
             return [type(force).__name__, force.getNumParticles()]
         return nonbonded.frame_of(force)
 
     def held(self, force: Any, layout: Layout) -> Array:
         """Charges of all particles and exceptions: also of those that stay."""
-        if type(force) is not self.place.kind:
+        if is_copy(force):
             return np.asarray(charges_in(force))
         table = nonbonded.read(force)
         return np.concatenate([table.particles, table.own])[:, 0:1]
@@ -287,7 +287,7 @@ class ChargesTerm(Term):
 
     def _put(self, force: Any, layout: Layout, charges: Array) -> None:
         q = _of_particles(layout, charges, layout.fixed)
-        if type(force) is not self.place.kind:
+        if is_copy(force):
             put_charges(force, layout.learned, q)
             return
         for i in layout.learned.tolist():

@@ -53,6 +53,11 @@ def copies_in(
     return found
 
 
+def is_copy(force: Any) -> bool:
+    """Is it none that has exceptions, whose charges are the first ones?"""
+    return not hasattr(force, "getNumExceptions")
+
+
 def charges_in(force: Any) -> Array | None:
     """Those that a Force has for its particles, [particles]; None if it has none."""
     column = _column_of(force)

@@ -179,7 +179,7 @@ def rounded(values: Array) -> Array:
 
 
 def _indices(atoms: Any, n: int, name: Any) -> IntArray:
-    if np.size(atoms) == 0:
+    if hasattr(atoms, "__len__") and len(atoms) == 0:
         raise PotentialError(
             f"{name}: got no particles; is what you look for zero, or in another Force (a "
             "CustomNonbondedForce has its own parameters)?"

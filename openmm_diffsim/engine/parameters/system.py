@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...errors import PotentialError
 from ...potentials import Potential, call_at, parameter_vector
+from ...potentials.parameters import check_mapping
 from .charges import ChargesTerm
 from .custom import CustomTerm, GlobalTerm, MapTerm
 from .lennard_jones import LennardJonesTerm
@@ -274,7 +275,8 @@ class SystemParameters(Potential):
             If there is no learned number of a name, it is not what it can be, or charges do not
             add up, or do not say all of those that depend on each other.
         """
-        plain, left = {}, dict(numbers)
+        check_mapping(numbers)
+        plain, left = dict[str, Any](), dict(numbers)
         for term in self:
             names = {f"{term.name}.{name}": name for name in term.told()[0]}
             given = {names[name]: left.pop(name) for name in list(left) if name in names}
@@ -309,6 +311,6 @@ class SystemParameters(Potential):
 
 def _plain(names: Sequence[str]) -> str:
     """A term's name from that of its first parameter."""
-    if not names:
-        raise PotentialError("expected names of parameters, got none")
+    if not names or not all(isinstance(name, str) for name in names):
+        raise PotentialError(f"expected names of parameters, got {names or 'none'}", got=names)
     return names[0].replace(".", "_")

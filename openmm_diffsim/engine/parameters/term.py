@@ -81,7 +81,7 @@ class Term(nn.Module):
 
     def __init__(self, name: str, force: ForcePlace) -> None:
         super().__init__()
-        if not name or "." in name:
+        if not isinstance(name, str) or not name or "." in name:
             raise PotentialError(f"name: expected one without dots, got {name!r}", got=name)
         if hasattr(nn.ModuleDict, name):
             raise PotentialError(
@@ -334,7 +334,7 @@ def is_meant(force: openmm.Force, said: Any) -> bool:
     """Is this the Force that a user names, or gives?"""
     if isinstance(said, str):
         return bool(force.getName() == said)
-    return bool(force.this == said.this)
+    return bool(force.this == getattr(said, "this", None))
 
 
 def check_apart(term: Term, others: Iterable[Term]) -> None:
