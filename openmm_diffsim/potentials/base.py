@@ -506,7 +506,7 @@ class Sum(Potential):
         """Those of all terms, their names behind that of the term."""
         sizes = [len(parameter_vector(term)) for term in self]
         ends = np.cumsum(sizes).tolist()
-        found = {}
+        found: dict[str, tuple[float, float]] = {}
         for term, size, end in zip(self, sizes, ends, strict=True):
             own = None if table is None else table.part(slice(end - size, end))
             found |= {f"{term.name}.{name}": v for name, v in term.numbers(own).items()}
