@@ -146,6 +146,14 @@ def test_all_states_have_one_potential_and_their_own_system(folder: Path) -> Non
     np.testing.assert_array_equal(rdf.atoms, np.arange(60, 80))
 
 
+def test_a_state_that_nothing_is_measured_at_is_told(folder: Path) -> None:
+    said: list[str] = []
+    raw = changed(MIXTURE, target=[MIXTURE["target"][0]])
+    fit = build_refinement(parse_configuration(raw, folder), said.append)
+    assert len(fit.states) == 1
+    assert any(text.startswith("x75: no target is of this state") for text in said)
+
+
 # Terms --------------------------------------------------------------------------------------------
 
 

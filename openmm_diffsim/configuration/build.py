@@ -66,6 +66,7 @@ def build(configuration: Configuration, warn: Any = print) -> Built:
     known = _known(configuration, warn)
     for place in known.places:
         _check_cutoff(configuration, place)
+    _tell_unused(known)
     _tell_cost(known, configuration.refine.every)
     potential = _potential(configuration, known)
     points = [_state_point(place, potential, warn) for place in known.places]
@@ -167,6 +168,14 @@ def told_warnings(tell: Any) -> Iterator[None]:
         yield
     for text in dict.fromkeys(f"warning: {warning.message}" for warning in caught):
         tell(text)
+
+
+def _tell_unused(known: Known) -> None:
+    """Say so where a state point has no target: it takes no part in the fit."""
+    used = {place.name for each in known.measured for place in each.places}
+    for place in known.places:
+        if place.name not in used:
+            known.tell(f"{place.name}: no target is of this state, so it is not sampled")
 
 
 def _tell_cost(known: Known, every: int) -> None:

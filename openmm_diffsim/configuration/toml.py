@@ -161,6 +161,12 @@ def _check_start(configuration: Configuration) -> None:
     """ConfigurationError where the first guess of a term lacks what it is made from."""
     has_structure = any(target.observable.is_structure for target in configuration.targets)
     reads = any(state.system.trajectory is not None for state in configuration.states)
+    if reads and len(configuration.states) > 1:
+        raise ConfigurationError(
+            "system.trajectory: is for a single state point; of several, read them in Python, by "
+            "Refinement.read",
+            key="system.trajectory",
+        )
     for term in configuration.terms:
         if reads and term.initial == "boltzmann-inversion":
             raise ConfigurationError(

@@ -120,7 +120,7 @@ def names_of(fit: Refinement) -> list[str]:
 
 def _table(fit: Refinement, term: str | int, kind: str, file: str, kelvin: float) -> FunctionTable:
     where = dict(enumerate(f for _, f in fit.potential.pairs()))
-    where |= {f.name: f for _, f in fit.potential.functions()}  # type: ignore[misc]
+    where |= {f.name: f for _, f in fit.potential.functions()}
     function: Any = where[term]  # type: ignore[index]
     basis = function.basis
     low, high = (basis.r_min, basis.cutoff) if kind == _PAIR else (basis.low, basis.high)

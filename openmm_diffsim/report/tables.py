@@ -144,7 +144,7 @@ def _figure(
     found: Comparisons,
     summary: Mapping[str, Any],
     title: str,
-) -> figures.Figure:
+) -> Any:
     """The first pair potential, or else the first function, with all curves."""
     rounds = summary["rounds"]
     if not functions:
