@@ -49,6 +49,7 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     follow,
     linear_model,
     solve,
+    to_minimum,
 )
 from openmm_diffsim.refinement.methods.options import roughness_of
 from openmm_diffsim.refinement.response import Response
@@ -711,6 +712,24 @@ def test_the_prior_of_parameters_is_one_more_piece_of_data() -> None:
     assert step.covariance is not None
     np.testing.assert_allclose(step.covariance[3, 3], 0.3**2, rtol=1e-8)
     assert step.covariance[0, 0] < 1e-2 * 0.1**2
+
+
+def test_a_step_is_no_longer_than_a_prior_is_wide(harmonic: Harmonic) -> None:
+    """It has the direction of the whole step, which errors are told by; without a prior, all."""
+    potential = Linear(np.eye(N), np.zeros(N))
+    samples = harmonic.sample(potential, 4000, np.random.default_rng(3))
+    goal = target(harmonic.observable, harmonic.mean(np.full(N, 0.5)), 1e-3)
+    width = np.array([np.inf, 0.1, 0.1, 0.1, 0.1])
+    state = State(ANYWHERE, [goal], None, np.zeros(N), samples, samples)
+    view = FitView(potential, (state,), flat_parameters(potential))
+    known = replace(view, prior=ParameterPrior(np.zeros(N), width))
+    method = GaussNewton()
+    whole = to_minimum(known, LinearModel.of(known, method.options)).change
+    bounded = method.propose(known).change
+    assert np.abs(whole / width).max() > 3
+    assert np.abs(bounded / width).max() == pytest.approx(1.0)
+    np.testing.assert_allclose(bounded / np.linalg.norm(bounded), whole / np.linalg.norm(whole))
+    assert np.abs(method.propose(view).change / width).max() > 3
 
 
 def test_parameters_that_are_not_linear_have_their_prior_too() -> None:

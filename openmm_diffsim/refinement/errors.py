@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import TargetError
 from ..potentials import Potential
-from .methods import GaussNewton, GaussNewtonOptions, Step
-from .methods.gauss_newton import LinearModel
+from .methods import GaussNewtonOptions, Step
+from .methods.gauss_newton import LinearModel, to_minimum
 from .state import FitView
 
 Array = NDArray[np.float64]
@@ -97,10 +97,11 @@ def solution_of(view: FitView, options: GaussNewtonOptions) -> Step | None:
     """The Gauss-Newton solution from here; None of what is no function of features, a network."""
     if not view.potential.energy_is_linear:
         return None
-    step = LinearModel.of(view, options).step(is_damped=False)
+    model = LinearModel.of(view, options)
+    step = model.step(is_damped=False)
     if view.potential.is_linear:
         return step
-    return replace(step, change=GaussNewton(options).propose(view).change)
+    return replace(step, change=to_minimum(view, model).change)
 
 
 def covariance_about(view: FitView, solution: Step | None) -> Array:

@@ -276,7 +276,9 @@ class ForcePlace:
             )
         chosen = [k for k, f in enumerate(own) if _is_chosen(f, force, own)]
         if len(chosen) != 1:
-            there = {k: f.getName() for k, f in enumerate(system.getForces()) if type(f) is kind}
+            names = [f.getName() for f in system.getForces()]
+            of_kind = [type(f) is kind for f in system.getForces()]
+            there = {k: name for k, name in enumerate(names) if of_kind[k]}
             raise AttachError(
                 f"force: expected one {kind.__name__} of the System"
                 + ("" if force is None else f" that is {force!r}")

@@ -29,6 +29,7 @@ coefficients minimize
   independent points, leaves more open between them, and the prior is stronger.
 - A step goes as far as the linear model is good for: no wave of the liquid may grow much, which is
   what happens near phase separation; without theory, u(r) changes by kT at most.
+  No parameter changes by more than its own prior is wide.
 - The Jacobian of a dynamic observable is measured on few segments, without theory that of a g(r)
   on few frames, and how a box at constant pressure answers on few independent volumes. Its noise
   damps the step: see ``Normal.damped``.
@@ -62,6 +63,7 @@ _MOST_ITERATIONS = 30  # of the nonlinear least squares
 _MOST_DECAY = 4.0  # of a long wave in a step, in units of the growth that is bearable
 _MOST_ALONE = 1.0  # kT, without theory
 _LARGEST_STEP = 4.0  # kT, with it
+_MOST_WIDTHS = 1.0  # of its prior, that a parameter changes by
 _LEAST_SEEN = 1e-12  # of the largest eigenvalue of a Hessian: below, nothing is measured
 _LEAST_SHARE = 0.5  # of a mode that is true, for a step: else it goes astray with few frames
 _RIDGE = 1e-9  # of the largest entry of a Hessian
@@ -89,12 +91,12 @@ class GaussNewton:
         if not view.potential.energy_is_linear:
             return Step(frame_space.change(view, self.options))
         model = LinearModel.of(view, self.options)
-        step = _step(view, model)
+        step = to_minimum(view, model)
         return replace(step, change=step.change / max(_excess(step.change, view, model), 1.0))
 
 
-def _step(view: FitView, model: LinearModel) -> Step:
-    """To the minimum."""
+def to_minimum(view: FitView, model: LinearModel) -> Step:
+    """The step to the minimum, however far that is."""
     step = model.step()
     if view.potential.is_linear:
         return step
@@ -261,10 +263,15 @@ def _excess(change: Array, view: FitView, model: LinearModel) -> float:
     """How many times too large a change of parameters is for the linear model to be good.
 
     Where theory knows the liquid, waves must not grow or decay by much; else, where frames alone
-    say how it answers, u(r) must not change by more than about kT.
+    say how it answers, u(r) must not change by more than about kT. No parameter may go farther
+    than its prior is wide: that is how far it is likely to be from the truth, and for parameters of
+    which no u(r) is known, as those of a System, nothing else tells a step that noise has made.
     """
     size = view.step_size(change) or 0.0
     excess = [0.0]
+    if view.prior is not None:
+        widths = np.abs(change) / view.prior.standard_deviation
+        excess.append(float(widths.max()) / _MOST_WIDTHS)
     for comparison, chain in zip(model.comparisons, model.chains, strict=True):
         if comparison.growth is None:
             excess.append(size / _MOST_ALONE)
