@@ -54,12 +54,12 @@ from openmm_diffsim import (
     sample_trajectory,
 )
 from openmm_diffsim.engine import statepoint
-from openmm_diffsim.statistics.scaling import SCALING
 from openmm_diffsim.engine.baths import read_pressure, read_temperature
 from openmm_diffsim.engine.recorder import FrameRecorder, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom
 from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
 from openmm_diffsim.io.trajectories import reduced_box
+from openmm_diffsim.statistics.scaling import SCALING
 from openmm_diffsim.units import BAR, MOLAR_GAS_CONSTANT
 
 Array = NDArray[np.float64]

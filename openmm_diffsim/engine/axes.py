@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..observables import AxisVirials
 from ..statistics.molecules import molecule_centres
-from .adapters import FeatureRecorder
 from ..statistics.scaling import SCALING, scaled
+from .adapters import FeatureRecorder
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]

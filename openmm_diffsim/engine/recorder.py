@@ -21,10 +21,10 @@ from ..potentials import Potential
 from ..samples import Run, Samples
 from ..statistics.kernels import PairHistogram, PairSums, largest_range, pair_sums
 from ..statistics.molecules import molecule_centres
+from ..statistics.scaling import SCALING, scaled
 from ..units import state_numbers
 from .adapters import Adapter, Bonds, acting_forces, attached, bonds_of
 from .adapters.charges import charges_of
-from ..statistics.scaling import SCALING, scaled
 from .axes import AxisScaling
 from .context import masses_of, platform_properties
 from .identity import rest_identity

@@ -20,8 +20,8 @@ from ...samples import EvaluatedFrames
 from ...samples.features import RESTORE, Restore
 from ...samples.stored_run import NetworkParticles
 from ...statistics.molecules import molecule_centres
-from ..adapters.network import FramesRecorder
 from ...statistics.scaling import SCALING, scaled
+from ..adapters.network import FramesRecorder
 from .probe import Probe
 
 Array = NDArray[np.float64]

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ...errors import AttachError, PotentialError
 from ...potentials.values import Values
+from ...statistics.polynomials import monomials_of
 from ...statistics.powers import UNIT, ListedPowers
 from . import nonbonded
 from .mesh import mesh_features
 from .nonbonded import Nonbonded
 from .power_features import Joined, PowerFeatures, power_sums
-from .quadratic import MOST_DIRECTIONS, monomials
+from .product_features import MOST_DIRECTIONS
 from .selection import Kinds, chosen_types, one_value
 from .tail import tail
 from .term import ForcePlace, FrameFeatures, Term
@@ -72,8 +73,6 @@ class LennardJonesTerm(Term):
 
     Use ``of`` to make one.
     """
-
-    is_alone = True
 
     def __init__(self, name: str, place: ForcePlace, sigma: Values, epsilon: Values) -> None:
         super().__init__(name, place)
@@ -177,7 +176,7 @@ class LennardJonesTerm(Term):
         if not self.has_mesh:
             return c
         own = self._mesh_coefficients(sigma, epsilon)[torch.from_numpy(self.learned)]
-        return torch.cat([c, monomials(own[None])[0]])
+        return torch.cat([c, monomials_of(own)])
 
     @staticmethod
     def _mesh_coefficients(sigma: Tensor, epsilon: Tensor) -> Tensor:
@@ -342,17 +341,17 @@ def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
 def _check_method(force: openmm.NonbondedForce) -> None:
     if force.getNonbondedMethod() == force.LJPME and force.getUseSwitchingFunction():
         raise AttachError(
-            f"{force.getName()}: expected LJPME without a switching function: OpenMM's Reference and "
-            "CPU platforms leave it out and its GPU platforms do not, so that it is not one energy; "
-            "call setUseSwitchingFunction(False)"
+            f"{force.getName()}: expected LJPME without a switching function: OpenMM's Reference "
+            "and CPU platforms leave it out and its GPU platforms do not, so that it is not one "
+            "energy; call setUseSwitchingFunction(False)"
         )
 
 
 def _check_number(n: int, name: str) -> None:
     if n > MOST_DIRECTIONS:
         raise PotentialError(
-            f"{name}: {n} classes are learned, which takes {(n + 1) * (n + 2) // 2} energies of a "
-            f"frame with LJPME, expected at most {MOST_DIRECTIONS}: name fewer types, or take PME",
+            f"{name}: {n} classes are learned, which makes {n * (n + 3) // 2} features of a frame "
+            f"with LJPME, expected at most {MOST_DIRECTIONS}: name fewer types, or take PME",
             got=n,
             expected=MOST_DIRECTIONS,
         )

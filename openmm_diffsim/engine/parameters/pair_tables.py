@@ -49,8 +49,6 @@ class PairTablesTerm(Term):
     Use ``of`` to make one.
     """
 
-    is_alone = True
-
     def __init__(
         self, name: str, place: ForcePlace, sigma: Values, epsilon: Values, start: Array
     ) -> None:
