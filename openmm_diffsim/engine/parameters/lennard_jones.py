@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,23 +120,12 @@ class LennardJonesTerm(Term):
         AttachError
             If there is no such force, or it does what is not known here.
         """
-        check_options(learn, bounds or {})
         place = ForcePlace.of(system, openmm.NonbondedForce, force)
         table = nonbonded.read(place.find(system))
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
         types = chosen_types(chosen, table.particles[:, 1:])
-        values = {
-            what: Values(
-                list(types),
-                one_value(types, table.particles[:, column], what),
-                positive=True,
-                bounds=(bounds or {}).get(what),
-                learned=what in learn,
-                scale=WEIGHTS[what],
-            )
-            for column, what in ((1, "sigma"), (2, "epsilon"))
-        }
-        term = cls(name, place, **values)
+        start = [one_value(types, table.particles[:, k], what) for k, what in enumerate(WEIGHTS, 1)]
+        term = cls(name, place, *site_values(list(types), start, learn, bounds or {}))
         term._kinds = Kinds(system, types, table.particles)
         term.keep(system, term._layout(system, types))
         return term
@@ -330,7 +320,25 @@ def _following(table: Nonbonded, type_of: IntArray, name: str) -> Following:
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
 
 
-def check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
+def site_values(
+    names: Sequence[str], start: Sequence[Any], learn: tuple[str, ...], bounds: dict[str, Any]
+) -> list[Values]:
+    """Sigma and epsilon of these names, from those at the start, two of [names]."""
+    _check_options(learn, bounds)
+    return [
+        Values(
+            names,
+            numbers,
+            positive=True,
+            bounds=bounds.get(what),
+            learned=what in learn,
+            scale=scale,
+        )
+        for (what, scale), numbers in zip(WEIGHTS.items(), start, strict=True)
+    ]
+
+
+def _check_options(learn: tuple[str, ...], bounds: dict[str, Any]) -> None:
     """PotentialError where they name something else than sigma and epsilon."""
     for what, given in (("learn", learn), ("bounds", bounds)):
         wrong = set(given) - set(WEIGHTS)

@@ -18,7 +18,7 @@ from ...potentials.values import Values
 from ...statistics.powers import UNIT
 from ..adapters.pair_force import openmm_version
 from . import tables
-from .lennard_jones import WEIGHTS, check_options
+from .lennard_jones import site_values
 from .power_features import PowerFeatures, power_sums
 from .selection import chosen_types, one_value, rounded
 from .term import ForcePlace, FrameFeatures, Term
@@ -81,7 +81,6 @@ class PairTablesTerm(Term):
         AttachError
             If there is no such force.
         """
-        check_options(learn, bounds or {})
         place = ForcePlace.of(system, openmm.CustomNonbondedForce, force)
         found = tables.read(place.find(system))
         start = np.stack(found.sites(), axis=-1)
@@ -91,18 +90,9 @@ class PairTablesTerm(Term):
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
         where = [(row, row) for row in rows.values()]
         where += [(rows[names[a]], rows[names[b]]) for a, b in owned]
-        sigma, epsilon = (
-            Values(
-                [*names, *own],
-                [start[a, b, k] for a, b in where],
-                positive=True,
-                bounds=(bounds or {}).get(what),
-                learned=what in learn,
-                scale=WEIGHTS[what],
-            )
-            for k, what in enumerate(("sigma", "epsilon"))
-        )
-        term = cls(name, place, sigma, epsilon, start)
+        numbers = [[start[a, b, k] for a, b in where] for k in (0, 1)]
+        values = site_values([*names, *own], numbers, learn, bounds or {})
+        term = cls(name, place, *values, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
         term.keep(system, Layout(np.arange(len(start))))
