@@ -511,6 +511,19 @@ def test_identity_leaves_out_what_is_learned() -> None:
     assert point.identity() != identity
 
 
+def test_identity_leaves_out_what_two_potentials_learn_of_one_force() -> None:
+    system, x = molecules()
+    first, second = (diffsim.SystemParameters(system, name=name) for name in ("one", "two"))
+    first.lennard_jones()
+    second.charges(TYPES, neutral=False)
+    point = diffsim.StatePoint(simulate(system, x), first + second)
+    identity = point.identity()
+    for potential in (first, second):
+        set_flat_parameters(potential, flat_parameters(potential) + 0.02)
+        point.apply()
+        assert point.identity() == identity
+
+
 def test_samples_go_through_files_and_other_processes(tmp_path: Path) -> None:
     simulation, water = bulk()
     point, pressure = diffsim.StatePoint(simulation, water), diffsim.Pressure()
