@@ -53,7 +53,7 @@ class ParticleMesh:
         -------
         two arrays [sets, sets], 1/nm
         """
-        inverse = np.linalg.inv(box)
+        inverse = np.linalg.inv(box).astype(np.float64)
         moves = np.zeros((0, 3)) if offsets is None else -offsets @ inverse * self.shape
         fraction = positions @ inverse
         u = (fraction - np.floor(fraction)) * self.shape
@@ -76,7 +76,7 @@ class ParticleMesh:
 
         Where the other half is left out, it counts with it.
         """
-        x, y, z = (np.fft.fftfreq(n, 1 / n) for n in self.shape)
+        x, y, z = (np.fft.fftfreq(n, 1 / n).astype(np.float64) for n in self.shape)
         half = z[: self.shape[2] // 2 + 1]
         volume = float(np.prod(np.diag(box)))
         there = self.waves(_squares(x, y, half, inverse), self.alpha, volume)

@@ -91,8 +91,8 @@ class PairTablesTerm(Term):
         where = [(row, row) for row in rows.values()]
         where += [(rows[names[a]], rows[names[b]]) for a, b in owned]
         numbers = [[start[a, b, k] for a, b in where] for k in (0, 1)]
-        values = site_values([*names, *own], numbers, learn, bounds or {})
-        term = cls(name, place, *values, start)
+        sigma, epsilon = site_values([*names, *own], numbers, learn, bounds or {})
+        term = cls(name, place, sigma, epsilon, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)
         term.keep(system, Layout(np.arange(len(start))))
