@@ -48,7 +48,6 @@ from openmm_diffsim.refinement.methods.gauss_newton import (
     Normal,
     follow,
     linear_model,
-    solve,
     to_minimum,
 )
 from openmm_diffsim.refinement.methods.options import roughness_of
@@ -458,7 +457,7 @@ def test_a_jacobian_that_is_all_noise_gives_a_short_step_and_tells_nothing() -> 
     noisy = replace(
         views[0], jacobian_noise=JacobianNoise(np.eye(8), 100 * views[0].jacobian[None])
     )
-    plain, damped = (solve([v], chains, offsets, [None]) for v in (views[0], noisy))
+    plain, damped = (LinearModel([v], chains, offsets, [None]).step() for v in (views[0], noisy))
     # the same shape of J, 100 times as large: the Hessian is 10001 times as large
     np.testing.assert_allclose(damped.change, plain.change / 10001, rtol=1e-6)
     assert np.all(np.diag(damped.covariance) > 1e5 * np.diag(plain.covariance))
@@ -685,7 +684,7 @@ def random_problem(seed: int, parameters: int, state_points: int) -> tuple[Any, 
 def test_the_step_is_the_minimum_of_the_linear_model(state_points: int, with_prior: bool) -> None:
     views, chains, offsets, precision = random_problem(5, 3, state_points)
     prior = precision if with_prior else None
-    step = solve(views, chains, offsets, [prior] * state_points)
+    step = LinearModel(views, chains, offsets, [prior] * state_points).step()
     expected = whitened_least_squares(views, chains, offsets, prior)
     np.testing.assert_allclose(step.change, expected, rtol=1e-6, atol=1e-9)
     hessian = sum(
@@ -701,7 +700,9 @@ def test_the_prior_of_parameters_is_one_more_piece_of_data() -> None:
     chains = [np.concatenate([1e4 * m, 1e-30 * m[:, :1]], axis=1) for m in chains]
     prior = ParameterPrior(np.array([1.0, -2.0, 0.5, 3.0]), np.array([0.1, np.inf, 2.0, 0.3]))
     theta = np.array([0.2, 0.1, 0.4, 2.0])
-    step = solve(views, chains, offsets, [precision] * 2, (prior.precision, prior.slope(theta)))
+    step = LinearModel(
+        views, chains, offsets, [precision] * 2, (prior.precision, prior.slope(theta))
+    ).step()
     hessian, slope = np.diag(prior.precision), prior.slope(theta)
     for v, m, apart in zip(views, chains, offsets, strict=True):
         own, down = linear_model(v)
@@ -765,7 +766,7 @@ def test_the_weight_of_a_target_scales_its_inverse_variance() -> None:
         view.prediction, view.jacobian, view.own_covariance, view.target_covariance, [heavy]
     )
     np.testing.assert_allclose(weighted.weight, same.weight, rtol=1e-9)
-    a, b = (solve([v], chains, offsets, [None]) for v in (weighted, same))
+    a, b = (LinearModel([v], chains, offsets, [None]).step() for v in (weighted, same))
     np.testing.assert_allclose(a.change, b.change, rtol=1e-9)
     np.testing.assert_allclose(a.covariance, b.covariance, rtol=1e-9)
 
@@ -782,7 +783,7 @@ def test_of_two_targets_that_disagree_the_heavier_wins(harmonic: Harmonic) -> No
             target(observable, np.array([-1.0]), 1.0),
         ]
         view = view_of(np.zeros(2), jacobian, np.zeros((2, 2)), np.eye(2), targets)
-        step = solve([view], [chain], [np.zeros(N)], [None])
+        step = LinearModel([view], [chain], [np.zeros(N)], [None]).step()
         np.testing.assert_allclose(step.change, (weight - 1) / (weight + 1), atol=1e-6)
     assert eye.shape == (1, 1)
 
@@ -815,7 +816,7 @@ def test_error_bars_cover_the_truth_as_often_as_they_say() -> None:
         view = view_of(
             roots[0] @ rng.normal(size=8), jacobian, own, other, [target(Recorded(8), measured, 1)]
         )
-        step = solve([view], [chain], [np.zeros(N)], [None])
+        step = LinearModel([view], [chain], [np.zeros(N)], [None]).step()
         error = np.sqrt(np.diag(step.covariance))
         inside.append(np.abs(start + step.change - truth) < 1.96 * error)
     coverage = np.mean(inside, axis=0)
@@ -838,7 +839,7 @@ def test_error_bars_from_sampled_frames_cover_the_truth_too(memory: float) -> No
         goal = target(harmonic.observable, measured, error)
         samples = harmonic.sample(potential, 300, rng, memory)
         view = view_state([goal], samples, None, GaussNewtonOptions())
-        step = solve([view], [chain_of(potential, KELVIN)], [np.zeros(N)], [None])
+        step = LinearModel([view], [chain_of(potential, KELVIN)], [np.zeros(N)], [None]).step()
         z = (start + step.change - truth) / np.sqrt(np.diag(step.covariance))
         inside.append(np.abs(z) < 1.96)
     coverage = np.mean(inside, axis=0)

@@ -24,7 +24,7 @@ from openmm_diffsim.refinement import Comparison
 from openmm_diffsim.refinement.agreement import Sensitivity, compared
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.refinement.methods.boltzmann import _check_reach
-from openmm_diffsim.refinement.methods.gauss_newton import solve
+from openmm_diffsim.refinement.methods.gauss_newton import LinearModel
 
 Array = NDArray[np.float64]
 
@@ -216,7 +216,7 @@ def linear_fit(goal: Target, slopes: Array, start: Array, steps: int = 60) -> Ar
     for _ in range(steps):
         prediction = start + slopes @ c
         view = comparison(goal, prediction, slopes)
-        c = c + solve([view], [np.eye(len(c))], [c], [None]).change
+        c = c + LinearModel([view], [np.eye(len(c))], [c], [None]).step().change
     return c
 
 

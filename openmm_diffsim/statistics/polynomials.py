@@ -83,6 +83,24 @@ class Polynomial:
         return np.hstack([ones, np.prod(z[:, None, :] ** self.exponents, axis=-1)])
 
 
+def products_of(n: int) -> IntArray:
+    """Which two of n numbers, d <= e, make each product of two, [products, 2]."""
+    return np.array(list(combinations_with_replacement(range(n), 2)), dtype=np.int64).reshape(-1, 2)
+
+
+def of_second_degree(n: int) -> IntArray:
+    """Exponents of n parameters and of their ``products_of`` two, [monomials, n]."""
+    unit = np.eye(n, dtype=np.int64)
+    return np.concatenate([unit, unit[products_of(n)].sum(axis=1)])
+
+
+def monomials_of(z: Tensor, is_quadratic: bool = False) -> Tensor:
+    """z_d, unless ``is_quadratic``, and the products z_d z_e of d <= e, of z [directions]; flat."""
+    d, e = torch.from_numpy(products_of(len(z))).T
+    found = z[d] * z[e]
+    return found if is_quadratic else torch.cat([z, found])
+
+
 def polynomial_of(
     f: Callable[[Array], Array],
     centre: Array,
@@ -133,8 +151,7 @@ def _candidates(
     if blocks:
         yield np.concatenate([_products(degrees, block) for block in blocks])
     if n + n * (n + 1) // 2 <= most:
-        products = [unit[i] + unit[j] for i, j in combinations_with_replacement(range(n), 2)]
-        yield np.concatenate([unit, products])
+        yield of_second_degree(n)
     if np.prod([d + 1.0 for d in degrees]) <= most + 1:
         yield _products(degrees, range(n))
 

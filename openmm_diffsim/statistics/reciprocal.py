@@ -2,10 +2,10 @@
 
     U = 1/2 sum_k G(m) |rho(k)|^2 / B(k)
 
-with rho the Fourier transform of charges that are spread over a mesh by B-splines of order five, B
-the squared moduli of those, and m the wave (Essmann et al., doi:10.1063/1.470117), as OpenMM has it.
+with rho the Fourier transform of charges that B-splines of order five spread over a mesh, B the
+squared moduli of those, and m the wave (Essmann et al., doi:10.1063/1.470117), as OpenMM has it.
 Of a box that is scaled with molecules moving whole, -dU / d ln lambda is known too: fractional
-coordinates then change with the offsets o of particles from the centres of their molecules, by -o / L.
+coordinates then change by -o / L, o being the offset of a particle from its molecule's centre.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ParticleMesh:
         -------
         two arrays [sets, sets], 1/nm
         """
-        inverse = np.linalg.inv(box)
+        inverse = np.linalg.inv(box).astype(np.float64)
         moves = np.zeros((0, 3)) if offsets is None else -offsets @ inverse * self.shape
         fraction = positions @ inverse
         u = (fraction - np.floor(fraction)) * self.shape
@@ -76,7 +76,7 @@ class ParticleMesh:
 
         Where the other half is left out, it counts with it.
         """
-        x, y, z = (np.fft.fftfreq(n, 1 / n) for n in self.shape)
+        x, y, z = (np.fft.fftfreq(n, 1 / n).astype(np.float64) for n in self.shape)
         half = z[: self.shape[2] // 2 + 1]
         volume = float(np.prod(np.diag(box)))
         there = self.waves(_squares(x, y, half, inverse), self.alpha, volume)
@@ -107,7 +107,7 @@ def _squares(x: Array, y: Array, z: Array, inverse: Array) -> Array:
 
 
 def coulomb_waves(square: Array, alpha: float, volume: float) -> tuple[Array, Array]:
-    """G of 1 / r, exp(-b^2) / (pi V m^2) with b = pi m / alpha, and dG / d ln lambda; none at zero."""
+    """G of 1 / r, exp(-b^2) / (pi V m^2), b = pi m / alpha, and dG / d ln lambda."""
     square[0, 0, 0] = np.inf
     exponent = np.pi**2 * square / alpha**2
     value = np.exp(-exponent) / (np.pi * volume * square)
@@ -118,7 +118,7 @@ def coulomb_waves(square: Array, alpha: float, volume: float) -> tuple[Array, Ar
 def dispersion_waves(square: Array, alpha: float, volume: float) -> tuple[Array, Array]:
     """G of -1 / r^6, and dG / d ln lambda.
 
-    G = -pi^(3/2) alpha^3 / (3 V) [(1 - 2 b^2) exp(-b^2) + 2 pi^(1/2) b^3 erfc(b)], b = pi m / alpha.
+    G = -pi^(3/2) alpha^3 / (3 V) [(1 - 2 b^2) exp(-b^2) + 2 pi^(1/2) b^3 erfc(b)], with that b.
     """
     b = np.pi * np.sqrt(square) / alpha
     gaussian, tail = np.exp(-(b**2)), np.sqrt(np.pi) * erfc(b)

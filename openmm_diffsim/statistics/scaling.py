@@ -5,8 +5,8 @@ molecules, d becomes d + (lambda - 1) D, so that a pair energy f(r) has
 
     -df / d ln lambda = -(r f'(r)) (d.D) / r^2.
 
-An energy that jumps at its cutoff has a part there that only a difference sees: a pair that a change
-by ``SCALING`` takes across counts by that.
+An energy that jumps at its cutoff has a part there that only a difference sees: a pair that a
+change by ``SCALING`` takes across counts by that.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def margin(cutoff: float, offsets: Array | None) -> float:
 
 
 def reach(cutoff: float, beyond: float, box: Array | None) -> float:
-    """The range to look for pairs in, nm: the cutoff and this margin, as far as images are known."""
+    """The range to look for pairs in, nm: cutoff and margin, as far as images are known."""
     return cutoff + beyond if box is None else max(cutoff, min(cutoff + beyond, largest_range(box)))
 
 

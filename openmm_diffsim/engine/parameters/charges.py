@@ -17,16 +17,17 @@ from ...errors import AttachError, PotentialError
 from ...observables import Charges
 from ...potentials.values import Values, number_of
 from ...statistics.molecules import parts_of
+from ...statistics.polynomials import Polynomial, monomials_of, of_second_degree, products_of
 from ..adapters.bonds import bonds_of
 from . import nonbonded
 from .charge_features import charge_features
-from .copies import CopyEnergies, charges_in, copies_in, is_copy, put_charges, update_in
+from .copies import charges_in, check_degree, copies_in, is_copy, put_charges, update_in
 from .directions import Directions
 from .nonbonded import Nonbonded
-from .quadratic import MOST_DIRECTIONS, monomials, points, products, solver
-from .scratch import Scratch
+from .probe import Probe, scratch_xml
+from .product_features import MOST_DIRECTIONS
 from .selection import Kinds, chosen_types, one_value
-from .term import ForcePlace, FrameFeatures, Term
+from .term import Find, ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -61,14 +62,12 @@ class ChargesTerm(Term):
 
         U = E_0 + sum_d z_d L_d + sum_d<=e z_d z_e Q_de,
 
-    E_0 is left to the rest; where nothing else is charged, L is zero and left out. The features
-    L and Q of a frame are those of as many energies of a copy of the force. Where an implicit
-    solvent has the same charges, they are learned there too: its energy is such a polynomial.
+    E_0 is left to the rest; where nothing else is charged, L is zero and left out. See
+    ``charge_features`` for how the features L and Q of a frame are found. Where an implicit solvent
+    has the same charges, they are learned there too: its energy is such a polynomial.
 
     Use ``of`` to make one.
     """
-
-    is_alone = True
 
     def __init__(self, name: str, place: ForcePlace, directions: Directions, z: Values) -> None:
         super().__init__(name, place)
@@ -152,7 +151,7 @@ class ChargesTerm(Term):
 
     def coefficients(self) -> Tensor:
         """z_d, where other charges are fixed, and z_d z_e of d <= e, flat."""
-        return monomials(self.free()[None], self.is_quadratic)[0]
+        return monomials_of(self.free(), self.is_quadratic)
 
     def told(self) -> tuple[list[str], Tensor]:
         """Of all types, also those that follow: "q[O]", e."""
@@ -175,8 +174,8 @@ class ChargesTerm(Term):
         if not self.is_quadratic:
             return coefficients[:d]
         both = coefficients.new_zeros(d, d)
-        rows, columns = products(d)
-        both = both.index_put((torch.tensor(rows), torch.tensor(columns)), coefficients)
+        rows, columns = torch.from_numpy(products_of(d)).T
+        both = both.index_put((rows, columns), coefficients)
         both = both + both.T - torch.diag(both.diagonal())
         largest = int(both.diagonal().argmax())
         return both[largest] / torch.sqrt(both[largest, largest])
@@ -260,7 +259,7 @@ class ChargesTerm(Term):
 
     def write(self, force: openmm.NonbondedForce, layout: Layout) -> None:
         """Charges of particles, and products of exceptions that follow them."""
-        self._put(force, layout, self.directions.charges(self.free.numbers()))
+        self.put(force, layout, self.free.numbers())
 
     def particle_charges(
         self, charges: Charges, force: openmm.NonbondedForce, layout: Layout
@@ -308,104 +307,33 @@ class ChargesTerm(Term):
         force = self.place.find(context.getSystem())
         if force.getNonbondedMethod() != force.Ewald and not self.copies:
             return charge_features(self, context, layout)
-        return FrameFeatures(_Energies(self, context, layout))
+        return FrameFeatures(self._by_energies(context, layout))
 
+    def _by_energies(self, context: openmm.Context, layout: Layout) -> Find:
+        """What OpenMM does not tell the waves of, and what other Forces do with these charges."""
+        system, n = context.getSystem(), len(self.free)
+        forces = [place.find(system) for place in self.places]
+        probe = Probe(self, layout, scratch_xml(system, forces), context)
+        exponents = of_second_degree(n)
+        size = np.maximum(np.abs(self.free.numbers()), _UNIT)
+        polynomial = Polynomial(np.zeros(n), size, exponents)
+        unit = np.prod(size**exponents, axis=1)
+        unchecked = [force.getName() for force in forces[1:]]
 
-class _Energies:
-    """Finds the features of a frame."""
+        def found(positions: Array, box: Array | None) -> Array:
+            probe.place(positions, box)
+            energies = probe.energies(polynomial.nodes)
+            if unchecked:
+                check_degree(probe, polynomial, energies, unchecked)
+                unchecked.clear()
+            features = polynomial.features(energies) / unit
+            return features[n:] if self.is_quadratic else features
 
-    def __init__(self, term: ChargesTerm, context: openmm.Context, layout: Layout) -> None:
-        force = term.place.find(context.getSystem())
-        names = [f"{term.name} {d}" for d in range(len(term.free))]
-        copy = charges_alone(force, context)
-        z = term.free.numbers()
-        size = np.maximum(np.abs(z), _UNIT)
-        values = points(size, term.is_quadratic)
-        self._settings = [_setting(names, point) for point in values]
-        self._solver = solver(values, term.is_quadratic)
-        _offset(copy, term, layout, names)
-        self._scratch = Scratch([copy], context)
-        self._points = values
-        self._copies = _copies_of(term, context, layout)
-        self._is_periodic = bool(force.usesPeriodicBoundaryConditions())
+        return found
 
-    def __call__(self, positions: Array, box: Array | None) -> Array:
-        own_box = box if self._is_periodic else None
-        self._scratch.place(positions, own_box)
-        energies = np.array([self._scratch.energy(setting) for setting in self._settings])
-        if self._copies is not None:
-            energies += self._copies.at(positions, own_box, self._points, self._solver)
-        return np.asarray(self._solver @ energies)
-
-
-def _copies_of(term: ChargesTerm, context: openmm.Context, layout: Layout) -> CopyEnergies | None:
-    """Energies of other Forces that have the charges, too."""
-    if not term.copies:
-        return None
-    forces = [place.find(context.getSystem()) for place in term.copies]
-
-    def charges(z: Array) -> Array:
-        return _of_particles(layout, term.directions.charges(z), layout.fixed)
-
-    return CopyEnergies(forces, layout.learned, charges, context)
-
-
-def _setting(names: list[str], z: Array) -> dict[str, float]:
-    """The global parameters: each z_d, and each product."""
-    d, e = products(len(z))
-    both = {_name(names, a, b): float(z[a] * z[b]) for a, b in zip(d, e, strict=True)}
-    return dict(zip(names, z.tolist(), strict=True)) | both
-
-
-def _name(names: list[str], d: int, e: int) -> str:
-    return f"{names[d]} x {names[e]}"
-
-
-def charges_alone(force: openmm.NonbondedForce, context: openmm.Context) -> openmm.NonbondedForce:
-    """A copy without Lennard-Jones energies, with the Ewald parameters that it has in a Context."""
-    copy = openmm.XmlSerializer.clone(force)
-    for i in range(copy.getNumParticles()):
-        nonbonded.set_particle(copy, i, sigma=1.0, epsilon=0.0)
-    for k in range(copy.getNumExceptions()):
-        nonbonded.set_exception(copy, k, sigma=1.0, epsilon=0.0)
-    for k in range(copy.getNumParticleParameterOffsets()):
-        name, index, charge, *_ = copy.getParticleParameterOffset(k)
-        copy.setParticleParameterOffset(k, name, index, charge, 0.0, 0.0)
-    for k in range(copy.getNumExceptionParameterOffsets()):
-        name, index, charge, *_ = copy.getExceptionParameterOffset(k)
-        copy.setExceptionParameterOffset(k, name, index, charge, 0.0, 0.0)
-    if force.getNonbondedMethod() in (force.PME, force.LJPME):
-        copy.setNonbondedMethod(force.PME)
-        copy.setPMEParameters(*force.getPMEParametersInContext(context))
-    copy.setUseDispersionCorrection(False)
-    return copy
-
-
-def _offset(
-    force: openmm.NonbondedForce, term: ChargesTerm, layout: Layout, names: list[str]
-) -> None:
-    """Make the charges of a copy functions of global parameters z_d, and of their products."""
-    directions = term.directions
-    base = _of_particles(layout, directions.at_zero, layout.fixed)
-    along = _of_particles(layout, directions.along, np.zeros((len(layout.fixed), len(names))))
-    for name in _setting(names, np.zeros(len(names))):
-        force.addGlobalParameter(name, 0.0)
-    for i in np.flatnonzero(layout.type_of >= 0).tolist():
-        nonbonded.set_particle(force, i, charge=base[i])
-        for d in np.flatnonzero(along[i]).tolist():
-            force.addParticleParameterOffset(names[d], i, along[i, d], 0.0, 0.0)
-    for k, (i, j), scale in zip(
-        layout.index.tolist(), layout.pairs.tolist(), layout.scale.tolist(), strict=True
-    ):
-        nonbonded.set_exception(force, k, charge=scale * base[i] * base[j])
-        linear = scale * (base[i] * along[j] + base[j] * along[i])
-        for d in np.flatnonzero(linear).tolist():
-            force.addExceptionParameterOffset(names[d], k, linear[d], 0.0, 0.0)
-        both = scale * np.outer(along[i], along[j])
-        for d, e in zip(*products(len(names)), strict=True):
-            value = both[d, e] + (both[e, d] if d != e else 0.0)
-            if value != 0:
-                force.addExceptionParameterOffset(_name(names, d, e), k, value, 0.0, 0.0)
+    def put(self, force: Any, layout: Layout, z: Array) -> None:
+        """Give a Force the charges of other z."""
+        self._put(force, layout, self.directions.charges(z))
 
 
 def _of_particles(layout: Layout, of_types: Array, others: Array) -> Array:
@@ -452,8 +380,8 @@ def _check_directions(directions: Directions) -> None:
         )
     if n > MOST_DIRECTIONS:
         raise PotentialError(
-            f"charges: {n} can change independently, which takes {(n + 1) * (n + 2) // 2} energies "
-            f"of a frame, expected at most {MOST_DIRECTIONS}: give atoms common types",
+            f"charges: {n} can change independently, which makes {n * (n + 3) // 2} features of a "
+            f"frame, expected at most {MOST_DIRECTIONS}: give atoms common types",
             got=n,
             expected=MOST_DIRECTIONS,
         )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import openmm
+import torch
 from numpy.typing import NDArray
 
 from ...errors import SamplingError
+from ...statistics.polynomials import Polynomial
 from ..adapters.pair_force import openmm_version
-from .quadratic import monomials_of
-from .scratch import Scratch
+from .probe import Probe
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -87,67 +88,25 @@ def update_in(force: Any, context: openmm.Context) -> None:
         context.reinitialize(preserveState=True)
 
 
-class CopyEnergies:
-    """Energies of copies of such Forces at any z.
+def check_degree(
+    probe: Probe, polynomial: Polynomial, energies: Array, names: Sequence[str]
+) -> None:
+    """SamplingError where energies at the nodes of z, and at one z more, are not of second degree.
 
-    Parameters
-    ----------
-    forces : sequence of openmm.Force
-    learned : int array [learned]
-        Particles.
-    charges : callable
-        From z [directions] to the charges of all particles.
-    context : openmm.Context
+    ``names`` are those of the Forces.
     """
-
-    def __init__(
-        self,
-        forces: Sequence[Any],
-        learned: IntArray,
-        charges: Callable[[Array], Array],
-        context: openmm.Context,
-    ) -> None:
-        self._learned, self._charges = learned, charges
-        self._forces = [openmm.XmlSerializer.clone(force) for force in forces]
-        self._scratch = Scratch(self._forces, context)
-        self._is_checked = False
-
-    def at(self, positions: Array, box: Array | None, points: Array, solver: Array) -> Array:
-        """U at each of the ``points`` z [points, directions], of which ``solver`` makes features.
-
-        Raises
-        ------
-        SamplingError
-            If they are no polynomial of second degree of z.
-        """
-        self._scratch.place(positions, box)
-        energies = np.array([self._energy(z) for z in points])
-        if not self._is_checked:
-            self._check(points, energies, solver)
-            self._is_checked = True
-        return energies
-
-    def _energy(self, z: Array) -> float:
-        for force in self._forces:
-            put_charges(force, self._learned, self._charges(z))
-            update_in(force, self._scratch.context)
-        return self._scratch.energy({})
-
-    def _check(self, points: Array, energies: Array, solver: Array) -> None:
-        """At one z more."""
-        aside = 0.6 * points[-1] + 0.3 * points[1]
-        ends = [energies[0], self._energy(aside)]
-        slopes = monomials_of(aside) - monomials_of(points[0])
-        missed = abs(ends[1] - ends[0] - slopes @ (solver @ energies))
-        is_double = self._scratch.context.getPlatform().getName() == "Reference"
-        most = _MISSED if is_double else _MISSED_SINGLE
-        if missed > most * np.abs([*energies, *ends]).max():
-            names = [force.getName() for force in self._forces]
-            raise SamplingError(
-                f"charges: the energy of {names} is no polynomial of second degree of them; "
-                "learn those of that Force by custom(), or leave it out",
-                reason="features",
-            )
+    nodes = polynomial.nodes
+    aside = 0.6 * nodes[-1] + 0.3 * nodes[1]
+    at = [polynomial.monomials(torch.from_numpy(z)).numpy() for z in (nodes[0], aside)]
+    last = probe.energy(aside)
+    missed = abs(last - energies[0] - (at[1] - at[0]) @ polynomial.features(energies))
+    most = _MISSED_SINGLE if probe.is_single else _MISSED
+    if missed > most * np.abs([*energies, last]).max():
+        raise SamplingError(
+            f"charges: the energy of {names} is no polynomial of second degree of them; "
+            "learn those of that Force by custom(), or leave it out",
+            reason="features",
+        )
 
 
 def _rows(force: Any, particles: Sequence[int]) -> list[list[float]]:

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ...errors import AttachError, PotentialError
 from ...potentials.values import Values
+from ...statistics.polynomials import monomials_of
 from ...statistics.powers import UNIT, ListedPowers
 from . import nonbonded
 from .custom_sites import CustomSites
 from .mesh import mesh_features
 from .nonbonded import Nonbonded
 from .power_features import Joined, PowerFeatures, power_sums
-from .quadratic import MOST_DIRECTIONS, monomials
+from .product_features import MOST_DIRECTIONS
 from .rules import Rule
 from .selection import Kinds, check_options, chosen_types, one_value
 from .sites import Sites
@@ -78,8 +79,6 @@ class LennardJonesTerm(Term):
     Use ``of`` to make one.
     """
 
-    is_alone = True
-
     def __init__(self, name: str, sites: Sites, sigma: Values, epsilon: Values) -> None:
         super().__init__(name, sites.place)
         self.sites = sites
@@ -133,24 +132,12 @@ class LennardJonesTerm(Term):
         AttachError
             If there is no such force, or it does what is not known here.
         """
-        check_options(learn, bounds, tuple(WEIGHTS))
         sites = _sites_of(system, force)
         table = sites.read(system)
         chosen = np.flatnonzero(table.particles[:, 2] > 0) if atoms is None else atoms
         found = chosen_types(chosen, table.particles[:, 1:], types)
-        values = {
-            what: Values(
-                list(found),
-                one_value(found, table.particles[:, column], what),
-                positive=True,
-                bounds=(bounds or {}).get(what),
-                learned=what in learn,
-                scale=WEIGHTS[what],
-                kind=KINDS[what],
-            )
-            for column, what in ((1, "sigma"), (2, "epsilon"))
-        }
-        term = cls(name, sites, **values)
+        start = [one_value(found, table.particles[:, k], what) for k, what in enumerate(WEIGHTS, 1)]
+        term = cls(name, sites, *site_values(list(found), start, learn, bounds))
         term._kinds = Kinds(system, found, table.particles)
         term.keep(system, term._layout(system, found))
         return term
@@ -191,7 +178,7 @@ class LennardJonesTerm(Term):
         if not self.has_mesh:
             return c
         own = self._mesh_coefficients(sigma, epsilon)[torch.from_numpy(self.learned)]
-        return torch.cat([c, monomials(own[None])[0]])
+        return torch.cat([c, monomials_of(own)])
 
     @staticmethod
     def _mesh_coefficients(sigma: Tensor, epsilon: Tensor) -> Tensor:
@@ -347,11 +334,36 @@ def _following(table: Nonbonded, type_of: IntArray, rule: Rule, name: str) -> Fo
     return Following(k, table.exceptions[k], table.own[k, 1] / ruled[k], table.own[k, 2] / depth[k])
 
 
+def site_values(
+    names: Sequence[str], start: Sequence[Any], learn: tuple[str, ...], bounds: Any
+) -> list[Values]:
+    """Sigma and epsilon of these names, from those at the start, two of [names].
+
+    Raises
+    ------
+    PotentialError
+        If options name something else than sigma and epsilon.
+    """
+    check_options(learn, bounds, tuple(WEIGHTS))
+    return [
+        Values(
+            names,
+            numbers,
+            positive=True,
+            bounds=(bounds or {}).get(what),
+            learned=what in learn,
+            scale=scale,
+            kind=KINDS[what],
+        )
+        for (what, scale), numbers in zip(WEIGHTS.items(), start, strict=True)
+    ]
+
+
 def _check_number(n: int, name: str) -> None:
     if n > MOST_DIRECTIONS:
         raise PotentialError(
-            f"{name}: {n} classes are learned, which takes {(n + 1) * (n + 2) // 2} energies of a "
-            f"frame with LJPME, expected at most {MOST_DIRECTIONS}: name fewer types, or take PME",
+            f"{name}: {n} classes are learned, which makes {n * (n + 3) // 2} features of a frame "
+            f"with LJPME, expected at most {MOST_DIRECTIONS}: name fewer types, or take PME",
             got=n,
             expected=MOST_DIRECTIONS,
         )

@@ -1,7 +1,7 @@
 """The part of a Lennard-Jones energy that LJPME takes from a mesh, with geometric coefficients.
 
 LJPME sums -C_i C_j / r^6, C = 2 epsilon^(1/2) sigma^3, over all images by a mesh; within the cutoff
-it takes that back, shifted to zero at the cutoff, and the Lorentz-Berthelot rule counts in its place.
+it takes that back, shifted to zero there, and the Lorentz-Berthelot rule counts in its place.
 What the mesh has and what is taken back is a polynomial of second degree in the C of the types.
 """
 
@@ -28,7 +28,7 @@ def mesh_features(
     c: Array,
     learned: IntArray,
 ) -> ProductFeatures:
-    """Features of the ``monomials`` of the C of learned classes.
+    """Features of the ``monomials_of`` the C of learned classes.
 
     Parameters
     ----------

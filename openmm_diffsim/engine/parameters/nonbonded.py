@@ -103,12 +103,3 @@ def set_exception(force: openmm.NonbondedForce, index: int, **new: float) -> Non
     force.setExceptionParameters(
         index, i, j, *(new.get(name, value) for name, value in zip(names, old, strict=True))
     )
-
-
-def _has_column(force: openmm.Force, values: Array, particles: list[int]) -> bool:
-    if not hasattr(force, "getParticleParameters") or force.getNumParticles() <= max(particles):
-        return False
-    rows = [force.getParticleParameters(i) for i in particles]
-    plain = [[getattr(p, "_value", p) for p in row] for row in rows]
-    numbers = [[p if isinstance(p, float) else np.nan for p in row] for row in plain]
-    return bool((np.array(numbers) == values[:, None]).all(axis=0).any())

@@ -19,10 +19,10 @@ from ...potentials.values import Values
 from ...statistics.powers import UNIT
 from ..adapters.pair_force import openmm_version
 from . import tables
-from .lennard_jones import KINDS, WEIGHTS
+from .lennard_jones import site_values
 from .power_features import PowerFeatures, power_sums
 from .rules import Rule, arithmetic, geometric
-from .selection import check_options, chosen_types, one_value, rounded
+from .selection import chosen_types, one_value, rounded
 from .term import ForcePlace, FrameFeatures, Term
 
 Array = NDArray[np.float64]
@@ -50,8 +50,6 @@ class PairTablesTerm(Term):
 
     Use ``of`` to make one.
     """
-
-    is_alone = True
 
     def __init__(
         self, name: str, place: ForcePlace, sigma: Values, epsilon: Values, start: Array
@@ -87,7 +85,6 @@ class PairTablesTerm(Term):
         AttachError
             If there is no such force.
         """
-        check_options(learn, bounds, tuple(WEIGHTS))
         place = ForcePlace.of(system, openmm.CustomNonbondedForce, force)
         found = tables.read(place.find(system))
         start = np.stack(found.sites(), axis=-1)
@@ -97,18 +94,8 @@ class PairTablesTerm(Term):
         own = [f"{names[a]}-{names[b]}" for a, b in owned]
         where = [(row, row) for row in rows.values()]
         where += [(rows[names[a]], rows[names[b]]) for a, b in owned]
-        sigma, epsilon = (
-            Values(
-                [*names, *own],
-                [start[a, b, k] for a, b in where],
-                positive=True,
-                bounds=(bounds or {}).get(what),
-                learned=what in learn,
-                scale=WEIGHTS[what],
-                kind=KINDS[what],
-            )
-            for k, what in enumerate(("sigma", "epsilon"))
-        )
+        numbers = [[start[a, b, k] for a, b in where] for k in (0, 1)]
+        sigma, epsilon = site_values([*names, *own], numbers, learn, bounds)
         term = cls(name, place, sigma, epsilon, start)
         term._tell_values(where, len(names))
         term._warn(found.row_of)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import openmm
@@ -54,9 +53,6 @@ class ProbedTerm(Term):
     tells whether that is all: SamplingError if not. Else the coefficients are p, and U is evaluated
     anew from stored frames, with OpenMM's dU/dp where it has that, or by differences.
     """
-
-    global_names: ClassVar[Sequence[str]] = ()
-    """Parameters of a Context, in the order of the values."""
 
     def __init__(self, name: str, place: ForcePlace, own: Values) -> None:
         super().__init__(name, place)

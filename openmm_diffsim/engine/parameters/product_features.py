@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...statistics.polynomials import products_of
 from ...statistics.products import ListedProducts, ProductSums
 from ...statistics.reciprocal import ParticleMesh
-from .quadratic import products
 from .term import FrameFeatures
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+MOST_DIRECTIONS = 60
+"""So many numbers are learned in one quadratic form at most: 1890 features of a frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +99,8 @@ class ProductFeatures(FrameFeatures):
         return carried
 
     def _coefficients(self, form: Array) -> Array:
-        """Of the ``monomials``."""
+        """Of the ``monomials_of`` z."""
         both = form + form.T
-        d, e = products(len(form) - 1)
+        d, e = products_of(len(form) - 1).T
         quadratic = both[1:, 1:][d, e] / (1.0 + np.equal(d, e))
         return quadratic if self.is_quadratic else np.concatenate([both[0, 1:], quadratic])

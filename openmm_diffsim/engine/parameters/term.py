@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import openmm
@@ -22,6 +22,9 @@ from ..context import masses_of
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+Find = Callable[[Array, Array | None], Array]
+"""Gives S, [coefficients], of positions [particles, 3] and a box [3, 3] or None, nm."""
+
 
 class FrameFeatures:
     """Finds the features of frames; to be subclassed where virials are known without differences.
@@ -29,10 +32,10 @@ class FrameFeatures:
     Parameters
     ----------
     find : callable
-        Gives S, [coefficients], of positions [particles, 3] and a box [3, 3] or None, nm.
+        Gives S of a frame.
     """
 
-    def __init__(self, find: Callable[[Array, Array | None], Array]) -> None:
+    def __init__(self, find: Find) -> None:
         self._find = find
 
     def energies(self, positions: Array, box: Array | None) -> Array:
@@ -76,8 +79,8 @@ class Term(nn.Module):
     """
 
     energy_is_linear = True
-    is_alone = False
-    """Is one of this kind all that a Force can have, because it acts on pairs of what it learns?"""
+    global_names: ClassVar[Sequence[str]] = ()
+    """Parameters of a Context, in the order of the values, where it learns such."""
 
     def __init__(self, name: str, force: ForcePlace) -> None:
         super().__init__()
@@ -152,8 +155,12 @@ class Term(nn.Module):
         return (self.place,)
 
     def is_apart_from(self, other: Term) -> bool:
-        """Is the energy of both the sum of those that each of them knows?"""
-        return True
+        """Is the energy of both the sum of those that each of them knows?
+
+        By default not, where the other is of this kind and of the same Force: a pair of particles
+        has to do with both.
+        """
+        return type(other) is not type(self) or other.place != self.place
 
     def key(self, system: openmm.System) -> str:
         """What a System is known by: all but what is learned. Those of one key have one layout.
@@ -348,16 +355,11 @@ def check_apart(term: Term, others: Iterable[Term]) -> None:
         If not.
     """
     for other in others:
-        if term.is_alone and type(other) is type(term) and other.place == term.place:
-            raise PotentialError(
-                f"{term.name}: {other.name!r} learns such parameters of this Force already, "
-                "and pairs of both would depend on both: name all types in one call",
-                got=term.name,
-            )
         if not (term.is_apart_from(other) and other.is_apart_from(term)):
             raise PotentialError(
                 f"{term.name}: {other.name!r} learns parameters of the same Force, with which "
-                "these have to do: learn all of them in one call, or what is left in another"
+                "these have to do: name all of them in one call, or learn what is left in another",
+                got=term.name,
             )
 
 

@@ -116,14 +116,23 @@ def to_minimum(view: FitView, model: LinearModel) -> Step:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """All groups of targets as linear functions of the parameters, and the prior; see ``solve``."""
+    """All groups of targets as linear functions of the parameters, and the prior.
+
+    Parameters
+    ----------
+    comparisons : one per group of targets
+    chains : dc/dtheta of each, [coefficients at its state points, parameters]
+    from_prior : of each c - c_0, [coefficients at all state points of the group]
+    precisions : of the prior on all of these, [coefficients, coefficients], or None
+    of_parameters : precision of each parameter's own prior, and that times theta - mean,
+        [parameters] each
+    """
 
     comparisons: Sequence[Comparison]
     chains: Sequence[Array]
     from_prior: Sequence[Array]
     precisions: Sequence[Array | None]
     of_parameters: tuple[Array, Array] | None = None
-    """Precision and slope of the prior of parameters, [parameters] each; see ``solve``."""
 
     @classmethod
     def of(cls, view: FitView, options: GaussNewtonOptions) -> LinearModel:
@@ -285,27 +294,6 @@ def linear_model(view: Comparison) -> tuple[Array, Array]:
     """Hessian and slope of the misfit of a group of targets, in its coefficients."""
     weighted = (view.weighting @ view.jacobian).T
     return weighted @ view.jacobian, weighted @ view.residual
-
-
-def solve(
-    views: Sequence[Comparison],
-    chains: Sequence[Array],
-    from_prior: Sequence[Array],
-    precisions: Sequence[Array | None],
-    of_parameters: tuple[Array, Array] | None = None,
-) -> Step:
-    """The minimum of the linear model, for parameters that the coefficients are linear in.
-
-    Parameters
-    ----------
-    views : one per group of targets
-    chains : dc/dtheta of each, [coefficients at its state points, parameters]
-    from_prior : of each c - c_0, [coefficients at all state points of the group]
-    precisions : of the prior on all of these, [coefficients, coefficients], or None
-    of_parameters : precision of each parameter's own prior, and that times theta - mean,
-        [parameters] each
-    """
-    return LinearModel(views, chains, from_prior, precisions, of_parameters).step()
 
 
 def follow(
