@@ -336,7 +336,7 @@ def test_another_file_is_refused(victim: Refinement, tmp_path: Path, name: str) 
     assert_refused(victim, path, "foreign", "not a checkpoint")
 
 
-@pytest.mark.parametrize(("kind", "version"), [("checkpoint", 4), ("samples file", 3)])
+@pytest.mark.parametrize(("kind", "version"), [("checkpoint", 5), ("samples file", 3)])
 def test_an_archive_of_another_kind_is_refused(
     victim: Refinement, tmp_path: Path, kind: str, version: int
 ) -> None:
