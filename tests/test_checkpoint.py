@@ -469,7 +469,7 @@ class Trap:
 
 def signed(path: Path, body: bytes) -> Path:
     """A file with the right label and checksum behind any content."""
-    content = body + b"openmm_diffsim checkpoint 3".ljust(32)
+    content = body + b"openmm_diffsim checkpoint 4".ljust(32)
     path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
     return path
 
