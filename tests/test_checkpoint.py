@@ -336,7 +336,7 @@ def test_another_file_is_refused(victim: Refinement, tmp_path: Path, name: str) 
     assert_refused(victim, path, "foreign", "not a checkpoint")
 
 
-@pytest.mark.parametrize(("kind", "version"), [("checkpoint", 4), ("samples file", 3)])
+@pytest.mark.parametrize(("kind", "version"), [("checkpoint", 5), ("samples file", 3)])
 def test_an_archive_of_another_kind_is_refused(
     victim: Refinement, tmp_path: Path, kind: str, version: int
 ) -> None:
@@ -469,7 +469,7 @@ class Trap:
 
 def signed(path: Path, body: bytes) -> Path:
     """A file with the right label and checksum behind any content."""
-    content = body + b"openmm_diffsim checkpoint 3".ljust(32)
+    content = body + b"openmm_diffsim checkpoint 4".ljust(32)
     path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
     return path
 
