@@ -10,7 +10,7 @@ from typing import Any
 from ...io import atomic_write_bytes
 from ...refinement import Refinement
 from ...refinement.convergence import names_of
-from . import content, figures
+from . import content, figures, targets
 from .render import render
 
 NAME = "report.html"
@@ -79,7 +79,7 @@ def _page(
         warnings=content.warnings_of(fit, result, is_running),
         terms=content.term_stories(fit, result),
         wells=content.wells_of(summary),
-        targets=content.target_stories(fit, result),
+        targets=targets.target_stories(fit, result),
         rounds=rounds,
         names=names,
         round_figures=[figures.misfit_figure(rounds, names), figures.overlap_figure(rounds)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -68,8 +66,3 @@ def duration(seconds: float) -> str:
 def thousands(n: float) -> str:
     """A whole number with thin spaces between its thousands."""
     return f"{round(n):,}".replace(",", "\u202f")
-
-
-def plain_name(text: str) -> str:
-    """What may be a name in a file or an attribute: letters, digits, dashes."""
-    return re.sub(r"[^0-9A-Za-z]+", "-", text).strip("-").lower() or "x"
