@@ -208,4 +208,4 @@ def _refusal(error: Callable[..., Exception], name: str, value: object, what: st
 
 
 def _short(number: float) -> str:
-    return str(int(number)) if number == int(number) and abs(number) < 1e7 else f"{number:g}"
+    return str(int(number)) if abs(number) < 1e7 and number == int(number) else f"{number:g}"

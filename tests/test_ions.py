@@ -84,7 +84,7 @@ def test_a_table_beside_charges_starts_from_its_g_and_comes_to_the_truth() -> No
         diffsim.Target(point, rdf, rdf.r, e.value, uncertainty=np.maximum(e.standard_error, 0.02))
         for rdf, e in zip(rdfs, estimates, strict=True)
     ]
-    fit = diffsim.Refinement(pair, targets).run(4, 4000, 20, progress=False)
+    fit = diffsim.Refinement(pair, targets).run(6, 4000, 20, progress=False)
     assert not any(entry.event for entry in fit.history)
     assert fit.history[-1].rdf_rms < 0.3 * fit.history[0].rdf_rms
     u, error = fit.potential_table(R)

@@ -212,7 +212,7 @@ CUSTOM: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], int]] = {
         2,
     ),
     "charges": (lennard_jones, lambda p: p.custom("q"), 9),
-    "epsilon of all alike": (lennard_jones, lambda p: p.custom("e"), 1),
+    "epsilon of all alike": (lennard_jones, lambda p: p.custom("e", bounds=(0.0, 9.0)), 1),
     "centres": (
         lambda: custom(
             "External",
@@ -509,7 +509,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "twice": (lambda p: p.bonds({"a": [0], "b": [0]}), "selected twice"),
     "unequal": (lambda p: p.bonds({"a": [0, 1, 2, 3, 4, 5]}), "have to start with equal"),
     "learn": (lambda p: p.bonds(learn=("sigma",)), "learn: expected some of"),
-    "no force": (lambda p: p.rb_torsions(), "expected one RBTorsionForce"),
+    "no force": (lambda p: p.rb_torsions(), "expected a RBTorsionForce"),
     "no parameter": (lambda p: p.global_parameters("lambda"), "no force of the System has"),
     "no custom": (lambda p: p.custom("lambda"), "expected one custom force"),
     "overlap": (lambda p: (p.bonds([0]), p.bonds([0, 1], name="b")), "parameters of the same"),

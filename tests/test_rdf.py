@@ -326,7 +326,7 @@ def test_bad_range_is_refused(arguments: dict[str, Any], words: tuple[str, ...])
         ({"atoms": [0.9, 1.7]}, ("RDF: atoms", "1.7")),
         ({"atoms": "name O"}, ("RDF: atoms", "name O")),
         ({"atoms2": [1, 2, 1]}, ("RDF: atoms2", "once")),
-        ({"atoms": [True] + [False] * (N - 1)}, ("np.flatnonzero",)),
+        ({"atoms": [True] + [False] * (N - 1)}, ("no pair to count",)),
         ({"atoms": [3]}, ("no pair",)),
     ],
 )

@@ -52,8 +52,9 @@ def test_a_prmtop_in_implicit_solvent(tmp_path: Path, solvent: Any) -> None:
         system = prmtop.createSystem(implicitSolvent=solvent)
     potential = diffsim.SystemParameters(system)
     potential.lennard_jones(["c3", "oh"], types=diffsim.atom_types(prmtop))
-    with pytest.warns(RuntimeWarning, match="has the same charges as parameters of its own"):
+    with pytest.warns(RuntimeWarning, match="do not say how their products follow"):
         potential.charges()
+    assert len(potential.terms["charges"].places) == 2  # those of the solvent follow
     check_features(potential, system, x, tries=10)
 
 

@@ -79,7 +79,7 @@ def test_every_target_is_held_against_its_own_points(fit: Any) -> None:
 
 
 def test_curves_are_written_one_file_each(fit: Any) -> None:
-    files = tables._curve_files(tables.compare(fit).curves)
+    files = tables.curve_files(tables.compare(fit).curves)
     names = sorted(files)
     assert names == ["angles_0.csv", "msd_0.csv", "rdf_0.csv", "vacf_0.csv", "vacf_1.csv"]
     for name, goal in (("vacf_0", 0), ("vacf_1", 5), ("msd_0", 3), ("angles_0", 6)):

@@ -55,7 +55,7 @@ from openmm_diffsim import (
 )
 from openmm_diffsim.engine import statepoint
 from openmm_diffsim.engine.baths import read_pressure, read_temperature
-from openmm_diffsim.engine.recorder import FrameRecorder, configuration
+from openmm_diffsim.engine.recorder import FrameRecorder, RestForces, configuration
 from openmm_diffsim.engine.statepoint import degrees_of_freedom
 from openmm_diffsim.errors import AttachError, FileError, SamplingError, StatePointError
 from openmm_diffsim.io.trajectories import reduced_box
@@ -993,7 +993,7 @@ def water(model: str, n: int = 27, length: float = 0.95) -> tuple[app.Simulation
 def test_pressure_of_rigid_water_is_how_its_energy_answers_to_the_volume(
     model: str, scaling: float, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openmm_diffsim.engine.recorder.SCALING", scaling)
+    monkeypatch.setattr(RestForces.virial, "__defaults__", (scaling,))
     simulation, potential = water(model)
     sites = {"tip3p.xml": 3, "tip4pew.xml": 4}[model]
     assert simulation.system.getNumParticles() == 27 * sites

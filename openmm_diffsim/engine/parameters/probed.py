@@ -167,7 +167,10 @@ class ProbedTerm(Term):
             found = polynomial_of(of_trials, centre, scale, self.related())
             if found is None or found.reaches(of_trials, _far(self.own, centre, scale)):
                 return found
-            _LOG.info("%s: its energy is a polynomial near %s only", self.name, centre)
+            _LOG.info(
+                "%s: its energy is a polynomial near %s only; bounds= within which it is one make "
+                "its features exact", self.name, centre,
+            )  # fmt: skip
             return None
         except openmm.OpenMMException as error:
             raise AttachError(
