@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +195,7 @@ def restore(
     for state, prior in zip(states, kept.priors, strict=True):
         state.prior_mean = prior
     for state, pool, (texts, n_last) in zip(states, pools, contexts, strict=True):
-        last = sum(run.n_frames for run in pool.runs[-n_last:])
-        state.pool = replace(pool, floor=min(Samples.floor, 0.5 * last))
-        state.last = state.pool.last_runs(n_last)
+        state.pool, state.last = pool, pool.last_runs(n_last)
         state.state_point.apply()
         state.replicas.go_on(texts)
 
