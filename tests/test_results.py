@@ -24,6 +24,7 @@ from openmm_diffsim import (
 from openmm_diffsim.refinement import Comparison, TargetVerdict, Verdict
 from openmm_diffsim.refinement.low_rank import LowRank
 from openmm_diffsim.report import figures, tables
+from openmm_diffsim.report.page.text import with_error
 
 POINT: Any = SimpleNamespace(check_observable=lambda o: None, timestep=0.002, place=lambda: None)
 LAGS = [0, 20, 50, 100]
@@ -124,13 +125,13 @@ def test_the_title_has_scalars_in_their_units_and_as_many_digits_as_they_are_wor
     [
         (944.93, 57.3, "945 ± 57"),
         (0.0024512, 0.00113, "0.0025 ± 0.0011"),
-        (-3.0, 0.5, "-3.00 ± 0.50"),
-        (1.0, np.inf, "1 ± inf"),
-        (1.0, 0.0, "1 ± 0"),
+        (-3.0, 0.5, "−3.00 ± 0.50"),
+        (1.0, np.inf, "1"),
+        (1.0, 0.0, "1"),
     ],
 )
 def test_a_number_is_written_with_its_error(value: float, error: float, text: str) -> None:
-    assert tables._with_error(value, error) == text
+    assert with_error(value, error) == text
 
 
 # Figures ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..refinement import ParameterTable, Refinement, Target, Verdict
 from ..units import ReducedUnits, stated_units
 from . import figures, page
 from .functions import FunctionTable, function_files, function_tables, names_of, wells_of
+from .page.text import with_error
 from .parameters import (
     PARAMETERS,
     few_parameters,
@@ -344,14 +345,14 @@ def _title(final: Mapping[str, Any]) -> str:
         parts.append(f"rms of g(r) {final['rdf_rms']:.4f}")
     title = ", ".join(parts)
     for scalar in final["scalars"]:
-        model = _with_error(scalar["model"], scalar["standard_error"])
-        target = _with_error(scalar["target"], scalar["uncertainty"])
+        model = with_error(scalar["model"], scalar["standard_error"])
+        target = with_error(scalar["target"], scalar["uncertainty"])
         of = f" of {scalar['state']}" if "state" in scalar else ""
         title += f"; {scalar['observable']}{of} {model} {scalar['unit']}".rstrip()
         title += f" (target {target})"
     for each in final["agreement"]:
         for nuisance in filter(lambda u: u["found"], each["nuisances"]):
-            value = _with_error(nuisance["value"], nuisance["error"])
+            value = with_error(nuisance["value"], nuisance["error"])
             title += f"; {nuisance['name']} of {each['observable']} {value}"
     return title
 
@@ -360,11 +361,3 @@ def _notes(verdict: Verdict, warnings: Sequence[str]) -> list[str]:
     """What a figure has to say of a fit, a line each; what the verdict says is no warning more."""
     first = [] if verdict.converged else [verdict.sentence()]
     return first + [text for text in warnings if not any(text in said for said in first)]
-
-
-def _with_error(value: float, error: float) -> str:
-    """Both to two digits of the error, such as "0.00245 ± 0.00012"; whole ones from 10 on."""
-    if not (np.isfinite(error) and error > 0):
-        return f"{value:.4g} ± {error:.2g}"
-    digits = max(0, 1 - int(np.floor(np.log10(error))))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
