@@ -11,7 +11,8 @@ that of SPC/E (``../shared/data/diffsim``) and of measurements (``../shared/data
 particle a molecule, u(r, T) = E(r) - T S(r).
 
 Lines of ``benchmarks/honest/diffsim_paper.jsonl``; what is there is not computed again. Lengths in
-sigma, energies in epsilon, where g > 0.1. Errors of a predicted g(r) are rms over all of its bins.
+sigma, energies in epsilon, where g > 0.1. Errors of a predicted g(r) are rms over all of its bins,
+with what the noise of both runs makes of them in brackets.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ RESULTS = FOLDER / "diffsim_paper.jsonl"
 DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 FRAMES, EVERY = 2000, 50
 ROUNDS, STEPS = 8, 4250
+PREDICTED = 200_000  # steps of a run elsewhere
 LAGS = np.arange(0, 60, 4)  # of the velocity autocorrelation, in steps of 0.01 tau
 
 
@@ -222,7 +224,8 @@ def fit_one(name: str, seed: int, mode: str, options: argparse.Namespace) -> dic
         return found
     found |= judged(fit, study, data)
     predicted = [prediction(study, name, pair, state, seed) for state in study.elsewhere]
-    return found | {"predicted": [value for each in predicted for value in each]}
+    both = [pair for each in predicted for pair in each]
+    return found | {"predicted": [off for off, _ in both], "noise": [noise for _, noise in both]}
 
 
 def judged(
@@ -250,12 +253,16 @@ def rms(x: Any) -> float:
 
 def prediction(
     study: Study, name: str, pair: diffsim.PairPotential, state: Fluid, seed: int
-) -> list[float]:
-    """rms of each partial g(r) at a state that was not measured, against the truth's own."""
+) -> list[tuple[float, float]]:
+    """rms of each partial g(r) at a state that was not measured, and what of it is noise."""
     own = measured(study, name, state, seed)
     liquid, rdfs = state.liquid(pair, seed + 50), state.rdfs(study.cutoff)
-    samples = liquid.sample(60_000, EVERY, rdfs, equilibration=5000)
-    return [rms(samples.estimate(rdf).value - g) for rdf, g in zip(rdfs, own["g"], strict=True)]
+    samples = liquid.sample(PREDICTED, EVERY, rdfs, equilibration=5000)
+    found = [samples.estimate(rdf) for rdf in rdfs]
+    return [
+        (rms(model.value - g), rms(np.hypot(model.standard_error, error)))
+        for model, g, error in zip(found, own["g"], own["error"], strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -288,10 +295,15 @@ class Water:
         kelvin, density, file = self.elsewhere
         r, g = spce(kelvin, density, seed) if file == "SPC/E" else curve(file)
         liquid = beads(pair, kelvin, density, seed + 50)
-        samples = liquid.sample(60_000, EVERY, [bead_rdf()], equilibration=5000)
+        rdf = bead_rdf()
+        samples = liquid.sample(PREDICTED // 2, EVERY, [rdf], equilibration=5000)
         seen = (r > 0.2) & (r < 0.93)
-        model = np.interp(r[seen], bead_rdf().r, samples.estimate(bead_rdf()).value)
-        return found | {"predicted": [rms(model - g[seen])]}
+        estimate = samples.estimate(rdf)
+        model, error = (
+            np.interp(r[seen], rdf.r, values)
+            for values in (estimate.value, estimate.standard_error)
+        )
+        return found | {"predicted": [rms(model - g[seen])], "noise": [rms(error)]}
 
 
 def curve(name: str) -> tuple[Array, Array]:
@@ -392,13 +404,15 @@ def cells(mine: list[dict[str, Any]]) -> list[str]:
         return f"{np.median([x[key] for x in mine]):.{digits}f}" if key in mine[0] else ""
 
     elsewhere = np.median([x.get("predicted", []) for x in mine], axis=0)
+    noise = np.median([x.get("noise", x.get("predicted", [])) for x in mine], axis=0)
+    both = zip(np.atleast_1d(elsewhere), np.atleast_1d(noise), strict=True)
     within = median("within_2", 2)
     return [
         median("misfit", 2),
         median("u_rms", 3),
         median("claim_rms", 3),
         within,
-        " ".join(f"{value:.3f}" for value in np.atleast_1d(elsewhere)),
+        " ".join(f"{off:.3f} ({of_noise:.3f})" for off, of_noise in both),
         median("steps", 0),
     ]
 
