@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..limits import checked_number, limit_of
 from .common import FINISHED
 
 _QUESTIONS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
@@ -27,6 +28,7 @@ _OF_FLUID: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("density", "density, g/cm3", float),
 )
 _NEEDED = ("rdf", "temperature")
+_NUMBERS = {"temperature", "mass", "cutoff", "uncertainty"}
 
 
 def add(commands: Any) -> None:
@@ -61,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     missing = [f"--{name}" for name in _NEEDED if name not in given]
     if missing:
         raise ConfigurationError(f"{' and '.join(missing)}: missing; what was measured, and where?")
+    for key in _NUMBERS & given.keys():
+        given[key] = checked_number(f"--{key}", given[key], ConfigurationError, limit_of(key))
     made = {key: _beside(value, path) for key, value in given.items()}
     text = starting_text(Starting(**made), path.name)
     path.write_text(text, encoding="utf-8")

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         made = build(configuration, warn=warn)
         known = _known(made, options.potential)
         asked = made.predicted or tuple(made.to_be_fitted.targets)
-        steps = options.steps or 10 * section.steps
+        steps = 10 * section.steps if options.steps is None else options.steps
         found = predict(made.potential, asked, steps, section.every, **known)
         write_predictions(found, folder, configuration.raw)
     for each in found:

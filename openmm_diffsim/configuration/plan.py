@@ -33,6 +33,7 @@ class StatePlan:
     pressure: float | None  # bar
     platform: str
     why_no_theory: str
+    replicas: int = 1
     seconds_per_step: float = float("nan")  # recording included
     bytes_per_frame: float = float("nan")
     trouble: str = ""
@@ -41,9 +42,10 @@ class StatePlan:
     def __str__(self) -> str:
         at = "constant volume" if self.pressure is None else f"{self.pressure:g} bar"
         speed = f", {1 / self.seconds_per_step:.0f} steps/s" if self.seconds_per_step > 0 else ""
+        several = f", {self.replicas} replicas" if self.replicas > 1 else ""
         return (
             f"{self.name}: {self.particles} particles, {self.temperature:g} K, {at}, "
-            f"{self.platform}{speed}"
+            f"{self.platform}{several}{speed}"
         )
 
 
@@ -65,24 +67,28 @@ class Plan:
     @property
     def md_steps(self) -> int:
         """Of all state points, at most: a fit ends when it has converged."""
-        return self.schedule.steps_after(0) * len(self.states)
+        return self.schedule.steps_after(0) * sum(s.replicas for s in self.states)
 
     @property
     def frames(self) -> int:
         """Of all state points, at most."""
-        own = self.schedule.rounds * (self.schedule.steps // self.schedule.every)
-        return own * len(self.states)
+        return self._frames_of_one * sum(s.replicas for s in self.states)
+
+    @property
+    def _frames_of_one(self) -> int:
+        return self.schedule.rounds * (self.schedule.steps // self.schedule.every)
 
     @property
     def bytes(self) -> float:
         """That all frames take in memory, and about what a checkpoint takes; NaN: not tried."""
-        return self.frames / len(self.states) * sum(s.bytes_per_frame for s in self.states)
+        return self._frames_of_one * sum(s.replicas * s.bytes_per_frame for s in self.states)
 
     @property
     def seconds(self) -> float:
         """Of MD, at most; NaN: not tried."""
-        own = self.schedule.steps_after(0) * sum(s.seconds_per_step for s in self.states)
-        return own / min(self.workers, len(self.states))
+        runs = sum(s.replicas for s in self.states)
+        of_all = sum(s.replicas * s.seconds_per_step for s in self.states)
+        return self.schedule.steps_after(0) * of_all / min(self.workers, runs)
 
     def text(self) -> str:
         """For a terminal."""
@@ -115,7 +121,8 @@ def plan(
     """
     section = configuration.refine
     schedule = Schedule(section.rounds, section.steps, section.every, section.equilibration)
-    states = tuple(_state_plan(state, schedule, trial) for state in fit.states)
+    pairs = zip(fit.states, fit.replicas, strict=True)
+    states = tuple(_state_plan(state, replicas, schedule, trial) for state, replicas in pairs)
     made = Plan(
         states,
         len(fit.view().parameters),
@@ -132,7 +139,7 @@ def plan(
     return Plan(**{**vars(made), "remarks": tuple(told)})
 
 
-def _state_plan(state: Any, schedule: Schedule, trial: bool) -> StatePlan:
+def _state_plan(state: Any, replicas: int, schedule: Schedule, trial: bool) -> StatePlan:
     point = state.state_point
     made = {
         "name": point.name,
@@ -141,6 +148,7 @@ def _state_plan(state: Any, schedule: Schedule, trial: bool) -> StatePlan:
         "pressure": state.pressure,
         "platform": point.simulation.context.getPlatform().getName(),
         "why_no_theory": state.why_no_theory,
+        "replicas": replicas,
     }
     return StatePlan(**made, **(_tried(state, schedule) if trial else {}))
 
@@ -179,7 +187,9 @@ def _target_line(target: Any) -> str:
             f"{len(target.values)} points from {target.x[0]:.3g} to {target.x[-1]:.3g}, "
             f"uncertainty {np.median(target.uncertainty):.2g}"
         )
-    return f"{target.observable.label} of {where}: {what}"
+    path = getattr(target.curve, "path", None)
+    source = "" if path is None else f", {Path(path).name}"
+    return f"{target.observable.label} of {where}: {what}{source}"
 
 
 def _suspicious(configuration: Configuration, fit: Refinement, made: Plan) -> list[str]:

@@ -82,9 +82,9 @@ def _is_replaced(key: str, own: Mapping[str, object]) -> bool:
 
 
 def _check_names(sections: Sequence[Section], states: Sequence[StateSection]) -> None:
-    names = [state.name for state in states]
-    for section, name in zip(sections, names, strict=True):
-        if not _NAME.fullmatch(name) or names.count(name) > 1:
+    names = [state.name.lower() for state in states]  # some disks do not tell A from a
+    for section, name in zip(sections, [state.name for state in states], strict=True):
+        if not _NAME.fullmatch(name) or names.count(name.lower()) > 1:
             raise section.error(
                 "name",
                 f"got {shown(name)}, expected a name of its own, of letters, digits and . + - _: "

@@ -90,8 +90,25 @@ def check_start(context: openmm.Context, temperature: float) -> None:
     check_numbers(state, n, ["positions"])
     _check_energy(state, n, temperature)
     check_numbers(state, n)  # velocities of a temperature follow from forces
+    _warn_of_skewed_box(context)
     if box_fluctuates(system):
         _check_cutoffs(system, np.array(state.getPeriodicBoxVectors(asNumpy=True)._value))
+
+
+def _warn_of_skewed_box(context: openmm.Context) -> None:
+    """In a small one the neighbour list of OpenMM's Reference misses pairs, or has some twice."""
+    is_reference = context.getPlatform().getName() == "Reference"
+    box = box_of(context)
+    if not is_reference or box is None or not np.any(box - np.diag(np.diag(box))):
+        return
+    found = [name for name, cutoff in cutoffs(context.getSystem()) if 3 * cutoff > np.diag(box).min()]
+    if found:
+        warnings.warn(
+            f"the box is skewed, and on the Reference platform OpenMM may miss pairs of {found[0]!r} "
+            "there, or count some twice, in a box of few cutoffs: take the CPU platform",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _check_energy(state: openmm.State, n: int, temperature: float) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from openmm import unit
 
 from ..errors import EquilibrationError, FileError, ObservableError, SamplingError, StatePointError
+from ..limits import checked_whole
 from ..observables import Observable, Place, Segment, SegmentObservable, parts_of
 from ..potentials import Potential
 from ..samples import Samples
@@ -303,11 +304,12 @@ class StatePoint:
         EquilibrationError
             If ``discard_transient`` and the energy still drifts after all that.
         """
-        if steps < every or every < 1:
-            raise SamplingError(
-                f"expected steps >= every >= 1, got steps = {steps}, every = {every}",
-                reason="arguments",
-            )
+        steps, every = (
+            checked_whole(name, number, _no_run)
+            for name, number in (("steps", steps), ("every", every))
+        )
+        if steps < every:
+            raise _no_run(f"expected steps >= every >= 1, got steps = {steps}, every = {every}")
         record = parts_of(record)
         self.apply()
         if not self._has_begun:
@@ -513,3 +515,7 @@ def degrees_of_freedom(system: openmm.System) -> int:
     constraints = map(system.getConstraintParameters, range(system.getNumConstraints()))
     n = 3 * int(massive.sum()) - sum(bool(massive[a] or massive[b]) for a, b, _ in constraints)
     return max(n - 3 * removes_motion(system), 1)
+
+
+def _no_run(what: str, **_: Any) -> SamplingError:
+    return SamplingError(what, reason="arguments")

@@ -165,7 +165,7 @@ def model_of(
     if not tables.pairs and not tables.tuples:
         raise ExportError(
             "the System has no learned table of pairs, bonds, angles or dihedral angles. Learned "
-            "parameters of its own forces (SystemParameters) are numbers: parameters.csv has them "
+            "parameters of its own forces (SystemParameters) are numbers: numbers.csv has them "
             "by name"
         )
     kelvin = number_in_md_units(temperature, "temperature")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import openmm
 
 from ..engine.xml import read_xml
 from ..errors import ExportError
-from ..units import MOLAR_GAS_CONSTANT
 from .model import Model, model_of
 
 
@@ -60,21 +57,12 @@ def _prefix(folder: Path, state: str | None) -> str:
 
 
 def _temperature(path: Path, state: str | None) -> float:
-    """That of the state point in the configuration of the fit, K."""
+    """That of the state point, K: of the first, where none is named."""
     try:
-        configuration = json.loads(path.read_bytes())["configuration"]
-        sections = [s for s in configuration.get("state", []) if state in (None, s.get("name"))]
-        own = [s["temperature"] for s in sections[:1] if "temperature" in s]
-        kelvin = float((own or [configuration["dynamics"]["temperature"]])[0])
-        return kelvin * _unit(configuration)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        states = json.loads(path.read_bytes())["states"]
+        return float(next(s for s in states if state in (None, s["name"]))["temperature_K"])
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         raise ExportError(
             f"{path} does not say the temperature; give it in K: --temperature (in Python "
             "temperature=)"
         ) from error
-
-
-def _unit(configuration: Mapping[str, Any]) -> float:
-    """K in one of its temperatures: epsilon / R where it is in reduced units."""
-    units = configuration.get("units")
-    return units["epsilon"] / MOLAR_GAS_CONSTANT if isinstance(units, Mapping) else 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 from .averages import Knowledge
 from .comparison import Comparison
+from .convergence import names_of
 from .low_rank import LowRank
 from .nuisance import Nuisance
 from .state import FitView
@@ -85,6 +86,8 @@ class Agreement:
     p_value: float
     """Probability of more than ``chi_squared``."""
     nuisances: tuple[Estimate, ...]
+    name: str = ""
+    """What to call the target, where several are alike; else its observable's label."""
 
     @property
     def is_reached(self) -> bool:
@@ -106,10 +109,11 @@ class Agreement:
         ]
 
     def __str__(self) -> str:
-        found = f"{self.target.observable.label} is reached within its errors"
+        name = self.name or self.target.observable.label
+        found = f"{name} is reached within its errors"
         if not self.is_reached:
             found = (
-                f"{self.target.observable.label} is not reached within its errors: chi^2 "
+                f"{name} is not reached within its errors: chi^2 "
                 f"{self.chi_squared:.1f}, expected {self.expected:.1f}; its errors are larger than "
                 "said, it was measured in another way (resolution, scale, ...), or the model cannot"
             )
@@ -140,7 +144,8 @@ def agreement(view: FitView, knowledge: Knowledge, covariance: Array | None) -> 
             chain = np.concatenate([view.chain(k) for k in members])
             sensitivity = Sensitivity(comparison.jacobian @ chain, covariance)
         found += compared(comparison, sensitivity)
-    return found
+    names = {id(t): name for t, name in zip(view.targets, names_of(view.targets), strict=True)}
+    return [replace(each, name=names[id(each.target)]) for each in found]
 
 
 def compared(comparison: Comparison, sensitivity: Sensitivity | None = None) -> list[Agreement]:

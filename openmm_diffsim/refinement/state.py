@@ -19,6 +19,7 @@ from ..engine.baths import conditions
 from ..engine.statepoint import MOST_DRIFT
 from ..engine.trajectory import sample_trajectory
 from ..errors import StatePointError, TargetError
+from ..limits import shown
 from ..observables import Observable
 from ..potentials import (
     ParameterPrior,
@@ -209,7 +210,7 @@ def _make_state(
     potential: Potential, point: Any, targets: Sequence[Target], prior: Any, wanted: bool
 ) -> State:
     mine = [t for t in targets if any(p is point for p, _ in t.terms)]
-    given = None if isinstance(prior, str) else torch.as_tensor(prior).reshape(-1).numpy()
+    given = _given(prior, potential, point)
     species = Species(point) if potential.pairs() else None
     theory, why_not = _theory(point, mine, species, wanted)
     if given is None and species is None:
@@ -217,6 +218,24 @@ def _make_state(
     elif given is None and species is not None:
         given = _mean_force(potential, point, mine, species)
     return State(point, mine, theory, given, species=species, why_no_theory=why_not)
+
+
+def _given(prior: Any, potential: Potential, point: Any) -> Array | None:
+    """The c_0 that a user says, [coefficients]; None: "auto"."""
+    if isinstance(prior, str) and prior == "auto":
+        return None
+    n = len(_present(potential, point))
+    try:
+        given = np.asarray(torch.as_tensor(prior).detach().reshape(-1), dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        given = np.zeros(0)
+    if given.shape != (n,):
+        raise TargetError(
+            f"prior: got {shown(prior)}, expected 'auto' or the {n} coefficients of "
+            f"{potential.name}, as potential.coefficients(temperature) gives them",
+            got=prior,
+        )
+    return given
 
 
 def _theory(

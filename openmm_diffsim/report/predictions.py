@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import io
-from ..io.checksum import text_checksum
 from ..io.manifest import Manifest
 from ..refinement import Prediction
 from ..units import stated_units
 from . import figures
 from .tables import Comparisons, add_to, curve_files, versions
-
-_OWN = ("predictions.json", "predictions.png")
 
 
 def write_predictions(
@@ -25,7 +22,7 @@ def write_predictions(
     Raises
     ------
     TakenError
-        If a file of such a name is there that no prediction of this configuration wrote.
+        If a file of such a name is there that no prediction wrote.
     OSError
         If a file cannot be written.
     """
@@ -44,9 +41,7 @@ def write_predictions(
         title = "\n".join(each.sentence() for each in found)
         figure = figures.curves_figure(compared.curves, title)
         files["predictions.png"] = figures.figure_bytes(figure)
-    manifest = Manifest(folder, text_checksum("prediction" + repr(configuration)))
-    manifest.check(list(files))
-    manifest.write(files)
+    Manifest(folder, "predictions").write(files)
 
 
 def _entry(each: Prediction) -> dict[str, Any]:
