@@ -5,11 +5,12 @@
     python benchmarks/workers.py replicas    # 16 replicas on two cores
     python benchmarks/workers.py coordinator # 16 state points of 1000 particles
 
-The first prints the efficiency, which is the time that the workers wait over that of the rounds,
-and how the memory of the coordinator grows, beside what its frames take. The second: frames a
-second of two over those of one. The third: the share of both cores' time that is no sampling. The
-fourth: time of the coordinator's process in a round, without and with the step of the fit, over
-that of the MD. The first round, in which processes begin and code is compiled, is not counted.
+The first prints the efficiency, which is the time that the workers wait over that of a round, the
+same by process time, for a machine that does other things too, and how the memory of the
+coordinator grows, beside what its frames take. The second: frames a second of two over those of
+one. The third: the share of both cores' time that is no sampling. The fourth: time of the
+coordinator's process in a round, without and with the step of the fit, over that of the MD. The
+first round, in which processes begin and code is compiled, is not counted.
 """
 
 from __future__ import annotations
@@ -119,10 +120,13 @@ def round_by_round(
 def states(seconds: float = 10.0) -> None:
     workers = Waiting(64, seconds)
     fit = fit_of(workers, 64, 32, "Reference")
-    seen = round_by_round(fit, 200, 20, lambda: (time.perf_counter(), memory(), kept(fit)))
-    times, sizes, frames = np.array(seen).T
-    rounds = len(times) - 1
-    print(f"64 state points, 64 workers: efficiency {seconds * rounds / np.ptp(times):.3f}")
+    look = lambda: (time.perf_counter(), time.process_time(), memory(), kept(fit))  # noqa: E731
+    times, own, sizes, frames = np.array(round_by_round(fit, 200, 20, look)).T
+    whole, busy = np.median(np.diff(times)), np.median(np.diff(own))
+    print(
+        f"64 state points, 64 workers: efficiency {seconds / whole:.3f}; by the {busy:.2f} s that "
+        f"the coordinator is busy in a round {seconds / (seconds + busy):.3f}"
+    )
     grown, own = np.diff(sizes[1:]).mean(), np.diff(frames).mean()
     print(f"memory of the coordinator: {grown:.2f} MB a round, its frames {own:.2f} MB")
 

@@ -50,12 +50,14 @@ def die(who: str, log: Path) -> None:
 class Murderous(Executor):
     """Hands calls on, a share of them to workers that will be killed: at most a few times each."""
 
-    def __init__(self, workers: Executor, share: float, log: Path, longest: float = 0.05) -> None:
+    def __init__(
+        self, workers: Executor, share: float, log: Path, longest: float = 0.05, seed: int = 1
+    ) -> None:
         self._workers = workers
         self._share = share
         self._log = log
         self._longest = longest
-        self._random = np.random.default_rng(os.getpid())
+        self._random = np.random.default_rng(seed)
         self._deaths: dict[str, int] = {}
 
     def submit(self, call: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
@@ -70,6 +72,26 @@ class Murderous(Executor):
         return self._workers.submit(call)
 
 
+class Mortal(Executor):
+    """Hands calls on; ends the process that it is in within a moment of the last of so many."""
+
+    def __init__(self, workers: Executor, calls: int, log: Path) -> None:
+        self._workers = workers
+        self._left = calls
+        self._log = log
+
+    def submit(self, call: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        """As ``Executor.submit``."""
+        self._left -= 1
+        if self._left == 0:
+            Thread(target=self._end, daemon=True).start()
+        return self._workers.submit(call, *arguments, **options)
+
+    def _end(self) -> None:
+        time.sleep(np.random.default_rng().uniform(0, 0.1))
+        die("coordinator", self._log)
+
+
 def fit(**options: Any) -> Refinement:
     """Two state points, two replicas of each; its targets are never reached."""
     return pair_fit(1.5, 2.5, replicas=2, **options)
@@ -80,21 +102,15 @@ def run(fit: Refinement, rounds: int) -> Refinement:
     return fit.run(rounds, 100, 10, progress=False)
 
 
-def main(folder: str, rounds: str, share: str, seconds: str) -> None:
-    """A coordinator, which goes on where others were killed, and is killed after so long."""
+def main(folder: str, rounds: str, share: str, seed: str, calls: str) -> None:
+    """A coordinator, which goes on where others were killed, and is killed after so many calls."""
     log, checkpoint = Path(folder) / "log", Path(folder) / "fit.npz"
     with Processes(2, start="forkserver") as workers:
-        mine = fit(checkpoint=checkpoint, executor=Murderous(workers, float(share), log))
+        killers = Murderous(workers, float(share), log, seed=int(seed))
+        mine = fit(checkpoint=checkpoint, executor=Mortal(killers, int(calls), log))
         if checkpoint.exists():
             mine.resume(checkpoint)
-        Thread(target=_end, args=(float(seconds), log), daemon=True).start()
         run(mine, int(rounds))
-
-
-def _end(seconds: float, log: Path) -> None:
-    if seconds > 0:
-        time.sleep(seconds)
-        die("coordinator", log)
 
 
 if __name__ == "__main__":

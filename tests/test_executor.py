@@ -19,11 +19,13 @@ from openmm_diffsim import (
     RDF,
     FitView,
     NetworkPotential,
+    PairSum,
     Pressure,
     Refinement,
     StatePoint,
     Step,
     Target,
+    TemperatureDependent,
 )
 from openmm_diffsim.errors import TargetError
 from openmm_diffsim.potentials import flat_parameters
@@ -139,3 +141,25 @@ def test_an_explosion_elsewhere_is_rolled_back(workers: Executor) -> None:
     assert "exploded" in fit.history[1].event
     assert [where_it_is(state.state_point) for state in fit.states] == before
     assert [len(state.frames.runs) for state in fit.states] == [1, 1]
+
+
+def test_state_points_of_a_potential_without_temperature_share_work() -> None:
+    """The step is that which each would make by itself."""
+    shared = run(pair_fit(1.5, 2.5), 1)
+    alone = pair_fit(1.5, 2.5)
+    alone.potential.depends_on_temperature = True
+    found = [flat_parameters(fit.potential).numpy() for fit in (run(alone, 1), shared)]
+    before = flat_parameters(pair_fit(1.5).potential).numpy()
+    assert np.abs(found[0] - before).max() > 1e-3
+    np.testing.assert_allclose(*found, rtol=1e-7)
+    assert len({id(shared.result.view.chain(k)) for k in range(2)}) == 1
+    assert len({id(alone.result.view.chain(k)) for k in range(2)}) == 2
+
+
+def test_what_depends_on_temperature_says_so() -> None:
+    pair = liquids.lennard_jones()
+    hot = TemperatureDependent(liquids.lennard_jones(), liquids.lennard_jones())
+    assert not pair.depends_on_temperature
+    assert hot.depends_on_temperature
+    assert PairSum([pair, hot]).depends_on_temperature
+    assert not PairSum([pair, liquids.lennard_jones()]).depends_on_temperature

@@ -51,6 +51,8 @@ class Potential(nn.Module):
     """Is U linear in the coefficients?"""
     is_linear = False
     """Are the coefficients linear in the parameters?"""
+    depends_on_temperature = True
+    """Do the coefficients? Where not, state points of a fit share work."""
 
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
@@ -436,6 +438,7 @@ class Sum(Potential):
         self.terms = nn.ModuleList(flat)
         self.energy_is_linear = all(term.energy_is_linear for term in flat)
         self.is_linear = all(term.is_linear for term in flat)
+        self.depends_on_temperature = any(term.depends_on_temperature for term in flat)
 
     @property
     def blocks(self) -> dict[str, tuple[int, ...]]:

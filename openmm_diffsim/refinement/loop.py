@@ -374,8 +374,8 @@ class Refinement(Results):
                 assert state.last is not None
                 state.pool = state.frames.relevant(_LEAST_SHARE, len(state.last.runs))
         self._progress.trust.accept()
-        numbers = self.result.numbers()
         theta, size = self._proposed()
+        numbers = self.result.numbers()
         verdict = self._confirmed(self._judged())
         # What was sampled and found to agree is kept, not moved once more.
         change = 0.0 if verdict.converged else self._move(theta, size)
@@ -449,6 +449,7 @@ class Refinement(Results):
             sampling.reject()
             return problem
         sampling.accept()
+        self._result = None  # else all frames are there twice
         for each in fresh:
             each.state.add(each.samples)
         self._position.believe(fresh[-1].parameters)
@@ -464,7 +465,7 @@ class Refinement(Results):
 
     def _proposed(self) -> tuple[Tensor, float]:
         """One step of the method, bounded: where it leads, and its size in kT."""
-        view = self.view()
+        view = self.result.view
         step = self.method.propose(view)
         found = self._progress.trust.follow(view, step, self.largest_step)
         self.last_step = step

@@ -56,6 +56,8 @@ class Result:
         """Would it be the same of that view?"""
         if self.options != options or len(self.view.parameters) != len(view.parameters):
             return False
+        if self.view.memory is not view.memory:
+            return False
         if not torch.equal(self.view.parameters, view.parameters):
             return False
         pairs = zip(self.made_of, _made_of(view), strict=True)

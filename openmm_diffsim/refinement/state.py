@@ -402,6 +402,8 @@ class FitView:
         Found once, however often it is asked.
         """
         asked = knowledge, jacobian
+        if (more := (knowledge, True)) in self._compared:
+            return self._compared[more]
         if asked not in self._compared:
             self._compared[asked] = [
                 compare(targets, [self._sight(k) for k in members], knowledge, jacobian)
@@ -423,19 +425,33 @@ class FitView:
         return self._coefficients[index]
 
     @cached_property
+    def kelvins(self) -> list[float]:
+        """Of each state point, one that coefficients are the same at as at its own temperature."""
+        all_of_them = [state.temperature for state in self.states]
+        if self.potential.depends_on_temperature:
+            return all_of_them
+        return all_of_them[:1] * len(all_of_them)
+
+    @cached_property
     def _coefficients(self) -> list[Array]:
-        found: dict[float, Array] = {}
-        for kelvin in (state.temperature for state in self.states):
-            if kelvin not in found:
-                c = self.potential.coefficients_at(self.parameters, kelvin)
-                found[kelvin] = c.numpy(force=True)
-        return [found[state.temperature] for state in self.states]
+        found = {
+            kelvin: self.potential.coefficients_at(self.parameters, kelvin).numpy(force=True)
+            for kelvin in set(self.kelvins)
+        }
+        return [found[kelvin] for kelvin in self.kelvins]
 
     def chain(self, index: int) -> Array:
         """dc/dtheta at the temperature of a state point, [coefficients, parameters]."""
-        temperature = self.states[index].temperature
-        rows = np.eye(len(self.coefficients(index)))
-        return self.potential.pull_back(rows, self.parameters, temperature)
+        return self._chains[index]
+
+    @cached_property
+    def _chains(self) -> list[Array]:
+        rows = np.eye(len(self.coefficients(0)))
+        found = {
+            kelvin: self.potential.pull_back(rows, self.parameters, kelvin)
+            for kelvin in set(self.kelvins)
+        }
+        return [found[kelvin] for kelvin in self.kelvins]
 
     def from_prior(self, index: int) -> Array:
         """c - c_0 at a state point, [coefficients]."""

@@ -101,7 +101,9 @@ class SumError:
 def student_factor(freedom: Array) -> Array:
     """What a standard error is larger by, for a normal's interval to be Student's."""
     quantile = 0.5 + _CONFIDENCE / 2
-    return np.asarray(t.ppf(quantile, freedom) / norm.ppf(quantile))
+    each, where = np.unique(freedom, return_inverse=True)  # a few, of many values
+    factor = t.ppf(quantile, each) / norm.ppf(quantile)
+    return np.asarray(factor[where.reshape(np.shape(freedom))])
 
 
 def error_of_sum(influence: Array, blocks: Blocks, weights: Array) -> SumError:

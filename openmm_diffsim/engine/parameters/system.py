@@ -47,6 +47,8 @@ class SystemParameters(Potential):
         By which a sum of potentials knows it.
     """
 
+    depends_on_temperature = False
+
     def __init__(self, system: openmm.System, name: str = "parameters") -> None:
         if not isinstance(system, openmm.System):
             raise PotentialError(f"system: expected an openmm.System, got {system!r}", got=system)

@@ -51,6 +51,7 @@ class BondedSpline(Potential):
 
     energy_is_linear = True
     is_linear = True
+    depends_on_temperature = False
     n_particles: ClassVar[int]
     """In a tuple."""
     called: ClassVar[str]

@@ -37,6 +37,7 @@ class AnalyticPair(PairPotential):
     """
 
     has_closed_form = True
+    depends_on_temperature = False
     interpolation: Tensor
 
     def __init__(

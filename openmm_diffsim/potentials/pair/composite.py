@@ -84,6 +84,7 @@ class PairSum(_Composite):
         super().__init__(terms, name)
         self.terms = nn.ModuleList(terms)
         self.n_functions = max(term.n_functions for term in terms)
+        self.depends_on_temperature = any(term.depends_on_temperature for term in terms)
 
     def _parts(self) -> list[PairPotential]:
         return list(self.terms)  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ class NeuralPair(AnalyticPair):
     """
 
     is_free_form = True
+    depends_on_temperature = False
     mu: Tensor
     prior_sigma: Tensor
     prior_epsilon: Tensor

@@ -42,6 +42,7 @@ class SplinePair(PairPotential):
     """
 
     is_linear = True
+    depends_on_temperature = False
     is_free_form = True
     core_radius: Tensor
     core_attraction: Tensor

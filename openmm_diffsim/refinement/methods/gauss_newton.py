@@ -100,17 +100,18 @@ def to_minimum(view: FitView, model: LinearModel) -> Step:
     step = model.step()
     if view.potential.is_linear:
         return step
-    models = []
-    parts = zip(model.each, model.from_prior, model.precisions, strict=True)
-    for data, offset, precision in parts:
+    models: dict[tuple[float, ...], tuple[Array, Array]] = {}
+    groups = [tuple(view.kelvins[k] for k in members) for _, members in view.groups]
+    parts = zip(groups, model.each, model.from_prior, model.precisions, strict=True)
+    for kelvins, data, offset, precision in parts:
         bold = data.along(data.belief[1])
         hessian, slope = bold.damped, bold.slope
         if precision is not None:
             hessian, slope = hessian + precision, slope + precision @ offset
-        models.append((hessian, slope))
-    groups = [members for _, members in view.groups]
-    temperatures = [[view.states[k].temperature for k in members] for members in groups]
-    theta = follow(view.potential, view.parameters, temperatures, models, view.prior)
+        if kelvins in models:  # the same coefficients
+            hessian, slope = hessian + models[kelvins][0], slope + models[kelvins][1]
+        models[kelvins] = hessian, slope
+    theta = follow(view.potential, view.parameters, [*models], [*models.values()], view.prior)
     return Step((theta - view.parameters).numpy(), step.covariance)
 
 
