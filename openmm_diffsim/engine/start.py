@@ -24,6 +24,7 @@ ROOM_FOR_BAROSTAT = 0.93  # share of half the box that is safe while the box flu
 _NO_ROOM = 0.985  # beyond that even a stiff liquid soon passes it
 
 _SAME_PLACE = 1e-6  # nm
+_ROOM_IF_SKEWED = 3.0  # cutoffs along each side, which Reference needs in a skewed box
 _MOST_ENERGY = 1e6  # kT a particle
 _BAROSTATS = (openmm.MonteCarloBarostat, openmm.MonteCarloFlexibleBarostat)
 
@@ -97,15 +98,16 @@ def check_start(context: openmm.Context, temperature: float) -> None:
 
 def _warn_of_skewed_box(context: openmm.Context) -> None:
     """In a small one the neighbour list of OpenMM's Reference misses pairs, or has some twice."""
-    is_reference = context.getPlatform().getName() == "Reference"
     box = box_of(context)
-    if not is_reference or box is None or not np.any(box - np.diag(np.diag(box))):
+    is_reference = context.getPlatform().getName() == "Reference"
+    if not is_reference or not np.any(box - np.diag(np.diag(box))):
         return
-    found = [name for name, cutoff in cutoffs(context.getSystem()) if 3 * cutoff > np.diag(box).min()]
+    most = np.diag(box).min() / _ROOM_IF_SKEWED
+    found = [name for name, cutoff in cutoffs(context.getSystem()) if cutoff > most]
     if found:
         warnings.warn(
-            f"the box is skewed, and on the Reference platform OpenMM may miss pairs of {found[0]!r} "
-            "there, or count some twice, in a box of few cutoffs: take the CPU platform",
+            "the box is skewed, and on the Reference platform OpenMM may miss pairs of "
+            f"{found[0]!r}, or count some twice, in a box of few cutoffs: take the CPU platform",
             RuntimeWarning,
             stacklevel=5,
         )
