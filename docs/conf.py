@@ -48,7 +48,8 @@ html_copy_source = False
 html_math_renderer = "mathml"
 html_theme_options = {"use_download_button": False, "navbar_persistent": []}
 
-MODULES = ["errors", "fluid", "segments"]  # described whole
+suppress_warnings = ["ref.python"]  # an attribute of several classes is no link to any
+MODULES = ["errors", "export", "fluid", "segments"]  # described whole
 ESCAPED = re.compile(r"(``.*?``|(?<!\*)\*\w+\*(?!\*))|([|*])")  # what reST would read as markup
 PLACED = nodes.reference | nodes.title | addnodes.pending_xref  # links, or not to be any
 

@@ -46,8 +46,15 @@ def another_start(
     """
     other = with_other_numbers(text, f"replica {number}")
     context.setVelocitiesToTemperature(temperature, _seed(other["seed"]))
-    state = context.getState(positions=True, velocities=True, parameters=True)
-    return {**other, "state": openmm.XmlSerializer.serialize(state)}
+    return {**other, "state": place_of(context)}
+
+
+def place_of(context: openmm.Context) -> str:
+    """Positions, velocities and box as XML.
+
+    Without parameters of the Context: XML has no place for all that these may be called.
+    """
+    return str(openmm.XmlSerializer.serialize(context.getState(positions=True, velocities=True)))
 
 
 def where(context: openmm.Context) -> str:

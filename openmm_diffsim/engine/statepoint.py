@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from .adapters import attached, beyond_pairs, bonds_of, charges_between, nonbond
 from .baths import conditions, read_pressure, read_temperature, warn_of_no_barostat
 from .boxes import warn_of_other_box
 from .context import box_of, masses_of
-from .continuation import another_start, begin_anew, where, with_other_numbers
+from .continuation import another_start, begin_anew, place_of, where, with_other_numbers
 from .identity import rest_identity, system_identity
 from .recorder import SampleReporter, check_recording, describe_particles, molecules_of
 from .segments import DynamicAverage, SegmentOptions, SegmentRunner, dynamic_average
@@ -122,12 +123,13 @@ class StatePoint:
         The Context itself goes on from the text, as ``deserialize`` does: neighbor lists, a
         barostat's step size and some random numbers are in no checkpoint, and begin anew in both.
         """
-        checkpoint = self.simulation.context.createCheckpoint()
-        state = openmm.XmlSerializer.serialize(self.snapshot())
+        context = self.simulation.context
+        state = place_of(context)
         text = {
-            "platform": self.simulation.context.getPlatform().getName(),
-            "checkpoint": base64.b64encode(checkpoint).decode(),
+            "platform": context.getPlatform().getName(),
+            "checkpoint": base64.b64encode(context.createCheckpoint()).decode(),
             "state": state,
+            "parameters": json.dumps(dict(context.getParameters())),
             "seed": hashlib.sha256(state.encode()).hexdigest(),
             "step": str(self.simulation.currentStep),
         }
@@ -149,6 +151,9 @@ class StatePoint:
             context.loadCheckpoint(base64.b64decode(text["checkpoint"]))
         except openmm.OpenMMException:
             context.setState(self._kept_state(text["state"]))
+            for name, value in json.loads(text["parameters"]).items():
+                context.setParameter(name, value)
+            self.attached.update(context, self.temperature)
         self.simulation.currentStep = int(text["step"])
 
     def another_start(self, text: dict[str, str], number: int) -> dict[str, str]:

@@ -37,27 +37,20 @@ _CONDITIONS = ("temperature in K", "pressure in bar")
 
 @dataclass(frozen=True)
 class Prediction:
-    """A target beside what the potential says of it.
-
-    Attributes
-    ----------
-    target : Target
-    values : array [points]
-    frames_error, parameters_error : arrays [points]
-        Standard errors by the noise of the frames, and by what the fit leaves open of the
-        parameters; the latter NaN where that is not known, as of a network.
-    n_effective : float
-        Frames that it rests on; the least, of several states.
-    is_reweighted : bool
-        Are the frames those of the fit, at all of its states?
-    """
+    """A target beside what the potential says of it."""
 
     target: Target
     values: Array
+    """Of the prediction, [points]."""
     frames_error: Array
+    """Standard errors by the noise of the frames, [points]."""
     parameters_error: Array
+    """And by what the fit leaves open of the parameters; NaN where that is not known, as of a
+    network."""
     n_effective: float
+    """Frames that it rests on; the least, of several states."""
     is_reweighted: bool
+    """Are the frames those of the fit, at all of its states?"""
 
     @property
     def standard_error(self) -> Array:
