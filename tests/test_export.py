@@ -405,7 +405,7 @@ def test_system_without_tables_is_refused() -> None:
     for _ in range(3):
         force.addParticle([])
     system.addForce(force)
-    assert "parameters.csv" in refusal(system, np.eye(3))
+    assert "numbers.csv" in refusal(system, np.eye(3))
 
 
 def test_network_is_refused() -> None:
@@ -574,15 +574,15 @@ def test_gromacs_table_with_other_columns_is_refused(tmp_path: Path) -> None:
 # The command --------------------------------------------------------------------------------------
 
 
-def results(folder: Path, dynamics: dict[str, Any] | None = None, prefix: str = "") -> Model:
+def results(folder: Path, prefix: str = "") -> Model:
     """A folder as a fit leaves it."""
     system, x = chains(dihedrals=True)
     state = state_of(system, x)
     for name, thing in (("system", diffsim.portable_system(system)), ("state", state)):
         text = openmm.XmlSerializer.serialize(thing)
         (folder / f"{prefix}{name}.xml").write_text(text)
-    configuration = {"dynamics": dynamics or {"temperature": KELVIN}}
-    (folder / "summary.json").write_text(json.dumps({"configuration": configuration}))
+    states = [{"name": prefix.rstrip("_") or "state0", "temperature_K": KELVIN}]
+    (folder / "summary.json").write_text(json.dumps({"states": states}))
     return export.model_of(system, state, KELVIN)
 
 
@@ -622,11 +622,14 @@ def test_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "temp 90 90" in (tmp_path / "lammps" / "in.lammps").read_text()
 
 
-def test_temperature_in_reduced_units(tmp_path: Path) -> None:
-    results(tmp_path)
-    raw = {"dynamics": {"temperature": 1.5}, "units": {"sigma": 0.34, "epsilon": 0.996}}
-    (tmp_path / "summary.json").write_text(json.dumps({"configuration": raw}))
-    assert export.read_results(tmp_path).temperature == pytest.approx(1.5 * 0.996 / 0.00831446)
+def test_each_state_has_its_own_temperature(tmp_path: Path) -> None:
+    """That of the summary, whatever units and names the configuration has."""
+    results(tmp_path, prefix="cold_")
+    results(tmp_path, prefix="state1_")
+    states = [{"name": "cold", "temperature_K": 120.0}, {"name": "state1", "temperature_K": 200.0}]
+    (tmp_path / "summary.json").write_text(json.dumps({"states": states}))
+    for state, kelvin in (("cold", 120.0), ("state1", 200.0)):
+        assert export.read_results(tmp_path, state=state).temperature == kelvin
 
 
 def test_state_point_brings_its_own_state(tmp_path: Path) -> None:
