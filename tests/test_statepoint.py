@@ -497,11 +497,21 @@ def test_transient_is_cut_off_where_asked() -> None:
     assert cut.runs[0].n_frames == len(cut)
 
 
-@pytest.mark.parametrize(("steps", "every"), [(5, 10), (10, 0), (0, 1)])
-def test_run_without_a_frame_is_refused(steps: int, every: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "every", "words"),
+    [
+        (5, 10, "steps = 5, every = 10"),
+        (10, 0, "every: got 0"),
+        (0, 1, "steps: got 0"),
+        ("10", 1, "steps: got '10'"),
+        (10, 1.5, "every: got 1.5"),
+        (True, 1, "steps: got True"),
+    ],
+)
+def test_run_without_a_frame_is_refused(steps: Any, every: Any, words: str) -> None:
     potential = argon()
     point = StatePoint(argon_simulation(potential), potential)
-    with pytest.raises(SamplingError, match=f"steps = {steps}, every = {every}") as error:
+    with pytest.raises(SamplingError, match=words) as error:
         point.sample(steps, every)
     assert error.value.reason == "arguments"
 

@@ -54,6 +54,13 @@ class Potential(nn.Module):
     depends_on_temperature = True
     """Do the coefficients? Where not, state points of a fit share work."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A kind that computes its coefficients in a way of its own may depend on temperature."""
+        super().__init_subclass__(**options)
+        own = cls.__dict__.keys()
+        if own & {"coefficients", "unbound_coefficients"} and "depends_on_temperature" not in own:
+            cls.depends_on_temperature = True
+
     def __init__(self, n_types: int = 1, name: str | None = None) -> None:
         super().__init__()
         checked_whole("n_types", n_types, PotentialError)
