@@ -11,11 +11,12 @@ import openmm
 import pytest
 from openmm import app
 from test_cli import configure, here, run  # noqa: F401  a fixture
+from test_configured_states import water
 
 from openmm_diffsim import cli
 from openmm_diffsim.configuration.build import build_refinement
 from openmm_diffsim.configuration.plan import Plan, plan
-from openmm_diffsim.configuration.toml import read_configuration
+from openmm_diffsim.configuration.toml import parse_configuration, read_configuration
 
 
 def planned(config: Path, **options: bool) -> tuple[Plan, object]:
@@ -53,6 +54,15 @@ def test_check_says_so_and_writes_nothing(
     assert set(here.iterdir()) == before
     assert run("check", "fit.toml", "--no-trial") == cli.FINISHED
     assert "time and memory not tried" in capsys.readouterr().out
+
+
+def test_each_term_is_called_by_its_name(tmp_path: Path) -> None:
+    """Also a System's own parameters, which have terms that are none of a sum."""
+    raw = water(tmp_path)
+    configuration = parse_configuration(raw, tmp_path)
+    fit = build_refinement(configuration, warn=lambda text: None)
+    found = plan(configuration, fit, [], trial=False)
+    assert found.potential == fit.potential.name == "parameters"
 
 
 SUSPICIOUS = {

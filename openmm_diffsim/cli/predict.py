@@ -48,11 +48,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _known(made: Any, folder: Path) -> dict[str, Any]:
-    """Give the potential the parameters of a fit; its covariance, and frames if it is this one."""
+    """The covariance of a fit, whose parameters the potential has; and frames if it is this one."""
     from ..errors import CheckpointError
     from ..report.parameters import load_covariance, load_parameters
 
-    load_parameters(made.potential, folder)
     known: dict[str, Any] = {"covariance": load_covariance(made.potential, folder)}
     checkpoint = folder / "checkpoint.npz"
     if made.fit is None or not made.predicted or not checkpoint.exists():

@@ -126,7 +126,7 @@ def plan(
     made = Plan(
         states,
         len(fit.view().parameters),
-        _name(fit.potential),
+        " + ".join(term.name for term in fit.potential.addends()),
         tuple(_target_line(target) for target in fit.targets),
         schedule,
         section.method,
@@ -166,14 +166,6 @@ def _tried(state: Any, schedule: Schedule) -> dict[str, Any]:
     arrays = samples.arrays(record, Path())
     size = sum(a.nbytes for a in arrays.values() if a.ndim and len(a) == _TRIAL) / _TRIAL
     return {"seconds_per_step": seconds / (_TRIAL * every), "bytes_per_frame": size}
-
-
-def _name(potential: Any) -> str:
-    return " + ".join(getattr(term, "name", "") for term in _terms(potential))
-
-
-def _terms(potential: Any) -> Sequence[Any]:
-    return list(getattr(potential, "terms", [potential]))
 
 
 def _target_line(target: Any) -> str:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-CUTOFF_ONLY = (openmm.NonbondedForce.CutoffNonPeriodic, openmm.NonbondedForce.CutoffPeriodic)
-
 
 @dataclass(frozen=True)
 class Nonbonded:
